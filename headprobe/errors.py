@@ -1,0 +1,21 @@
+"""Errors that callers catch; the message of each says what to do next."""
+
+from __future__ import annotations
+
+
+class HeadprobeError(Exception):
+    """A problem met while working that the user or the environment can mend (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(HeadprobeError):
+    """Wrong usage: a bad option or value, or a file that is not there (exit code 2)."""
+
+    exit_code = 2
+
+
+class Interrupted(HeadprobeError):
+    """Stopped by the user; what was done is kept (exit code 130, as shells have it)."""
+
+    exit_code = 130

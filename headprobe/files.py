@@ -1,0 +1,78 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from headprobe.errors import HeadprobeError, UsageError
+
+_ADVICE = {
+    errno.ENOSPC: "free some disk space, or write elsewhere",
+    errno.EDQUOT: "free some of your disk quota, or write elsewhere",
+    errno.EACCES: "write where you have permission",
+    errno.EPERM: "write where you have permission",
+    errno.EROFS: "write to a file system that is not read-only",
+}
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it becomes ``path`` when the block ends without an error.
+
+    The temporary file lies in the same directory and has the same suffix. It is flushed to disk
+    before it takes the place of ``path``, so a crash leaves the old file or the new one. After an
+    exception the old file is as it was and the temporary one is gone. Missing parent directories
+    are made; a symbolic link is followed, not replaced.
+
+    Raises:
+        UsageError: ``path`` is a directory or a device.
+        HeadprobeError: the disk is full, permission is lacking, or the like.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        kind = "a directory" if target.is_dir() else "not a regular file"
+        raise UsageError(f"cannot write {path}: it is {kind}; give the name of a file")
+    temporary = target.with_name(f".{target.stem[:64]}.{secrets.token_hex(4)}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, target)
+        _flush_directory(target.parent)
+    except OSError as error:
+        # Of the block's own errors, only those about our file: it may be reading others.
+        if error.filename is None or str(error.filename) == str(temporary):
+            raise _cannot_write(path, error) from error
+        raise
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _cannot_write(path: Path, error: OSError) -> HeadprobeError:
+    advice = _ADVICE.get(error.errno or 0, "write elsewhere")
+    return HeadprobeError(f"cannot write {path}: {error.strerror or error}; {advice}")
+
+
+def _flush(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_directory(path: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
