@@ -1,0 +1,132 @@
+"""Scores to budgets: one file a strategy.
+
+A strategy is a function ``(scores, *, group, window, **options) -> Allocation``: a score for every
+query head, ``group`` of which share one head of the budget, and keyword-only options of its own.
+Options without a default must be given; all are recorded in the budget. Other packages add theirs
+through the entry-point group ``headprobe.strategies``. What the methods share lies in ``supply``
+(how much there is), ``reduction`` (query heads to KV heads), ``rounding`` (exact totals) and
+``allocation`` (the result).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from headprobe.allocators.allocation import Allocation
+from headprobe.allocators.headkv import headkv
+from headprobe.allocators.pyramid import pyramid
+from headprobe.allocators.supply import Budget, parse_budget
+from headprobe.allocators.uniform import uniform
+from headprobe.budgets import GRANULARITIES, HeadBudgets
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.layout import HeadLayout
+
+__all__ = ["STRATEGIES", "Budget", "allocate", "get_strategy", "parse_budget", "strategy_names"]
+
+Strategy = Callable[..., Allocation]
+
+STRATEGIES: dict[str, Strategy] = {"headkv": headkv, "pyramid": pyramid, "uniform": uniform}
+
+
+def strategy_names() -> list[str]:
+    """The names of all strategies, those of installed packages included."""
+    return sorted({*STRATEGIES, *entry_points(group="headprobe.strategies").names})
+
+
+def get_strategy(name: str) -> Strategy:
+    """The strategy of that name; ours come before those of installed packages.
+
+    Raises:
+        UsageError: there is none; the message lists the choices.
+        HeadprobeError: the package that brings it cannot be loaded.
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    for entry in entry_points(group="headprobe.strategies", name=name):
+        try:
+            strategy: Strategy = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise HeadprobeError(
+                f"cannot load strategy {name!r} from {entry.value}: {error}; "
+                "mend or remove the package that brings it"
+            ) from error
+        return strategy
+    raise UsageError(f"no strategy {name!r}; choose from {', '.join(strategy_names())}")
+
+
+def allocate(
+    scores: Float[np.ndarray, "layer query_head"],
+    layout: HeadLayout,
+    *,
+    strategy: str = "headkv",
+    budget: Budget | None = None,
+    window: int = 8,
+    granularity: str = "kv",
+    **options: Any,
+) -> HeadBudgets:
+    """Turn scores of every query head into a budget of every KV or query head.
+
+    ``budget`` is what a head gets on average. Every head keeps its ``window`` newest entries.
+    ``options`` are the strategy's own, such as ``beta``, ``reduce``, ``rounding`` and
+    ``context_length``; ``None`` leaves one at the strategy's default.
+
+    Raises:
+        UsageError: no such strategy, an option it does not take or lacks, or a value out of range.
+        HeadprobeError: the scores cannot be used.
+        ValueError: the scores are not of the layout's shape.
+    """
+    if scores.shape != (layout.layers, layout.heads):
+        raise ValueError(
+            f"expected scores of shape {(layout.layers, layout.heads)}, got {scores.shape}"
+        )
+    if granularity not in GRANULARITIES:
+        raise UsageError(f"--granularity takes {' or '.join(GRANULARITIES)}, got {granularity!r}")
+    if window < 0:
+        raise UsageError(f"--window must be 0 or more, got {window}")
+    function = get_strategy(strategy)
+    chosen = _options(strategy, function, {"budget": budget, **options})
+    group = layout.group if granularity == "kv" else 1
+    allocation = function(scores, group=group, window=window, **chosen)
+    if budget is not None:
+        chosen["budget"] = budget.as_given
+    return HeadBudgets(
+        layout=layout,
+        strategy={"name": strategy, **chosen},
+        granularity=granularity,
+        window=window,
+        sinks=allocation.sinks,
+        compensation=allocation.compensation,
+        selection=allocation.selection,
+        tokens=allocation.tokens,
+        ratio=allocation.ratio,
+    )
+
+
+def _options(name: str, strategy: Strategy, given: dict[str, Any]) -> dict[str, Any]:
+    """The strategy's options by name: as given, else its defaults."""
+    own = {
+        option: parameter.default
+        for option, parameter in inspect.signature(strategy).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("group", "window")
+    }
+    given = {option: value for option, value in given.items() if value is not None}
+    for option in given:
+        if option not in own:
+            raise UsageError(
+                f"strategy {name} takes no {_flag(option)}; it takes {', '.join(map(_flag, own))}"
+            )
+    chosen = own | given
+    for option, value in chosen.items():
+        if value is inspect.Parameter.empty:
+            raise UsageError(f"strategy {name} needs {_flag(option)}")
+    return chosen
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"

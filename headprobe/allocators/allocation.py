@@ -1,0 +1,52 @@
+"""What a strategy decides of every head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Real, Shaped
+
+from headprobe.allocators.rounding import round_to_total
+from headprobe.allocators.supply import Supply
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Allocation:
+    """The part of a ``HeadBudgets`` that its strategy decides; fields as there."""
+
+    tokens: Int[np.ndarray, "layer head"]
+    ratio: Float[np.ndarray, "layer head"]
+    selection: Shaped[np.ndarray, "layer head"]
+    sinks: int = 0
+    compensation: bool = False
+
+
+def by_attention(
+    *, tokens: Int[np.ndarray, "layer head"], ratio: Float[np.ndarray, "layer head"] | None = None
+) -> Allocation:
+    """An allocation whose heads all keep their most attended entries."""
+    return Allocation(
+        tokens=tokens,
+        ratio=np.zeros(tokens.shape) if ratio is None else ratio,
+        selection=np.full(tokens.shape, "attention"),
+    )
+
+
+def settle(
+    capacity: Float[np.ndarray, "layer head"],
+    supply: Supply,
+    *,
+    ties: Real[np.ndarray, "layer head"],
+    window: int,
+) -> Allocation:
+    """An allocation of real-valued capacities whose sum is the supply's total.
+
+    Entries are rounded to integers with exactly that total, equal remainders by ``ties``. Shares
+    stay as they are, over a floor of ``window`` entries.
+    """
+    if supply.entries:
+        return by_attention(tokens=round_to_total(capacity, total=int(supply.total), ties=ties))
+    return by_attention(
+        tokens=np.full(capacity.shape, window, dtype=np.int64), ratio=np.clip(capacity, 0.0, 1.0)
+    )

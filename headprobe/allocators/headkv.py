@@ -1,0 +1,67 @@
+"""HeadKV: a floor for every head, the rest by score (Fu et al., arXiv 2410.19258, section 3.3).
+
+With b entries a head, window w and base = b - w, every head gets base - base / beta for itself and
+a part of the pool base / beta * heads by its share of the scores; the w newest come on top. The
+larger beta is, the smaller the pool. The authors' code (FYYFU/HeadKV, headkv/snapkv_utils.py)
+divides with ``//`` and rounds each head for itself, so its total is off by some entries; and what
+a context shorter than a capacity cannot use is lost there.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from headprobe.allocators.allocation import Allocation, by_attention, settle
+from headprobe.allocators.reduction import usable_scores
+from headprobe.allocators.rounding import is_paper, water_fill
+from headprobe.allocators.supply import Budget
+from headprobe.errors import UsageError
+
+
+def headkv(
+    scores: Float[np.ndarray, "layer query_head"],
+    *,
+    group: int,
+    window: int,
+    budget: Budget,
+    beta: float = 1.2,
+    reduce: str = "mean",
+    rounding: str = "exact",
+    context_length: int | None = None,
+) -> Allocation:
+    """A budget by the heads' share of all scores, over a floor that ``beta`` sets.
+
+    Entries are exact in total, clipped at ``context_length`` with the surplus to the other heads;
+    ``rounding="paper"`` gives the authors' integers, clipped with the surplus lost. As shares of
+    scores count, reducing a group by ``sum`` is the same as by ``mean``.
+
+    Raises:
+        UsageError: an option is out of range, or the paper's rounding is asked of a share.
+        HeadprobeError: a score is negative or not finite, or all are zero.
+    """
+    if not 1 <= beta < math.inf:
+        raise UsageError(f"--beta of headkv must be 1 or more, got {beta:g}")
+    heads = usable_scores(scores, group=group, reduce=reduce)
+    supply = budget.supply(heads.size, window=window, context_length=context_length)
+    if is_paper(rounding):
+        tokens = window + _authors_capacity(heads, base=budget.in_tokens() - window, beta=beta)
+        return by_attention(tokens=np.minimum(tokens, supply.cap).astype(np.int64))
+    base = supply.mean - supply.floor
+    floor = np.full(heads.shape, supply.floor + (base - base / beta))
+    capacity = water_fill(floor, heads, total=supply.total, cap=supply.cap)
+    return settle(capacity, supply, ties=heads, window=window)
+
+
+def _authors_capacity(
+    heads: Float[np.ndarray, "layer head"], *, base: int, beta: float
+) -> Int[np.ndarray, "layer head"]:
+    """The released class's integers, window left out; float64, halves to even, as torch rounds."""
+    pool = (base // beta) * heads.size
+    floor = base - base // beta
+    rounded: Int[np.ndarray, "layer head"] = np.round(heads / heads.sum() * pool + floor).astype(
+        np.int64
+    )
+    return rounded

@@ -1,0 +1,72 @@
+"""PyramidKV: budgets fall linearly from the bottom layer to the top (Cai et al., arXiv 2406.02069).
+
+With b entries a head, window w and base = b - w, the top layer gets base / beta and the bottom one
+2 base - base / beta, the w newest on top. In a context too short for the bottom layer, that one
+gets all of it and the top layer what keeps the mean. The authors' code (KVCache-Factory,
+PyramidKVCluster) divides with ``//``, the step from layer to layer too, so that its total lies
+above the budget: by 4 % at 128 entries and 32 layers.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from headprobe.allocators.allocation import Allocation, by_attention, settle
+from headprobe.allocators.rounding import is_paper
+from headprobe.allocators.supply import Budget
+from headprobe.errors import UsageError
+
+
+def pyramid(
+    scores: Float[np.ndarray, "layer query_head"],
+    *,
+    group: int,
+    window: int,
+    budget: Budget,
+    beta: float = 20.0,
+    rounding: str = "exact",
+    context_length: int | None = None,
+) -> Allocation:
+    """A budget a layer, the same for its heads; only the scores' shape is looked at.
+
+    A larger ``beta`` is a steeper pyramid. Entries are exact in total; ``rounding="paper"`` gives
+    the authors' integers, for ``context_length`` where it is given.
+
+    Raises:
+        UsageError: an option is out of range, or the paper's rounding is asked of a share.
+    """
+    if not 1 <= beta < math.inf:
+        raise UsageError(f"--beta of pyramid must be 1 or more, got {beta:g}")
+    layers, query_heads = scores.shape
+    heads = query_heads // group
+    supply = budget.supply(layers * heads, window=window, context_length=context_length)
+    if is_paper(rounding):
+        layer = _authors_entries(layers, budget.in_tokens(), window, beta, supply.cap)
+        return by_attention(tokens=np.repeat(layer[:, None], heads, axis=1))
+    base = supply.mean - supply.floor
+    bottom = min(2 * base - base / beta, supply.cap - supply.floor)
+    fall = np.linspace(1.0, -1.0, layers) if layers > 1 else np.zeros(1)
+    layer = supply.floor + base + (bottom - base) * fall
+    capacity = np.repeat(layer[:, None], heads, axis=1)
+    return settle(capacity, supply, ties=capacity, window=window)
+
+
+def _authors_entries(
+    layers: int, budget: int, window: int, beta: float, context_length: float
+) -> Int[np.ndarray, " layer"]:
+    """Entries a layer in KVCache-Factory, window included."""
+    base = budget - window
+    top = base // beta
+    bottom = base * 2 - top
+    if bottom >= context_length - window:
+        bottom = context_length - window
+        top = base * 2 - bottom
+    if context_length < budget:
+        return np.full(layers, int(context_length))
+    if context_length < base * 2:
+        return np.full(layers, budget)
+    step = (bottom - top) // max(1, layers - 1)
+    return (window + bottom - step * np.arange(layers)).astype(np.int64)

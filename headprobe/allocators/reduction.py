@@ -1,0 +1,51 @@
+"""Scores of query heads made fit for a budget: checked, and reduced over a KV head's group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from headprobe.errors import HeadprobeError, UsageError
+
+REDUCTIONS: dict[str, Callable[..., Any]] = {"mean": np.mean, "max": np.max, "sum": np.sum}
+
+
+def usable_scores(
+    scores: Float[np.ndarray, "layer query_head"], *, group: int, reduce: str
+) -> Float[np.ndarray, "layer head"]:
+    """Scores in float64, one for each ``group`` of neighbouring query heads.
+
+    Raises:
+        UsageError: there is no such reduction.
+        HeadprobeError: a score is negative or not finite, or all are zero.
+    """
+    if reduce not in REDUCTIONS:
+        raise UsageError(f"--reduce takes {', '.join(REDUCTIONS)}, got {reduce!r}")
+    advice = "score again, or allocate by another measure"
+    _refuse(scores, ~np.isfinite(scores), f"not a finite number; {advice}")
+    _refuse(scores, scores < 0, f"negative, and a budget cannot be; {advice}")
+    layers, heads = scores.shape
+    groups = scores.astype(np.float64).reshape(layers, heads // group, group)
+    reduced: Float[np.ndarray, "layer head"] = REDUCTIONS[reduce](groups, axis=-1)
+    if not reduced.any():
+        raise HeadprobeError(
+            "all scores are zero: nothing was retrieved, so no head can be told from another; "
+            "score more or easier cases, or use --strategy uniform"
+        )
+    return reduced
+
+
+def _refuse(
+    scores: Float[np.ndarray, "layer query_head"],
+    wrong: Bool[np.ndarray, "layer query_head"],
+    problem: str,
+) -> None:
+    if wrong.any():
+        layer, head = np.argwhere(wrong)[0]
+        raise HeadprobeError(
+            f"the scores cannot be used: {wrong.sum()} of {wrong.size} are bad, first layer "
+            f"{layer}, head {head}: {scores[layer, head]:g} is {problem}"
+        )

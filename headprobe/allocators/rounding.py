@@ -1,0 +1,79 @@
+"""Shares of a whole: filled up to a cap, and rounded to integers that add up to it."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int, Real
+
+from headprobe.errors import UsageError
+
+ROUNDINGS = ("exact", "paper")
+
+
+def is_paper(rounding: str) -> bool:
+    """Whether the paper's own integers are asked for, rather than an exact total.
+
+    Raises:
+        UsageError: there is no such rounding.
+    """
+    if rounding not in ROUNDINGS:
+        raise UsageError(f"--rounding takes {' or '.join(ROUNDINGS)}, got {rounding!r}")
+    return rounding == "paper"
+
+
+def water_fill(
+    base: Float[np.ndarray, "layer head"],
+    weights: Float[np.ndarray, "layer head"],
+    *,
+    total: float,
+    cap: float,
+) -> Float[np.ndarray, "layer head"]:
+    """``base`` and on top of it, by weight, what is left of ``total``; no head above ``cap``.
+
+    What a capped head cannot take goes to the others by weight, and evenly once those left have
+    none. The sum is ``total``, or ``cap`` times the heads where that is less. A head of more weight
+    never gets less; the order of the heads does not matter, to the last bit.
+    """
+    filled: Float[np.ndarray, "layer head"] = np.minimum(base, cap)
+    free = filled < cap
+    while free.any():
+        left = max(0.0, total - _sum(filled))
+        share = np.where(free, weights, 0.0)
+        if not share.any():
+            share = free.astype(np.float64)
+        share = share / share.max()
+        filled = np.minimum(filled + left * (share / _sum(share)), cap)
+        full = free & (filled >= cap)
+        if not full.any():
+            break
+        free &= ~full
+    return filled
+
+
+def round_to_total(
+    values: Float[np.ndarray, "layer head"],
+    *,
+    total: int,
+    ties: Real[np.ndarray, "layer head"],
+) -> Int[np.ndarray, "layer head"]:
+    """Integers next to ``values`` with the sum ``total``, by largest remainder (Hamilton).
+
+    Equal remainders go by ``ties``, higher first, then by layer and head. A larger value never
+    gets a smaller integer.
+
+    Raises:
+        ValueError: ``values`` do not add up to ``total``.
+    """
+    whole: Int[np.ndarray, "layer head"] = np.floor(values).astype(np.int64)
+    missing = total - int(whole.sum())
+    if not 0 <= missing <= whole.size:
+        raise ValueError(f"expected values that add up to {total}, got {values.sum()}")
+    remainder = values - whole
+    order = np.lexsort((-ties.ravel(), -remainder.ravel()))
+    whole[np.unravel_index(order[:missing], whole.shape)] += 1
+    return whole
+
+
+def _sum(values: Float[np.ndarray, "layer head"]) -> float:
+    """A float sum that does not depend on the order of the heads."""
+    return float(np.sort(values, axis=None).sum())

@@ -1,0 +1,104 @@
+"""What a strategy has to give away: the budget as asked for, and what it comes to in all."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+
+from headprobe.budgets import MAX_TOKENS
+from headprobe.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Cache entries a head on average: a number of ``tokens``, or a ``share`` of the context.
+
+    Exactly one of the two is given. ``tokens`` is 1 or more, ``share`` above 0 and at most 1.
+    """
+
+    tokens: int | None = None
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.tokens is None) == (self.share is None):
+            raise ValueError("expected either tokens or a share of the context")
+        if self.tokens is not None and not 1 <= self.tokens <= MAX_TOKENS:
+            raise UsageError(f"a budget in tokens must be 1 or more, got {self.tokens}")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise UsageError(
+                f"a budget's share must be above 0 % and at most 100 %, got {100 * self.share:g}%"
+            )
+
+    @property
+    def as_given(self) -> int | str:
+        """As it was asked for: 128, or "1.5%"."""
+        return f"{100 * self.share:.12g}%" if self.share is not None else self.tokens or 0
+
+    def in_tokens(self) -> int:
+        """The number of tokens.
+
+        Raises:
+            UsageError: the budget is a share.
+        """
+        if self.tokens is None:
+            raise UsageError(
+                f"--rounding paper takes a budget in tokens, got {self.as_given}; "
+                "leave it out, or give --budget as a number"
+            )
+        return self.tokens
+
+    def supply(self, heads: int, *, window: int, context_length: int | None) -> Supply:
+        """What ``heads`` heads have between them, every one holding its ``window`` newest entries.
+
+        Raises:
+            UsageError: nothing is left beyond the window, or the context length is no length.
+        """
+        if context_length is not None and context_length < 1:
+            raise UsageError(f"--context-length must be 1 or more, got {context_length}")
+        if self.share is not None and context_length is None:
+            return Supply(
+                mean=self.share, total=self.share * heads, floor=0.0, cap=1.0, entries=False
+            )
+        cap = math.inf if context_length is None else float(context_length)
+        mean = float(self.tokens or 0) if self.share is None else self.share * cap
+        if mean <= window:
+            raise UsageError(
+                f"a budget of {mean:g} entries a head leaves nothing beyond the window of "
+                f"{window}; give a larger --budget or a smaller --window"
+            )
+        total = min(float(round(mean * heads)), cap * heads)
+        floor = min(float(window), cap)
+        return Supply(mean=total / heads, total=total, floor=floor, cap=cap, entries=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supply:
+    """Cache entries to divide among heads, or shares of a context of any length.
+
+    All fields count entries where ``entries`` is set, else shares from 0 to 1: ``total`` over all
+    heads, ``mean`` a head, at least ``floor`` and at most ``cap`` to each.
+    """
+
+    mean: float
+    total: float
+    floor: float
+    cap: float
+    entries: bool
+
+
+def parse_budget(text: str) -> Budget:
+    """Read ``128`` (tokens a head) or ``1.5%`` (share of the context).
+
+    Raises:
+        UsageError: it is neither, or out of range.
+    """
+    text = text.strip()
+    if re.fullmatch(r"\d+", text, re.ASCII):
+        return Budget(tokens=int(text))
+    if re.fullmatch(r"(\d+\.?\d*|\.\d+) ?%", text, re.ASCII):
+        return Budget(share=float(Decimal(text.rstrip(" %")) / 100))
+    raise UsageError(
+        f"--budget takes tokens a head (128) or a share of the context (1.5%), got {text!r}"
+    )

@@ -1,0 +1,31 @@
+"""The same budget for every head, as SnapKV has it (Li et al., arXiv 2404.14469)."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from headprobe.allocators.allocation import Allocation, settle
+from headprobe.allocators.supply import Budget
+
+
+def uniform(
+    scores: Float[np.ndarray, "layer query_head"],
+    *,
+    group: int,
+    window: int,
+    budget: Budget,
+    context_length: int | None = None,
+) -> Allocation:
+    """``budget`` for every head, whatever its score; only the scores' shape is looked at.
+
+    Where a share of ``context_length`` comes to a fraction of an entry, the first heads get one
+    entry more than the others, so that the total is exact.
+
+    Raises:
+        UsageError: an option is out of range.
+    """
+    layers, query_heads = scores.shape
+    shape = (layers, query_heads // group)
+    supply = budget.supply(shape[0] * shape[1], window=window, context_length=context_length)
+    return settle(np.full(shape, supply.mean), supply, ties=np.zeros(shape), window=window)
