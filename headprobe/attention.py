@@ -1,0 +1,267 @@
+"""One forward pass with a view of its attention: the only file that knows AttentionInterface.
+
+transformers hands every layer's query and key (positions rotated in), its mask and its scaling to
+one function, found by name in a registry (huggingface.co/docs/transformers/attention_interface).
+For one forward pass the function that the model uses is wrapped: the layer's output is what that
+function returns, and the softmax rows of the watched queries are computed beside it. The wrapper
+stands under the function's own name because models choose masks and shortcuts by that name: under
+a new one, DeepSeek-V3.2 and Gemma 4 give other logits. Nothing in the model is changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from headprobe.errors import HeadprobeError
+
+# Terms of the scores that the rows would miss: learned biases, sinks that are not one number a
+# head (inkling2), and selections that a kernel applies by itself (DeepSeek-V3.2 with FlashMLA).
+_UNKNOWN_TERMS = ("position_bias", "sinks", "indices", "block_indices")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LayerRows:
+    """Attention probabilities of some watched queries in one layer.
+
+    ``queries`` are token positions, one a row. The keys are the token positions 0, 1, ... up to
+    the newest token. Both count from the start of the KV cache. Keys that a query does not see
+    hold 0, those that a sliding-window cache has dropped among them. A row sums to 1, or to less
+    where the layer has attention sinks.
+    """
+
+    layer: int
+    queries: range
+    rows: Float32[Tensor, "query_head query key"]
+
+
+Sink = Callable[[LayerRows], None]
+
+
+def observe(
+    model: PreTrainedModel,
+    input_ids: Int[Tensor, "batch token"],
+    sink: Sink,
+    *,
+    watch: slice = slice(-1, None),
+    past_key_values: Cache | None = None,
+    chunk_bytes: int = 2**28,
+    **inputs: Any,
+) -> Any:
+    """Run ``model`` on one sequence, hand the watched rows to ``sink``, return the model's output.
+
+    Args:
+        model: a causal language model whose attention goes through AttentionInterface. Neither it
+            nor its output is changed.
+        input_ids: the new tokens, those behind ``past_key_values``.
+        sink: called while the model runs, layer after layer, and once for each chunk of a layer's
+            queries, in order. Layers without attention (lfm2's convolutions) do not call.
+        watch: the watched tokens, as in ``input_ids[0, watch]``.
+        past_key_values: the KV cache, extended in place; ``full_cache`` makes one.
+        chunk_bytes: the rows handed over at a time take no more than this, or one query's rows.
+            The peak is about three times as much, and one layer's keys in float32.
+        inputs: further keywords of the model's forward.
+
+    Raises:
+        HeadprobeError: attention does not go through AttentionInterface (bloom, falcon, mpt), or
+            has a term that the rows would miss.
+        ValueError: more than one sequence, padding under a flash kernel, no token watched, or a
+            cache of fixed size.
+
+    One call at a time: two threads would take away each other's wrapper.
+    """
+    batch, tokens = input_ids.shape
+    if batch != 1:
+        raise ValueError(f"expected one sequence, got a batch of {batch}")
+    past = past_key_values.get_seq_length() if past_key_values is not None else 0
+    watched = range(past, past + tokens)[watch]
+    if not watched:
+        raise ValueError(f"expected watch to pick some of {tokens} tokens, got {watch}")
+    order = _Order(
+        sink=sink,
+        modules=frozenset(model.modules()),
+        implementation=model.config.get_text_config(decoder=True)._attn_implementation,
+        watched=watched,
+        length=past + tokens,
+        chunk_bytes=chunk_bytes,
+    )
+    if not _use_interface(order.modules):
+        raise _unobservable(model)
+    with _wrapped(order):
+        output = model(input_ids, past_key_values=past_key_values, **inputs)
+    if not order.reached:
+        raise _unobservable(model)
+    return output
+
+
+def full_cache(model: PreTrainedModel) -> DynamicCache:
+    """An empty KV cache in which every attention layer keeps every position.
+
+    So it can be cropped back to any prefix, where the cache that a model with sliding windows
+    makes for itself cannot. The masks still hide what lies outside a window.
+    """
+    cache = DynamicCache(config=model.config)
+    for index, layer in enumerate(cache.layers):
+        if getattr(layer, "is_sliding", False):
+            cache.layers[index] = DynamicLayer()  # type: ignore[no-untyped-call]
+    return cache
+
+
+@dataclass(eq=False, kw_only=True)
+class _Order:
+    """What is wanted of one forward pass.
+
+    ``modules`` are the model's and ``implementation`` is the name of their attention function;
+    ``watched`` are token positions, ``length`` counts the cached and the new tokens; ``reached``
+    is set once a layer has come by.
+    """
+
+    sink: Sink
+    modules: frozenset[nn.Module]
+    implementation: str
+    watched: range
+    length: int
+    chunk_bytes: int
+    reached: bool = False
+
+
+@contextmanager
+def _wrapped(order: _Order) -> Iterator[None]:
+    """Let the model's calls of its attention function pass through ``_attend``.
+
+    The order is bound here: not every model passes unknown keywords on (stablelm, nemotron).
+    """
+    name = order.implementation
+    original = ALL_ATTENTION_FUNCTIONS.get(name)
+    ALL_ATTENTION_FUNCTIONS[name] = partial(_attend, order, original)
+    try:
+        yield
+    finally:
+        # This removes the registry's local entry, under which a global one may come to light.
+        ALL_ATTENTION_FUNCTIONS.pop(name)
+        if ALL_ATTENTION_FUNCTIONS.get(name) is not original:
+            ALL_ATTENTION_FUNCTIONS[name] = original
+
+
+def _attend(
+    order: _Order,
+    original: Callable[..., Any] | None,
+    module: Any,
+    query: Float[Tensor, "1 query_head query head_dim"],
+    key: Float[Tensor, "1 kv_head key head_dim"],
+    value: Float[Tensor, "1 kv_head key value_dim"],
+    attention_mask: Any,
+    **terms: Any,
+) -> Any:
+    """The function's own result; on the way, the watched rows go to the sink."""
+    # "eager" is not in the registry: each modelling file has a function of its own.
+    attend = original or sys.modules[type(module).__module__].eager_attention_forward
+    output = attend(module, query, key, value, attention_mask, **terms)
+    if module in order.modules:
+        _check(order, query, key, attention_mask, terms)
+        order.reached = True
+        _report(order, module.layer_idx, query[0], key[0], attention_mask, terms)
+    return output
+
+
+@torch.no_grad()
+def _report(
+    order: _Order,
+    layer: int,
+    query: Float[Tensor, "query_head query head_dim"],
+    key: Float[Tensor, "kv_head key head_dim"],
+    mask: Tensor | None,
+    terms: dict[str, Any],
+) -> None:
+    """Compute one layer's watched rows and hand them over, a chunk of queries at a time."""
+    query_heads, queries, _ = query.shape
+    # The keys end where the queries do; a sliding-window cache has dropped the oldest.
+    dropped = order.length - key.shape[1]
+    key = key.float()
+    # Flash kernels get the window as a number, the others have it in their mask.
+    window = terms.get("sliding_window") if "flash" in order.implementation else None
+    chunk = max(1, order.chunk_bytes // (4 * query_heads * order.length))
+    for start in range(0, len(order.watched), chunk):
+        positions = order.watched[start : start + chunk]
+        at = torch.tensor(positions, device=query.device)
+        new = at - (order.length - queries)
+        if mask is None:
+            seen = _causal(at, torch.arange(dropped, order.length, device=at.device), window)
+        else:
+            seen = mask[0, :, new, : key.shape[1]]
+        rows = _rows(query[:, new], key, seen, terms)
+        rows = nn.functional.pad(rows, (dropped, 0)) if dropped else rows
+        order.sink(LayerRows(layer=layer, queries=positions, rows=rows))
+
+
+def _rows(
+    query: Float[Tensor, "query_head query head_dim"],
+    key: Float32[Tensor, "kv_head key head_dim"],
+    mask: Bool[Tensor, "#query_head query key"] | Float[Tensor, "#query_head query key"],
+    terms: dict[str, Any],
+) -> Float32[Tensor, "query_head query key"]:
+    """softmax(scaling * query key^T) in float32; the mask says what is seen, or is added."""
+    query_heads, queries, head_dim = query.shape
+    kv_heads, keys, _ = key.shape
+    scaling, softcap, sinks = (terms.get(name) for name in ("scaling", "softcap", "s_aux"))
+    grouped = query.float().reshape(kv_heads, -1, head_dim)
+    scores = (grouped @ key.mT).view(query_heads, queries, keys)
+    scores *= head_dim**-0.5 if scaling is None else scaling
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
+    scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    if sinks is None:
+        return scores.softmax(dim=-1)
+    sink_column = sinks.float().view(query_heads, 1, 1).expand(-1, queries, -1)
+    return torch.cat([scores, sink_column], dim=-1).softmax(dim=-1)[..., :-1]
+
+
+def _causal(
+    query: Int[Tensor, " query"], key: Int[Tensor, " key"], window: int | None
+) -> Bool[Tensor, "1 query key"]:
+    """Which key positions a query position sees: itself and what is before it in the window."""
+    distance = query[:, None] - key
+    seen = distance >= 0
+    return (seen if window is None else seen & (distance < window))[None]
+
+
+def _check(order: _Order, query: Tensor, key: Tensor, mask: Any, terms: dict[str, Any]) -> None:
+    """Refuse what the rows would get wrong."""
+    unknown = [name for name in _UNKNOWN_TERMS if terms.get(name) is not None]
+    if unknown:
+        raise HeadprobeError(f"cannot observe attention that depends on {unknown[0]!r}")
+    # Newer releases of transformers refuse this themselves, 5.17 leaves the cap out.
+    if order.implementation == "sdpa" and terms.get("softcap") is not None:
+        raise HeadprobeError(
+            "SDPA has no soft cap: load the model with attn_implementation='eager'"
+        )
+    if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 4):
+        raise ValueError("expected no padding, and a mask of 4 dimensions or none")
+    if key.shape[2] > order.length:
+        raise ValueError(f"expected at most {order.length} keys, got {key.shape[2]}")
+    if min(order.watched) < order.length - query.shape[2]:
+        raise ValueError(f"expected watch to pick from the last {query.shape[2]} tokens")
+
+
+def _use_interface(modules: Iterable[nn.Module]) -> bool:
+    """Whether some module comes from a modelling file that asks the registry."""
+    files = (sys.modules[type(module).__module__] for module in modules)
+    return any(hasattr(file, "ALL_ATTENTION_FUNCTIONS") for file in files)
+
+
+def _unobservable(model: PreTrainedModel) -> HeadprobeError:
+    return HeadprobeError(
+        f"cannot observe a {model.config.model_type!r} model: "
+        "its attention does not go through transformers' AttentionInterface"
+    )

@@ -1,0 +1,258 @@
+"""Models: from an alias, a directory or a hub id to weights, tokenizer and head layout."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.hub import find_files, first_line, quiet
+from headprobe.layout import HeadLayout
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "tekken*", "*.model", "*.tiktoken")
+_UNFIT = ("missing_keys", "mismatched_keys")
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    ImportError,
+    RuntimeError,
+    EOFError,
+    StrictDataclassError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LoadedModel:
+    """A causal language model that is ready to run.
+
+    ``name`` is what the user called it; ``window`` is the number of positions that its
+    configuration allows, if it says; ``fingerprint`` tells other weights apart.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    layout: HeadLayout
+    window: int | None
+    fingerprint: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the input tokens go."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> str:
+        """The name of the weights' type, such as ``bfloat16``."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+
+def load_model(
+    name: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+) -> LoadedModel:
+    """Load a model for reading: evaluation mode, no gradients.
+
+    Args:
+        name: an alias, else a directory, else a hub id, which is downloaded once.
+        device: ``auto`` takes CUDA, else MPS, else the CPU.
+        dtype: ``auto`` takes float32 on the CPU, elsewhere what the checkpoint is saved in.
+        trust_remote_code: run the Python files that the model brings.
+
+    Raises:
+        UsageError: no such directory, device or dtype.
+        HeadprobeError: it cannot be fetched or read, or is not a causal language model.
+    """
+    place = _find_device(device)
+    precision = _find_dtype(dtype, place)
+    directory, model_id = find_files(name, python=trust_remote_code)
+    with quiet():
+        config = _read_config(directory, name, trust_remote_code)
+        tokenizer = _read_tokenizer(directory, name, trust_remote_code)
+        model = _read_weights(directory, name, config, precision, trust_remote_code)
+    model.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
+    return LoadedModel(
+        name=name,
+        model=_move(model, place),
+        tokenizer=tokenizer,
+        layout=head_layout(config, id=model_id),
+        window=getattr(config.get_text_config(decoder=True), "max_position_embeddings", None),
+        fingerprint=_fingerprint(model),
+    )
+
+
+def head_layout(config: Any, *, id: str) -> HeadLayout:
+    """The heads that a transformers configuration describes.
+
+    Where families spell it differently: multi-query models (gpt_bigcode) have one KV head, and
+    with latent attention (deepseek) a query head is as wide as its two parts together.
+
+    Raises:
+        HeadprobeError: there are no heads (mamba), or not as many in every layer (openelm).
+    """
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        raise HeadprobeError(
+            f"a {config.model_type!r} model has no attention heads, or not as many in every layer"
+        )
+    kv_heads = getattr(text, "num_key_value_heads", None)
+    if kv_heads is None:
+        kv_heads = 1 if getattr(text, "multi_query", False) else heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    if getattr(text, "qk_nope_head_dim", None):
+        head_dim = text.qk_nope_head_dim + text.qk_rope_head_dim
+    return HeadLayout(
+        id=id,
+        architecture=config.model_type,
+        layers=text.num_hidden_layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+    )
+
+
+def _find_device(device: str) -> torch.device:
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return torch.device(next((kind for kind in usable if usable[kind]), "cpu"))
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"no device {device!r}; choose auto, cpu, cuda, cuda:1, mps") from None
+    if not usable.get(found.type, True):
+        raise UsageError(f"device {device!r} is not available here; choose auto or cpu")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"no device {device!r}; there are {torch.cuda.device_count()} here")
+    return found
+
+
+def _find_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    if dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _read_config(directory: Path, name: str, trust: bool) -> Any:
+    with _reading(f"the configuration of {name}", "look at its config.json"):
+        raw, _ = PreTrainedConfig.get_config_dict(directory)
+        foreign = "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING
+        if foreign and not trust:
+            raise HeadprobeError(
+                f"{name} brings its own Python code: read it, then give --trust-remote-code"
+            )
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust)
+    if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or _encodes(config)):
+        raise _not_causal(name, config)
+    return config
+
+
+def _read_tokenizer(directory: Path, name: str, trust: bool) -> PreTrainedTokenizerBase:
+    advice = "save one there with save_pretrained, or download the whole model again"
+    if not any(path for pattern in _TOKENIZER_FILES for path in directory.glob(pattern)):
+        raise HeadprobeError(f"{name} has no tokenizer: {advice}")
+    with _reading(f"the tokenizer of {name}", advice):
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust)
+        # transformers makes an empty tokenizer of some families when their files are missing.
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise HeadprobeError(f"cannot read the tokenizer of {name}: it has no words; {advice}")
+    return tokenizer
+
+
+def _read_weights(
+    directory: Path, name: str, config: Any, dtype: torch.dtype | str, trust: bool
+) -> PreTrainedModel:
+    # SDPA has no soft cap (gemma2); older releases of transformers choose it all the same.
+    capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
+    choice = {"attn_implementation": "eager"} if capped else {}
+    with _reading(f"the weights of {name}", "download or copy them again"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            directory,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=trust,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **choice,
+        )
+    model: PreTrainedModel = loaded[0]
+    # A key of another shape comes with the two shapes.
+    unfit = sorted(
+        key if isinstance(key, str) else key[0] for kind in _UNFIT for key in loaded[1][kind]
+    )
+    if unfit:
+        raise HeadprobeError(
+            f"the weights of {name} do not fit its config.json: {len(unfit)} are missing or of "
+            f"another shape, {unfit[0]} among them"
+        )
+    if _encodes(config) or _looks_ahead(model):
+        raise _not_causal(name, config)
+    return model
+
+
+@contextmanager
+def _reading(what: str, advice: str) -> Iterator[None]:
+    """Turn what transformers raises over unusable files into one line."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise HeadprobeError(f"cannot read {what}: {first_line(error)}; {advice}") from error
+
+
+def _encodes(config: Any) -> bool:
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def _looks_ahead(model: PreTrainedModel) -> bool:
+    """Whether it is an encoder such as BERT, which transformers loads as a decoder all the same."""
+    decoder = getattr(model.config, "is_decoder", True)
+    return not decoder and not any(getattr(part, "is_causal", False) for part in model.modules())
+
+
+def _not_causal(name: str, config: Any) -> HeadprobeError:
+    return HeadprobeError(f"{name} is a {config.model_type!r} model, no causal language model")
+
+
+def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    try:
+        model.to(device)  # type: ignore[arg-type]
+    except torch.OutOfMemoryError:
+        raise HeadprobeError(
+            f"the model does not fit into the memory of {device}: try --dtype bfloat16, "
+            "a smaller model, or --device cpu"
+        ) from None
+    return model
+
+
+def _fingerprint(model: PreTrainedModel) -> str:
+    """A digest of 64 values of every weight: other weights, another fingerprint."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        flat = weight.detach().flatten()
+        digest.update(name.encode())
+        digest.update(flat[:: max(1, flat.numel() // 64)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
