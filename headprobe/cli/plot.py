@@ -1,0 +1,101 @@
+"""``headprobe plot``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headprobe.cli import options, output
+from headprobe.errors import HeadprobeError, UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from headprobe.budgets import HeadBudgets
+    from headprobe.plots import RunPicture
+
+PICTURE = "heads.png"
+
+
+def plot(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Run directories, their scores.safetensors, or budgets; "
+            "the newest run and its newest budget if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The picture: .png, .svg or .pdf.",
+            show_default="heads.png in the run, or beside the budget under its name",
+        ),
+    ] = None,
+    measure: options.MeasureOption = None,
+) -> None:
+    """Draw the heads of runs and budgets, side by side.
+
+    Example: headprobe plot outputs/nano/r2 --out heads.svg
+    """
+    from headprobe.plots import draw, save
+
+    chosen = files or _newest()
+    path = out or _beside(chosen[0])
+    save(draw([_read(file, measure) for file in chosen]), path)
+    typer.echo(path)
+
+
+def _newest() -> list[Path]:
+    from headprobe.rundir import newest_budget, newest_run
+
+    run = newest_run()
+    budget = newest_budget(run)
+    chosen = [run, budget] if budget else [run]
+    output.note(f"drawing {' and '.join(map(str, chosen))}")
+    return chosen
+
+
+def _beside(file: Path) -> Path:
+    if file.suffix == ".json":
+        return file.with_suffix(".png")
+    return (file if file.is_dir() else file.parent) / PICTURE
+
+
+def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
+    from headprobe.budgets import HeadBudgets
+    from headprobe.plots import RunPicture
+    from headprobe.scores import HeadScores
+
+    if file.suffix == ".json":
+        return HeadBudgets.load(file)
+    if file.is_file() and file.suffix != ".safetensors":
+        raise UsageError(
+            f"cannot draw {file}; give a run directory, its scores.safetensors or a budget's .json"
+        )
+    scores = HeadScores.load(file)
+    chosen = scores.resolve(measure)
+    run = file if file.is_dir() else file.parent
+    cases = _read_cases(run)
+    try:
+        return RunPicture(scores=scores, measure=chosen, cases=cases)
+    except ValueError as error:
+        raise HeadprobeError(
+            f"the scores and the cases in {run} are of different runs ({error}); "
+            "run `headprobe score` again"
+        ) from error
+
+
+def _read_cases(run: Path) -> pd.DataFrame | None:
+    from headprobe.rundir import CASES, read_cases
+
+    try:
+        return read_cases(run)
+    except (OSError, ValueError) as error:
+        raise HeadprobeError(
+            f"{run / CASES} is damaged or not a case table; run `headprobe score` again"
+        ) from error

@@ -1,0 +1,27 @@
+"""What one file shows on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Draw = Callable[["Axes"], None]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Column:
+    """The heading and the panels of one file.
+
+    ``details`` are lines of facts; ``warning`` is what a reader is not to miss. ``panels`` are from
+    top to bottom, ``None`` where the file has nothing to show in that row; each draws itself into
+    the axes that it is given.
+    """
+
+    title: str
+    details: tuple[tuple[str, ...], ...]
+    warning: str | None = None
+    panels: tuple[Draw | None, ...]

@@ -1,0 +1,180 @@
+"""The page: a column a file, or the panels of one file two by two; and the page's file."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headprobe.budgets import HeadBudgets
+from headprobe.errors import UsageError
+from headprobe.files import atomic_write
+from headprobe.plots.budgets import budget_column
+from headprobe.plots.column import Column
+from headprobe.plots.runs import RunPicture, run_column
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_FILES = 12
+WIDTH = 16 / 3  # inches a column: one file, or two, make 1600 pixels
+_DPI = 150
+_HEIGHTS = (3.6, 2.8, 3.1, 3.1)
+_ALARM = "#B34700"
+_FIRM = "\N{NO-BREAK SPACE}"
+_STYLE: dict[str, Any] = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "figure.dpi": _DPI,
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "font.size": 9,
+    "svg.hashsalt": "headprobe",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+}
+# The formats, and which metadata to leave out because it differs from one saving to the next.
+_FORMATS: dict[str, dict[str, Any]] = {
+    "png": {},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A line of a heading; ``size`` in points."""
+
+    text: str
+    size: int
+    weight: str = "normal"
+    colour: str = "black"
+
+    @property
+    def height(self) -> float:
+        """In points, with the space to the next line."""
+        return 1.35 * self.size
+
+
+def draw(items: Sequence[RunPicture | HeadBudgets]) -> Figure:
+    """Runs and budgets side by side, rows of panels aligned; a single one fills the page.
+
+    Raises:
+        UsageError: there are too many of them for one page.
+    """
+    from matplotlib.figure import Figure
+
+    if not 1 <= len(items) <= MOST_FILES:
+        raise UsageError(f"one picture takes 1 to {MOST_FILES} files, got {len(items)}")
+    columns = [run_column(i) if isinstance(i, RunPicture) else budget_column(i) for i in items]
+    with _style():
+        figure = Figure(layout="constrained")
+        if len(columns) == 1:
+            _draw_alone(figure, columns[0])
+        else:
+            _draw_side_by_side(figure, columns)
+        # Laid out once: the engine moves things a little at each drawing, whatever the format.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture in the format of its suffix, whole or not at all, the same bytes each time.
+
+    Raises:
+        UsageError: the suffix is none of png, svg and pdf.
+        HeadprobeError: the file cannot be written.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in _FORMATS:
+        raise UsageError(f"cannot draw {path}: its suffix must be .png, .svg or .pdf")
+    with _style(), atomic_write(path) as whole:
+        figure.savefig(whole, format=suffix, dpi=_DPI, metadata=_FORMATS[suffix])
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Our settings over matplotlib's own, whatever the user's matplotlibrc says."""
+    from matplotlib import style
+
+    with style.context(["default", _STYLE]):
+        yield
+
+
+def _draw_alone(figure: Figure, column: Column) -> None:
+    """One file: panels two by two; the first is as high as the others if those are two."""
+    panels = [panel for panel in column.panels if panel]
+    rows = (len(panels) + 1) // 2
+    heading = _lines(column, 2 * WIDTH)
+    heights = [_height(heading), *_HEIGHTS[:rows]]
+    figure.set_size_inches(2 * WIDTH, sum(heights))
+    grid = figure.add_gridspec(rows + 1, 2, height_ratios=heights)
+    _write_heading(figure.add_subplot(grid[0, :]), heading)
+    cells = [grid[row, side] for row in range(1, rows + 1) for side in range(2)]
+    if len(panels) % 2:
+        cells = [grid[1:, 0], *(grid[row, 1] for row in range(1, rows + 1))]
+    for panel, cell in zip(panels, cells, strict=True):
+        panel(figure.add_subplot(cell))
+
+
+def _draw_side_by_side(figure: Figure, columns: Sequence[Column]) -> None:
+    rows = [row for row in range(len(_HEIGHTS)) if any(column.panels[row] for column in columns)]
+    headings = [_lines(column, WIDTH) for column in columns]
+    heights = [max(map(_height, headings)), *(_HEIGHTS[row] for row in rows)]
+    figure.set_size_inches(WIDTH * len(columns), sum(heights))
+    grid = figure.add_gridspec(len(heights), len(columns), height_ratios=heights)
+    for side, (column, heading) in enumerate(zip(columns, headings, strict=True)):
+        _write_heading(figure.add_subplot(grid[0, side]), heading)
+        for place, row in enumerate(rows, start=1):
+            if panel := column.panels[row]:
+                panel(figure.add_subplot(grid[place, side]))
+
+
+def _lines(column: Column, width: float) -> list[_Line]:
+    """The heading's lines, none wider than ``width`` inches."""
+    lines = [_Line(text=column.title, size=12, weight="bold")]
+    if column.warning:
+        lines.append(_Line(text=column.warning, size=10, weight="bold", colour=_ALARM))
+    lines += [_Line(text=_in_one_line(facts), size=9) for facts in column.details]
+    return [
+        replace(line, text=part)
+        for line in lines
+        for part in textwrap.wrap(line.text, int(72 * (width - 0.8) / (0.57 * line.size)))
+    ]
+
+
+def _in_one_line(facts: Sequence[str]) -> str:
+    """Facts between dots, with spaces such that a line is broken only behind a dot."""
+    return f"{_FIRM}· ".join(fact.replace(" ", _FIRM) for fact in facts)
+
+
+def _height(heading: Sequence[_Line]) -> float:
+    """In inches."""
+    return sum(line.height for line in heading) / 72 + 0.15
+
+
+def _write_heading(axes: Axes, heading: Sequence[_Line]) -> None:
+    axes.set_axis_off()
+    down = 0.0
+    for line in heading:
+        text = axes.annotate(
+            line.text,
+            (0, 1),
+            (0, -down),
+            "axes fraction",
+            "offset points",
+            va="top",
+            fontsize=line.size,
+            fontweight=line.weight,
+            color=line.colour,
+        )
+        text.set_parse_math(False)
+        text.set_in_layout(False)
+        down += line.height

@@ -1,0 +1,143 @@
+"""What a run shows: scores of all heads, their order, the top heads, and where cases passed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from headprobe.plots.column import Column
+from headprobe.plots.matrix import draw_heads, draw_shares
+from headprobe.plots.ranking import LINE, draw_ranking
+from headprobe.plots.scales import counted, evenly, plain
+from headprobe.scores import HeadScores, HeadStatistics
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+TOP = 12
+FEW_ACCEPTED = 0.5
+RETRIEVAL_HEAD = 0.1  # a mean above it makes a retrieval head, arXiv 2404.15574
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunPicture:
+    """A run to draw: one ``measure`` of its scores, and its case table if there is one.
+
+    Of the table, the columns ``length`` (tokens), ``depth`` (per cent) and ``accepted`` are used.
+    """
+
+    scores: HeadScores
+    measure: str
+    cases: pd.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        if self.measure not in self.scores.measures:
+            raise ValueError(f"expected one of {self.scores.measures}, got {self.measure!r}")
+        if self.cases is None:
+            return
+        cases, accepted = len(self.cases), int(self.cases["accepted"].sum())
+        if (cases, accepted) != (self.scores.cases, self.scores.accepted):
+            raise ValueError(
+                f"expected a table of {self.scores.cases} cases with {self.scores.accepted} "
+                f"accepted, got {cases} with {accepted}"
+            )
+
+
+def run_column(run: RunPicture) -> Column:
+    """The heading and the panels of a run."""
+    scores, layout = run.scores, run.scores.layout
+    numbers = scores.statistics(run.measure, seed=scores.plan.get("seed", 0))
+    label = f"mean {run.measure} score"
+    accepted = f"{scores.accepted:,} of {counted(scores.cases, 'case')} accepted"
+    on = f" on {counted(layout.kv_heads, 'KV head')}" if layout.group > 1 else ""
+    few = scores.accepted < FEW_ACCEPTED * scores.cases
+    return Column(
+        title=layout.id,
+        warning=f"Warning: only {accepted}" if few else None,
+        details=(
+            (f"task {scores.task}", f"measure {run.measure}", accepted),
+            (f"{counted(layout.layers, 'layer')} of {counted(layout.heads, 'query head')}{on}",),
+        ),
+        panels=(
+            partial(_heads, run=run, mean=numbers.mean, label=label),
+            partial(_distribution, measure=run.measure, mean=numbers.mean, label=label),
+            partial(_top_heads, numbers=numbers, label=label),
+            None if run.cases is None else partial(_pass_grid, cases=run.cases),
+        ),
+    )
+
+
+def _heads(
+    axes: Axes, *, run: RunPicture, mean: Float[np.ndarray, "layer query_head"], label: str
+) -> None:
+    layout = run.scores.layout
+    draw_heads(axes, mean, layout, label=label, colours="viridis", write=evenly(mean))
+    axes.set_title("Score of every head")
+
+
+def _distribution(
+    axes: Axes, *, measure: str, mean: Float[np.ndarray, "layer query_head"], label: str
+) -> None:
+    threshold = RETRIEVAL_HEAD if measure == "retrieval" else None
+    draw_ranking(axes, mean, heads="query heads", label=label, level=threshold)
+    axes.set_title(f"{_concentration(mean, threshold)}, {_share(mean == 0)} at zero")
+
+
+def _concentration(mean: Float[np.ndarray, "layer query_head"], threshold: float | None) -> str:
+    """How few heads matter: those above the threshold, else those that hold half of all score."""
+    heads = counted(mean.size, "head")
+    if threshold is not None:
+        return f"Of {heads}, {_share(mean > threshold)} above {threshold}"
+    held = np.cumsum(np.sort(mean[mean > 0].astype(np.float64))[::-1])
+    if not held.size:
+        return f"None of {heads} above zero"
+    half = int(np.searchsorted(held, held[-1] / 2)) + 1
+    return f"{half:,} of {heads} {'holds' if half == 1 else 'hold'} half of all score"
+
+
+def _share(chosen: Bool[np.ndarray, "*size"]) -> str:
+    return f"{chosen.sum():,} ({plain(100 * float(chosen.mean()))} %)"
+
+
+def _top_heads(axes: Axes, *, numbers: HeadStatistics, label: str) -> None:
+    """The highest means as bars, each with its bootstrap interval."""
+    best = np.argsort(numbers.rank, axis=None)[:TOP]
+    mean, low, high = (m.ravel()[best] for m in (numbers.mean, numbers.ci_low, numbers.ci_high))
+    reach = np.maximum(0, [mean - low, high - mean])
+    rows = np.arange(best.size)
+    axes.barh(rows, mean, xerr=reach, color=LINE, alpha=0.6, ecolor="black", capsize=2)
+    layers, heads = np.unravel_index(best, numbers.mean.shape)
+    names = [f"{layer}-{head}" for layer, head in zip(layers, heads, strict=True)]
+    axes.set_yticks(rows, names)
+    axes.invert_yaxis()
+    axes.set_xlim(min(0.0, 1.05 * float(low.min())), max(0.0, 1.05 * float(high.max())) or 1.0)
+    axes.set_xlabel(label)
+    axes.set_ylabel("layer-head")
+    axes.set_title(f"Top {counted(best.size, 'head')}, 95 % bootstrap intervals")
+
+
+def _pass_grid(axes: Axes, *, cases: pd.DataFrame) -> None:
+    """The share of accepted cases at every length and depth."""
+    table = cases.pivot_table(index="depth", columns="length", values="accepted", aggfunc="mean")
+    draw_shares(
+        axes,
+        100 * table.to_numpy(dtype=np.float64),
+        rows=_depth_names(table.index.to_list()),
+        columns=[f"{length:,}" for length in table.columns],
+        label="cases accepted (%)",
+    )
+    axes.set_xlabel("prompt length (tokens)")
+    axes.set_ylabel("needle depth (%)")
+    accepted, count = int(cases["accepted"].sum()), counted(len(cases), "case")
+    axes.set_title(f"{accepted:,} of {count} accepted ({plain(100 * accepted / len(cases))} %)")
+
+
+def _depth_names(depths: Sequence[float]) -> list[str]:
+    rounded = [f"{depth:.0f}" for depth in depths]
+    return rounded if len(set(rounded)) == len(rounded) else [f"{depth:g}" for depth in depths]

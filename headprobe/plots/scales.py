@@ -1,0 +1,51 @@
+"""Scales and numbers: when a logarithm is needed, where its ticks are, how a value is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+WIDE_RANGE = 50
+
+Write = Callable[[float], str]
+
+
+def is_wide(values: Float[np.ndarray, "layer head"]) -> bool:
+    """Whether values differ so much that only a logarithmic scale tells the small ones apart."""
+    positive = values[values > 0]
+    return positive.size > 0 and bool(positive.max() > WIDE_RANGE * positive.min())
+
+
+def positive_range(values: Float[np.ndarray, "*size"]) -> tuple[float, float]:
+    """The ends of a logarithmic scale: zeros have no place on it."""
+    return float(values[values > 0].min()), float(values.max())
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers on a logarithmic axis: 1, 2, 5, 10, or 1, 3, 10 where that would be many."""
+    digits = (1, 2, 5) if high < 500 * low else (1, 3)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [digit * 10.0**decade for decade in decades for digit in digits]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def plain(value: float) -> str:
+    """Two digits of a small value, all digits before the point of a large one."""
+    if abs(value) >= 10 or value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:.2g}"
+
+
+def evenly(values: Float[np.ndarray, "layer head"]) -> Write:
+    """Writes values with the decimals that give the largest two digits; 0 for what rounds to it."""
+    largest = float(np.abs(values).max())
+    decimals = max(0, 1 - math.floor(math.log10(largest))) if largest > 0 else 0
+    return lambda value: f"{value:.{decimals}f}" if round(value, decimals) else "0"
+
+
+def counted(count: int, name: str) -> str:
+    """``1 layer``, ``1,024 heads``."""
+    return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"
