@@ -1,0 +1,279 @@
+"""Cases: needles put into a haystack, exact to the token, watched spans known by construction."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int
+
+from headprobe.errors import UsageError
+from headprobe.needles import Needle
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+INSTRUCTION = "\nBased on the content of the book, Question: {question}\nAnswer:"
+_MARK = "CONTEXT-STANDS-HERE"
+_WORD, _BREAK = "a", "\n"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Case:
+    """One prompt with a known answer.
+
+    ``length`` counts the tokens of the whole prompt, special tokens included; ``depth`` is the
+    wanted place of the needle in per cent of the haystack, ``position`` the place it has: the
+    token index of its first token. ``span_start`` and ``span_end`` (half open) bound the watched
+    tokens. ``answer_ids`` are the tokens of ``answer`` as the model would write it.
+    """
+
+    case_id: int
+    needle_id: int
+    length: int
+    depth: float
+    position: int
+    input_ids: tuple[int, ...]
+    span_start: int
+    span_end: int
+    answer: str
+    answer_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.input_ids) != self.length:
+            raise ValueError(f"expected {self.length} tokens, got {len(self.input_ids)}")
+        if not 0 <= self.position <= self.span_start < self.span_end <= self.length:
+            raise ValueError(
+                f"expected a span inside the prompt, got {self.span_start} to {self.span_end}"
+            )
+
+    @property
+    def span(self) -> slice:
+        """The watched tokens as a slice of the prompt."""
+        return slice(self.span_start, self.span_end)
+
+
+class PieceTokenizer:
+    """Tokenizes the pieces of a prompt one by one, as they read in the middle of a text."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        added = tokenizer.added_tokens_decoder.values()
+        special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
+        self._inside_special = _behind_first_letter(special)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of ``text`` as it reads in the middle of a text; never a special token."""
+        # What spells a special token is cut in two. To ask the tokenizer to split it would not do:
+        # some vocabularies hold the spelling as a plain piece too.
+        parts = self._inside_special.split(text)
+        return [token for part in parts for token in self._inside(part)]
+
+    def _inside(self, text: str) -> list[int]:
+        # Behind an anchor that is cut off again: tokenizers treat the start of a text unlike its
+        # middle. A word stands behind a line break, since it would merge with another word.
+        anchor = _BREAK if text[:1].isalnum() else _WORD
+        head, ids = self._plain(anchor), self._plain(anchor + text)
+        return ids[len(head) :] if ids[: len(head)] == head else self._plain(text)
+
+    def _plain(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def frame(self) -> tuple[list[int], list[int], bool]:
+        """Tokens before the context, tokens behind the question, and whether it is a chat.
+
+        A chat model gets its chat template around context and question, any other model what its
+        tokenizer puts at the start of a text.
+        """
+        if self._tokenizer.chat_template:
+            turn = [{"role": "user", "content": _MARK}]
+            # Models that think first would spend the watched steps on it.
+            text = self._tokenizer.apply_chat_template(
+                turn, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            before, found, behind = str(text).partition(_MARK)
+            if not found:
+                raise UsageError("the model's chat template drops the user's text")
+            return self._plain(before), self._inside(behind), True
+        whole = self._tokenizer(_WORD)["input_ids"]
+        return whole[: whole.index(self._plain(_WORD)[0])], [], False
+
+
+def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:
+    """Matches the place behind the first letter of each spelling."""
+    rests = defaultdict(list)
+    for spelling in spellings:
+        if len(spelling) > 1:
+            rests[spelling[0]].append(re.escape(spelling[1:]))
+    places = [f"(?<={re.escape(first)})(?={'|'.join(rest)})" for first, rest in rests.items()]
+    return re.compile("|".join(places) or "(?!)")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _HiddenNeedle:
+    """A needle's tokens, and everything of its prompt but the haystack."""
+
+    tokens: list[int]
+    span_start: int
+    span_end: int
+    head: list[int]
+    tail: list[int]
+    answer: str
+    answer_ids: list[int]
+
+    @property
+    def size(self) -> int:
+        return len(self.head) + len(self.tokens) + len(self.tail)
+
+
+def _tokenize(needle: Needle, pieces: PieceTokenizer) -> _HiddenNeedle:
+    text = " " + needle.text
+    start, stop = needle.start + 1, needle.stop + 1
+    if text[start - 1] == " ":
+        start -= 1
+    parts = text[:start], text[start:stop], text[stop:]
+    before, watched, behind = (pieces.encode(part) for part in parts)
+    head, tail, chat = pieces.frame()
+    question = INSTRUCTION.format(question=needle.question)
+    return _HiddenNeedle(
+        tokens=[*before, *watched, *behind],
+        span_start=len(before),
+        span_end=len(before) + len(watched),
+        head=head,
+        tail=[*pieces.encode(question), *tail],
+        answer=needle.answer,
+        answer_ids=pieces.encode(needle.answer if chat else " " + needle.answer),
+    )
+
+
+class _Haystack:
+    """Tokens of endless sentences, drawn as far as they are needed, and where sentences start."""
+
+    def __init__(self, sentences: Iterator[str], pieces: PieceTokenizer) -> None:
+        self._sentences = sentences
+        self._pieces = pieces
+        self.tokens: list[int] = []
+        self.starts: list[int] = [0]
+
+    def reach(self, length: int) -> None:
+        while len(self.tokens) < length:
+            self.tokens += self._pieces.encode(" " + next(self._sentences))
+            self.starts.append(len(self.tokens))
+
+    def boundary(self, room: int, depth: float) -> int:
+        """The sentence start nearest to ``depth`` per cent of the first ``room`` tokens."""
+        wanted = depth / 100 * room
+        reachable = self.starts[: bisect.bisect_right(self.starts, room)]
+        return min(reachable, key=lambda start: abs(start - wanted))
+
+
+def hide_needles(
+    needles: Sequence[Needle],
+    *,
+    sentences: Iterator[str],
+    tokenizer: PreTrainedTokenizerBase,
+    lengths: Sequence[int],
+    depths: Sequence[float],
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Case]:
+    """One case for every needle, length and depth, or ``limit`` of them, balanced over all three.
+
+    The haystack is cut so that the whole prompt has exactly the wanted length; the needle stands
+    at the sentence boundary nearest to the wanted depth.
+
+    Raises:
+        UsageError: a length is too short for a needle and its question.
+    """
+    pieces = PieceTokenizer(tokenizer)
+    hidden = [_tokenize(needle, pieces) for needle in needles]
+    haystack = _Haystack(sentences, pieces)
+    grid = list(itertools.product(range(len(needles)), lengths, depths))
+    if limit is not None and limit < len(grid):
+        grid = balanced(grid, limit, seed)
+    return [
+        _place(hidden[needle], haystack, case_id=i, needle_id=needle, length=length, depth=depth)
+        for i, (needle, length, depth) in enumerate(grid)
+    ]
+
+
+def _place(
+    needle: _HiddenNeedle,
+    haystack: _Haystack,
+    *,
+    case_id: int,
+    needle_id: int,
+    length: int,
+    depth: float,
+) -> Case:
+    room = length - needle.size
+    if room < 0:
+        raise UsageError(
+            f"a length of {length} tokens is too short for needle {needle_id} and its question; "
+            f"it takes at least {needle.size}"
+        )
+    haystack.reach(room)
+    at = haystack.boundary(room, depth)
+    position = len(needle.head) + at
+    return Case(
+        case_id=case_id,
+        needle_id=needle_id,
+        length=length,
+        depth=depth,
+        position=position,
+        input_ids=(
+            *needle.head,
+            *haystack.tokens[:at],
+            *needle.tokens,
+            *haystack.tokens[at:room],
+            *needle.tail,
+        ),
+        span_start=position + needle.span_start,
+        span_end=position + needle.span_end,
+        answer=needle.answer,
+        answer_ids=tuple(needle.answer_ids),
+    )
+
+
+def balanced(
+    grid: Sequence[tuple[int, int, float]], limit: int, seed: int
+) -> list[tuple[int, int, float]]:
+    """``limit`` cells of a (needle, length, depth) grid, each value of an axis about equally often.
+
+    Cells are taken one by one: the one whose needle was taken least, then its length with its
+    depth, then either of them, then its needle with either; the seed decides between equals. The
+    result keeps the grid's order.
+    """
+    needle, length, depth = (
+        np.unique(axis, return_inverse=True)[1] for axis in zip(*grid, strict=True)
+    )
+    levels = (
+        (needle,),
+        (_pairs(length, depth),),
+        (length, depth),
+        (_pairs(needle, length), _pairs(needle, depth)),
+    )
+    taken = [np.zeros(len(grid), dtype=int) for _ in levels]
+    tie = np.random.default_rng(seed).permutation(len(grid))
+    free = np.ones(len(grid), dtype=bool)
+    for _ in range(limit):
+        cell = int(np.lexsort((tie, *reversed(taken), ~free))[0])
+        free[cell] = False
+        for count, level in zip(taken, levels, strict=True):
+            for values in level:
+                count += values == values[cell]
+    return [grid[i] for i in np.flatnonzero(~free).tolist()]
+
+
+def _pairs(
+    one: Int[np.ndarray, " cell"], other: Int[np.ndarray, " cell"]
+) -> Int[np.ndarray, " cell"]:
+    both: np.ndarray = one * (other.max() + 1) + other
+    return both

@@ -1,0 +1,1 @@
+"""The bundled model: its language, its tokenizer, its needles, its training."""

@@ -1,0 +1,72 @@
+"""Lengths and depths as typed: ``start:stop:count``, both ends included, or a comma list."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from headprobe.errors import UsageError
+
+LONGEST_BY_DEFAULT = 10_000
+STEPS_BY_DEFAULT = 10
+
+
+def parse_grid(text: str, *, name: str) -> list[float]:
+    """The values that ``text`` stands for, ascending and without repeats.
+
+    Raises:
+        UsageError: it is neither ``start:stop:count`` nor a comma list of numbers.
+    """
+    try:
+        if ":" in text:
+            start, stop, count = text.split(":")
+            values = np.linspace(float(start), float(stop), _count(count)).tolist()
+        else:
+            values = [float(value) for value in text.split(",")]
+        if not np.isfinite(values).all():
+            raise ValueError("expected finite numbers")
+    except ValueError as error:
+        raise UsageError(
+            f"cannot read {name} {text!r}; write start:stop:count as in 0:100:10, "
+            "or a comma list as in 0,50,100"
+        ) from error
+    return sorted(set(values))
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError("expected at least one value")
+    return count
+
+
+def parse_lengths(text: str | None, *, longest: int | None) -> list[int]:
+    """Prompt lengths in tokens; by default ten, up to 10,000 or the ``longest`` that fits.
+
+    Raises:
+        UsageError: a length is not positive or is beyond ``longest``.
+    """
+    if text is None:
+        top = min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
+        text = f"{max(1, top / STEPS_BY_DEFAULT)}:{top}:{STEPS_BY_DEFAULT}"
+    lengths = sorted({round(value) for value in parse_grid(text, name="--lengths")})
+    if lengths[0] < 1:
+        raise UsageError(f"a length of {lengths[0]} tokens cannot be; lengths start at 1")
+    if longest is not None and lengths[-1] > longest:
+        raise UsageError(
+            f"a length of {lengths[-1]} tokens does not fit the model's window; "
+            f"with room for the answer it takes at most {longest}"
+        )
+    return lengths
+
+
+def parse_depths(text: str) -> list[float]:
+    """Needle depths in per cent of the haystack.
+
+    Raises:
+        UsageError: a depth lies outside 0 to 100.
+    """
+    depths = parse_grid(text, name="--depths")
+    outside = [depth for depth in depths if not 0 <= depth <= 100]
+    if outside:
+        raise UsageError(f"a depth of {outside[0]:g} % cannot be; depths go from 0 to 100")
+    return depths

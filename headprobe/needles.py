@@ -1,0 +1,97 @@
+"""Needles: facts to hide in a haystack, with a question whose answer they hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headprobe.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needle:
+    """A text to insert, a question about it, and which part of it is watched.
+
+    ``start`` and ``stop`` are character offsets of the watched part in ``text``.
+    """
+
+    text: str
+    question: str
+    answer: str
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop <= len(self.text):
+            raise ValueError(
+                f"expected a watched part inside {len(self.text)} characters, "
+                f"got {self.start} to {self.stop}"
+            )
+
+
+def read_needles(path: Path) -> list[Needle]:
+    """Read needles from JSONL with the fields of Retrieval Head's and HeadKV's needle files.
+
+    ``needle``, ``question`` and ``real_needle`` (the watched part) are required; ``answer`` falls
+    back to ``real_needle``. Other fields are left alone.
+
+    Raises:
+        UsageError: no such file, no needle in it, or a line that cannot be used (it is named).
+    """
+    try:
+        # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError as error:
+        raise UsageError(f"no needle file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the needle file {path}: {error}") from error
+    needles = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                needles.append(parse_needle(_fields(line)))
+            except ValueError as error:
+                raise UsageError(f"{path}, line {number}: {error}") from error
+    if not needles:
+        raise UsageError(f"{path} holds no needle; write one JSON object a line")
+    return needles
+
+
+def parse_needle(fields: Mapping[str, Any]) -> Needle:
+    """The needle that one object of a needle file describes; ``ValueError`` says what is wrong."""
+    needle = _text(fields, "needle").strip()
+    watched = _text(fields, "real_needle").strip()
+    start, stop = _find(watched, needle)
+    answer = _text(fields, "answer").strip() if "answer" in fields else watched
+    question = _text(fields, "question").strip()
+    return Needle(text=needle, question=question, answer=answer, start=start, stop=stop)
+
+
+def _fields(line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise ValueError("expected a JSON object")
+    return fields
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expected a text in field {name!r}, got {value!r}")
+    return value
+
+
+def _find(watched: str, needle: str) -> tuple[int, int]:
+    # Whole words first. Retrieval Head's own file spells one real_needle with another case.
+    text = re.escape(watched)
+    for pattern in (rf"(?<!\w){text}(?!\w)", text, f"(?i:{text})"):
+        if found := re.search(pattern, needle):
+            return found.span()
+    raise ValueError("the text of 'real_needle' does not stand in 'needle'")
