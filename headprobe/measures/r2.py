@@ -1,0 +1,32 @@
+"""The retrieval-reasoning score of HeadKV-R2 (Fu et al., arXiv 2410.19258, section 3.1).
+
+The attention that a head gives to the right answer's sentence, counted only where it is among the
+head's N strongest positions, over N, the sentence's tokens. No token needs to match.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from headprobe.cases import Case
+
+
+def summarise(
+    rows: Float[Tensor, "query_head step key"], case: Case
+) -> Float[Tensor, "query_head step"]:
+    """Attention on those of the N strongest positions that lie in the span, over N."""
+    size = case.span_end - case.span_start
+    strongest = rows.topk(min(size, rows.shape[-1]), dim=-1)
+    inside = (strongest.indices >= case.span_start) & (strongest.indices < case.span_end)
+    return (strongest.values * inside).sum(dim=-1) / size
+
+
+def score(
+    attention: Float[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
+) -> Float[Tensor, "query_head step"]:
+    """The summary itself: what is generated does not matter."""
+    return attention

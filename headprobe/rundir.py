@@ -1,0 +1,143 @@
+"""The run directory: what a run leaves behind, and the newest of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headprobe import journal, scores
+from headprobe.cases import Case
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import atomic_write
+from headprobe.journal import Observation, discard_journal
+from headprobe.probes import ACCEPTED_ABOVE
+from headprobe.scores import HeadScores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROOT = Path("outputs")
+CASES, HEADS, RUN = "cases.parquet", "heads.csv", "run.json"
+BUDGETS = "budget-*.json"
+
+
+def directory_for(model: str, task: str) -> Path:
+    """``outputs/<model>/<task>``, the model's name made fit for a folder's."""
+    name = Path(model).resolve().name if Path(model).exists() else model
+    return ROOT / (name.replace("/", "--") or "model") / task
+
+
+def newest_run() -> Path:
+    """The run under ``outputs/`` whose scores were written last.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = list(ROOT.glob(f"**/{scores.FILE_NAME}"))
+    if not found:
+        raise UsageError(f"no run under {ROOT}/; make one with `headprobe score`, or name one")
+    return max(found, key=lambda file: file.stat().st_mtime_ns).parent
+
+
+def newest_budget(run: Path) -> Path | None:
+    """The budget file that was written last into a run directory."""
+    found = list(run.glob(BUDGETS))
+    return max(found, key=lambda file: file.stat().st_mtime_ns) if found else None
+
+
+def clear(run: Path) -> None:
+    """Remove what an earlier run left in its directory, so that nothing stale is read.
+
+    Raises:
+        HeadprobeError: another process is working on it.
+    """
+    discard_journal(run / journal.FILE_NAME)
+    for name in (scores.FILE_NAME, CASES, HEADS, RUN):
+        (run / name).unlink(missing_ok=True)
+
+
+def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd.DataFrame:
+    """A row a case, in the order of ``case_id``: its prompt, its answer and how it was graded."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "case_id": case.case_id,
+            "needle_id": case.needle_id,
+            "length": case.length,
+            "depth": float(case.depth),
+            "position": case.position,
+            "input_ids": list(case.input_ids),
+            "span_start": case.span_start,
+            "span_end": case.span_end,
+            "answer_ids": list(case.answer_ids),
+            "generated_ids": list(seen.generated_ids),
+            "response": seen.response,
+            "success": float(seen.success),
+            "accepted": seen.success > ACCEPTED_ABOVE,
+        }
+        for case, seen in zip(cases, observations, strict=True)
+    )
+
+
+def head_table(run: HeadScores, *, seed: int) -> pd.DataFrame:
+    """A row for every measure and head: score, spread, 95 % interval and rank."""
+    import pandas as pd
+
+    layers, heads = np.divmod(np.arange(run.layout.layers * run.layout.heads), run.layout.heads)
+    tables = []
+    for measure in run.measures:
+        numbers = run.statistics(measure, seed=seed)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "layer": layers,
+                    "head": heads,
+                    "kv_head": heads // run.layout.group,
+                    "measure": measure,
+                    "score": numbers.mean.ravel(),
+                    "std": numbers.std.ravel(),
+                    "ci_low": numbers.ci_low.ravel(),
+                    "ci_high": numbers.ci_high.ravel(),
+                    "rank": numbers.rank.ravel(),
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as parquet or CSV, by suffix, whole or not at all."""
+    with atomic_write(path) as whole:
+        if path.suffix == ".parquet":
+            table.to_parquet(whole, index=False)
+        else:
+            table.to_csv(whole, index=False)
+
+
+def write_json(fields: Mapping[str, Any], path: Path) -> None:
+    """Write an object as JSON, whole or not at all."""
+    with atomic_write(path) as whole:
+        whole.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def read_cases(run: Path) -> pd.DataFrame | None:
+    """The case table of a run directory, without the prompts; ``None`` where there is none.
+
+    Raises:
+        HeadprobeError: the file is damaged.
+    """
+    import pandas as pd
+
+    path = run / CASES
+    columns = ["case_id", "needle_id", "length", "depth", "position", "success", "accepted"]
+    if not path.is_file():
+        return None
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, ValueError) as error:
+        raise HeadprobeError(f"{path} is damaged ({error}); run `headprobe score` again") from error

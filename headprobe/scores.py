@@ -1,0 +1,209 @@
+"""A run's scores: one number a head, measure and case; what they add up to, and their file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import atomic_write
+from headprobe.layout import HeadLayout
+
+FORMAT_VERSION = 1
+FILE_NAME = "scores.safetensors"
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadStatistics:
+    """What one measure says of every head, over the accepted cases.
+
+    ``ci_low`` and ``ci_high`` bound the mean's 95 % bootstrap interval; ``rank`` is 1 for the head
+    with the highest mean, ties in the order of layer and head.
+    """
+
+    mean: Float[np.ndarray, "layer query_head"]
+    std: Float[np.ndarray, "layer query_head"]
+    ci_low: Float[np.ndarray, "layer query_head"]
+    ci_high: Float[np.ndarray, "layer query_head"]
+    rank: Int[np.ndarray, "layer query_head"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadScores:
+    """Scores of every query head on every accepted case, higher meaning more of what is measured.
+
+    ``per_case`` holds a matrix a case for each measure. ``needles`` names the needle of each of
+    these cases: cases of one needle are alike, so intervals resample needles, not cases. ``plan``
+    holds every option that changes the numbers. ``cases`` counts the accepted and the refused.
+    """
+
+    layout: HeadLayout
+    task: str
+    per_case: Mapping[str, Float[np.ndarray, "case layer query_head"]]
+    needles: tuple[int, ...]
+    cases: int
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.per_case:
+            raise ValueError("expected the scores of at least one measure, got none")
+        shape = (len(self.needles), self.layout.layers, self.layout.heads)
+        for measure, scores in self.per_case.items():
+            if scores.shape != shape:
+                raise ValueError(f"expected {measure} of shape {shape}, got {scores.shape}")
+            if not np.isfinite(scores).all():
+                raise ValueError(f"expected finite scores, got NaN or infinity in {measure}")
+        if not 1 <= len(self.needles) <= self.cases:
+            raise ValueError(
+                f"expected 1 to {self.cases} accepted cases, got {len(self.needles)} accepted"
+            )
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures' names, the task's own first."""
+        return tuple(self.per_case)
+
+    @property
+    def accepted(self) -> int:
+        """Cases that the model answered well enough to be scored."""
+        return len(self.needles)
+
+    @property
+    def few_accepted(self) -> bool:
+        """Whether under half of the cases were accepted: the ranking then rests on easy ones."""
+        return 2 * self.accepted < self.cases
+
+    def resolve(self, measure: str | None) -> str:
+        """The measure of that name, or the task's own for ``None``.
+
+        Raises:
+            UsageError: the run holds no such measure.
+        """
+        if measure is None:
+            return self.measures[0]
+        if measure not in self.per_case:
+            raise UsageError(
+                f"the run holds no measure {measure!r}; it holds {', '.join(self.measures)}"
+            )
+        return measure
+
+    def mean(self, measure: str) -> Float[np.ndarray, "layer query_head"]:
+        """The mean score of every head over the accepted cases (float32)."""
+        mean: np.ndarray = self.per_case[measure].mean(axis=0, dtype=np.float64)
+        return mean.astype(np.float32)
+
+    def statistics(self, measure: str, *, seed: int = 0) -> HeadStatistics:
+        """Mean, spread, 95 % interval and rank of every head.
+
+        The interval is a percentile bootstrap (Efron 1979) whose resampled units are needles, or
+        cases where all cases share one needle. The same seed gives the same interval.
+        """
+        scores = self.per_case[measure].astype(np.float64)
+        flat = scores.reshape(len(scores), -1)
+        low, high = np.quantile(self._resampled_means(flat, seed), (0.025, 0.975), axis=0)
+        mean = self.mean(measure)
+        order = np.argsort(-mean, axis=None, kind="stable")
+        rank = np.empty(mean.size, dtype=np.int64)
+        rank[order] = np.arange(1, mean.size + 1)
+        spread = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.zeros(flat.shape[1])
+        return HeadStatistics(
+            mean=mean,
+            std=spread.reshape(mean.shape),
+            ci_low=low.reshape(mean.shape),
+            ci_high=high.reshape(mean.shape),
+            rank=rank.reshape(mean.shape),
+        )
+
+    def _resampled_means(
+        self, flat: Float[np.ndarray, "case head"], seed: int
+    ) -> Float[np.ndarray, "resample head"]:
+        units = np.unique(self.needles, return_inverse=True)[1]
+        if units.max() == 0:
+            units = np.arange(len(flat))
+        count = units.max() + 1
+        totals = np.zeros((count, flat.shape[1]))
+        np.add.at(totals, units, flat)
+        sizes = np.bincount(units)
+        generator = np.random.default_rng(seed)
+        draws = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
+        means: Float[np.ndarray, "resample head"] = (draws @ totals) / (draws @ sizes)[:, None]
+        return means
+
+    def save(self, path: Path) -> None:
+        """Write ``scores.safetensors`` as a whole or not at all."""
+        from safetensors.numpy import save
+
+        # save_file writes other than C-contiguous arrays wrongly, without a word.
+        arrays = {f"{measure}.per_case": scores for measure, scores in self.per_case.items()}
+        arrays |= {measure: self.mean(measure) for measure in self.measures}
+        tensors = {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in arrays.items()}
+        header = {
+            "format_version": FORMAT_VERSION,
+            "model": self.layout.to_json(),
+            "task": self.task,
+            "plan": dict(self.plan),
+            "accepted": self.accepted,
+            "cases": self.cases,
+            "versions": dict(self.versions),
+            "measures": list(self.measures),
+            "needles": list(self.needles),
+        }
+        with atomic_write(path) as whole:
+            whole.write_bytes(save(tensors, metadata={"headprobe": json.dumps(header)}))
+
+    @classmethod
+    def load(cls, path: Path) -> HeadScores:
+        """Read a run directory or its ``scores.safetensors``.
+
+        Raises:
+            UsageError: there is no such file.
+            HeadprobeError: the file is damaged, or is not one of ours.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        file = path / FILE_NAME if path.is_dir() else path
+        if not file.is_file():
+            raise UsageError(f"no scores at {file}; make them with `headprobe score`")
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                metadata = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise HeadprobeError(
+                f"{file} is damaged or no safetensors file ({error}); run `headprobe score` again"
+            ) from error
+        if "headprobe" not in metadata:
+            raise HeadprobeError(f"{file} was not written by headprobe: its header lacks our key")
+        try:
+            return cls._from_parts(json.loads(metadata["headprobe"]), tensors)
+        except KeyError as error:
+            raise HeadprobeError(f"{file} is not a valid run: it lacks {error}") from error
+        except (TypeError, ValueError) as error:
+            raise HeadprobeError(f"{file} is not a valid run: {error}") from error
+
+    @classmethod
+    def _from_parts(cls, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> HeadScores:
+        if header["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"expected format_version {FORMAT_VERSION}, got {header['format_version']}"
+            )
+        # Other programs may leave out what the contract does not ask for.
+        measures = header.get("measures", [name for name in tensors if "." not in name])
+        needles = header.get("needles", range(header["accepted"]))
+        return cls(
+            layout=HeadLayout.from_json(header["model"]),
+            task=header["task"],
+            per_case={measure: tensors[f"{measure}.per_case"] for measure in measures},
+            needles=tuple(needles),
+            cases=header["cases"],
+            plan=header["plan"],
+            versions=header["versions"],
+        )
