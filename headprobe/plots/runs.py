@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TOP = 12
-FEW_ACCEPTED = 0.5
 RETRIEVAL_HEAD = 0.1  # a mean above it makes a retrieval head, arXiv 2404.15574
 
 
@@ -56,7 +55,7 @@ def run_column(run: RunPicture) -> Column:
     label = f"mean {run.measure} score"
     accepted = f"{scores.accepted:,} of {counted(scores.cases, 'case')} accepted"
     on = f" on {counted(layout.kv_heads, 'KV head')}" if layout.group > 1 else ""
-    few = scores.accepted < FEW_ACCEPTED * scores.cases
+    few = scores.few_accepted
     return Column(
         title=layout.id,
         warning=f"Warning: only {accepted}" if few else None,

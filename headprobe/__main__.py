@@ -1,0 +1,6 @@
+"""``python -m headprobe``."""
+
+from headprobe.cli import main
+
+if __name__ == "__main__":
+    main()

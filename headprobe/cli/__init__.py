@@ -1,0 +1,56 @@
+"""The command line: each command parses, calls one library function and shows what it returns."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from headprobe import __version__
+from headprobe.cli.allocate import allocate
+from headprobe.cli.listing import list_registry
+from headprobe.cli.output import fail
+from headprobe.cli.plot import plot
+from headprobe.cli.score import score
+from headprobe.cli.show import show
+from headprobe.errors import HeadprobeError
+
+app = typer.Typer(
+    name="headprobe",
+    help="Profile every attention head of a causal language model; turn scores into KV budgets.",
+    epilog="Start with: headprobe score, then headprobe allocate --budget 128, then headprobe plot",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headprobe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Profile every attention head of a causal language model; turn scores into KV budgets."""
+
+
+app.command()(score)
+app.command()(allocate)
+app.command()(plot)
+app.command()(show)
+app.command("list")(list_registry)
+
+
+def main() -> None:
+    """Run the command line; a problem becomes one line on stderr and an exit code."""
+    try:
+        app()
+    except HeadprobeError as error:
+        fail(str(error))
+        sys.exit(error.exit_code)

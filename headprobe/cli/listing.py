@@ -1,0 +1,75 @@
+"""``headprobe list``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from headprobe.cli import options, output
+
+
+class Registry(StrEnum):
+    """What can be listed."""
+
+    MODELS = "models"
+    TASKS = "tasks"
+    STRATEGIES = "strategies"
+    FORMATS = "formats"
+
+
+def list_registry(
+    what: Annotated[Registry, typer.Argument(help="Which choices to list.", show_default=False)],
+    json: options.Json = False,
+) -> None:
+    """List the models with an alias, the tasks, the strategies or the file formats.
+
+    Example: headprobe list tasks
+    """
+    columns, rows = _ROWS[what]()
+    if json:
+        output.show_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        output.show_table(what.value, columns, rows)
+
+
+def _models() -> tuple[list[str], list[list[str]]]:
+    from headprobe.aliases import ALIASES
+
+    return ["alias", "loads"], [[alias, target] for alias, target in ALIASES.items()]
+
+
+def _tasks() -> tuple[list[str], list[list[str]]]:
+    from headprobe.tasks import TASKS
+
+    rows = [[name, ", ".join(task.measures), task.summary] for name, task in TASKS.items()]
+    return ["task", "measures", "what it probes"], rows
+
+
+def _strategies() -> tuple[list[str], list[list[str]]]:
+    from inspect import getmodule
+
+    from headprobe.allocators import get_strategy, strategy_names
+
+    rows = []
+    for name in strategy_names():
+        module = getmodule(get_strategy(name))
+        rows.append([name, ((module and module.__doc__) or "").strip().split("\n")[0]])
+    return ["strategy", "what it does"], rows
+
+
+def _formats() -> tuple[list[str], list[list[str]]]:
+    rows = [
+        ["headprobe-run", "scores.safetensors", "the scores of a run, a matrix a case and measure"],
+        ["headprobe-budget", "*.json", "cache entries that every head may keep"],
+    ]
+    return ["format", "file", "what it holds"], rows
+
+
+_ROWS = {
+    Registry.MODELS: _models,
+    Registry.TASKS: _tasks,
+    Registry.STRATEGIES: _strategies,
+    Registry.FORMATS: _formats,
+}

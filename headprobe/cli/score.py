@@ -1,0 +1,87 @@
+"""``headprobe score``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headprobe.cli import options, output
+from headprobe.cli.runs import describe, top_heads
+
+
+def score(
+    model: options.Model = "nano",
+    task: Annotated[str, typer.Option(help="What to probe: see `headprobe list tasks`.")] = "r2",
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt lengths in tokens: start:stop:count or a comma list.",
+            show_default="ten up to 10,000 or the model's window",
+        ),
+    ] = None,
+    depths: Annotated[
+        str,
+        typer.Option(help="Needle depths in per cent: start:stop:count or a comma list."),
+    ] = "0:100:10",
+    needles: Annotated[
+        Path | None,
+        typer.Option(help="Needles, JSONL.", show_default="the bundled ones"),
+    ] = None,
+    haystack: Annotated[
+        str | None,
+        typer.Option(
+            help="Text file, folder, JSONL, hf:<dataset>[:column], or noise.",
+            show_default="bundled essays; noise for nano",
+        ),
+    ] = None,
+    limit: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Cases at most, balanced over needles, lengths and depths; 0 runs all of them.",
+        ),
+    ] = 200,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run directory.", show_default="outputs/<model>/<task>"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    seed: options.Seed = 0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over, dropping what the run directory holds.")
+    ] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the model's files bring.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Score every attention head of a model on a task; run again, it resumes.
+
+    Example: headprobe score --model llama3-8b --task r2
+    """
+    from headprobe.model import load_model
+    from headprobe.scoring import prepare, score_heads
+    from headprobe.tasks import get_task
+
+    get_task(task)
+    loaded = load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    run = prepare(
+        loaded,
+        task=task,
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit or None,
+        seed=seed,
+        out=out,
+    )
+    output.note(run.summary)
+    with output.progress(f"{loaded.layout.id} {task}", total=len(run.cases)) as advance:
+        scores = score_heads(loaded, run, fresh=fresh, advance=advance)
+    top_heads(scores, measure=None, seed=seed, top=10, json=json)
+    describe(scores)
+    output.note(f"written to {run.out}; next: headprobe allocate --budget 128")

@@ -1,0 +1,42 @@
+"""``headprobe show``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headprobe.cli import options
+
+
+def show(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="A run directory, its scores.safetensors or a budget; the newest run if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many heads of a run to show.")] = 20,
+    measure: options.MeasureOption = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
+) -> None:
+    """Show a run or a budget as a table in the terminal.
+
+    Example: headprobe show outputs/nano/r2 --top 5
+    """
+    from headprobe.budgets import HeadBudgets
+    from headprobe.cli.budgets import summarise
+    from headprobe.cli.runs import describe, top_heads
+    from headprobe.rundir import newest_run
+    from headprobe.scores import HeadScores
+
+    if file is not None and file.suffix == ".json":
+        summarise(HeadBudgets.load(file), json=json)
+        return
+    run = HeadScores.load(file or newest_run())
+    top_heads(run, measure=measure, seed=seed, top=top, json=json)
+    describe(run)

@@ -1,0 +1,206 @@
+"""The commands as a user types them: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors import safe_open
+
+SMALL = ["--lengths", "128", "--depths", "0,100", "--limit", "12"]
+
+
+def headprobe(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "headprobe", *arguments],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "120"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    done = headprobe("score", *SMALL, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def only_line(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_score_writes_the_run_directory_of_the_contract(scored: Path) -> None:
+    run = scored / "outputs" / "nano" / "r2"
+    with safe_open(run / "scores.safetensors", framework="numpy") as file:
+        header = json.loads(file.metadata()["headprobe"])
+        mean, per_case = file.get_tensor("r2"), file.get_tensor("r2.per_case")
+    cases = pd.read_parquet(run / "cases.parquet")
+    heads = pd.read_csv(run / "heads.csv")
+    report = json.loads((run / "run.json").read_text())
+    assert mean.dtype == per_case.dtype == np.float32
+    assert mean.shape == (5, 8)
+    assert per_case.shape == (header["accepted"], 5, 8)
+    np.testing.assert_allclose(per_case.mean(0), mean, rtol=1e-6, atol=1e-7)
+    assert header["format_version"] == 1
+    assert header["model"]["kv_heads"] == 4
+    assert header["plan"]["seed"] == 0
+    assert header["cases"] == len(cases) == report["observed"] == 12
+    assert cases["accepted"].sum() == header["accepted"]
+    assert list(cases["case_id"]) == list(range(12))
+    assert all(len(ids) == length for ids, length in zip(cases["input_ids"], cases["length"]))  # noqa: B905
+    columns = "layer,head,kv_head,measure,score,std,ci_low,ci_high,rank"
+    assert ",".join(heads.columns) == columns
+    assert len(heads) == 40
+    np.testing.assert_allclose(heads["score"].to_numpy().reshape(5, 8), mean, rtol=1e-5)
+    assert report["status"] == "complete"
+
+
+def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
+    allocated = headprobe("allocate", "--budget", "32", "--json", cwd=scored)
+    assert allocated.returncode == 0, allocated.stderr
+    budget = json.loads(allocated.stdout)
+    assert np.array(budget["tokens"]).shape == (5, 4)
+    assert np.sum(budget["tokens"]) == 32 * 20
+    stored = scored / "outputs" / "nano" / "r2" / "budget-headkv-32.json"
+    assert json.loads(stored.read_text()) == budget
+    plotted = headprobe("plot", cwd=scored)
+    assert plotted.returncode == 0, plotted.stderr
+    picture = scored / plotted.stdout.strip()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_finished_run_is_not_run_again(scored: Path) -> None:
+    again = headprobe("score", *SMALL, "--json", cwd=scored)
+    assert again.returncode == 0, again.stderr
+    report = json.loads((scored / "outputs/nano/r2/run.json").read_text())
+    assert report["resumed_from"] == 12
+    shown = json.loads(headprobe("show", "--top", "10", "--json", cwd=scored).stdout)
+    assert json.loads(again.stdout) == shown
+
+
+def test_other_options_are_refused_with_the_difference_named(scored: Path) -> None:
+    other = headprobe("score", "--lengths", "128", "--depths", "0,50", "--limit", "12", cwd=scored)
+    assert other.returncode == 2
+    assert "depths was [0.0, 100.0], now [0.0, 50.0]" in other.stderr
+    assert "--fresh" in other.stderr
+
+
+def test_show_says_how_many_cases_were_accepted(scored: Path) -> None:
+    shown = headprobe("show", cwd=scored)
+    assert shown.returncode == 0
+    assert "of 12 cases accepted" in shown.stdout
+    assert "of 12 cases accepted" in shown.stderr
+
+
+def test_a_run_killed_in_the_middle_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
+    options = ["score", "--lengths", "512,1024", "--depths", "0:100:5", "--limit", "40"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headprobe", *options, "--out", "cut"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    journal = tmp_path / "cut" / "journal.sqlite"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not journal.exists() or journal.stat().st_size < 40_000):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "scores.safetensors").exists()
+    resumed = headprobe(*options, "--out", "cut", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    report = json.loads((tmp_path / "cut" / "run.json").read_text())
+    assert 0 < report["resumed_from"] < 40
+    whole = headprobe(*options, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    with (
+        safe_open(tmp_path / "cut" / "scores.safetensors", framework="numpy") as cut,
+        safe_open(tmp_path / "whole" / "scores.safetensors", framework="numpy") as all_at_once,
+    ):
+        for name in ("r2", "r2.per_case"):
+            np.testing.assert_array_equal(cut.get_tensor(name), all_at_once.get_tensor(name))
+
+
+def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headprobe", "score", "--lengths", "1024", "--out", "run"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    journal = tmp_path / "run" / "journal.sqlite"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and (not journal.exists() or journal.stat().st_size < 30_000):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "the same command goes on" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    report = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert report["status"] == "stopped"
+    assert 0 < report["observed"] < report["cases"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["score", "--model", "./nowhere"], 2, "no such directory"),
+        (["score", "--task", "nothing"], 2, "there are r2, retrieval"),
+        (["score", "--lengths", "128,4096"], 2, "does not fit the model's window"),
+        (["score", "--lengths", "10"], 2, "is too short for needle"),
+        (["score", "--lengths", "ten"], 2, "start:stop:count"),
+        (["score", "--depths", "0,101"], 2, "depths go from 0 to 100"),
+        (["score", "--needles", "empty.jsonl"], 2, "holds no needle"),
+        (["score", "--needles", "broken.jsonl"], 2, "broken.jsonl, line 2: not JSON"),
+        (["score", "--needles", "missing.jsonl"], 2, "missing.jsonl"),
+        (["score", "--haystack", "missing"], 2, "no haystack at missing"),
+        (["score", "--device", "cuda:99"], 2, "cuda:99"),
+        (["score", "--dtype", "int8"], 2, "int8"),
+        (["score", "--model", "llama3-8b"], 1, "no network and not in the local cache"),
+        (["allocate", "missing"], 2, "no scores at missing"),
+        (["allocate", "cut.safetensors"], 1, "cut.safetensors is damaged"),
+        (["allocate"], 2, "no run under outputs"),
+        (["show", "missing.json"], 2, "missing.json"),
+        (["plot", "missing"], 2, "missing"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    tmp_path: Path, scored: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    good = '{"needle": "Ada likes kites.", "question": "What?", "real_needle": "kites"}'
+    (tmp_path / "broken.jsonl").write_text(f"{good}\n{good[:20]}\n")
+    whole = (scored / "outputs/nano/r2/scores.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    done = headprobe(*arguments, cwd=tmp_path, HF_HUB_OFFLINE="1")
+    assert done.returncode == code, done.stderr
+    assert message in only_line(done)
+    assert done.stdout == ""
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_help_answers_in_half_a_second_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys; from headprobe.cli import app; "
+        "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

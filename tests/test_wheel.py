@@ -1,0 +1,72 @@
+"""The wheel alone, away from the checkout, does what the checkout does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment that holds the wheel, and our dependencies by reference."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run(
+        [*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(folder)],
+        check=True,
+    )
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
+    python = folder / "env" / "bin" / "python"
+    (wheel,) = folder.glob("headprobe-*.whl")
+    subprocess.run([*pip, f"--python={python}", "install", "--no-deps", str(wheel)], check=True)
+    (site,) = (folder / "env").glob("lib/python*/site-packages")
+    # A plain path: .pth files that lie there, our editable install's among them, are not followed.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python.parent
+
+
+def run(command: Path, *arguments: str, cwd: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [command, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_command_works_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    place = run(
+        installed / "python", "-c", "import headprobe; print(headprobe.__file__)", cwd=tmp_path
+    )
+    assert place.startswith(str(installed.parent))
+    command = installed / "headprobe"
+    run(command, "score", "--lengths", "128", "--depths", "0,100", "--limit", "8", cwd=tmp_path)
+    budget = json.loads(run(command, "allocate", "--budget", "32", "--json", cwd=tmp_path))
+    assert budget["format"] == "headprobe-budget"
+    picture = run(command, "plot", cwd=tmp_path).strip()
+    assert (tmp_path / picture).stat().st_size > 10_000
+    assert json.loads(run(command, "show", "--json", cwd=tmp_path))["task"] == "r2"
+    for registry in ("models", "tasks", "strategies", "formats"):
+        assert json.loads(run(command, "list", registry, "--json", cwd=tmp_path))
+
+
+def test_the_english_needles_and_haystack_come_with_the_wheel(
+    installed: Path, tmp_path: Path
+) -> None:
+    code = (
+        "from headprobe.bundled import bundled; from headprobe.needles import read_needles; "
+        "from headprobe.haystacks import sentences; "
+        "print(len(read_needles(bundled('needles', 'english', 'r2.jsonl')))); "
+        "print(next(sentences(str(bundled('haystack', 'english')), seed=0)))"
+    )
+    count, sentence = run(installed / "python", "-c", code, cwd=tmp_path).splitlines()
+    assert int(count) >= 24
+    assert len(sentence.split()) > 3
