@@ -1,0 +1,121 @@
+"""The bundled model's lessons in their order: each stage ends when its accuracy is reached.
+
+Repeats of random tokens come first, so that the model copies before it meets a sentence. Then
+statements are broken off and to be finished, then facts are asked for, then attributes linked to
+them and ages compared, all in short contexts; length grows last. Every stage keeps what came
+before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Stage:
+    """One stage of training.
+
+    ``questions`` says how often each kind of question is asked (none: random repeats alone);
+    ``gate`` the running accuracy at which the stage ends, ``most_steps`` when it ends at the
+    latest. ``context`` bounds the tokens of facts and prose, ``others`` the facts outside the
+    pair. A step has about ``tokens`` tokens; a scene has ``slots`` questions of ``slot`` tokens.
+    ``repeats`` is the share of steps on random repeats, ``veiled`` the share of questions
+    that must be answered in the set way (see ``packed``), ``stretch`` the share of scenes whose
+    positions are spread over the window, ``nonce`` the share of words that stand for a word of
+    another kind. ``rate`` is the learning rate, that of the embedding ``word_rate`` times as high.
+    """
+
+    name: str
+    gate: Mapping[str, float]
+    most_steps: int
+    questions: Mapping[str, float]
+    context: tuple[int, int] = (0, 0)
+    others: tuple[int, int] = (0, 0)
+    rate: float = 1e-3
+    word_rate: float = 4.0
+    tokens: int = 2560
+    slots: int = 8
+    slot: int = 36
+    repeats: float = 0.1
+    veiled: float = 1.0
+    stretch: float = 0.0
+    nonce: float = 0.3
+    least_steps: int = 100
+
+
+_FACTS = {"cloze": 1.0, "bare": 1.0, "bare age": 1.0, "who": 1.0, "compare who": 1.0}
+_ALL = _FACTS | {"link": 2.0, "compare age": 1.0, "compare": 2.0}
+
+STAGES = (
+    Stage(
+        name="repeats",
+        questions={},
+        gate={"repeats": 0.97},
+        most_steps=1500,
+        least_steps=200,
+        rate=3e-3,
+        word_rate=1.0,
+    ),
+    Stage(
+        name="cloze",
+        questions={"cloze": 1.0},
+        gate={"cloze": 0.93},
+        most_steps=1500,
+        context=(56, 96),
+        others=(1, 3),
+        slot=14,
+        rate=1.5e-3,
+        nonce=0.0,
+    ),
+    Stage(
+        name="facts",
+        questions=_FACTS,
+        gate={"bare": 0.8, "bare age": 0.9, "who": 0.78},
+        most_steps=1500,
+        context=(64, 120),
+        others=(1, 3),
+        rate=1.5e-3,
+    ),
+    Stage(
+        name="reasoning",
+        questions=_ALL,
+        gate={"bare": 0.85, "link": 0.8, "compare": 0.8},
+        most_steps=2000,
+        context=(80, 140),
+        others=(0, 3),
+    ),
+    Stage(
+        name="length 512",
+        questions=_ALL,
+        gate={"bare": 0.92, "link": 0.88, "compare": 0.88},
+        most_steps=700,
+        context=(96, 512),
+        others=(0, 5),
+        tokens=4096,
+        stretch=0.5,
+    ),
+    Stage(
+        name="length 2048",
+        questions=_ALL,
+        gate={"bare": 0.99, "link": 0.98, "compare": 0.98},
+        most_steps=1000,
+        context=(128, 2040),
+        others=(0, 6),
+        tokens=6144,
+        slots=12,
+        stretch=0.4,
+    ),
+    Stage(
+        name="polish",
+        questions=_ALL,
+        gate={"bare": 0.997, "link": 0.995, "compare": 0.995},
+        most_steps=500,
+        context=(128, 2040),
+        others=(0, 6),
+        rate=2e-4,
+        tokens=8192,
+        slots=12,
+        stretch=0.2,
+    ),
+)
