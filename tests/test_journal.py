@@ -123,18 +123,24 @@ with open_journal(Path(sys.argv[1]), {"task": "r2"}) as journal:
             case_id=case_id, generated_ids=(case_id,), response="x", success=100.0, scores=scores
         ))
         print(case_id, flush=True)
+        if case_id == int(sys.argv[2]):
+            sys.stdin.read()
 """
 
 
-def start_writer(path: Path) -> subprocess.Popen[str]:
+def start_writer(path: Path, *, rest_after: int) -> subprocess.Popen[str]:
+    """A process that writes cases, prints each one's number, and waits after the last."""
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", WRITER, str(path), str(rest_after)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
 def test_killing_a_run_loses_nothing_that_was_written(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
-    with start_writer(path) as writer:
+    with start_writer(path, rest_after=10**9) as writer:
         assert writer.stdout is not None
         for line in writer.stdout:
             if int(line) == 20:
@@ -153,7 +159,7 @@ def test_killing_a_run_loses_nothing_that_was_written(tmp_path: Path) -> None:
 def test_a_second_process_is_turned_away_and_the_first_goes_on(tmp_path: Path) -> None:
     path = tmp_path / FILE_NAME
     busy = f"another headprobe is working on {tmp_path}"
-    with start_writer(path) as writer:
+    with start_writer(path, rest_after=0) as writer:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "0\n"
         try:

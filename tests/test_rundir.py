@@ -19,7 +19,7 @@ from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 
 LAYOUT = HeadLayout(
-    id="nano", architecture="LlamaForCausalLM", layers=2, heads=4, kv_heads=2, head_dim=8
+    id="nano", architecture="LlamaForCausalLM", layers=2, heads=6, kv_heads=2, head_dim=8
 )
 
 
@@ -49,7 +49,7 @@ def observation(case_id: int, success: float) -> Observation:
         generated_ids=(8, 7, 2),
         response='tin "drums",\n日本',
         success=success,
-        scores={"r2": np.zeros((2, 4))},
+        scores={"r2": np.zeros((2, 6))},
     )
 
 
@@ -61,7 +61,7 @@ def table() -> pd.DataFrame:
 
 
 def run(**changes: Any) -> HeadScores:
-    per_case = np.random.default_rng(0).random((5, 2, 4), dtype=np.float32)
+    per_case = np.random.default_rng(0).random((5, 2, 6), dtype=np.float32)
     fields: dict[str, Any] = {
         "layout": LAYOUT,
         "task": "r2",
@@ -189,12 +189,12 @@ def test_the_head_table_has_a_row_for_every_measure_and_head() -> None:
         rows = list(csv.DictReader(file))
     columns = "layer, head, kv_head, measure, score, std, ci_low, ci_high, rank"
     assert list(rows[0]) == columns.split(", ")
-    assert len(rows) == 2 * 2 * 4
+    assert len(rows) == 2 * 2 * 6
     places = [(row["measure"], int(row["layer"]), int(row["head"])) for row in rows]
     assert len(set(places)) == len(places)
     for row, (measure, layer, head) in zip(rows, places, strict=True):
         numbers = run().statistics(measure, seed=3)
-        assert int(row["kv_head"]) == {0: 0, 1: 0, 2: 1, 3: 1}[head]
+        assert int(row["kv_head"]) == [0, 0, 0, 1, 1, 1][head]
         assert int(row["rank"]) == numbers.rank[layer, head]
         assert float(row["score"]) == pytest.approx(numbers.mean[layer, head], rel=1e-6)
         assert float(row["std"]) == pytest.approx(numbers.std[layer, head])

@@ -19,7 +19,7 @@ from headprobe.embedded.lessons import Author, Question, lay_out, scene
 REPEATED, REPEAT_LENGTH, REPEAT_ROWS = (8, 14), 33, 64
 PROSE_SENTENCES = 20_000
 FIRST_WEIGHT, PROSE_WEIGHT, PROSE_TARGETS = 3.0, 0.05, 24
-SUBJECT_DEPTH, CUE_DEPTH, ANSWER_DEPTH = HINT_DEPTHS = 2, 3, 4
+SUBJECT_DEPTH, CUE_DEPTH, ANSWER_DEPTH = 2, 3, 4
 HINTED_TAIL = 4
 # Kinds of question whose answer may be hidden until the question has ended.
 LOOKED_UP = ("cloze", "bare", "bare age", "link", "compare")
@@ -41,7 +41,7 @@ class Answer:
 class Batch:
     """One step's tokens and what is to be predicted at which weight.
 
-    ``context`` and ``veiled`` are ``packed``'s. ``hints`` are, for some depths (layers passed), the
+    ``context`` and ``hidden`` are ``packed``'s. ``hints`` are, for some depths (layers passed), the
     word that a position should be about by then, -1 where nothing is said.
     """
 
@@ -50,7 +50,7 @@ class Batch:
     targets: Int[Tensor, "row token"]
     weights: Float[Tensor, "row token"]
     context: int | None = None
-    veiled: Int[Tensor, "row slot 4"] | None = None
+    hidden: Int[Tensor, "row slot 3"] | None = None
     answers: Mapping[str, list[Answer]] = field(default_factory=dict)
     hints: Mapping[int, Int[Tensor, "row token"]] = field(default_factory=dict)
 
@@ -110,7 +110,7 @@ class Teacher:
         ids, positions, targets = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
         subjects, cues, tails = (torch.full(shape, -1) for _ in range(3))
         weights = torch.zeros(shape)
-        veiled = torch.zeros((count, stage.slots, 4), dtype=torch.long)
+        hidden = torch.zeros((count, stage.slots, 3), dtype=torch.long)
         answers: dict[str, list[Answer]] = {}
         prose = rng.sample(range(length - 1), min(length - 1, PROSE_TARGETS))
         for row, page in enumerate(pages):
@@ -132,16 +132,13 @@ class Teacher:
                 weights[row, first : first + size] = 1.0
                 weights[row, first] = FIRST_WEIGHT
                 meant = self._word(question.subject)
-                cue = asked.index(self._word(question.cue))
-                cues[row, start + cue] = meant
+                cues[row, start + asked.index(self._word(question.cue))] = meant
                 tail = 1 if question.kind == "cloze" else HINTED_TAIL
                 tails[row, first + 1 - tail : first + 1] = meant
-                if rng.random() < stage.veiled:
-                    looked_up = question.kind in LOOKED_UP
-                    value = self._sentence_from(page.tokens, answer[0]) if looked_up else (0, 0)
-                    veiled[row, slot] = torch.tensor((*value, len(asked), cue))
-                else:
-                    veiled[row, slot, 3] = stage.slot
+                if question.kind in LOOKED_UP and rng.random() < stage.hidden:
+                    hidden[row, slot] = torch.tensor(
+                        (*self._sentence_from(page.tokens, answer[0]), len(asked))
+                    )
                 answers.setdefault(question.kind, []).append(
                     Answer(row=row, first=first, size=size)
                 )
@@ -151,7 +148,7 @@ class Teacher:
             targets=targets,
             weights=weights,
             context=length,
-            veiled=veiled,
+            hidden=hidden,
             answers=answers,
             hints={SUBJECT_DEPTH: subjects, CUE_DEPTH: cues, ANSWER_DEPTH: tails},
         )

@@ -20,8 +20,8 @@ class Stage:
     ``gate`` the running accuracy at which the stage ends, ``most_steps`` when it ends at the
     latest. ``context`` bounds the tokens of facts and prose, ``others`` the facts outside the
     pair. A step has about ``tokens`` tokens; a scene has ``slots`` questions of ``slot`` tokens.
-    ``repeats`` is the share of steps on random repeats, ``veiled`` the share of questions
-    that must be answered in the set way (see ``packed``), ``stretch`` the share of scenes whose
+    ``repeats`` is the share of steps on random repeats, ``hidden`` the share of look-ups whose
+    answer is hidden from the question (see ``packed``), ``stretch`` the share of scenes whose
     positions are spread over the window, ``nonce`` the share of words that stand for a word of
     another kind. ``rate`` is the learning rate, that of the embedding ``word_rate`` times as high.
     """
@@ -38,14 +38,14 @@ class Stage:
     slots: int = 8
     slot: int = 36
     repeats: float = 0.1
-    veiled: float = 1.0
+    hidden: float = 1.0
     stretch: float = 0.0
     nonce: float = 0.3
     least_steps: int = 100
 
 
-_FACTS = {"cloze": 1.0, "bare": 1.0, "bare age": 1.0, "who": 1.0, "compare who": 1.0}
-_ALL = _FACTS | {"link": 2.0, "compare age": 1.0, "compare": 2.0}
+_FACTS = {"cloze": 1.0, "bare": 1.0, "bare age": 1.0, "who": 1.0}
+_ALL = _FACTS | {"link": 2.0, "compare age": 1.0, "compare who": 1.0, "compare": 2.0}
 
 STAGES = (
     Stage(

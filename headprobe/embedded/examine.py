@@ -37,48 +37,47 @@ def swapped(needle: Needle, wrong: str) -> Needle:
     return replace(needle, text=text, answer=wrong, start=start, stop=start + len(wrong))
 
 
-@torch.inference_mode()
 def accuracy(
     loaded: LoadedModel,
     needles: Sequence[Needle],
     probe: Probe,
     length: int,
     depth: float,
+    *,
     seed: int,
 ) -> float:
     """Share of needles answered well enough, hidden at one length and depth."""
-    cases = hide_needles(
-        needles,
-        sentences=sentences(NOISE, seed=seed),
-        tokenizer=loaded.tokenizer,
-        lengths=[length],
-        depths=[depth],
-    )
+    cases = _hide(loaded, needles, length, depth, seed)
     return _answered(loaded, cases, probe, [list(case.input_ids) for case in cases])
 
 
-@torch.inference_mode()
 def accuracy_without(
-    loaded: LoadedModel, needles: Sequence[Needle], probe: Probe, length: int, seed: int
+    loaded: LoadedModel, needles: Sequence[Needle], probe: Probe, length: int, *, seed: int
 ) -> float:
-    """The same with the needle's tokens taken out of the prompt (and prose put in their place)."""
-    cases = hide_needles(
-        needles,
-        sentences=sentences(NOISE, seed=seed),
-        tokenizer=loaded.tokenizer,
-        lengths=[length],
-        depths=[50.0],
-    )
-    pieces = [needle.text for needle in needles]
+    """The same with the needle's tokens taken out of the prompt, and prose put in their place."""
+    cases = _hide(loaded, needles, length, 50.0, seed)
     prompts = []
-    for case, text in zip(cases, pieces, strict=True):
-        size = len(loaded.tokenizer(" " + text, add_special_tokens=False)["input_ids"])
+    for case, needle in zip(cases, needles, strict=True):
+        size = len(loaded.tokenizer(" " + needle.text, add_special_tokens=False)["input_ids"])
         ids = list(case.input_ids)
         ids[case.position : case.position + size] = ids[1 : 1 + size]
         prompts.append(ids)
     return _answered(loaded, cases, probe, prompts)
 
 
+def _hide(
+    loaded: LoadedModel, needles: Sequence[Needle], length: int, depth: float, seed: int
+) -> list[Case]:
+    return hide_needles(
+        needles,
+        sentences=sentences(NOISE, seed=seed),
+        tokenizer=loaded.tokenizer,
+        lengths=[length],
+        depths=[depth],
+    )
+
+
+@torch.inference_mode()
 def _answered(
     loaded: LoadedModel, cases: Sequence[Case], probe: Probe, prompts: Sequence[Sequence[int]]
 ) -> float:
@@ -128,7 +127,7 @@ def main() -> None:
             f"{name}: accepted, per cent of {len(needles)} needles a cell",
             partial(accuracy, loaded, needles, probe, seed=1),
         )
-        gone = accuracy_without(loaded, needles, probe, 512, 1)
+        gone = accuracy_without(loaded, needles, probe, 512, seed=1)
         print(f"\nneedle removed, length 512: {100 * gone:.1f} % accepted")
         if "wrong" in fields[0]:
             turned = [swapped(n, f["wrong"]) for n, f in zip(needles, fields, strict=True)]

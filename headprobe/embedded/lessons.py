@@ -169,9 +169,7 @@ class Author:
         attribute = self.rng.choice((AGE, AGE, AGE, WORK, HOME))
         relation = self.rng.choice((LIKES, LIKES, HOME) if attribute is not HOME else (LIKES,))
         names = [self.word("person"), self.word("person")]
-        values = [self.value(attribute), self.value(attribute)]
-        while attribute is AGE and abs(int(values[0]) - int(values[1])) < LEAST_AGE_GAP:
-            values[1] = self.value(attribute)
+        values = list(self.two_values(attribute))
         answers = [self.value(relation), self.value(relation)]
         told = self.rng.choice(attribute.statements)
         statement, question = self.wording(relation)

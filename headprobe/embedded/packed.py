@@ -3,8 +3,7 @@
 Training on a context with its questions one behind the other would let a question read the answers
 of those before it. Here every question stands right behind the context, as when asked alone. Parts
 of the context can be hidden from a question, so that they are looked up where the answer is given,
-and not while the question is read. What a question means takes the same way through the layers
-whether it is named or has to be found out.
+and not while the question is read; and in the last layer, where all that a question means is known.
 """
 
 from __future__ import annotations
@@ -23,10 +22,9 @@ NAME = "packed_questions"
 def use_packed_questions(model: PreTrainedModel) -> None:
     """Let ``model`` take a context with questions behind it.
 
-    Its forward takes ``context`` (tokens) and ``veiled``, integers ``[row, slot, 4]``: from which
-    token of the context to which other is hidden from how many tokens at the start of the slot, of
-    which the last one sees it in the last layer all the same; and which token of the slot those
-    behind it see only in the last two layers.
+    Its forward takes ``context`` (tokens) and ``hidden``, integers ``[row, slot, 3]``: from which
+    token of the context to which other is hidden from how many tokens at the start of the slot;
+    the last of these sees it in the last layer all the same.
     Without ``context`` attention is causal.
     """
     AttentionInterface.register(NAME, _attend)
@@ -47,7 +45,7 @@ def _attend(
     *,
     scaling: float,
     context: int | None = None,
-    veiled: Int[Tensor, "batch slot 4"] | None = None,
+    hidden: Int[Tensor, "batch slot 3"] | None = None,
     **_: Any,
 ) -> tuple[Float[Tensor, "batch token query_head head_dim"], None]:
     group = query.shape[1] // key.shape[1]
@@ -56,9 +54,9 @@ def _attend(
     read = F.scaled_dot_product_attention(
         query[:, :, :front], key[:, :, :front], value[:, :, :front], is_causal=True, scale=scaling
     )
-    if context is not None and veiled is not None:
-        left = module.config.num_hidden_layers - module.layer_idx
-        seen = _seen(context, query.shape[2] - context, veiled, left=left)
+    if context is not None and hidden is not None:
+        last = module.layer_idx == module.config.num_hidden_layers - 1
+        seen = _seen(context, query.shape[2] - context, hidden, last=last)
         asked = F.scaled_dot_product_attention(
             query[:, :, context:], key, value, attn_mask=seen, scale=scaling
         )
@@ -67,16 +65,15 @@ def _attend(
 
 
 def _seen(
-    context: int, behind: int, veiled: Int[Tensor, "batch slot 4"], *, left: int
+    context: int, behind: int, hidden: Int[Tensor, "batch slot 3"], *, last: bool
 ) -> Bool[Tensor, "batch 1 query key"]:
-    """What the questions' tokens see, with ``left`` layers to go, the present one included."""
-    slots = veiled.shape[1]
-    token = torch.arange(behind)
-    slot, place = token // (behind // slots), token % (behind // slots)
-    start, stop, until, cue = veiled[:, slot].unsqueeze(-1).unbind(2)
+    rows, slots, _ = hidden.shape
+    size = behind // slots
+    place = torch.arange(behind)
+    slot = place // size
+    own = (slot[:, None] == slot) & (place[:, None] >= place)
+    start, stop, until = hidden[:, slot].unsqueeze(-1).unbind(2)
     key = torch.arange(context)
-    place_column = place[:, None]
-    covered = (key >= start) & (key < stop) & (place_column < until - int(left == 1))
-    own = (slot[:, None] == slot) & (place_column >= place)
-    early = (place == cue) & (place_column > cue) if left > 2 else torch.zeros_like(own)
-    return torch.cat([~covered, (own & ~early).expand(len(veiled), -1, -1)], dim=2)[:, None]
+    covered = (place % size)[:, None] < until - int(last)
+    front = ~((key >= start) & (key < stop) & covered)
+    return torch.cat([front, own.expand(rows, -1, -1)], dim=2)[:, None]

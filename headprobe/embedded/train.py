@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from headprobe.embedded.batches import HINT_DEPTHS, Batch, Teacher
+from headprobe.embedded.batches import Batch, Teacher
 from headprobe.embedded.curriculum import STAGES, Stage
 from headprobe.embedded.packed import use_packed_questions
 from headprobe.embedded.tokenizer import build_tokenizer
@@ -56,22 +56,18 @@ def configuration(words: int) -> LlamaConfig:
 class Pupil(nn.Module):
     """The model, and what reads its middle layers while it is trained.
 
-    Small networks guess from the residual stream whom a token is about (after two layers), whom
+    A small network guesses from the residual stream whom a token is about (after two layers), whom
     the telling word of a question means (after three) and whom its end means (after four).
     Without these hints the model takes thousands of steps to get past naming one of the people at
-    random. They are not part of the model that is shipped.
+    random. One network reads all depths, so that a name looks the same wherever it is looked up.
+    It is not part of the model that is shipped.
     """
 
     def __init__(self, words: int) -> None:
         super().__init__()
         self.model = LlamaForCausalLM(configuration(words))
         nn.init.normal_(self.model.model.embed_tokens.weight, std=0.3)
-        self.hints = nn.ModuleDict(
-            {
-                str(depth): nn.Sequential(nn.RMSNorm(WIDTH), nn.Linear(WIDTH, WIDTH, bias=False))
-                for depth in HINT_DEPTHS
-            }
-        )
+        self.hint = nn.Sequential(nn.RMSNorm(WIDTH), nn.Linear(WIDTH, WIDTH, bias=False))
         use_packed_questions(self.model)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
@@ -83,7 +79,7 @@ class Pupil(nn.Module):
                 use_cache=False,
                 output_hidden_states=True,
                 context=batch.context,
-                veiled=batch.veiled,
+                hidden=batch.hidden,
             )
             at = _places(batch.weights > 0)
             logits = self.model.lm_head(output.last_hidden_state.flatten(0, 1)[at]).float()
@@ -94,18 +90,18 @@ class Pupil(nn.Module):
         right.view(-1)[at] = logits.argmax(-1) == targets
         shares = _shares(batch, right)
         for depth, words in batch.hints.items():
-            guess, word = self._guess(output.hidden_states[depth], words, depth)
+            guess, word = self._guess(output.hidden_states[depth], words)
             loss = loss + HINT_WEIGHT * F.cross_entropy(guess, word, ignore_index=-1)
             hit = (guess.argmax(-1) == word).sum() / (word >= 0).sum()
             shares[f"hint {depth}"] = hit.item()
         return loss, shares
 
     def _guess(
-        self, hidden: Float[Tensor, "row token width"], words: Int[Tensor, "row token"], depth: int
+        self, hidden: Float[Tensor, "row token width"], words: Int[Tensor, "row token"]
     ) -> tuple[Float[Tensor, "place word"], Int[Tensor, " place"]]:
         at = _places(words >= 0)
         with torch.autocast("cpu", torch.bfloat16):
-            read = self.hints[str(depth)](hidden.flatten(0, 1)[at])
+            read = self.hint(hidden.flatten(0, 1)[at])
             guess = F.linear(read, self.model.lm_head.weight)
         return guess.float(), words.flatten()[at]
 

@@ -93,23 +93,23 @@ def test_packed_questions_equal_each_question_asked_alone() -> None:
             position_ids=positions,
             use_cache=False,
             context=11,
-            veiled=torch.tensor([[[0, 0, 0, 9]] * 3]),
+            hidden=torch.zeros(1, 3, 3, dtype=torch.long),
         ).logits[0, 11:]
     torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_the_question_sees_its_answer_at_its_end_in_the_last_layer_alone() -> None:
-    veiled = torch.tensor([[[3, 6, 4, 1], [0, 0, 0, 9]]])
-    early, late, last = (_seen(11, 10, veiled, left=left)[0, 0] for left in (3, 2, 1))
+    hidden = torch.tensor([[[3, 6, 4], [0, 0, 0]]])
+    early, last = (_seen(11, 10, hidden, last=last)[0, 0] for last in (False, True))
     context = torch.arange(11)
     answer = (context >= 3) & (context < 6)
-    for seen in (early, late):
-        assert (seen[:4, :11] == ~answer).all()
+    assert (early[:4, :11] == ~answer).all()
     assert (last[:3, :11] == ~answer).all()
-    assert last[3:, :11].all()
     assert early[4:, :11].all()
-    assert not early[2:5, 12].any()
-    assert late[1:5, 12].all()
+    assert last[3:, :11].all()
+    own = torch.tril(torch.ones(5, 5, dtype=torch.bool))
+    assert torch.equal(early[:5, 11:16], own)
+    assert not early[5:, 11:16].any()
 
 
 def test_scenes_ask_and_answer_from_their_context() -> None:
