@@ -48,7 +48,8 @@ def test_every_command_works_from_the_installed_wheel(installed: Path, tmp_path:
     )
     assert place.startswith(str(installed.parent))
     command = installed / "headprobe"
-    run(command, "score", "--lengths", "128", "--depths", "0,100", "--limit", "8", cwd=tmp_path)
+    options = ["--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
+    run(command, "score", *options, cwd=tmp_path)
     budget = json.loads(run(command, "allocate", "--budget", "32", "--json", cwd=tmp_path))
     assert budget["format"] == "headprobe-budget"
     picture = run(command, "plot", cwd=tmp_path).strip()

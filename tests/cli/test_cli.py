@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-SMALL = ["--lengths", "128", "--depths", "0,100", "--limit", "12"]
+SMALL = ["--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
+RUN = Path("outputs", "nano", "r2")
 
 
 def headprobe(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -45,10 +46,13 @@ def only_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_score_writes_the_run_directory_of_the_contract(scored: Path) -> None:
-    run = scored / "outputs" / "nano" / "r2"
+    run = scored / RUN
     with safe_open(run / "scores.safetensors", framework="numpy") as file:
         header = json.loads(file.metadata()["headprobe"])
-        mean, per_case = file.get_tensor("r2"), file.get_tensor("r2.per_case")
+        mean, per_case = (
+            file.get_tensor("r2"),
+            file.get_tensor("r2.per_case"),
+        )
     cases = pd.read_parquet(run / "cases.parquet")
     heads = pd.read_csv(run / "heads.csv")
     report = json.loads((run / "run.json").read_text())
@@ -59,9 +63,9 @@ def test_score_writes_the_run_directory_of_the_contract(scored: Path) -> None:
     assert header["format_version"] == 1
     assert header["model"]["kv_heads"] == 4
     assert header["plan"]["seed"] == 0
-    assert header["cases"] == len(cases) == report["observed"] == 12
+    assert header["cases"] == len(cases) == report["observed"] == 48
     assert cases["accepted"].sum() == header["accepted"]
-    assert list(cases["case_id"]) == list(range(12))
+    assert list(cases["case_id"]) == list(range(48))
     assert all(len(ids) == length for ids, length in zip(cases["input_ids"], cases["length"]))  # noqa: B905
     columns = "layer,head,kv_head,measure,score,std,ci_low,ci_high,rank"
     assert ",".join(heads.columns) == columns
@@ -76,7 +80,7 @@ def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
     budget = json.loads(allocated.stdout)
     assert np.array(budget["tokens"]).shape == (5, 4)
     assert np.sum(budget["tokens"]) == 32 * 20
-    stored = scored / "outputs" / "nano" / "r2" / "budget-headkv-32.json"
+    stored = scored / RUN / "budget-headkv-32.json"
     assert json.loads(stored.read_text()) == budget
     plotted = headprobe("plot", cwd=scored)
     assert plotted.returncode == 0, plotted.stderr
@@ -87,28 +91,28 @@ def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
 def test_a_finished_run_is_not_run_again(scored: Path) -> None:
     again = headprobe("score", *SMALL, "--json", cwd=scored)
     assert again.returncode == 0, again.stderr
-    report = json.loads((scored / "outputs/nano/r2/run.json").read_text())
-    assert report["resumed_from"] == 12
+    report = json.loads((scored / RUN / "run.json").read_text())
+    assert report["resumed_from"] == 48
     shown = json.loads(headprobe("show", "--top", "10", "--json", cwd=scored).stdout)
     assert json.loads(again.stdout) == shown
 
 
 def test_other_options_are_refused_with_the_difference_named(scored: Path) -> None:
-    other = headprobe("score", "--lengths", "128", "--depths", "0,50", "--limit", "12", cwd=scored)
+    other = headprobe("score", *SMALL[:2], "--depths", "0,50", "--limit", "48", cwd=scored)
     assert other.returncode == 2
-    assert "depths was [0.0, 100.0], now [0.0, 50.0]" in other.stderr
+    assert "depths was [0.0, 50.0, 100.0], now [0.0, 50.0]" in other.stderr
     assert "--fresh" in other.stderr
 
 
 def test_show_says_how_many_cases_were_accepted(scored: Path) -> None:
     shown = headprobe("show", cwd=scored)
     assert shown.returncode == 0
-    assert "of 12 cases accepted" in shown.stdout
-    assert "of 12 cases accepted" in shown.stderr
+    assert "of 48 cases accepted" in shown.stdout
+    assert "of 48 cases accepted" in shown.stderr
 
 
 def test_a_run_killed_in_the_middle_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
-    options = ["score", "--lengths", "512,1024", "--depths", "0:100:5", "--limit", "40"]
+    options = ["score", "--lengths", "128", "--limit", "150"]
     process = subprocess.Popen(
         [sys.executable, "-m", "headprobe", *options, "--out", "cut"],
         cwd=tmp_path,
@@ -117,7 +121,7 @@ def test_a_run_killed_in_the_middle_goes_on_and_gives_the_same_scores(tmp_path: 
     )
     journal = tmp_path / "cut" / "journal.sqlite"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not journal.exists() or journal.stat().st_size < 40_000):
+    while time.monotonic() < deadline and (not journal.exists() or journal.stat().st_size < 28_000):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -125,7 +129,7 @@ def test_a_run_killed_in_the_middle_goes_on_and_gives_the_same_scores(tmp_path: 
     resumed = headprobe(*options, "--out", "cut", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     report = json.loads((tmp_path / "cut" / "run.json").read_text())
-    assert 0 < report["resumed_from"] < 40
+    assert 0 < report["resumed_from"] < 150
     whole = headprobe(*options, "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     with (
@@ -146,7 +150,7 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) 
     )
     journal = tmp_path / "run" / "journal.sqlite"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not journal.exists() or journal.stat().st_size < 30_000):
+    while time.monotonic() < deadline and (not journal.exists() or journal.stat().st_size < 28_000):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -188,7 +192,7 @@ def test_bad_input_is_one_clear_line(
     (tmp_path / "empty.jsonl").touch()
     good = '{"needle": "Ada likes kites.", "question": "What?", "real_needle": "kites"}'
     (tmp_path / "broken.jsonl").write_text(f"{good}\n{good[:20]}\n")
-    whole = (scored / "outputs/nano/r2/scores.safetensors").read_bytes()
+    whole = (scored / RUN / "scores.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     done = headprobe(*arguments, cwd=tmp_path, HF_HUB_OFFLINE="1")
     assert done.returncode == code, done.stderr
