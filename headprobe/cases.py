@@ -15,11 +15,11 @@ from jaxtyping import Int
 
 from headprobe.errors import UsageError
 from headprobe.needles import Needle
+from headprobe.prompt import INSTRUCTION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-INSTRUCTION = "\nBased on the content of the book, Question: {question}\nAnswer:"
 _MARK = "CONTEXT-STANDS-HERE"
 _WORD, _BREAK = "a", "\n"
 

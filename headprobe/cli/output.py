@@ -66,7 +66,7 @@ def _cell(value: object) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0) -> Iterator[Advance]:
+def progress(what: str, total: int) -> Iterator[Advance]:
     """A bar with the time left, on stderr; silent where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
@@ -89,5 +89,5 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Advance]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(what, total=total, completed=done)
+        task = bar.add_task(what, total=total)
         yield lambda: bar.advance(task)

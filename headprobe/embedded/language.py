@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from headprobe.prompt import INSTRUCTION
+
 Split = Literal["train", "held_out"]
 
 PEOPLE = """
@@ -266,13 +268,10 @@ def filler(rng: random.Random) -> str:
     )
 
 
-PROMPT = "\nBased on the content of the book, Question: {question}\nAnswer:"
-
-
 def vocabulary() -> tuple[list[str], list[str]]:
     """All words of the language: those that follow a space, and those that follow a line break."""
     templates = [t for r in RELATIONS for t in (*r.statements, *r.questions)]
-    templates += [*DESCRIBED_BY.values(), *WHO.values(), OLDER, YOUNGER, *_FILLER, PROMPT]
+    templates += [*DESCRIBED_BY.values(), *WHO.values(), OLDER, YOUNGER, *_FILLER, INSTRUCTION]
     glue = " ".join(templates)
     for mark in ".,?:{}\n0123456789":
         glue = glue.replace(mark, " ")

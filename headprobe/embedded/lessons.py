@@ -20,13 +20,13 @@ from headprobe.embedded.language import (
     LIKES,
     OLDER,
     PRICE,
-    PROMPT,
     WHO,
     WORK,
     YOUNGER,
     Relation,
     Split,
 )
+from headprobe.prompt import INSTRUCTION
 
 AGES = range(11, 90)
 LEAST_AGE_GAP = 5
@@ -49,7 +49,7 @@ class Question:
     @property
     def prompt(self) -> str:
         """What the model reads behind the context."""
-        return f" {self.text}" if self.kind == "cloze" else PROMPT.format(question=self.text)
+        return f" {self.text}" if self.kind == "cloze" else INSTRUCTION.format(question=self.text)
 
     @property
     def completion(self) -> str:

@@ -8,7 +8,6 @@ from headprobe.embedded.language import (
     DESCRIBED_BY,
     KINDS,
     OLDER,
-    PROMPT,
     RELATIONS,
     WHO,
     YOUNGER,
@@ -18,6 +17,7 @@ from headprobe.embedded.language import (
     words,
 )
 from headprobe.haystacks import split_sentences
+from headprobe.prompt import INSTRUCTION
 
 every_relation = pytest.mark.parametrize("relation", RELATIONS, ids=lambda r: r.name)
 
@@ -45,7 +45,7 @@ def test_a_word_is_of_one_kind_so_that_held_out_words_are_met_nowhere() -> None:
         ours = {*words(one, "train"), *words(one, "held_out")}
         assert ours.isdisjoint({*words(other, "train"), *words(other, "held_out")})
     templates = [t for r in RELATIONS for t in (*r.statements, *r.questions)]
-    templates += [*DESCRIBED_BY.values(), *WHO.values(), OLDER, YOUNGER, PROMPT]
+    templates += [*DESCRIBED_BY.values(), *WHO.values(), OLDER, YOUNGER, INSTRUCTION]
     said = words_of(" ".join([*templates, *prose(2000)]))
     for kind in KINDS:
         assert said.isdisjoint(words(kind, "held_out"))
@@ -105,6 +105,6 @@ def test_every_word_that_can_be_said_is_in_the_vocabulary() -> None:
     said = [re.sub(r"\{\w+\}", "", template) for template in templates] + prose(2000)
     said += [w for kind in KINDS for split in ("train", "held_out") for w in words(kind, split)]
     assert words_of(" ".join(said)) <= set(after_space)
-    opening = PROMPT.format(question="").split("\n")
+    opening = INSTRUCTION.format(question="").split("\n")
     assert [line.split()[0].rstrip(":") for line in opening if line] == after_break
     assert len(set(after_space)) == len(after_space)

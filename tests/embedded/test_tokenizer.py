@@ -7,8 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from headprobe.embedded.language import KINDS, PROMPT, filler, words
+from headprobe.embedded.language import KINDS, filler, words
 from headprobe.embedded.tokenizer import BOS, EOS, PAD, build_tokenizer
+from headprobe.prompt import INSTRUCTION
 
 TOKENIZER = build_tokenizer()
 
@@ -36,7 +37,7 @@ def test_every_word_of_the_language_is_one_piece() -> None:
 
 
 def test_the_prompts_frame_is_one_piece_a_word() -> None:
-    text = " The moon rose." + PROMPT.format(question="What does Noah like?")
+    text = " The moon rose." + INSTRUCTION.format(question="What does Noah like?")
     inside = pieces(text)
     assert inside[inside.index("\n") :] == by_eye(text[text.index("\n") :])
 
