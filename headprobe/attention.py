@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headprobe.errors import HeadprobeError
@@ -68,7 +69,7 @@ def observe(
         sink: called while the model runs, layer after layer, and once for each chunk of a layer's
             queries, in order. Layers without attention (lfm2's convolutions) do not call.
         watch: the watched tokens, as in ``input_ids[0, watch]``.
-        past_key_values: the KV cache, extended in place; ``full_cache`` makes one.
+        past_key_values: the KV cache, extended in place.
         chunk_bytes: the rows handed over at a time take no more than this, or one query's rows.
             The peak is about three times as much, and one layer's keys in float32.
         inputs: further keywords of the model's forward.
@@ -91,31 +92,37 @@ def observe(
     order = _Order(
         sink=sink,
         modules=frozenset(model.modules()),
-        implementation=model.config.get_text_config(decoder=True)._attn_implementation,
+        implementation=_implementation(model),
         watched=watched,
         length=past + tokens,
         chunk_bytes=chunk_bytes,
     )
     if not _use_interface(order.modules):
         raise _unobservable(model)
-    with _wrapped(order):
+    with _replaced(order.implementation, partial(_attend, order)):
         output = model(input_ids, past_key_values=past_key_values, **inputs)
     if not order.reached:
         raise _unobservable(model)
     return output
 
 
-def full_cache(model: PreTrainedModel) -> DynamicCache:
-    """An empty KV cache in which every attention layer keeps every position.
+def forward(
+    model: PreTrainedModel,
+    input_ids: Int[Tensor, "batch token"],
+    *,
+    past_key_values: Cache,
+    **inputs: Any,
+) -> Any:
+    """Run ``model`` on one sequence and watch nothing; attends as ``observe`` does.
 
-    So it can be cropped back to any prefix, where the cache that a model with sliding windows
-    makes for itself cannot. The masks still hide what lies outside a window.
+    Args:
+        model: a causal language model. Neither it nor its output is changed.
+        input_ids: the new tokens, those behind ``past_key_values``.
+        past_key_values: the KV cache, extended in place.
+        inputs: further keywords of the model's forward.
     """
-    cache = DynamicCache(config=model.config)
-    for index, layer in enumerate(cache.layers):
-        if getattr(layer, "is_sliding", False):
-            cache.layers[index] = DynamicLayer()  # type: ignore[no-untyped-call]
-    return cache
+    with _replaced(_implementation(model), _share_heads):
+        return model(input_ids, past_key_values=past_key_values, **inputs)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -136,15 +143,20 @@ class _Order:
     reached: bool = False
 
 
-@contextmanager
-def _wrapped(order: _Order) -> Iterator[None]:
-    """Let the model's calls of its attention function pass through ``_attend``.
+def _implementation(model: PreTrainedModel) -> str:
+    name: str = model.config.get_text_config(decoder=True)._attn_implementation
+    return name
 
-    The order is bound here: not every model passes unknown keywords on (stablelm, nemotron).
+
+@contextmanager
+def _replaced(name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    """Let the model's calls of an attention function go to another, which gets the first along.
+
+    What the replacement needs else is bound to it: not every model passes unknown keywords on
+    (stablelm, nemotron).
     """
-    name = order.implementation
     original = ALL_ATTENTION_FUNCTIONS.get(name)
-    ALL_ATTENTION_FUNCTIONS[name] = partial(_attend, order, original)
+    ALL_ATTENTION_FUNCTIONS[name] = partial(replacement, original)
     try:
         yield
     finally:
@@ -165,14 +177,43 @@ def _attend(
     **terms: Any,
 ) -> Any:
     """The function's own result; on the way, the watched rows go to the sink."""
-    # "eager" is not in the registry: each modelling file has a function of its own.
-    attend = original or sys.modules[type(module).__module__].eager_attention_forward
-    output = attend(module, query, key, value, attention_mask, **terms)
+    output = _share_heads(original, module, query, key, value, attention_mask, **terms)
     if module in order.modules:
         _check(order, query, key, attention_mask, terms)
         order.reached = True
         _report(order, module.layer_idx, query[0], key[0], attention_mask, terms)
     return output
+
+
+def _share_heads(
+    original: Callable[..., Any] | None,
+    module: Any,
+    query: Float[Tensor, "batch query_head query head_dim"],
+    key: Float[Tensor, "batch kv_head key head_dim"],
+    value: Float[Tensor, "batch kv_head key value_dim"],
+    attention_mask: Any,
+    **terms: Any,
+) -> Any:
+    """The function's own result, without a copy of the KV cache for every query head.
+
+    transformers repeats keys and values for the query heads of a group where SDPA gets a mask. With
+    the KV heads as batch the group's query heads read the same memory, and the result is the same.
+    """
+    # "eager" is not in the registry: each modelling file has a function of its own.
+    attend = original or sys.modules[type(module).__module__].eager_attention_forward
+    batch, heads, queries, _ = query.shape
+    kv_heads = key.shape[1]
+    alike = isinstance(attention_mask, Tensor) and batch == 1 and attention_mask.shape[1] == 1
+    plain = all(terms.get(name) is None for name in ("softcap", "position_bias"))
+    if attend is not sdpa_attention_forward or heads == kv_heads or not (alike and plain):
+        return attend(module, query, key, value, attention_mask, **terms)
+    group = heads // kv_heads
+    grouped = query[0].reshape(kv_heads, group, queries, -1)
+    keys, values = (kept[0].unsqueeze(1).expand(-1, group, -1, -1) for kept in (key, value))
+    output = nn.functional.scaled_dot_product_attention(
+        grouped, keys, values, attn_mask=attention_mask, scale=terms.get("scaling")
+    )
+    return output.reshape(1, heads, queries, -1).transpose(1, 2).contiguous(), None
 
 
 @torch.no_grad()

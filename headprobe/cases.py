@@ -6,7 +6,7 @@ import bisect
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _MARK = "CONTEXT-STANDS-HERE"
 _WORD, _BREAK = "a", "\n"
+# How far from the wanted depth a needle may stand, as a share of the haystack: half of the standard
+# grid's step.
+NEAR = 0.05
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,9 +32,9 @@ class Case:
     """One prompt with a known answer.
 
     ``length`` counts the tokens of the whole prompt, special tokens included; ``depth`` is the
-    wanted place of the needle in per cent of the haystack, ``position`` the place it has: the
-    token index of its first token. ``span_start`` and ``span_end`` (half open) bound the watched
-    tokens. ``answer_ids`` are the tokens of ``answer`` as the model would write it.
+    needle's place in per cent of the haystack, ``position`` the token index of its first token.
+    ``span_start`` and ``span_end`` (half open) bound the watched tokens. ``answer_ids`` are the
+    tokens of ``answer`` as the model would write it.
     """
 
     case_id: int
@@ -167,11 +170,34 @@ class _Haystack:
             self.tokens += self._pieces.encode(" " + next(self._sentences))
             self.starts.append(len(self.tokens))
 
-    def boundary(self, room: int, depth: float) -> int:
-        """The sentence start nearest to ``depth`` per cent of the first ``room`` tokens."""
-        wanted = depth / 100 * room
+    def boundary(self, room: int, wanted: float) -> int:
+        """The sentence start nearest to ``wanted`` in the first ``room`` tokens."""
+        self.reach(room)
         reachable = self.starts[: bisect.bisect_right(self.starts, room)]
         return min(reachable, key=lambda start: abs(start - wanted))
+
+    def openings(
+        self, rooms: Mapping[int, int], depths: Sequence[float]
+    ) -> dict[tuple[int, float], int]:
+        """Where to put a needle for every length and depth: at few sentence starts in all.
+
+        Prompts with a needle at one place share what stands around it, up to where the shorter one
+        ends. So from the longest length on, a place that another length has is taken again where
+        it lies near enough. ``rooms`` are the tokens of haystack at each length.
+        """
+        places: set[int] = set()
+        chosen: dict[tuple[int, float], int] = {}
+        for length, room in sorted(rooms.items(), reverse=True):
+            free = {place for place in places if place <= room}
+            for depth in depths:
+                wanted = depth / 100 * room
+                nearest = min(free, key=lambda place: abs(place - wanted), default=None)
+                if nearest is None or abs(nearest - wanted) > NEAR * room:
+                    nearest = self.boundary(room, wanted)
+                free.discard(nearest)
+                places.add(nearest)
+                chosen[length, depth] = nearest
+        return chosen
 
 
 def hide_needles(
@@ -187,7 +213,8 @@ def hide_needles(
     """One case for every needle, length and depth, or ``limit`` of them, balanced over all three.
 
     The haystack is cut so that the whole prompt has exactly the wanted length; the needle stands
-    at the sentence boundary nearest to the wanted depth.
+    at a sentence boundary near the wanted depth, one that several lengths share if it can be. A
+    case's ``depth`` is the one that it got.
 
     Raises:
         UsageError: a length is too short for a needle and its question.
@@ -198,35 +225,50 @@ def hide_needles(
     grid = list(itertools.product(range(len(needles)), lengths, depths))
     if limit is not None and limit < len(grid):
         grid = balanced(grid, limit, seed)
+    openings = {
+        needle: haystack.openings(_rooms(needle, hidden[needle], lengths), depths)
+        for needle in sorted({needle for needle, _, _ in grid})
+    }
     return [
-        _place(hidden[needle], haystack, case_id=i, needle_id=needle, length=length, depth=depth)
+        _place(
+            hidden[needle],
+            haystack,
+            at=openings[needle][length, depth],
+            case_id=i,
+            needle_id=needle,
+            length=length,
+        )
         for i, (needle, length, depth) in enumerate(grid)
     ]
+
+
+def _rooms(needle_id: int, needle: _HiddenNeedle, lengths: Sequence[int]) -> dict[int, int]:
+    """The tokens of haystack beside a needle in prompts of some lengths."""
+    if min(lengths) < needle.size:
+        raise UsageError(
+            f"a length of {min(lengths)} tokens is too short for needle {needle_id} and its "
+            f"question; it takes at least {needle.size}"
+        )
+    return {length: length - needle.size for length in lengths}
 
 
 def _place(
     needle: _HiddenNeedle,
     haystack: _Haystack,
     *,
+    at: int,
     case_id: int,
     needle_id: int,
     length: int,
-    depth: float,
 ) -> Case:
     room = length - needle.size
-    if room < 0:
-        raise UsageError(
-            f"a length of {length} tokens is too short for needle {needle_id} and its question; "
-            f"it takes at least {needle.size}"
-        )
     haystack.reach(room)
-    at = haystack.boundary(room, depth)
     position = len(needle.head) + at
     return Case(
         case_id=case_id,
         needle_id=needle_id,
         length=length,
-        depth=depth,
+        depth=100 * at / room if room else 0.0,
         position=position,
         input_ids=(
             *needle.head,

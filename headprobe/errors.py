@@ -19,3 +19,7 @@ class Interrupted(HeadprobeError):
     """Stopped by the user; what was done is kept (exit code 130, as shells have it)."""
 
     exit_code = 130
+
+
+class HeadprobeWarning(UserWarning):
+    """Something that goes on, otherwise than asked for; shown as one line."""

@@ -27,11 +27,11 @@ _DUPLICATES = ["*/*", "consolidated*"]
 _ANSWER_SECONDS = 5
 
 
-def find_files(name: str, *, python: bool = False) -> tuple[Path, str]:
+def find_files(name: str, *, python: bool = False, weights: bool = True) -> tuple[Path, str]:
     """The directory that holds a model, and the id that names it in headprobe's files.
 
     A hub id (or an alias of one) is downloaded unless it is in the hub's cache; ``python`` also
-    fetches the Python files that it brings.
+    fetches the Python files that it brings, ``weights`` the weights.
 
     Raises:
         UsageError: no such directory, or no model in it.
@@ -47,19 +47,19 @@ def find_files(name: str, *, python: bool = False) -> tuple[Path, str]:
             raise UsageError(f"--model {name}: no config.json there, so no model in this directory")
         return path, name
     repository = ALIASES.get(name, name)
-    return _download(repository, python=python), repository
+    return _download(repository, python=python, weights=weights), repository
 
 
-def _download(repository: str, *, python: bool) -> Path:
+def _download(repository: str, *, python: bool, weights: bool) -> Path:
     """Fetch what is missing in the hub's cache.
 
     A whole snapshot is asked for because its one request fails at once without a network, where
     ``from_pretrained`` tries for half a minute, file by file. If the files are cached, they do.
     """
-    files = [*_TEXT_FILES, "*.safetensors", *(["*.py"] if python else [])]
+    files = [*_TEXT_FILES, *(["*.py"] if python else []), *(["*.safetensors"] if weights else [])]
     with nullcontext() if sys.stderr.isatty() else quiet(), _fetching(repository):
         path = _snapshot(repository, files)
-        if not any(path.glob("*.safetensors")):
+        if weights and not any(path.glob("*.safetensors")):
             path = _snapshot(repository, [*files, "pytorch_model*.bin"])
     if not (path / "config.json").is_file():
         raise HeadprobeError(f"{repository} has no config.json: it is no transformers model")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,13 @@ class Journal:
                     for measure, scores in observation.scores.items()
                 ],
             )
+
+    def merge(self, observations: Iterable[Observation]) -> None:
+        """Write those observations whose cases are not here yet."""
+        here = self.observed()
+        for observation in observations:
+            if observation.case_id not in here:
+                self.add(observation)
 
     def observed(self) -> set[int]:
         """The cases that need not be run again."""

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.hub import find_files, first_line, quiet
 from headprobe.layout import HeadLayout
 
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "tekken*", "*.model", "*.tiktoken")
@@ -65,13 +67,24 @@ class LoadedModel:
         return self.model.device
 
     @property
+    def weight_bytes(self) -> int:
+        """Memory that the weights take."""
+        return sum(weight.nbytes for weight in self.model.parameters())
+
+    @property
     def dtype(self) -> str:
         """The name of the weights' type, such as ``bfloat16``."""
         return str(self.model.dtype).removeprefix("torch.")
 
 
 def load_model(
-    name: str, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    device_map: str | None = None,
+    weights: bool = True,
+    trust_remote_code: bool = False,
 ) -> LoadedModel:
     """Load a model for reading: evaluation mode, no gradients.
 
@@ -79,6 +92,9 @@ def load_model(
         name: an alias, else a directory, else a hub id, which is downloaded once.
         device: ``auto`` takes CUDA, else MPS, else the CPU.
         dtype: ``auto`` takes float32 on the CPU, elsewhere what the checkpoint is saved in.
+        device_map: spread the layers over devices, as transformers does with accelerate: ``auto``,
+            ``balanced``, ``sequential``. In place of ``device``.
+        weights: whether to read them; without, the model has shapes only (device ``meta``).
         trust_remote_code: run the Python files that the model brings.
 
     Raises:
@@ -87,15 +103,19 @@ def load_model(
     """
     place = _find_device(device)
     precision = _find_dtype(dtype, place)
-    directory, model_id = find_files(name, python=trust_remote_code)
+    spread = _device_map(device_map, device)
+    directory, model_id = find_files(name, python=trust_remote_code, weights=weights)
     with quiet():
         config = _read_config(directory, name, trust_remote_code)
         tokenizer = _read_tokenizer(directory, name, trust_remote_code)
-        model = _read_weights(directory, name, config, precision, trust_remote_code)
+        if weights:
+            model = _read_weights(directory, name, config, precision, spread, trust_remote_code)
+        else:
+            model = _shapes(config, precision, trust_remote_code)
     model.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
     return LoadedModel(
         name=name,
-        model=_move(model, place),
+        model=_move(model, place) if weights and not spread else model,
         tokenizer=tokenizer,
         layout=head_layout(config, id=model_id),
         window=getattr(config.get_text_config(decoder=True), "max_position_embeddings", None),
@@ -183,8 +203,35 @@ def _read_tokenizer(directory: Path, name: str, trust: bool) -> PreTrainedTokeni
     return tokenizer
 
 
+def _device_map(device_map: str | None, device: str) -> dict[str, str]:
+    if device_map is None:
+        return {}
+    if device_map not in DEVICE_MAPS:
+        raise UsageError(f"no device map {device_map!r}; choose {', '.join(DEVICE_MAPS)}")
+    if device != "auto":
+        raise UsageError("--device and --device-map exclude each other: leave one out")
+    if find_spec("accelerate") is None:
+        raise UsageError("--device-map needs accelerate: pip install accelerate")
+    return {"device_map": device_map}
+
+
+def _shapes(config: Any, dtype: torch.dtype | str, trust: bool) -> PreTrainedModel:
+    """The model without numbers."""
+    wanted = config.dtype or torch.float32 if dtype == "auto" else dtype
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=wanted, trust_remote_code=trust
+        )
+    return model
+
+
 def _read_weights(
-    directory: Path, name: str, config: Any, dtype: torch.dtype | str, trust: bool
+    directory: Path,
+    name: str,
+    config: Any,
+    dtype: torch.dtype | str,
+    spread: dict[str, str],
+    trust: bool,
 ) -> PreTrainedModel:
     # SDPA has no soft cap (gemma2); older releases of transformers choose it all the same.
     capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
@@ -197,6 +244,7 @@ def _read_weights(
             trust_remote_code=trust,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            **spread,
             **choice,
         )
     model: PreTrainedModel = loaded[0]
@@ -243,15 +291,17 @@ def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     except torch.OutOfMemoryError:
         raise HeadprobeError(
             f"the model does not fit into the memory of {device}: try --dtype bfloat16, "
-            "a smaller model, or --device cpu"
+            "--device-map auto, a smaller model, or --device cpu"
         ) from None
     return model
 
 
 def _fingerprint(model: PreTrainedModel) -> str:
-    """A digest of 64 values of every weight: other weights, another fingerprint."""
+    """A digest of 64 values of every weight in memory: other weights, another fingerprint."""
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():
+        if weight.is_meta:
+            continue
         flat = weight.detach().flatten()
         digest.update(name.encode())
         digest.update(flat[:: max(1, flat.numel() // 64)].float().cpu().numpy().tobytes())

@@ -49,13 +49,19 @@ def newest_budget(run: Path) -> Path | None:
     return max(found, key=lambda file: file.stat().st_mtime_ns) if found else None
 
 
+def left_journals(run: Path) -> list[Path]:
+    """The journals of processes beside the first, which a finished run does not have any more."""
+    return sorted(run.glob("journal.*.sqlite"))
+
+
 def clear(run: Path) -> None:
     """Remove what an earlier run left in its directory, so that nothing stale is read.
 
     Raises:
         HeadprobeError: another process is working on it.
     """
-    discard_journal(run / journal.FILE_NAME)
+    for path in (run / journal.FILE_NAME, *left_journals(run)):
+        discard_journal(path)
     for name in (scores.FILE_NAME, CASES, HEADS, RUN):
         (run / name).unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ import hashlib
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,12 +22,15 @@ from headprobe.errors import HeadprobeError, Interrupted
 from headprobe.grid import parse_depths, parse_lengths
 from headprobe.haystacks import NOISE, sentences
 from headprobe.journal import FILE_NAME as JOURNAL
-from headprobe.journal import Observation, open_journal
+from headprobe.journal import Observation, discard_journal, open_journal
+from headprobe.memory import Pieces, cache_bytes, parse_bytes, pieces_for
 from headprobe.needles import read_needles
 from headprobe.probes import ACCEPTED_ABOVE
+from headprobe.processes import Processes
 from headprobe.scores import HeadScores
 from headprobe.tasks import Task, get_task
-from headprobe.walk import walk
+from headprobe.tree import PrefixTree
+from headprobe.walk import Decode, walk
 
 if TYPE_CHECKING:
     from headprobe.model import LoadedModel
@@ -36,12 +39,32 @@ ANSWER_ROOM = 64
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run takes: tokens, and memory in bytes.
+
+    ``distinct_tokens`` are the prompts' tokens that are run, those that prompts share once;
+    ``saving`` is how many times fewer. ``cache`` is the KV cache of the longest prompt,
+    ``allowance`` what is set aside for everything else beside the weights; ``peak`` is the sum.
+    """
+
+    prompt_tokens: int
+    distinct_tokens: int
+    saving: float
+    chunk: int
+    weights: int
+    cache: int
+    allowance: int
+    peak: int
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlannedRun:
     """Everything that is known before the model runs.
 
     ``plan`` holds every option that changes the numbers; a run is resumed only under an equal
-    plan. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn.
+    plan. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
+    is over the cases' prompts. ``cost`` says what the run takes.
     """
 
     task_name: str
@@ -51,13 +74,19 @@ class PlannedRun:
     plan: Mapping[str, Any]
     seed: int
     out: Path
+    decode: Decode
+    tree: PrefixTree
+    pieces: Pieces
+    cost: Cost
 
     @property
     def summary(self) -> str:
         """One line for the terminal."""
-        tokens = sum(case.length for case in self.cases)
         drawn = "" if len(self.cases) == self.possible else f" of {self.possible}, balanced"
-        return f"{self.task_name}: {len(self.cases)} cases{drawn}, {tokens:,} prompt tokens"
+        return (
+            f"{self.task_name}: {len(self.cases)} cases{drawn}, {self.cost.prompt_tokens:,} prompt "
+            f"tokens, of which {self.cost.distinct_tokens:,} are run"
+        )
 
 
 def prepare(
@@ -71,8 +100,11 @@ def prepare(
     limit: int | None = 200,
     seed: int = 0,
     out: Path | None = None,
+    decode: Decode = "greedy",
+    chunk: int | None = None,
+    memory_allowance: str = "1GiB",
 ) -> PlannedRun:
-    """Build a task's cases and its plan.
+    """Build a task's cases and its plan; the model's weights are not needed for it.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -105,8 +137,16 @@ def prepare(
         "haystack": haystack or f"bundled {corpus}",
         "limit": limit,
         "seed": seed,
+        "decode": decode,
         "prompts": _digest(cases),
     }
+    tree = PrefixTree.of([case.input_ids for case in cases])
+    allowance = parse_bytes(memory_allowance)
+    longest = max(case.length + chosen.probe.most_steps(case) for case in cases)
+    element = loaded.model.dtype.itemsize
+    pieces = pieces_for(
+        loaded.model.config, longest=longest, allowance=allowance, element=element, chunk=chunk
+    )
     return PlannedRun(
         task_name=task,
         task=chosen,
@@ -115,6 +155,28 @@ def prepare(
         plan=plan,
         seed=seed,
         out=out or rundir.directory_for(loaded.name, task),
+        decode=decode,
+        tree=tree,
+        pieces=pieces,
+        cost=_cost(loaded, tree, pieces, longest=longest, allowance=allowance),
+    )
+
+
+def _cost(
+    loaded: LoadedModel, tree: PrefixTree, pieces: Pieces, *, longest: int, allowance: int
+) -> Cost:
+    weights = loaded.weight_bytes
+    cache = cache_bytes(loaded.layout, tokens=longest, element=loaded.model.dtype.itemsize)
+    tokens = int(tree.lengths.sum())
+    return Cost(
+        prompt_tokens=tokens,
+        distinct_tokens=tree.distinct,
+        saving=tokens / tree.distinct,
+        chunk=pieces.chunk,
+        weights=weights,
+        cache=cache,
+        allowance=allowance,
+        peak=weights + cache + allowance,
     )
 
 
@@ -135,30 +197,41 @@ def score_heads(
     run: PlannedRun,
     *,
     fresh: bool = False,
+    processes: Processes | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> HeadScores:
+) -> HeadScores | None:
     """Run the cases that are not observed yet, then write the run directory.
 
-    ``advance`` is called once a case, those of an earlier start included.
+    With several processes each runs some whole subtrees of the prompts, with a journal of its own;
+    the first gathers and writes what all have observed, the others return None. ``advance`` is
+    called once a case of this process, those of an earlier start included.
 
     Raises:
         UsageError: the directory holds a run with another plan, and ``fresh`` is not set.
         Interrupted: Ctrl-C; what was observed is kept, the same call goes on from there.
         HeadprobeError: no case was accepted (the case table is written all the same).
     """
+    processes = processes or Processes()
+    if processes.is_first:
+        _make_ready(run, fresh=fresh)
+    processes.share(None)
+    own = run.out / (JOURNAL if processes.is_first else f"journal.{processes.rank}.sqlite")
     run.out.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        rundir.clear(run.out)
-    started = datetime.now(UTC)
-    clock = time.perf_counter()
-    with open_journal(run.out / JOURNAL, run.plan) as journal:
-        done = journal.observed()
-        for _ in done:
+    with open_journal(own, run.plan) as journal:
+        done = set().union(*processes.share(journal.observed()))
+        part = run.tree.parts(processes.count)[processes.rank]
+        for _ in done.intersection(part):
             advance()
-        report = {"plan": dict(run.plan), "cases": len(run.cases), "resumed_from": len(done)}
+        report = _Report(run=run, processes=processes.count, resumed_from=len(done))
         try:
             for observation in walk(
-                loaded, [c for c in run.cases if c.case_id not in done], run.task
+                loaded,
+                run.cases,
+                run.task,
+                wanted=set(part) - done,
+                tree=run.tree,
+                decode=run.decode,
+                pieces=run.pieces,
             ):
                 journal.add(observation)
                 advance()
@@ -168,23 +241,62 @@ def score_heads(
                 f"stopped after {reached} of {len(run.cases)} cases; the same command goes on"
             ) from None
         finally:
-            observed = len(journal.observed())
-            report |= {
-                "status": "complete" if observed == len(run.cases) else "stopped",
-                "observed": observed,
-                "started": started.isoformat(timespec="seconds"),
-                "seconds": round(time.perf_counter() - clock, 3),
-                "prompt_tokens": sum(case.length for case in run.cases),
-                "versions": versions(),
-            }
-            rundir.write_json(report, run.out / rundir.RUN)
+            if processes.is_first:
+                report.write(observed=len(journal.observed()))
+        for others in processes.collect(list(journal.observations())):
+            journal.merge(others)
         observations = list(journal.observations())
+    processes.share(None)
+    if not processes.is_first:
+        discard_journal(own)
+        return None
+    report.write(observed=len(observations))
     rundir.write_table(rundir.case_table(run.cases, observations), run.out / rundir.CASES)
     result = collect(loaded, run, observations)
     result.save(run.out / scores.FILE_NAME)
     rundir.write_table(rundir.head_table(result, seed=run.seed), run.out / rundir.HEADS)
-    rundir.write_json(report | {"accepted": result.accepted}, run.out / rundir.RUN)
+    report.write(observed=len(observations), accepted=result.accepted)
     return result
+
+
+def _make_ready(run: PlannedRun, *, fresh: bool) -> None:
+    """The run directory with one journal: what several processes left behind is taken into it."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        rundir.clear(run.out)
+    with open_journal(run.out / JOURNAL, run.plan) as journal:
+        for path in rundir.left_journals(run.out):
+            with open_journal(path, run.plan) as left:
+                journal.merge(left.observations())
+            discard_journal(path)
+
+
+class _Report:
+    """``run.json``: the plan, what was done, and how long it took."""
+
+    def __init__(self, *, run: PlannedRun, processes: int, resumed_from: int) -> None:
+        self._run = run
+        self._started = datetime.now(UTC)
+        self._clock = time.perf_counter()
+        self._given = {
+            "plan": dict(run.plan),
+            "cases": len(run.cases),
+            "resumed_from": resumed_from,
+            "decode": run.decode,
+            "processes": processes,
+            "cost": asdict(run.cost),
+            "versions": versions(),
+        }
+
+    def write(self, **reached: int) -> None:
+        """Write it, with the number of cases ``observed`` and, at the end, ``accepted``."""
+        complete = reached["observed"] == len(self._run.cases)
+        fields = self._given | {
+            "status": "complete" if complete else "stopped",
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - self._clock, 3),
+        }
+        rundir.write_json(fields | reached, self._run.out / rundir.RUN)
 
 
 def collect(

@@ -1,33 +1,213 @@
-"""Runs cases through the model: greedy answers, and what each head looks at while giving them."""
+"""Runs cases through the model: greedy answers, and what each head looks at while giving them.
+
+The cases are walked along the tree of their prompts with one KV cache, so that a token that prompts
+share is run once. The expected answer is run behind a prompt as a draft: as far as the model agrees
+with it, the draft is the greedy answer, and its rows are those of decoding token by token.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
-from headprobe.attention import LayerRows, full_cache, observe
+from headprobe.attention import LayerRows, forward, observe
+from headprobe.cache import PrefixCache, runs_in_pieces
 from headprobe.cases import Case
+from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.journal import Observation
 from headprobe.measures import get_measure
+from headprobe.memory import LEAST_CHUNK, Pieces
 from headprobe.tasks import Task
+from headprobe.tree import PrefixTree, Visit
 
 if TYPE_CHECKING:
     from headprobe.model import LoadedModel
 
+Decode = Literal["greedy", "forced"]
 
-def walk(loaded: LoadedModel, cases: Sequence[Case], task: Task) -> Iterator[Observation]:
-    """Observe the cases one after the other, in their order.
+
+def walk(
+    loaded: LoadedModel,
+    cases: Sequence[Case],
+    task: Task,
+    *,
+    wanted: Iterable[int] | None = None,
+    tree: PrefixTree | None = None,
+    decode: Decode = "greedy",
+    pieces: Pieces | None = None,
+) -> Iterator[Observation]:
+    """Observe cases, in the order in which they share most.
+
+    What is observed on a case does not depend on which others are wanted.
+
+    Args:
+        loaded: the model.
+        cases: all cases of a run; their ``case_id`` is their index.
+        task: its probe grades the answers, its measures are taken.
+        wanted: the cases to observe, all of them by default.
+        tree: the tree over all the cases' prompts, if it is there already.
+        decode: ``greedy`` observes the model's own answers; ``forced`` observes the expected ones,
+            whatever the model would say.
+        pieces: how much is run at a time.
 
     Raises:
-        HeadprobeError: the model's attention cannot be observed.
+        HeadprobeError: the model's attention cannot be observed, or the device's memory is too
+            small for the longest prompt.
     """
-    stops = _Stops(loaded)
-    for case in cases:
-        yield _observe(loaded, case, task, stops)
+    walker = _Walker(
+        loaded, task, decode=decode, pieces=pieces or Pieces(), room=_room(cases, task)
+    )
+    tree = tree or PrefixTree.of([case.input_ids for case in cases])
+    for visit in tree.visits(range(len(cases)) if wanted is None else wanted):
+        yield walker.observe(cases[visit.prompt], visit)
+
+
+def _room(cases: Sequence[Case], task: Task) -> int:
+    """Tokens that the KV cache must hold at most."""
+    return max(case.length + task.probe.most_steps(case) for case in cases)
+
+
+class _Walker:
+    """The model, and the KV cache of the prompt that it is at."""
+
+    def __init__(
+        self, loaded: LoadedModel, task: Task, *, decode: Decode, pieces: Pieces, room: int
+    ) -> None:
+        self._loaded = loaded
+        self._task = task
+        self._decode = decode
+        self._pieces = pieces
+        self._room = room
+        self._stops = _Stops(loaded)
+        self._cache = PrefixCache(loaded.model, room)
+        self._whole = self._cache.is_rigid and not runs_in_pieces(loaded.model)
+
+    def observe(self, case: Case, visit: Visit) -> Observation:
+        """Observe one case; where memory runs out, in smaller pieces."""
+        while True:
+            try:
+                return self._observe(case, visit)
+            except torch.OutOfMemoryError as error:
+                shortage = str(error).splitlines()[0]
+            if self._pieces.chunk <= LEAST_CHUNK:
+                raise HeadprobeError(
+                    f"a prompt of {case.length:,} tokens does not fit into the device's memory: "
+                    f"try shorter --lengths, --dtype bfloat16 or --device-map auto ({shortage})"
+                )
+            self._cache = PrefixCache(self._loaded.model, self._room)
+            torch.cuda.empty_cache()
+            self._pieces = self._pieces.halved()
+            warnings.warn(
+                f"out of memory at {case.length:,} tokens; "
+                f"going on with --chunk {self._pieces.chunk}",
+                HeadprobeWarning,
+                stacklevel=2,
+            )
+
+    @torch.inference_mode()
+    def _observe(self, case: Case, visit: Visit) -> Observation:
+        prompt = torch.tensor([case.input_ids], device=self._loaded.device)
+        if self._whole:
+            visit = replace(visit, shared=0, cuts=())
+        held = self._read_trunk(prompt, visit)
+        tally = _Tally(self._loaded, case, self._task)
+        generated = self._answer(case, prompt[:, held:], tally)
+        response = str(self._loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
+        return Observation(
+            case_id=case.case_id,
+            generated_ids=tuple(generated),
+            response=response,
+            success=self._task.probe.success(response, case),
+            scores={name: total.float().cpu().numpy() for name, total in tally.totals.items()},
+        )
+
+    def _read_trunk(self, prompt: Int[Tensor, "1 token"], visit: Visit) -> int:
+        """Bring the cache to where only the last piece of a prompt is unread; returns where."""
+        held = min(visit.shared, self._cache.get_seq_length())
+        self._cache.cut(held)
+        for cut in (cut for cut in visit.cuts if cut > held):
+            self._read(prompt[:, held:cut])
+            self._cache.mark()
+            held = cut
+        chunk = prompt.shape[1] if self._whole else self._pieces.chunk
+        ahead = (prompt.shape[1] - held - 1) // chunk * chunk
+        self._read(prompt[:, held : held + ahead])
+        return held + ahead
+
+    def _read(self, tokens: Int[Tensor, "1 token"]) -> None:
+        for piece in torch.split(tokens, self._pieces.chunk, dim=1):
+            if piece.shape[1]:
+                forward(
+                    self._loaded.model,
+                    piece,
+                    past_key_values=self._cache,
+                    logits_to_keep=1,
+                    use_cache=True,
+                )
+
+    def _answer(self, case: Case, unread: Int[Tensor, "1 token"], tally: _Tally) -> list[int]:
+        """The tokens of the answer's steps, each step's rows scored."""
+        most = self._task.probe.most_steps(case)
+        expected = list(case.answer_ids[:most])
+        if self._decode == "forced":
+            self._run(unread, expected[:-1], tally)
+            tally.choose(torch.tensor(expected, device=unread.device))
+            return expected
+        generated: list[int] = []
+        while True:
+            draft = self._draft(expected, generated)[: most - len(generated) - 1]
+            chosen = self._run(unread, draft, tally)
+            steps = self._agreed(draft, chosen.tolist())
+            tally.choose(chosen[: len(steps)])
+            generated += steps
+            if len(generated) == most or generated[-1] in self._stops:
+                return generated
+            self._cache.cut(case.length + len(generated) - 1)
+            unread = chosen[len(steps) - 1].view(1, 1)
+
+    def _draft(self, expected: list[int], generated: list[int]) -> list[int]:
+        """What would follow if the model now went on with the expected answer."""
+        if self._cache.is_rigid:
+            return []
+        if generated and generated[-1] in expected:
+            return expected[expected.index(generated[-1]) + 1 :]
+        return expected
+
+    def _run(
+        self, unread: Int[Tensor, "1 token"], draft: list[int], tally: _Tally
+    ) -> Int[Tensor, " step"]:
+        """The tokens that the model chooses behind the prompt and behind each draft token."""
+        behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
+        steps = len(draft) + 1
+        tally.begin()
+        output = observe(
+            self._loaded.model,
+            torch.cat([unread, behind], dim=1),
+            tally.see,
+            watch=slice(-steps, None),
+            past_key_values=self._cache,
+            logits_to_keep=steps,
+            chunk_bytes=self._pieces.row_bytes,
+            use_cache=True,
+        )
+        chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
+        return chosen
+
+    def _agreed(self, draft: list[int], chosen: list[int]) -> list[int]:
+        """The greedy answer that a draft shows: as far as it was chosen, and the choice behind."""
+        steps: list[int] = []
+        for token, drafted in zip(chosen, [*draft, None], strict=True):
+            steps.append(token)
+            if token != drafted or token in self._stops:
+                break
+        return steps
 
 
 class _Stops:
@@ -54,45 +234,26 @@ class _Tally:
         shape = (loaded.layout.layers, loaded.layout.heads)
         self._case = case
         self._measures = {name: get_measure(name) for name in task.measures}
-        self._summaries: dict[tuple[str, int], Tensor] = {}
+        self._summaries: dict[tuple[str, int], list[Tensor]] = {}
         self.totals = {
             name: torch.zeros(shape, dtype=torch.float64, device=loaded.device)
             for name in task.measures
         }
 
+    def begin(self) -> None:
+        """Drop what was seen before."""
+        self._summaries.clear()
+
     def see(self, seen: LayerRows) -> None:
         """Keep what the measures need of a layer's rows."""
         for name, measure in self._measures.items():
-            self._summaries[name, seen.layer] = measure.summarise(seen.rows, self._case)
+            summary = measure.summarise(seen.rows, self._case)
+            self._summaries.setdefault((name, seen.layer), []).append(summary)
 
-    def choose(self, token: Tensor) -> None:
-        """Score the rows seen last, now that the token they chose is known (shape ``[1]``)."""
-        for (name, layer), summary in self._summaries.items():
-            share = self._measures[name].score(summary, self._case, token.to(summary.device))
-            self.totals[name][layer] += share[:, -1].to(self.totals[name].device)
-
-
-@torch.inference_mode()
-def _observe(loaded: LoadedModel, case: Case, task: Task, stops: _Stops) -> Observation:
-    tally = _Tally(loaded, case, task)
-    cache = full_cache(loaded.model)
-    inputs = torch.tensor([case.input_ids], device=loaded.device)
-    generated: list[int] = []
-    for _ in range(task.probe.most_steps(case)):
-        output = observe(
-            loaded.model, inputs, tally.see, past_key_values=cache, logits_to_keep=1, use_cache=True
-        )
-        token = output.logits[0, -1].argmax().view(1)
-        tally.choose(token)
-        generated.append(int(token))
-        if generated[-1] in stops:
-            break
-        inputs = token.view(1, 1)
-    response = str(loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
-    return Observation(
-        case_id=case.case_id,
-        generated_ids=tuple(generated),
-        response=response,
-        success=task.probe.success(response, case),
-        scores={name: total.float().cpu().numpy() for name, total in tally.totals.items()},
-    )
+    def choose(self, tokens: Int[Tensor, " step"]) -> None:
+        """Score the first of the steps seen last, now that the tokens that they chose are known."""
+        for (name, layer), summaries in self._summaries.items():
+            summary = torch.cat(summaries, dim=1)[:, : len(tokens)]
+            shares = self._measures[name].score(summary, self._case, tokens.to(summary.device))
+            total = self.totals[name]
+            total[layer] += shares.sum(dim=1, dtype=total.dtype).to(total.device)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
 from headprobe import __version__
 from headprobe.cli.allocate import allocate
 from headprobe.cli.listing import list_registry
-from headprobe.cli.output import fail
+from headprobe.cli.output import fail, warn
 from headprobe.cli.plot import plot
 from headprobe.cli.score import score
 from headprobe.cli.show import show
-from headprobe.errors import HeadprobeError
+from headprobe.errors import HeadprobeError, HeadprobeWarning
 
 app = typer.Typer(
     name="headprobe",
@@ -49,6 +50,12 @@ app.command("list")(list_registry)
 
 def main() -> None:
     """Run the command line; a problem becomes one line on stderr and an exit code."""
+    show_plainly = warnings.showwarning
+    warnings.showwarning = lambda message, category, *where: (
+        warn(str(message))
+        if issubclass(category, HeadprobeWarning)
+        else show_plainly(message, category, *where)
+    )
     try:
         app()
     except HeadprobeError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from headprobe.cli import output
 
 if TYPE_CHECKING:
     from headprobe.scores import HeadScores
+    from headprobe.scoring import PlannedRun
 
 
 def describe(run: HeadScores) -> None:
@@ -49,3 +51,27 @@ def top_heads(
     )
     columns = ["rank", "layer", "head", "kv_head", "score", "std", "ci_low", "ci_high"]
     output.show_table(title, columns, chosen[columns].astype(object).values.tolist())
+
+
+def show_cost(run: PlannedRun, *, json: bool = False) -> None:
+    """What a run would take, as a table or as JSON."""
+    from rich.filesize import decimal
+
+    if json:
+        output.show_json({"task": run.task_name, "cases": len(run.cases), **asdict(run.cost)})
+        return
+    output.show_table(
+        f"{run.plan['model']}, {run.task_name}: what a run takes",
+        ["", "amount"],
+        [
+            ["cases", f"{len(run.cases):,}"],
+            ["prompt tokens", f"{run.cost.prompt_tokens:,}"],
+            ["distinct tokens, which are run", f"{run.cost.distinct_tokens:,}"],
+            ["saving", f"{run.cost.saving:.1f} times"],
+            ["tokens a forward pass", f"{run.cost.chunk:,}"],
+            ["memory of the weights", decimal(run.cost.weights)],
+            ["memory of the KV cache", decimal(run.cost.cache)],
+            ["memory allowed beside", decimal(run.cost.allowance)],
+            ["peak, about", decimal(run.cost.peak)],
+        ],
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from headprobe.cli import options, output
-from headprobe.cli.runs import describe, top_heads
+from headprobe.cli.runs import describe, show_cost, top_heads
+
+Decode = Literal["greedy", "forced"]
 
 
 def score(
@@ -47,9 +49,35 @@ def score(
         Path | None,
         typer.Option(help="The run directory.", show_default="outputs/<model>/<task>"),
     ] = None,
+    decode: Annotated[
+        Decode,
+        typer.Option(
+            help="greedy: score the heads on the model's own answers, where they are right; "
+            "forced: on the expected answers, whatever the model would say."
+        ),
+    ] = "greedy",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            help="Spread a model over devices with accelerate: auto, balanced, sequential.",
+            show_default=False,
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens a forward pass.", show_default="what --memory-allowance permits"
+        ),
+    ] = None,
+    memory_allowance: Annotated[
+        str, typer.Option(help="Memory beside the weights and one KV cache.")
+    ] = "1GiB",
     seed: options.Seed = 0,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what the run would take, and run nothing.")
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over, dropping what the run directory holds.")
     ] = False,
@@ -63,25 +91,47 @@ def score(
     Example: headprobe score --model llama3-8b --task r2
     """
     from headprobe.model import load_model
+    from headprobe.processes import joined
     from headprobe.scoring import prepare, score_heads
     from headprobe.tasks import get_task
 
     get_task(task)
-    loaded = load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    run = prepare(
-        loaded,
-        task=task,
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=limit or None,
-        seed=seed,
-        out=out,
-    )
-    output.note(run.summary)
-    with output.progress(f"{loaded.layout.id} {task}", total=len(run.cases)) as advance:
-        scores = score_heads(loaded, run, fresh=fresh, advance=advance)
-    top_heads(scores, measure=None, seed=seed, top=10, json=json)
-    describe(scores)
-    output.note(f"written to {run.out}; next: headprobe allocate --budget 128")
+    with joined() as processes:
+        loaded = load_model(
+            model,
+            device=processes.device(device),
+            dtype=dtype,
+            device_map=device_map,
+            weights=not dry_run,
+            trust_remote_code=trust_remote_code,
+        )
+        run = prepare(
+            loaded,
+            task=task,
+            lengths=lengths,
+            depths=depths,
+            needles=needles,
+            haystack=haystack,
+            limit=limit or None,
+            seed=seed,
+            out=out,
+            decode=decode,
+            chunk=chunk,
+            memory_allowance=memory_allowance,
+        )
+        if dry_run:
+            show_cost(run, json=json)
+            return
+        if processes.is_first:
+            output.note(run.summary)
+        total = (
+            len(run.cases)
+            if processes.count == 1
+            else len(run.tree.parts(processes.count)[processes.rank])
+        )
+        with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
+            scores = score_heads(loaded, run, fresh=fresh, processes=processes, advance=advance)
+    if scores is not None:
+        top_heads(scores, measure=None, seed=seed, top=10, json=json)
+        describe(scores)
+        output.note(f"written to {run.out}; next: headprobe allocate --budget 128")

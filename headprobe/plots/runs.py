@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -122,12 +121,13 @@ def _top_heads(axes: Axes, *, numbers: HeadStatistics, label: str) -> None:
 
 
 def _pass_grid(axes: Axes, *, cases: pd.DataFrame) -> None:
-    """The share of accepted cases at every length and depth."""
-    table = cases.pivot_table(index="depth", columns="length", values="accepted", aggfunc="mean")
+    """The share of accepted cases at every length and depth, depths to the nearest ten."""
+    tens = cases["depth"].div(10).round().mul(10).astype(int)
+    table = cases.pivot_table(index=tens, columns="length", values="accepted", aggfunc="mean")
     draw_shares(
         axes,
         100 * table.to_numpy(dtype=np.float64),
-        rows=_depth_names(table.index.to_list()),
+        rows=[str(depth) for depth in table.index],
         columns=[f"{length:,}" for length in table.columns],
         label="cases accepted (%)",
     )
@@ -135,8 +135,3 @@ def _pass_grid(axes: Axes, *, cases: pd.DataFrame) -> None:
     axes.set_ylabel("needle depth (%)")
     accepted, count = int(cases["accepted"].sum()), counted(len(cases), "case")
     axes.set_title(f"{accepted:,} of {count} accepted ({plain(100 * accepted / len(cases))} %)")
-
-
-def _depth_names(depths: Sequence[float]) -> list[str]:
-    rounded = [f"{depth:.0f}" for depth in depths]
-    return rounded if len(set(rounded)) == len(rounded) else [f"{depth:g}" for depth in depths]

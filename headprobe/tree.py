@@ -1,0 +1,109 @@
+"""The prefix tree over prompts: in which order to run them so that a shared token is run once.
+
+Sorted prompts are the tree's leaves from left to right, so walking it depth first with one KV cache
+is this: cut the cache back to what the next prompt shares with it, run the rest. Where a prompt's
+path branches is known beforehand. It is run in the same pieces whatever other prompts are left to
+run, so what is computed for it does not depend on them, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt
+
+# Prompts share whole blocks of tokens: a branch of fewer is not worth a forward pass of its own.
+BLOCK = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """One prompt's turn: ``prompt`` is its index, its first ``shared`` tokens are in the cache.
+
+    ``cuts`` are the lengths, rising, at which any other prompt of the tree leaves its path.
+    """
+
+    prompt: int
+    shared: int
+    cuts: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PrefixTree:
+    """Prompts in depth-first order.
+
+    ``order`` are indices into the prompts; ``shared[k]`` is the number of tokens that the k-th of
+    them shares with the one before it, in whole blocks and never the last token; ``lengths`` are
+    the prompts' tokens in that order.
+    """
+
+    order: Int[np.ndarray, " prompt"]
+    shared: Int[np.ndarray, " prompt"]
+    lengths: Int[np.ndarray, " prompt"]
+
+    @classmethod
+    def of(cls, prompts: Sequence[Sequence[int]]) -> PrefixTree:
+        """The tree over some prompts."""
+        # Numbers with the highest byte first sort as bytes do.
+        keys = [np.asarray(prompt, dtype=">u4") for prompt in prompts]
+        order = sorted(range(len(keys)), key=lambda i: keys[i].tobytes())
+        before = zip([order[0], *order], order, strict=False)
+        shared = [0, *(_shared(keys[i], keys[j]) for i, j in list(before)[1:])]
+        return cls(
+            order=np.array(order),
+            shared=np.array(shared),
+            lengths=np.array([len(keys[i]) for i in order]),
+        )
+
+    @property
+    def distinct(self) -> int:
+        """Tokens that are run if every prompt is visited."""
+        return int((self.lengths - self.shared).sum())
+
+    def visits(self, wanted: Iterable[int]) -> Iterator[Visit]:
+        """Some of the prompts in depth-first order."""
+        chosen = set(wanted)
+        before = None
+        for place in range(len(self.order)):
+            if self.order[place] in chosen:
+                shared = 0 if before is None else int(self.shared[before + 1 : place + 1].min())
+                prompt = int(self.order[place])
+                yield Visit(prompt=prompt, shared=shared, cuts=self._cuts(place))
+                before = place
+
+    def _cuts(self, place: int) -> tuple[int, ...]:
+        """Every number of tokens that a prompt shares with some other one, rising."""
+        left = np.minimum.accumulate(self.shared[place:0:-1])
+        right = np.minimum.accumulate(self.shared[place + 1 :])
+        found: list[int] = np.unique(np.concatenate([left, right])).tolist()
+        return tuple(cut for cut in found if cut)
+
+    def parts(self, count: int) -> list[list[int]]:
+        """The prompts in ``count`` runs of neighbours with about as many distinct tokens each.
+
+        A run is a few whole subtrees: it ends where the next prompt shares least, near to where
+        the tokens would be shared out evenly.
+        """
+        spent = np.cumsum(self.lengths - self.shared)
+        slack = 0.1 * spent[-1] / count
+        ends = [0]
+        for part in range(1, count):
+            even = part * spent[-1] / count
+            near = np.flatnonzero(np.abs(spent[:-1] - even) <= slack) + 1
+            near = near[near > ends[-1]]
+            if near.size:
+                ends.append(int(near[self.shared[near].argmin()]))
+            else:
+                ends.append(max(ends[-1], int(np.searchsorted(spent, even))))
+        bounds = zip(ends, [*ends[1:], len(self.order)], strict=True)
+        return [self.order[start:stop].tolist() for start, stop in bounds]
+
+
+def _shared(one: UInt[np.ndarray, " one"], other: UInt[np.ndarray, " other"]) -> int:
+    """How many tokens two prompts begin with in common, in whole blocks, short of their ends."""
+    most = min(len(one), len(other))
+    apart = np.flatnonzero(one[:most] != other[:most])
+    common = int(apart[0]) if apart.size else most
+    return min(common, most - 1) // BLOCK * BLOCK
