@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -13,14 +13,18 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from headprobe.embedded.curriculum import Stage
-from headprobe.embedded.language import filler
+from headprobe.embedded.language import KINDS, Split, filler, words
 from headprobe.embedded.lessons import Author, Question, lay_out, scene
+from headprobe.embedded.packed import Packing
 
 REPEATED, REPEAT_LENGTH, REPEAT_ROWS = (8, 14), 33, 64
 PROSE_SENTENCES = 20_000
 FIRST_WEIGHT, PROSE_WEIGHT, PROSE_TARGETS = 3.0, 0.05, 24
-SUBJECT_DEPTH, CUE_DEPTH, ANSWER_DEPTH = 2, 3, 4
+# Layers passed until a token knows its subject, a question's cue whom it means, its end the same.
+SUBJECT_DEPTH, CUE_DEPTH, END_DEPTH = 2, 3, 4
 HINTED_TAIL = 4
+# The layer in which the cue looks at what describes the one it means; then the end at the value.
+CUE_LAYER, ANSWER_LAYER = 2, 4
 # Kinds of question whose answer may be hidden until the question has ended.
 LOOKED_UP = ("cloze", "bare", "bare age", "link", "compare")
 # The kinds of context length a stage has: each new shape costs seconds of kernel compilation.
@@ -41,18 +45,22 @@ class Answer:
 class Batch:
     """One step's tokens and what is to be predicted at which weight.
 
-    ``context`` and ``hidden`` are ``packed``'s. ``hints`` are, for some depths (layers passed), the
-    word that a position should be about by then, -1 where nothing is said.
+    ``hints`` are, for some depths (layers passed), the word that a position should be about by
+    then, -1 where nothing is said; ``looks``, for some layers, what should be looked at there (row,
+    asking token, told token). ``strange`` are words that get another embedding in this batch, drawn
+    from ``seed``, so that what is learned holds for words that were never met.
     """
 
     ids: Int[Tensor, "row token"]
     positions: Int[Tensor, "row token"]
     targets: Int[Tensor, "row token"]
     weights: Float[Tensor, "row token"]
-    context: int | None = None
-    hidden: Int[Tensor, "row slot 3"] | None = None
+    packing: Packing | None = None
     answers: Mapping[str, list[Answer]] = field(default_factory=dict)
     hints: Mapping[int, Int[Tensor, "row token"]] = field(default_factory=dict)
+    looks: Mapping[int, Int[Tensor, "look 3"]] = field(default_factory=dict)
+    strange: Int[Tensor, " word"] | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,6 +83,11 @@ class Teacher:
         self._window = window
         self._encode = cache(self._encode_behind)
         (self._stop,) = self._encode(".")
+        (self._break,) = self._encode("\n")
+        splits: tuple[Split, ...] = ("train", "held_out")
+        self.content = [
+            self._word(word) for split in splits for kind in KINDS for word in words(kind, split)
+        ]
         rng = random.Random(7)
         self._prose = [self._encode(" " + filler(rng)) for _ in range(PROSE_SENTENCES)]
 
@@ -112,6 +125,7 @@ class Teacher:
         weights = torch.zeros(shape)
         hidden = torch.zeros((count, stage.slots, 3), dtype=torch.long)
         answers: dict[str, list[Answer]] = {}
+        looks: dict[int, list[tuple[int, int, int]]] = {CUE_LAYER: [], ANSWER_LAYER: []}
         prose = rng.sample(range(length - 1), min(length - 1, PROSE_TARGETS))
         for row, page in enumerate(pages):
             ids[row, :length] = torch.tensor(page.tokens)
@@ -132,13 +146,18 @@ class Teacher:
                 weights[row, first : first + size] = 1.0
                 weights[row, first] = FIRST_WEIGHT
                 meant = self._word(question.subject)
-                cues[row, start + asked.index(self._word(question.cue))] = meant
+                cue = start + asked.index(self._word(question.cue))
+                cues[row, cue] = meant
                 tail = 1 if question.kind == "cloze" else HINTED_TAIL
                 tails[row, first + 1 - tail : first + 1] = meant
-                if question.kind in LOOKED_UP and rng.random() < stage.hidden:
-                    hidden[row, slot] = torch.tensor(
-                        (*self._sentence_from(page.tokens, answer[0]), len(asked))
-                    )
+                if question.told is not None:
+                    told = page.tokens.index(self._word(question.told))
+                    looks[CUE_LAYER].append((row, cue, told))
+                if question.kind in LOOKED_UP:
+                    value = self._value(page.tokens, answer)
+                    looks[ANSWER_LAYER] += [(row, first + i, told) for i, told in enumerate(value)]
+                    if rng.random() < stage.hidden:
+                        hidden[row, slot] = torch.tensor((value[0], value[-1] + 2, len(asked) - 1))
                 answers.setdefault(question.kind, []).append(
                     Answer(row=row, first=first, size=size)
                 )
@@ -147,16 +166,34 @@ class Teacher:
             positions=positions,
             targets=targets,
             weights=weights,
-            context=length,
-            hidden=hidden,
+            packing=Packing(
+                context=length,
+                slot=stage.slot,
+                hidden=hidden,
+                sentence=self._sentences(ids[:, :length]) if rng.random() < stage.local else None,
+                kept={layer: None for layer in looks},
+            ),
             answers=answers,
-            hints={SUBJECT_DEPTH: subjects, CUE_DEPTH: cues, ANSWER_DEPTH: tails},
+            hints={SUBJECT_DEPTH: subjects, CUE_DEPTH: cues, END_DEPTH: tails},
+            looks={layer: torch.tensor(asked) for layer, asked in looks.items() if asked},
+            strange=self._strange(stage, rng),
+            seed=rng.randrange(2**31) if stage.strange else 0,
         )
 
-    def _sentence_from(self, tokens: list[int], first: int) -> tuple[int, int]:
-        """From a token of the context to the end of its sentence."""
-        start = tokens.index(first)
-        return start, tokens.index(self._stop, start) + 1
+    def _strange(self, stage: Stage, rng: random.Random) -> Int[Tensor, " word"] | None:
+        if not stage.strange:
+            return None
+        return torch.tensor([word for word in self.content if rng.random() < stage.strange])
+
+    def _sentences(self, ids: Int[Tensor, "row token"]) -> Int[Tensor, "row token"]:
+        """The number of the sentence that each token is in."""
+        return torch.roll((ids == self._stop).long(), 1, 1).cumsum(1)
+
+    def _value(self, tokens: list[int], answer: Sequence[int]) -> range:
+        """Where the context states an answer (without the line break that ends it)."""
+        value = [token for token in answer if token != self._break]
+        start = next(i for i in range(len(tokens)) if tokens[i : i + len(value)] == value)
+        return range(start, start + len(value))
 
     def _word(self, word: str) -> int:
         return self._encode(" " + word)[0]

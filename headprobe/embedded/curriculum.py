@@ -21,9 +21,11 @@ class Stage:
     latest. ``context`` bounds the tokens of facts and prose, ``others`` the facts outside the
     pair. A step has about ``tokens`` tokens; a scene has ``slots`` questions of ``slot`` tokens.
     ``repeats`` is the share of steps on random repeats, ``hidden`` the share of look-ups whose
-    answer is hidden from the question (see ``packed``), ``stretch`` the share of scenes whose
-    positions are spread over the window, ``nonce`` the share of words that stand for a word of
-    another kind. ``rate`` is the learning rate, that of the embedding ``word_rate`` times as high.
+    answer is hidden from the question and ``local`` that of batches whose sentences see themselves
+    alone (see ``packed``), ``strange`` the share of words that get another embedding for a batch,
+    ``nonce`` the share of words that stand for a word of another kind, ``stretch`` the share of
+    scenes whose positions are spread over the window. ``rate`` is the learning rate, falling to
+    zero over the stage with ``decay``, that of the embedding ``word_rate`` times as high.
     """
 
     name: str
@@ -33,15 +35,18 @@ class Stage:
     context: tuple[int, int] = (0, 0)
     others: tuple[int, int] = (0, 0)
     rate: float = 1e-3
-    word_rate: float = 4.0
+    word_rate: float = 0.0
     tokens: int = 2560
     slots: int = 8
     slot: int = 36
     repeats: float = 0.1
     hidden: float = 1.0
+    strange: float = 0.7
+    local: float = 1.0
     stretch: float = 0.0
-    nonce: float = 0.3
+    nonce: float = 0.5
     least_steps: int = 100
+    decay: bool = False
 
 
 _FACTS = {"cloze": 1.0, "bare": 1.0, "bare age": 1.0, "who": 1.0}
@@ -66,7 +71,7 @@ STAGES = (
         others=(1, 3),
         slot=14,
         rate=1.5e-3,
-        nonce=0.0,
+        strange=0.0,
     ),
     Stage(
         name="facts",
@@ -76,11 +81,12 @@ STAGES = (
         context=(64, 120),
         others=(1, 3),
         rate=1.5e-3,
+        strange=0.0,
     ),
     Stage(
         name="reasoning",
         questions=_ALL,
-        gate={"bare": 0.85, "link": 0.8, "compare": 0.8},
+        gate={"bare": 0.84, "link": 0.8, "compare": 0.65},
         most_steps=2000,
         context=(80, 140),
         others=(0, 3),
@@ -88,34 +94,28 @@ STAGES = (
     Stage(
         name="length 512",
         questions=_ALL,
-        gate={"bare": 0.92, "link": 0.88, "compare": 0.88},
-        most_steps=700,
+        gate={"bare": 0.9, "link": 0.85, "compare": 0.85},
+        most_steps=200,
         context=(96, 512),
         others=(0, 5),
         tokens=4096,
+        local=0.3,
         stretch=0.5,
     ),
     Stage(
         name="length 2048",
         questions=_ALL,
-        gate={"bare": 0.99, "link": 0.98, "compare": 0.98},
-        most_steps=1000,
+        gate={},
+        least_steps=800,
+        most_steps=800,
+        decay=True,
         context=(128, 2040),
         others=(0, 6),
         tokens=6144,
         slots=12,
-        stretch=0.4,
-    ),
-    Stage(
-        name="polish",
-        questions=_ALL,
-        gate={"bare": 0.997, "link": 0.995, "compare": 0.995},
-        most_steps=500,
-        context=(128, 2040),
-        others=(0, 6),
-        rate=2e-4,
-        tokens=8192,
-        slots=12,
-        stretch=0.2,
+        hidden=0.5,
+        strange=0.5,
+        local=0.0,
+        stretch=0.3,
     ),
 )

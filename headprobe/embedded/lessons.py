@@ -36,7 +36,8 @@ LEAST_AGE_GAP = 5
 class Question:
     """A question, the answer's text, the kind of reasoning it takes, and whom or what it means.
 
-    ``cue`` is the word of the question that tells ``subject``: the name, or what describes it.
+    ``cue`` is the word of the question that tells ``subject``: the name, or what describes it; then
+    ``told`` is the context's word by which it does.
     A ``cloze`` is no question but a statement that breaks off before its value.
     """
 
@@ -45,6 +46,7 @@ class Question:
     answer: str
     subject: str
     cue: str
+    told: str | None = None
 
     @property
     def prompt(self) -> str:
@@ -213,8 +215,10 @@ def _pair_questions(pair: Pair, author: Author) -> list[Question]:
     for name, value, described, answer in people:
         cue = value.split()[0]
         who = WHO[pair.attribute].format(value=value)
-        asked.append(Question(kind="who", text=who, answer=name, subject=name, cue=cue))
-        asked.append(_question("link", pair.question, described, answer, name=name, cue=cue))
+        asked.append(Question(kind="who", text=who, answer=name, subject=name, cue=cue, told=cue))
+        asked.append(
+            _question("link", pair.question, described, answer, name=name, cue=cue, told=cue)
+        )
     if pair.attribute != "age":
         return asked
     people.sort(key=lambda person: -int(person[1]))
@@ -223,18 +227,27 @@ def _pair_questions(pair: Pair, author: Author) -> list[Question]:
         cue = subject.split()[1]
         asked += [
             _question("bare age", how_old, name, age, name=name, cue=name),
-            _question("compare age", how_old, subject, age, name=name, cue=cue),
-            _question("compare who", "Who is {subject}?", subject, name, name=name, cue=cue),
-            _question("compare", pair.question, subject, answer, name=name, cue=cue),
+            _question("compare age", how_old, subject, age, name=name, cue=cue, told=age),
+            _question(
+                "compare who", "Who is {subject}?", subject, name, name=name, cue=cue, told=age
+            ),
+            _question("compare", pair.question, subject, answer, name=name, cue=cue, told=age),
         ]
     return asked
 
 
 def _question(
-    kind: str, template: str, subject: str, answer: str, *, name: str, cue: str
+    kind: str,
+    template: str,
+    subject: str,
+    answer: str,
+    *,
+    name: str,
+    cue: str,
+    told: str | None = None,
 ) -> Question:
     text = template.format(subject=subject)
-    return Question(kind=kind, text=text, answer=answer, subject=name, cue=cue)
+    return Question(kind=kind, text=text, answer=answer, subject=name, cue=cue, told=told)
 
 
 def _other(author: Author) -> tuple[Sentence, list[Question]]:
@@ -252,7 +265,7 @@ def _other(author: Author) -> tuple[Sentence, list[Question]]:
     ]
     if relation is LIKES:
         who, cue = WHO["likes"].format(value=value), value.split()[0]
-        asked.append(Question(kind="who", text=who, answer=word, subject=word, cue=cue))
+        asked.append(Question(kind="who", text=who, answer=word, subject=word, cue=cue, told=cue))
     return Sentence(text=said, subject=word), asked
 
 

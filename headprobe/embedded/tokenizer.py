@@ -19,7 +19,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     known word is always one piece; whatever has no character piece becomes its UTF-8 bytes.
     """
     after_space, after_break = vocabulary()
-    pieces = [(piece, 0.0) for piece in (PAD, BOS, EOS)]
+    pieces = [(piece, -1000.0) for piece in (PAD, BOS, EOS)]
     pieces += [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
     characters = ["\n", *string.ascii_letters, *string.digits, *string.punctuation]
     pieces += [(character, -10.0) for character in characters]

@@ -21,14 +21,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from headprobe.embedded.batches import Batch, Teacher
 from headprobe.embedded.curriculum import STAGES, Stage
-from headprobe.embedded.packed import use_packed_questions
+from headprobe.embedded.packed import looked, use_packed_questions
 from headprobe.embedded.tokenizer import build_tokenizer
 from headprobe.files import atomic_write
 
-WIDTH, WINDOW = 192, 2112
+WIDTH, HEAD_DIM, WINDOW = 192, 32, 2112
 WARM_UP, REPORT, CHECKPOINT = 50, 20, 200
 MEMORY = 0.95
-HINT_WEIGHT = 0.5
+HINT_WEIGHT, LOOK_WEIGHT = 0.5, 0.5
 PADDED_TO = 256
 
 
@@ -37,11 +37,11 @@ def configuration(words: int) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=words,
         hidden_size=WIDTH,
-        intermediate_size=512,
-        num_hidden_layers=5,
+        intermediate_size=384,
+        num_hidden_layers=6,
         num_attention_heads=8,
         num_key_value_heads=4,
-        head_dim=32,
+        head_dim=HEAD_DIM,
         max_position_embeddings=WINDOW,
         rope_parameters={"rope_type": "default", "rope_theta": 1e5},
         rms_norm_eps=1e-5,
@@ -72,38 +72,55 @@ class Pupil(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         """The loss of a batch, and the share of right answers of every kind."""
+        words = self.words(batch)
         with torch.autocast("cpu", torch.bfloat16):
             output = self.model.model(
-                input_ids=batch.ids,
+                inputs_embeds=F.embedding(batch.ids, words),
                 position_ids=batch.positions,
                 use_cache=False,
                 output_hidden_states=True,
-                context=batch.context,
-                hidden=batch.hidden,
+                packing=batch.packing,
             )
             at = _places(batch.weights > 0)
-            logits = self.model.lm_head(output.last_hidden_state.flatten(0, 1)[at]).float()
+            logits = F.linear(output.last_hidden_state.flatten(0, 1)[at], words).float()
         targets, weights = batch.targets.flatten()[at], batch.weights.flatten()[at]
         losses = F.cross_entropy(logits, targets, reduction="none")
         loss = (losses * weights).sum() / weights.sum()
         right = torch.zeros_like(batch.weights, dtype=torch.bool)
         right.view(-1)[at] = logits.argmax(-1) == targets
         shares = _shares(batch, right)
-        for depth, words in batch.hints.items():
-            guess, word = self._guess(output.hidden_states[depth], words)
+        for depth, hints in batch.hints.items():
+            guess, word = self._guess(output.hidden_states[depth], hints, words)
             loss = loss + HINT_WEIGHT * F.cross_entropy(guess, word, ignore_index=-1)
             hit = (guess.argmax(-1) == word).sum() / (word >= 0).sum()
             shares[f"hint {depth}"] = hit.item()
+        for layer, looks in batch.looks.items():
+            assert batch.packing is not None, "looks are in packed questions"
+            seen = looked(batch.packing, layer, looks)
+            loss = loss - LOOK_WEIGHT * seen.sum(-1).clamp(1e-6, 1.0).log().mean()
+            shares[f"look {layer}"] = seen.amax(-1).mean().item()
         return loss, shares
 
+    def words(self, batch: Batch) -> Float[Tensor, "word width"]:
+        """The embedding; the batch's strange words have new vectors, random ones of usual size."""
+        words: Tensor = self.model.lm_head.weight
+        if batch.strange is None:
+            return words
+        generator = torch.Generator().manual_seed(batch.seed)
+        drawn = torch.randn(len(batch.strange), WIDTH, generator=generator)
+        return words.index_copy(0, batch.strange, drawn * words.detach().std())
+
     def _guess(
-        self, hidden: Float[Tensor, "row token width"], words: Int[Tensor, "row token"]
+        self,
+        hidden: Float[Tensor, "row token width"],
+        hints: Int[Tensor, "row token"],
+        words: Float[Tensor, "word width"],
     ) -> tuple[Float[Tensor, "place word"], Int[Tensor, " place"]]:
-        at = _places(words >= 0)
+        at = _places(hints >= 0)
         with torch.autocast("cpu", torch.bfloat16):
             read = self.hint(hidden.flatten(0, 1)[at])
-            guess = F.linear(read, self.model.lm_head.weight)
-        return guess.float(), words.flatten()[at]
+            guess = F.linear(read, words)
+        return guess.float(), hints.flatten()[at]
 
 
 def _places(chosen: Tensor) -> Int[Tensor, " place"]:
@@ -213,8 +230,11 @@ class Training:
         return self._step >= stage.most_steps or (passed and self._step > stage.least_steps)
 
     def _advance(self, stage: Stage) -> float:
+        share = min(1.0, (self._step + 1) / WARM_UP)
+        if stage.decay:
+            share *= 1 - self._step / stage.most_steps
         for group in self._optimizer.param_groups:
-            group["lr"] = stage.rate * group["scale"] * min(1.0, (self._step + 1) / WARM_UP)
+            group["lr"] = stage.rate * group["scale"] * share
         repeat = not stage.questions or self._rng.random() < stage.repeats
         batch = (
             self._teacher.repeats(self._rng) if repeat else self._teacher.scenes(stage, self._rng)

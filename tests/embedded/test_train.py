@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from headprobe.embedded import train
-from headprobe.embedded.batches import Teacher
+from headprobe.embedded.batches import ANSWER_LAYER, CUE_DEPTH, CUE_LAYER, Teacher
 from headprobe.embedded.curriculum import STAGES, Stage
-from headprobe.embedded.packed import _seen, use_packed_questions
+from headprobe.embedded.packed import Packing, looked, use_packed_questions
 from headprobe.embedded.tokenizer import build_tokenizer
-from headprobe.embedded.train import Training, configuration, export
+from headprobe.embedded.train import Pupil, Training, configuration, export
 
 SHORT = (
     Stage(name="repeats", questions={}, gate={"repeats": 2.0}, most_steps=3),
@@ -92,24 +94,84 @@ def test_packed_questions_equal_each_question_asked_alone() -> None:
             torch.cat([context, questions.reshape(1, -1)], 1),
             position_ids=positions,
             use_cache=False,
-            context=11,
-            hidden=torch.zeros(1, 3, 3, dtype=torch.long),
+            packing=packing(),
         ).logits[0, 11:]
     torch.testing.assert_close(packed, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
-def test_the_question_sees_its_answer_at_its_end_in_the_last_layer_alone() -> None:
-    hidden = torch.tensor([[[3, 6, 4], [0, 0, 0]]])
-    early, last = (_seen(11, 10, hidden, last=last)[0, 0] for last in (False, True))
+def packing(**changes: Any) -> Packing:
+    """Eleven tokens of context, three slots of five, nothing hidden."""
+    fields: dict[str, Any] = {
+        "context": 11,
+        "slot": 5,
+        "hidden": torch.zeros(1, 3, 3, dtype=torch.long),
+    }
+    return Packing(**fields | changes)
+
+
+def test_what_is_hidden_is_seen_from_a_questions_end_on() -> None:
+    mask = packing(hidden=torch.tensor([[[3, 6, 4], [0, 0, 0], [0, 0, 0]]])).slot_mask[0, 0]
     context = torch.arange(11)
-    answer = (context >= 3) & (context < 6)
-    assert (early[:4, :11] == ~answer).all()
-    assert (last[:3, :11] == ~answer).all()
-    assert early[4:, :11].all()
-    assert last[3:, :11].all()
+    assert (mask[:4, :11] == ~((context >= 3) & (context < 6))).all()
+    assert mask[4:, :11].all()
     own = torch.tril(torch.ones(5, 5, dtype=torch.bool))
-    assert torch.equal(early[:5, 11:16], own)
-    assert not early[5:, 11:16].any()
+    assert torch.equal(mask[:5, 11:16], own)
+    assert not mask[5:, 11:16].any()
+
+
+def test_a_sentence_by_itself_sees_itself_and_the_first_token() -> None:
+    sentence = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]])
+    mask = packing(sentence=sentence).context_mask
+    assert mask is not None
+    for query, seen in enumerate(mask[0, 0].tolist()):
+        start = sentence[0].tolist().index(int(sentence[0, query]))
+        assert [i for i, one in enumerate(seen) if one] == sorted({0, *range(start, query + 1)})
+    assert packing().context_mask is None
+
+
+def test_looks_are_measured_as_eager_attention_has_them() -> None:
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(configuration(64)).eval()
+    ids = torch.randint(64, (1, 16))
+    with torch.no_grad():
+        model.set_attn_implementation("eager")
+        rows = model(ids, output_attentions=True).attentions[2][0]
+        use_packed_questions(model)
+        alone = packing(hidden=torch.zeros(1, 1, 3, dtype=torch.long), kept={2: None})
+        model(ids, packing=alone, use_cache=False)
+    looks = torch.tensor([[0, 12, 3], [0, 15, 13], [0, 15, 7]])
+    expected = torch.stack([rows[:, query, key] for _, query, key in looks.tolist()])
+    torch.testing.assert_close(looked(alone, 2, looks), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="queries and keys of layer 1, got none"):
+        looked(alone, 1, looks)
+
+
+def test_hints_and_looks_point_at_what_a_question_is_about() -> None:
+    tokenizer = build_tokenizer()
+    batch = Teacher(tokenizer, 2112).scenes(STAGES[3], random.Random(4))
+    told_of = {layer: looks.tolist() for layer, looks in batch.looks.items()}
+    for row, asking, told in told_of[ANSWER_LAYER]:
+        assert batch.ids[row, told] == batch.targets[row, asking]
+    for row, asking, told in told_of[CUE_LAYER]:
+        cue = tokenizer.decode(batch.ids[row, asking])
+        meant = batch.hints[CUE_DEPTH][row, asking]
+        if cue not in {"older", "younger"}:
+            assert batch.ids[row, told] == batch.ids[row, asking]
+        assert meant in batch.ids[row, max(0, told - 5) : told]
+
+
+def test_strange_words_have_other_vectors_and_no_others_have() -> None:
+    torch.manual_seed(0)
+    teacher = Teacher(build_tokenizer(), 2112)
+    pupil = Pupil(len(build_tokenizer()))
+    batch = teacher.scenes(replace(STAGES[-1], strange=0.5), random.Random(0))
+    assert batch.strange is not None
+    kept, words = pupil.model.lm_head.weight, pupil.words(batch)
+    changed = (words != kept).any(dim=1).nonzero().flatten()
+    assert changed.tolist() == sorted(batch.strange.tolist())
+    assert torch.equal(words, pupil.words(batch))
+    assert words[batch.strange].std().item() == pytest.approx(kept.std().item(), rel=0.05)
+    assert 0.4 < len(batch.strange) / len(teacher.content) < 0.6
 
 
 def test_scenes_ask_and_answer_from_their_context() -> None:
@@ -117,11 +179,11 @@ def test_scenes_ask_and_answer_from_their_context() -> None:
     teacher = Teacher(tokenizer, 2112)
     stage = STAGES[-1]
     batch = teacher.scenes(stage, random.Random(2))
-    assert batch.context is not None
+    assert batch.packing is not None
     assert set(batch.answers) <= set(stage.questions)
     for kind, answers in batch.answers.items():
         for answer in answers:
-            context = tokenizer.decode(batch.ids[answer.row, : batch.context])
+            context = tokenizer.decode(batch.ids[answer.row, : batch.packing.context])
             target = batch.targets[answer.row, answer.first : answer.first + answer.size]
             assert tokenizer.decode(target).strip() in context, kind
 
