@@ -1,0 +1,107 @@
+"""Tiny models of many architectures, with random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+WINDOW = 8
+COMMON = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED = {"num_key_value_heads": 2}
+MOE = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
+LATENT = {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 12,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": GROUPED,
+    "mistral": GROUPED | {"sliding_window": WINDOW},
+    "qwen2": GROUPED,
+    "qwen3": GROUPED | {"head_dim": 8},
+    "qwen2_moe": GROUPED
+    | MOE
+    | {"moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    "qwen3_moe": GROUPED | MOE | {"moe_intermediate_size": 16, "head_dim": 8},
+    "gemma": GROUPED | {"head_dim": 16},
+    "gemma2": GROUPED | {"head_dim": 16, "sliding_window": WINDOW, "attn_logit_softcapping": 2.0},
+    "gemma3_text": GROUPED | {"head_dim": 16, "sliding_window": WINDOW},
+    "phi": GROUPED,
+    "phi3": GROUPED | {"sliding_window": WINDOW},
+    "cohere": GROUPED,
+    "cohere2": GROUPED | {"sliding_window": WINDOW},
+    "olmo": GROUPED,
+    "olmo2": GROUPED,
+    "olmo3": GROUPED | {"sliding_window": WINDOW},
+    "granite": GROUPED | {"attention_multiplier": 0.5},
+    "starcoder2": GROUPED | {"sliding_window": WINDOW},
+    "stablelm": GROUPED,
+    "mixtral": GROUPED | MOE | {"sliding_window": WINDOW},
+    "glm": GROUPED | {"head_dim": 8},
+    "glm4": GROUPED | {"head_dim": 8},
+    "smollm3": GROUPED,
+    "gpt_neox": {},
+    "gpt2": {"n_inner": 32, "n_positions": 64},
+    "opt": {"ffn_dim": 32, "word_embed_proj_dim": 32},
+    "nemotron": GROUPED,
+    "exaone4": GROUPED | {"sliding_window": WINDOW},
+    "ministral": GROUPED | {"head_dim": 8, "sliding_window": WINDOW},
+    "ernie4_5": GROUPED,
+    "seed_oss": GROUPED | {"head_dim": 8},
+    "arcee": GROUPED,
+    "llama4_text": GROUPED
+    | MOE
+    | {"head_dim": 8, "attention_chunk_size": WINDOW, "intermediate_size_mlp": 32},
+    "persimmon": {},
+    "gpt_bigcode": {"n_inner": 32, "n_positions": 64},
+    "bitnet": GROUPED,
+    "apertus": GROUPED,
+    "lfm2": GROUPED | {"layer_types": ["conv", "full_attention", "full_attention", "conv"]},
+    "gpt_oss": GROUPED | MOE | {"head_dim": 8, "sliding_window": WINDOW},
+    "deepseek_v3": LATENT,
+}
+STRANGE = {
+    "deepseek_v32": LATENT | {"index_n_heads": 2, "index_head_dim": 16, "index_topk": 4},
+    "gemma4_text": GROUPED
+    | {"head_dim": 8, "global_head_dim": 8, "sliding_window": 32, "num_kv_shared_layers": 2}
+    | {"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8}
+    | {"layer_types": ["sliding_attention", "full_attention"] * 2},
+}
+WINDOWED = [
+    name for name, extra in ARCHITECTURES.items() if "window" in str(extra) or "chunk" in str(extra)
+]
+
+
+def build(architecture: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    extra = (ARCHITECTURES | STRANGE).get(architecture, {})
+    config = AutoConfig.for_model(architecture, **COMMON | extra)
+    # SDPA has no soft cap; newer releases of transformers choose eager for gemma2 themselves.
+    eager = {"attn_implementation": "eager"} if "attn_logit_softcapping" in extra else {}
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **eager).eval()
+    # Random weights of the usual size attend evenly everywhere; larger ones pick.
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return model
