@@ -93,10 +93,10 @@ WINDOWED = [
 ]
 
 
-def build(architecture: str) -> PreTrainedModel:
+def build(architecture: str, **overrides: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     extra = (ARCHITECTURES | STRANGE).get(architecture, {})
-    config = AutoConfig.for_model(architecture, **COMMON | extra)
+    config = AutoConfig.for_model(architecture, **COMMON | extra | overrides)
     # SDPA has no soft cap; newer releases of transformers choose eager for gemma2 themselves.
     eager = {"attn_implementation": "eager"} if "attn_logit_softcapping" in extra else {}
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **eager).eval()

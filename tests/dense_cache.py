@@ -13,7 +13,7 @@ from headprobe.attention import full_cache, intercepted
 from headprobe.budgets import HeadBudgets
 
 
-class Dense:
+class DenseCache:
     """Attention in float64 over a full cache; ``cut`` hides entries of each sequence and head.
 
     ``shown[layer]`` is ``[sequence][head]`` -> the token positions still there, and
@@ -32,7 +32,7 @@ class Dense:
             return self.model(ids, past_key_values=self.cache, **inputs).logits
 
     def cut(self) -> None:
-        for layer, (query, key, visible, terms) in self.last.items():
+        for layer, (query, _, visible, _) in self.last.items():
             heads = self.budgets.tokens.shape[1]
             for sequence in range(len(query)):
                 tokens = visible[sequence, 0, -1].nonzero().flatten().tolist()
