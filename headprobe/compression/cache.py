@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
@@ -77,12 +78,14 @@ class HeadBudgetCache(Cache):
             for index, layer in enumerate(DynamicCache(config=model.config).layers)
         ]
         super().__init__(layers=layers)
+        self._own = [layer for layer in layers if isinstance(layer, _BudgetLayer)]
         if not self._own:
             raise HeadprobeError(
                 f"cannot cut the cache of a {model.config.model_type!r} model: "
                 "no layer of it caches keys and values of heads"
             )
         self.cut_at = cut_at
+        self._layers = budgets.layout.layers
         self._model = model
         self._interception: AbstractContextManager[None] | None = None
 
@@ -129,7 +132,7 @@ class HeadBudgetCache(Cache):
         """
         lengths = {layer.index: layer.lengths for layer in self._own}
         none = np.zeros_like(next(iter(lengths.values())))
-        return np.stack([lengths.get(index, none) for index in range(len(self.layers))])
+        return np.stack([lengths.get(index, none) for index in range(self._layers)])
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -176,14 +179,9 @@ class HeadBudgetCache(Cache):
 
     def _holder(self, index: int, key: Tensor) -> _BudgetLayer | None:
         """The layer that handed out these keys: this one, or the one it shares them with."""
-        layer = self.layers[index]
-        if isinstance(layer, _BudgetLayer) and layer.given is key:
-            return layer
-        return next((layer for layer in self._own if layer.given is key), None)
-
-    @property
-    def _own(self) -> list[_BudgetLayer]:
-        return [layer for layer in self.layers if isinstance(layer, _BudgetLayer)]
+        # Layers that share the keys of others stand last, and may have no cache at all.
+        candidates = chain(self.layers[index : index + 1], self._own)
+        return next((layer for layer in candidates if _gave(layer, key)), None)
 
 
 class _BudgetLayer(DynamicLayer):
@@ -431,6 +429,10 @@ class _BudgetLayer(DynamicLayer):
         self._recent = deque(part[sequences.to(part.device)] for part in self._recent)
         if self._mask is not None and len(self._mask) > 1:
             self._mask = self._mask[sequences.to(self._mask.device)]
+
+
+def _gave(layer: Any, key: Tensor) -> bool:
+    return isinstance(layer, _BudgetLayer) and layer.given is key
 
 
 def _check_budgets(model: PreTrainedModel, budgets: HeadBudgets) -> None:

@@ -123,7 +123,7 @@ def test_ragged_equals_a_dense_cache_with_a_mask_token_by_token(
             if stop in (PROMPT, PROMPT + STEPS + TURN):
                 cache.cut()
                 dense.cut()
-                np.testing.assert_array_equal(cache.entries, shown(dense, len(cache)))
+                np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
     assert cache.get_seq_length() == tokens.shape[1]
 
 
@@ -149,7 +149,7 @@ def test_a_padded_batch_equals_a_dense_cache_with_a_mask(architecture: str, kind
                 dense.cut()
         cache.cut()
         dense.cut()
-        np.testing.assert_array_equal(cache.entries, shown(dense, len(cache)))
+        np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
 
 
 @torch.no_grad()
