@@ -37,16 +37,25 @@ def attend(
     grouped = query.reshape(batch * heads, -1, queries, head_dim)[ragged.order]
     blocks = list(ragged.blocks())
     at = range(position, position + queries)
-    masks = [seen(mask, block.streams // heads, block.positions, at, terms) for block in blocks]
-    if _fits_varlen(ragged, blocks, masks, terms):
+    unmasked = sees_all(mask, at, terms)
+    if unmasked and _fits_varlen(ragged, blocks, terms):
         output = _varlen(ragged, grouped[:, :, 0], terms)[:, :, None]
     else:
-        parts = [
-            _attend_block(grouped[block.stored], block, found, _own_terms(terms, block, heads))
-            for block, found in zip(blocks, masks, strict=True)
-        ]
+        parts = []
+        for block in blocks:
+            found = None
+            if not unmasked:
+                found = seen(mask, block.streams // heads, block.positions, at, terms)
+            own = _own_terms(terms, block, heads)
+            parts.append(_attend_block(grouped[block.stored], block, found, own))
         output = torch.cat(parts)
     return output[ragged.place].view(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
+
+
+def sees_all(mask: Tensor | None, queries: range, terms: dict[str, Any]) -> bool:
+    """Whether nothing hides earlier tokens from queries at these positions."""
+    window = terms.get("sliding_window")
+    return mask is None and len(queries) == 1 and (window is None or queries.stop <= window)
 
 
 def seen(
@@ -55,16 +64,12 @@ def seen(
     positions: Int[Tensor, "stream key"],
     queries: range,
     terms: dict[str, Any],
-) -> Shaped[Tensor, "stream query key"] | None:
+) -> Shaped[Tensor, "stream query key"]:
     """What queries see of entries at some token positions: true, or what is added to the scores.
 
     ``mask`` is over all token positions, kept or not; flash kernels get one of the padding, or
-    none, and a window among the ``terms``. A compensation entry is always seen. ``None`` where
-    everything is.
+    none, and a window among the ``terms``. A compensation entry is always seen.
     """
-    window = terms.get("sliding_window")
-    if mask is None and len(queries) == 1 and (window is None or queries.stop <= window):
-        return None
     compensation = (positions == COMPENSATION)[:, None]
     key = positions.long().clamp(min=0)
     if mask is not None and mask.ndim == 4:
@@ -72,6 +77,7 @@ def seen(
         sequences = sequences if len(mask) > 1 else torch.zeros_like(sequences)
         found = mask[sequences[:, None, None], 0, new, key[:, None]]
         return found.masked_fill(compensation, True if found.dtype == torch.bool else 0.0)
+    window = terms.get("sliding_window")
     distance = torch.tensor(queries, device=key.device)[:, None] - key[:, None]
     found = distance >= 0 if window is None else (distance >= 0) & (distance < window)
     if mask is not None:
@@ -153,9 +159,7 @@ def _plain(
     return output.view(streams, group, queries, -1).to(query.dtype)
 
 
-def _fits_varlen(
-    ragged: Ragged, blocks: list[Block], masks: list[Any], terms: dict[str, Any]
-) -> bool:
+def _fits_varlen(ragged: Ragged, blocks: list[Block], terms: dict[str, Any]) -> bool:
     """Whether one call of the flash kernel for sequences of different lengths can do it."""
     keys, values = ragged.keys, ragged.values
     head_dim = keys.shape[1]
@@ -165,7 +169,6 @@ def _fits_varlen(
         and keys.dtype in (torch.float16, torch.bfloat16)
         and head_dim == values.shape[1] <= 256
         and head_dim % 8 == 0
-        and all(mask is None for mask in masks)
         and all(block.log_weights is None for block in blocks)
         and terms.get("softcap") is None
         and terms.get("s_aux") is None

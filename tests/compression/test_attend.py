@@ -128,6 +128,32 @@ def test_masks_that_differ_between_heads_are_refused() -> None:
             check_mask(mask)
 
 
+def test_the_varlen_kernel_is_told_where_each_stream_lies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No kernel runs here: a stand-in works on what the kernel gets."""
+
+    def kernel(query: Tensor, key: Tensor, value: Tensor, *given: Any, **named: Any):
+        query_bounds, bounds, longest_query, longest = given[:4]
+        used = named["seqused_k"]
+        assert given[4:] == (0.0, False, False)
+        assert query_bounds.tolist() == list(range(len(LENGTHS) + 1))
+        assert (longest_query, longest) == (1, max(LENGTHS) + 1) == (1, int(used.max()))
+        assert bounds.dtype == used.dtype == torch.int32
+        output = torch.empty_like(query)
+        for i, (start, length) in enumerate(zip(bounds.tolist(), used.tolist(), strict=False)):
+            keys, values = key[start : start + length, 0], value[start : start + length, 0]
+            output[i] = (query[i] @ keys.T * named["scale"]).softmax(-1) @ values
+        return output, None, None, None, None
+
+    ragged, query = filled(queries=1)
+    monkeypatch.setattr("headprobe.compression.attend._fits_varlen", lambda *_: True)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", kernel)
+    terms = {"scaling": 0.3}
+    output = attend(ragged, query, None, position=SEEN, terms=terms)
+    torch.testing.assert_close(output, plainly(ragged, query, causal(1), terms))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("queries", [1, 4])

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    PreTrainedModel,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import flash_attention_mask
 
 from architectures import ARCHITECTURES, build
 from dense_cache import DenseCache
@@ -338,6 +345,32 @@ def test_eager_attention_is_cut_as_sdpa_is(architecture: str, kind: str) -> None
             model(tokens[:, :PROMPT], past_key_values=cache)
             logits.append(model(tokens[:, PROMPT:], past_key_values=cache).logits)
     torch.testing.assert_close(*logits, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "mistral"])
+def test_a_flash_kernel_which_gets_no_mask_is_cut_as_sdpa_is(architecture: str) -> None:
+    """No kernel runs here: a stand-in gets what a kernel gets, a window and no mask."""
+
+    def kernel(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **terms: Any):
+        assert mask is None
+        past = torch.arange(key.shape[2])
+        distance = past[-query.shape[2] :, None] - past
+        seen = (distance >= 0) & (distance < (terms.get("sliding_window") or len(past)))
+        return sdpa_attention_forward(module, query, key, value, seen[None, None], **terms)
+
+    AttentionInterface.register("headprobe_test_flash", kernel)
+    AttentionMaskInterface.register("headprobe_test_flash", flash_attention_mask)
+    model = build(architecture)
+    budget, tokens = budgets(model), ids(PROMPT + STEPS)
+    logits = []
+    for implementation in ("sdpa", "headprobe_test_flash"):
+        model.config._attn_implementation = implementation
+        with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+            model(tokens[:, :PROMPT], past_key_values=cache)
+            logits.append(model(tokens[:, PROMPT:], past_key_values=cache).logits)
+            logits.append(model(tokens[:, :1], past_key_values=cache).logits)
+    torch.testing.assert_close(logits[2:], logits[:2], **CLOSE)
 
 
 @torch.no_grad()
