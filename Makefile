@@ -21,6 +21,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/benchmarks/peer.py
+	$(BIN)/python tests/benchmarks/decode.py
 
 clean:
 	rm -rf $(VENV)

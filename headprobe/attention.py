@@ -1,11 +1,12 @@
-"""One forward pass with a view of its attention: the only file that knows AttentionInterface.
+"""A model's attention, seen and taken over: the only file that knows AttentionInterface.
 
 transformers hands every layer's query and key (positions rotated in), its mask and its scaling to
 one function, found by name in a registry (huggingface.co/docs/transformers/attention_interface).
-For one forward pass the function that the model uses is wrapped: the layer's output is what that
-function returns, and the softmax rows of the watched queries are computed beside it. The wrapper
-stands under the function's own name because models choose masks and shortcuts by that name: under
-a new one, DeepSeek-V3.2 and Gemma 4 give other logits. Nothing in the model is changed.
+``intercepted`` wraps the function that a model uses. The wrapper stands under the function's own
+name because models choose masks and shortcuts by that name: under a new one, DeepSeek-V3.2 and
+Gemma 4 give other logits. Nothing in the model is changed. ``observe`` does so for one forward
+pass: the layer's output is what the function returns, and the softmax rows of the watched queries
+are computed beside it.
 """
 
 from __future__ import annotations
@@ -91,19 +92,53 @@ def observe(
         raise ValueError(f"expected watch to pick some of {tokens} tokens, got {watch}")
     order = _Order(
         sink=sink,
-        modules=frozenset(model.modules()),
-        implementation=_implementation(model),
+        implementation=model.config.get_text_config(decoder=True)._attn_implementation,
         watched=watched,
         length=past + tokens,
         chunk_bytes=chunk_bytes,
     )
-    if not _use_interface(order.modules):
-        raise _unobservable(model)
-    with _replaced(order.implementation, partial(_attend, order)):
+    with intercepted(model, partial(_attend, order)):
         output = model(input_ids, past_key_values=past_key_values, **inputs)
     if not order.reached:
-        raise _unobservable(model)
+        raise _out_of_reach(model)
     return output
+
+
+@contextmanager
+def intercepted(model: PreTrainedModel, attend: Callable[..., Any]) -> Iterator[None]:
+    """Let every call that ``model`` makes of its attention function go to ``attend``.
+
+    It is called as ``attend(original, module, query, key, value, attention_mask, **terms)``:
+    ``original`` is the function that the model uses, and the rest is what that one gets. Calls of
+    other models are let through.
+
+    Raises:
+        HeadprobeError: attention does not go through AttentionInterface (bloom, falcon, mpt).
+
+    One thread at a time: two would take away each other's wrapper.
+    """
+    modules = frozenset(model.modules())
+    if not _use_interface(modules):
+        raise _out_of_reach(model)
+    name = model.config.get_text_config(decoder=True)._attn_implementation
+    registered = ALL_ATTENTION_FUNCTIONS.get(name)
+
+    def pass_on(module: Any, *tensors: Any, **terms: Any) -> Any:
+        # "eager" is not in the registry: each modelling file has a function of its own.
+        original = registered or sys.modules[type(module).__module__].eager_attention_forward
+        if module not in modules:
+            return original(module, *tensors, **terms)
+        return attend(original, module, *tensors, **terms)
+
+    # Bound here, not looked up: not every model passes unknown keywords on (stablelm, nemotron).
+    ALL_ATTENTION_FUNCTIONS[name] = pass_on
+    try:
+        yield
+    finally:
+        # This removes the registry's local entry, under which a global one may come to light.
+        ALL_ATTENTION_FUNCTIONS.pop(name)
+        if ALL_ATTENTION_FUNCTIONS.get(name) is not registered:
+            ALL_ATTENTION_FUNCTIONS[name] = registered
 
 
 def forward(
@@ -121,7 +156,7 @@ def forward(
         past_key_values: the KV cache, extended in place.
         inputs: further keywords of the model's forward.
     """
-    with _replaced(_implementation(model), _share_heads):
+    with intercepted(model, _share_heads):
         return model(input_ids, past_key_values=past_key_values, **inputs)
 
 
@@ -129,13 +164,12 @@ def forward(
 class _Order:
     """What is wanted of one forward pass.
 
-    ``modules`` are the model's and ``implementation`` is the name of their attention function;
-    ``watched`` are token positions, ``length`` counts the cached and the new tokens; ``reached``
-    is set once a layer has come by.
+    ``implementation`` is the name of the model's attention function; ``watched`` are token
+    positions, ``length`` counts the cached and the new tokens; ``reached`` is set once a layer has
+    come by.
     """
 
     sink: Sink
-    modules: frozenset[nn.Module]
     implementation: str
     watched: range
     length: int
@@ -143,32 +177,9 @@ class _Order:
     reached: bool = False
 
 
-def _implementation(model: PreTrainedModel) -> str:
-    name: str = model.config.get_text_config(decoder=True)._attn_implementation
-    return name
-
-
-@contextmanager
-def _replaced(name: str, replacement: Callable[..., Any]) -> Iterator[None]:
-    """Let the model's calls of an attention function go to another, which gets the first along.
-
-    What the replacement needs else is bound to it: not every model passes unknown keywords on
-    (stablelm, nemotron).
-    """
-    original = ALL_ATTENTION_FUNCTIONS.get(name)
-    ALL_ATTENTION_FUNCTIONS[name] = partial(replacement, original)
-    try:
-        yield
-    finally:
-        # This removes the registry's local entry, under which a global one may come to light.
-        ALL_ATTENTION_FUNCTIONS.pop(name)
-        if ALL_ATTENTION_FUNCTIONS.get(name) is not original:
-            ALL_ATTENTION_FUNCTIONS[name] = original
-
-
 def _attend(
     order: _Order,
-    original: Callable[..., Any] | None,
+    original: Callable[..., Any],
     module: Any,
     query: Float[Tensor, "1 query_head query head_dim"],
     key: Float[Tensor, "1 kv_head key head_dim"],
@@ -178,15 +189,14 @@ def _attend(
 ) -> Any:
     """The function's own result; on the way, the watched rows go to the sink."""
     output = _share_heads(original, module, query, key, value, attention_mask, **terms)
-    if module in order.modules:
-        _check(order, query, key, attention_mask, terms)
-        order.reached = True
-        _report(order, module.layer_idx, query[0], key[0], attention_mask, terms)
+    _check(order, query, key, attention_mask, terms)
+    order.reached = True
+    _report(order, module.layer_idx, query[0], key[0], attention_mask, terms)
     return output
 
 
 def _share_heads(
-    original: Callable[..., Any] | None,
+    original: Callable[..., Any],
     module: Any,
     query: Float[Tensor, "batch query_head query head_dim"],
     key: Float[Tensor, "batch kv_head key head_dim"],
@@ -199,14 +209,12 @@ def _share_heads(
     transformers repeats keys and values for the query heads of a group where SDPA gets a mask. With
     the KV heads as batch the group's query heads read the same memory, and the result is the same.
     """
-    # "eager" is not in the registry: each modelling file has a function of its own.
-    attend = original or sys.modules[type(module).__module__].eager_attention_forward
     batch, heads, queries, _ = query.shape
     kv_heads = key.shape[1]
     alike = isinstance(attention_mask, Tensor) and batch == 1 and attention_mask.shape[1] == 1
     plain = all(terms.get(name) is None for name in ("softcap", "position_bias"))
-    if attend is not sdpa_attention_forward or heads == kv_heads or not (alike and plain):
-        return attend(module, query, key, value, attention_mask, **terms)
+    if original is not sdpa_attention_forward or heads == kv_heads or not (alike and plain):
+        return original(module, query, key, value, attention_mask, **terms)
     group = heads // kv_heads
     grouped = query[0].reshape(kv_heads, group, queries, -1)
     keys, values = (kept[0].unsqueeze(1).expand(-1, group, -1, -1) for kept in (key, value))
@@ -241,18 +249,22 @@ def _report(
             seen = _causal(at, torch.arange(dropped, order.length, device=at.device), window)
         else:
             seen = mask[0, :, new, : key.shape[1]]
-        rows = _rows(query[:, new], key, seen, terms)
+        rows = attention_rows(query[:, new], key, seen, terms)
         rows = nn.functional.pad(rows, (dropped, 0)) if dropped else rows
         order.sink(LayerRows(layer=layer, queries=positions, rows=rows))
 
 
-def _rows(
+def attention_rows(
     query: Float[Tensor, "query_head query head_dim"],
     key: Float32[Tensor, "kv_head key head_dim"],
     mask: Bool[Tensor, "#query_head query key"] | Float[Tensor, "#query_head query key"],
     terms: dict[str, Any],
 ) -> Float32[Tensor, "query_head query key"]:
-    """softmax(scaling * query key^T) in float32; the mask says what is seen, or is added."""
+    """softmax(scaling * query key^T) in float32; the mask says what is seen, or is added.
+
+    ``terms`` are the keywords that the attention function gets; of the scores' terms, ``scaling``,
+    ``softcap`` and ``s_aux`` (sinks, one a query head) are known.
+    """
     query_heads, queries, head_dim = query.shape
     kv_heads, keys, _ = key.shape
     scaling, softcap, sinks = (terms.get(name) for name in ("scaling", "softcap", "s_aux"))
@@ -279,14 +291,7 @@ def _causal(
 
 def _check(order: _Order, query: Tensor, key: Tensor, mask: Any, terms: dict[str, Any]) -> None:
     """Refuse what the rows would get wrong."""
-    unknown = [name for name in _UNKNOWN_TERMS if terms.get(name) is not None]
-    if unknown:
-        raise HeadprobeError(f"cannot observe attention that depends on {unknown[0]!r}")
-    # Newer releases of transformers refuse this themselves, 5.17 leaves the cap out.
-    if order.implementation == "sdpa" and terms.get("softcap") is not None:
-        raise HeadprobeError(
-            "SDPA has no soft cap: load the model with attn_implementation='eager'"
-        )
+    check_terms(order.implementation, terms)
     if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 4):
         raise ValueError("expected no padding, and a mask of 4 dimensions or none")
     if key.shape[2] > order.length:
@@ -295,14 +300,30 @@ def _check(order: _Order, query: Tensor, key: Tensor, mask: Any, terms: dict[str
         raise ValueError(f"expected watch to pick from the last {query.shape[2]} tokens")
 
 
+def check_terms(implementation: str, terms: dict[str, Any]) -> None:
+    """Refuse scores that ``attention_rows`` would get wrong.
+
+    Raises:
+        HeadprobeError: they have a term that it does not know, or a soft cap that SDPA leaves out.
+    """
+    unknown = [name for name in _UNKNOWN_TERMS if terms.get(name) is not None]
+    if unknown:
+        raise HeadprobeError(f"cannot follow attention that depends on {unknown[0]!r}")
+    # Newer releases of transformers refuse this themselves, 5.17 leaves the cap out.
+    if implementation == "sdpa" and terms.get("softcap") is not None:
+        raise HeadprobeError(
+            "SDPA has no soft cap: load the model with attn_implementation='eager'"
+        )
+
+
 def _use_interface(modules: Iterable[nn.Module]) -> bool:
     """Whether some module comes from a modelling file that asks the registry."""
     files = (sys.modules[type(module).__module__] for module in modules)
     return any(hasattr(file, "ALL_ATTENTION_FUNCTIONS") for file in files)
 
 
-def _unobservable(model: PreTrainedModel) -> HeadprobeError:
+def _out_of_reach(model: PreTrainedModel) -> HeadprobeError:
     return HeadprobeError(
-        f"cannot observe a {model.config.model_type!r} model: "
-        "its attention does not go through transformers' AttentionInterface"
+        f"cannot reach the attention of a {model.config.model_type!r} model: "
+        "it does not go through transformers' AttentionInterface"
     )

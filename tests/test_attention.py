@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, COMMON, STRANGE, build
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
@@ -21,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from architectures import ARCHITECTURES, COMMON, STRANGE, build
 from headprobe.attention import LayerRows, observe
 from headprobe.cache import PrefixCache
 from headprobe.errors import HeadprobeError
@@ -230,14 +230,16 @@ def test_a_sink_may_observe_another_model(tiny_llama: PreTrainedModel) -> None:
 @pytest.mark.parametrize("architecture", ["bloom", "falcon", "mpt"])
 def test_architectures_outside_the_interface_are_named_in_one_line(architecture: str) -> None:
     model = build(architecture)
-    with pytest.raises(HeadprobeError, match=f"cannot observe a '{architecture}' model") as error:
+    with pytest.raises(
+        HeadprobeError, match=f"cannot reach the attention of a '{architecture}' model"
+    ) as error:
         observe(model, tokens(), Collect())
     assert "\n" not in str(error.value)
 
 
 def test_a_forward_pass_that_reaches_no_attention_is_an_error(tiny_llama: PreTrainedModel) -> None:
     tiny_llama.model.layers = torch.nn.ModuleList()
-    with pytest.raises(HeadprobeError, match="cannot observe a 'llama' model"):
+    with pytest.raises(HeadprobeError, match="cannot reach the attention of a 'llama' model"):
         observe(tiny_llama, tokens(), Collect())
 
 

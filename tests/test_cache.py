@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import ARCHITECTURES, STATES, WITH_STATES, build
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from architectures import ARCHITECTURES, STATES, WITH_STATES, build
 from headprobe.attention import forward
 from headprobe.cache import PrefixCache, runs_in_pieces
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import WINDOWED, WITH_STATES, build
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+from architectures import WINDOWED, WITH_STATES, build
 from headprobe.attention import observe
 from headprobe.bundled import bundled
 from headprobe.cases import Case, hide_needles

@@ -1,4 +1,4 @@
-"""Tiny random models of many architectures, for comparison with the plainest computation."""
+"""Tiny models of many architectures, with random weights."""
 
 from __future__ import annotations
 
@@ -128,11 +128,10 @@ WINDOWED = [
 ]
 
 
-def build(architecture: str, **changes: Any) -> PreTrainedModel:
-    """A model of that architecture in float32; ``changes`` go to its configuration."""
+def build(architecture: str, **overrides: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     extra = (ARCHITECTURES | STRANGE | STATES).get(architecture, {})
-    config = AutoConfig.for_model(architecture, **COMMON | extra | changes)
+    config = AutoConfig.for_model(architecture, **COMMON | extra | overrides)
     # SDPA has no soft cap; newer releases of transformers choose eager for gemma2 themselves.
     eager = {"attn_implementation": "eager"} if "attn_logit_softcapping" in extra else {}
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **eager).eval()

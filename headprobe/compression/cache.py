@@ -1,0 +1,185 @@
+"""A transformers cache that obeys a budget.
+
+Until it is cut it holds every token, as transformers' own does. A cut leaves each head the entries
+that the budget grants it in a context of that length; tokens that come later are all kept, up to
+the next cut. The model's own attention function works on the whole cache, ``attend`` on a cut one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import chain
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+
+from headprobe.attention import check_terms, intercepted
+from headprobe.budgets import HeadBudgets
+from headprobe.compression.attend import check_mask
+from headprobe.compression.layer import BudgetLayer
+from headprobe.errors import HeadprobeError
+from headprobe.model import head_layout
+
+
+class HeadBudgetCache(Cache):
+    """A KV cache whose heads hold different numbers of entries, and no memory for more.
+
+    ::
+
+        with HeadBudgetCache(model, budgets, cut_at=prompt.shape[1]) as cache:
+            output = model.generate(prompt, past_key_values=cache)
+
+    The model must be called with it inside the ``with``, under any number of prefill chunks;
+    batches are padded on the left. Other calls of the model are left alone. For inference only.
+
+    Layers that cache keys and values of heads are cut. Those with a sliding window or chunks count
+    the tokens inside as their context, and hold what is outside too until they are cut. Layers
+    without attention (lfm2's convolutions), or that cache something else, keep transformers' own.
+
+    Args:
+        model: a causal language model whose attention goes through AttentionInterface.
+        budgets: made for a model of its layout. Where query heads share a KV head, their attention
+            is reduced as the strategy's ``reduce`` says, else by their mean. With granularity
+            ``query`` each query head stores entries of its own.
+        cut_at: the number of tokens after which to cut, padding included. The forward pass that
+            ends there sees everything; each layer is cut when its attention is done. For the next
+            turn of a conversation it may be set anew. ``None`` leaves it to ``cut``.
+
+    Raises:
+        HeadprobeError: the budget is for another layout or names an unknown reduction, or the
+            model has no layer whose cache could be cut.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, budgets: HeadBudgets, *, cut_at: int | None = None
+    ) -> None:
+        _check_budgets(model, budgets)
+        layers = [
+            BudgetLayer(budgets, index)
+            if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
+            else layer
+            for index, layer in enumerate(DynamicCache(config=model.config).layers)
+        ]
+        super().__init__(layers=layers)
+        self._own = [layer for layer in layers if isinstance(layer, BudgetLayer)]
+        if not self._own:
+            raise HeadprobeError(
+                f"cannot cut the cache of a {model.config.model_type!r} model: "
+                "no layer of it caches keys and values of heads"
+            )
+        self.cut_at = cut_at
+        self._layers = budgets.layout.layers
+        self._model = model
+        self._interception: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> HeadBudgetCache:
+        if self._interception is not None:
+            raise ValueError("expected a cache that is not in use, got one inside its `with`")
+        interception = intercepted(self._model, self._attend)
+        interception.__enter__()
+        self._interception = interception
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        interception, self._interception = self._interception, None
+        assert interception is not None
+        interception.__exit__(kind, error, traceback)
+        if error is None:
+            for layer in self._own:
+                layer.check_attended()
+
+    def cut(self) -> None:
+        """Cut every head down to the budget, now, by the attention of the newest queries.
+
+        Raises:
+            ValueError: there is nothing in the cache, or its newest token is padding.
+        """
+        for layer in self._own:
+            layer.cut()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the layers with a budget hold."""
+        return sum(layer.nbytes for layer in self._own)
+
+    @property
+    def entries(self) -> Int[np.ndarray, "layer sequence head"]:
+        """Entries that every head holds, compensation entries included.
+
+        Heads are those of the budget's granularity; layers without a budget hold 0.
+        """
+        lengths = {layer.index: layer.lengths for layer in self._own}
+        none = np.zeros_like(next(iter(lengths.values())))
+        return np.stack([lengths.get(index, none) for index in range(self._layers)])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add a layer's new keys and values; called by the model."""
+        if self._interception is None:
+            raise ValueError("expected the model to be called inside the cache's `with`")
+        start = self.get_seq_length(layer_idx)
+        stop = start + key_states.shape[2]
+        if self.cut_at is not None and start < self.cut_at < stop:
+            raise ValueError(
+                f"expected a forward pass to end at token {self.cut_at}, where the cache is cut, "
+                f"got one from token {start} to {stop}"
+            )
+        keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return keys, values
+
+    def _attend(
+        self,
+        original: Callable[..., Any],
+        module: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any,
+        **terms: Any,
+    ) -> Any:
+        """Stands in for the model's attention function."""
+        layer = self._holder(module.layer_idx, key)
+        if layer is None:
+            return original(module, query, key, value, attention_mask, **terms)
+        config = self._model.config.get_text_config(decoder=True)
+        check_terms(config._attn_implementation, terms)
+        check_mask(attention_mask)
+        if layer.is_cut:
+            result = layer.attend(query, attention_mask, terms), None
+        else:
+            result = original(module, query, key, value, attention_mask, **terms)
+        if layer.index == module.layer_idx:
+            layer.watch(query, attention_mask, terms)
+            if layer.get_seq_length() == self.cut_at:
+                layer.cut()
+        return result
+
+    def _holder(self, index: int, key: Tensor) -> BudgetLayer | None:
+        """The layer that handed out these keys: this one, or the one it shares them with."""
+        # Layers that share the keys of others stand last, and may have no cache at all.
+        for layer in chain(self.layers[index : index + 1], self._own):
+            if isinstance(layer, BudgetLayer) and layer.given is key:
+                return layer
+        return None
+
+
+def _check_budgets(model: PreTrainedModel, budgets: HeadBudgets) -> None:
+    found, wanted = head_layout(model.config, id=budgets.layout.id), budgets.layout
+    for name in ("layers", "heads", "kv_heads"):
+        if getattr(found, name) != getattr(wanted, name):
+            raise HeadprobeError(
+                f"the budget is for a model with {getattr(wanted, name)} {name} "
+                f"({wanted.id}), this one has {getattr(found, name)}; allocate one for it"
+            )

@@ -1,0 +1,290 @@
+"""One layer of the cache: every token until it is cut, then what each head keeps."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+from headprobe.attention import attention_rows
+from headprobe.budgets import HeadBudgets
+from headprobe.compression.attend import attend, seen, sees_all
+from headprobe.compression.compensation import compensate
+from headprobe.compression.ragged import COMPENSATION, Ragged, Stream
+from headprobe.compression.selection import select
+from headprobe.errors import HeadprobeError
+
+_REDUCTIONS: dict[str, Callable[..., Any]] = {
+    "mean": torch.mean,
+    "max": torch.amax,
+    "sum": torch.sum,
+}
+_SCORE_TERMS = ("scaling", "softcap", "s_aux", "sliding_window")
+
+
+class BudgetLayer(DynamicLayer):
+    """A layer of transformers' ``DynamicCache`` until it is cut, then ragged.
+
+    ``given`` are the keys that the last update handed to the model.
+
+    Raises:
+        HeadprobeError: the budget names an unknown reduction.
+    """
+
+    is_croppable = False
+
+    def __init__(self, budgets: HeadBudgets, index: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.index = index
+        self._budgets = budgets
+        self._heads = budgets.tokens.shape[1]
+        self._reduce = _get_reduction(str(budgets.strategy.get("reduce") or "mean"))
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self.given: Tensor | None = None
+        self._tokens = 0
+        self._ragged: Ragged | None = None
+        self._attended = True
+        self._recent: deque[Tensor] = deque()
+        self._mask: Tensor | None = None
+        self._terms: dict[str, Any] = {}
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was cut at least once."""
+        return self._ragged is not None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that it holds."""
+        if self._ragged is not None:
+            return self._ragged.nbytes
+        return sum(t.nbytes for t in (self.keys, self.values) if t is not None)
+
+    @property
+    def lengths(self) -> Int[np.ndarray, "sequence head"]:
+        """Entries of every head."""
+        if self._ragged is not None:
+            return np.array(self._ragged.lengths).reshape(-1, self._heads)
+        batch = 0 if self.keys is None else len(self.keys)
+        return np.full((batch, self._heads), self._tokens)
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, kept or not: positions go on counting."""
+        return self._tokens
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Add new tokens; once cut, what comes back is these alone."""
+        self.check_attended()
+        if key_states.shape[1] != self._budgets.layout.kv_heads:
+            raise HeadprobeError(
+                f"cannot cut the cache: layer {self.index} of the model caches "
+                f"{key_states.shape[1]} heads, not {self._budgets.layout.kv_heads} KV heads"
+            )
+        if self._ragged is None:
+            keys, values = super().update(key_states, value_states)
+        else:
+            keys, values = key_states, value_states
+            self._ragged.append(self._by_stream(keys), self._by_stream(values), self._tokens)
+        self._tokens += key_states.shape[2]
+        self._attended = False
+        self.given = keys
+        return keys, values
+
+    def check_attended(self) -> None:
+        """Refuse a model that works on something else than the keys it caches (deepseek_v3)."""
+        if not self._attended:
+            raise HeadprobeError(
+                f"cannot cut the cache: layer {self.index} of the model does not hand the keys "
+                "that it caches to its attention function"
+            )
+
+    def attend(self, query: Tensor, mask: Tensor | None, terms: dict[str, Any]) -> Tensor:
+        """The attention output over what is kept, as the attention function returns it."""
+        assert self._ragged is not None
+        position = self._tokens - query.shape[2]
+        output: Tensor = attend(self._ragged, query, mask, position=position, terms=terms)
+        return output
+
+    def watch(self, query: Tensor, mask: Tensor | None, terms: dict[str, Any]) -> None:
+        """Keep what a cut needs: the newest queries, and what the last one sees."""
+        self._attended = True
+        newest = self._newest
+        self._recent.append(query[:, :, -newest:].clone() if query.shape[2] > newest else query)
+        while sum(part.shape[2] for part in self._recent) - self._recent[0].shape[2] >= newest:
+            self._recent.popleft()
+        self._mask = mask[:, :, -1:].clone() if mask is not None and mask.ndim == 4 else mask
+        self._terms = {name: terms.get(name) for name in _SCORE_TERMS}
+
+    @torch.no_grad()
+    def cut(self) -> None:
+        """Leave each head what the budget grants it in a context of the tokens now seen."""
+        if not self._tokens:
+            raise ValueError("expected tokens in the cache before it is cut, got none")
+        streams = self._streams()
+        visible = self._visible(len(streams) // self._heads)
+        kept: list[Stream] = []
+        for sequence, allowed in enumerate(visible):
+            if not allowed[-1]:
+                raise ValueError("expected padding on the left, got a sequence that ends in it")
+            grants = self._budgets.kept(int(allowed.sum()))[self.index]
+            for head in range(self._heads):
+                stream = streams[sequence * self._heads + head]
+                kept.append(self._shorten(stream, sequence, head, int(grants[head]), allowed))
+        self._ragged = Ragged(kept)
+        self.keys = self.values = self.given = None
+
+    def _shorten(
+        self,
+        stream: Stream,
+        sequence: int,
+        head: int,
+        kept: int,
+        allowed: Bool[Tensor, " token"],
+    ) -> Stream:
+        first = int(stream.weight > 0)
+        entries = allowed[stream.positions[first:].long()].nonzero().flatten() + first
+        attention = None
+        if kept < len(entries) and self._budgets.selection[self.index, head] == "attention":
+            attention = self._attention(stream, sequence, head, allowed)[entries]
+        chosen = select(
+            entries,
+            kept,
+            window=self._budgets.window,
+            sinks=self._budgets.sinks,
+            attention=attention,
+        )
+        keys, values, positions = (
+            whole[chosen] for whole in (stream.keys, stream.values, stream.positions)
+        )
+        weight = stream.weight + len(entries) - len(chosen)
+        if not self._budgets.compensation or not weight:
+            return Stream(keys=keys, values=values, positions=positions)
+        dropped = torch.zeros_like(stream.positions, dtype=torch.bool)
+        dropped[entries], dropped[chosen] = True, False
+        key, value = (
+            compensate(whole[dropped], whole[:1], stream.weight)
+            for whole in (stream.keys, stream.values)
+        )
+        return Stream(
+            keys=torch.cat([key, keys]),
+            values=torch.cat([value, values]),
+            positions=torch.cat([positions.new_full((1,), COMPENSATION), positions]),
+            weight=weight,
+        )
+
+    def _attention(
+        self, stream: Stream, sequence: int, head: int, allowed: Bool[Tensor, " token"]
+    ) -> Float32[Tensor, " key"]:
+        """Mean attention of the newest queries to the entries that can still be seen."""
+        recent = torch.cat(list(self._recent), dim=2)[sequence, :, -self._newest :]
+        group = len(recent) // self._heads
+        heads = slice(head * group, (head + 1) * group)
+        at = torch.arange(self._tokens - recent.shape[1], self._tokens, device=recent.device)
+        real = allowed[at]
+        compensation = stream.positions == COMPENSATION
+        visible = compensation | allowed[stream.positions.long().clamp(min=0)]
+        mask = visible & (stream.positions <= at[real][:, None])
+        scores = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
+        scores[:, compensation] = np.log(max(stream.weight, 1))
+        sinks = self._terms.get("s_aux")
+        rows = attention_rows(
+            recent[heads][:, real],
+            stream.keys[None].float(),
+            scores[None],
+            self._terms | {"s_aux": None if sinks is None else sinks[heads]},
+        )
+        # A query whose own entry was cut away may see none.
+        mean = rows.nan_to_num().mean(dim=1)
+        reduced: Tensor = self._reduce(mean, dim=0)
+        return reduced
+
+    @property
+    def _newest(self) -> int:
+        """How many of the newest queries choose."""
+        return max(self._budgets.window, 1)
+
+    def _visible(self, batch: int) -> Bool[Tensor, "sequence token"]:
+        """The tokens that the newest query sees: neither padding nor outside a sliding window."""
+        device = self._recent[-1].device
+        tokens = torch.arange(self._tokens, device=device).expand(batch, -1)
+        last = range(self._tokens - 1, self._tokens)
+        if sees_all(self._mask, last, self._terms):
+            return torch.ones_like(tokens, dtype=torch.bool)
+        sequences = torch.arange(batch, device=device)
+        found = seen(self._mask, sequences, tokens, last, self._terms)
+        if found.dtype != torch.bool:
+            found = found > torch.finfo(found.dtype).min / 2
+        return found[:, 0]
+
+    def _streams(self) -> list[Stream]:
+        if self._ragged is not None:
+            return self._ragged.streams()
+        assert self.keys is not None
+        assert self.values is not None
+        keys, values = self._by_stream(self.keys), self._by_stream(self.values)
+        positions = torch.arange(self._tokens, dtype=torch.int32, device=keys.device)
+        return [
+            Stream(keys=key, values=value, positions=positions)
+            for key, value in zip(keys, values, strict=True)
+        ]
+
+    def _by_stream(
+        self, states: Float[Tensor, "sequence kv_head token dim"]
+    ) -> Float[Tensor, "stream token dim"]:
+        """One for each head of the budget: with granularity ``query`` a KV head stands for each."""
+        copies = self._heads // states.shape[1]
+        return states.detach()[:, :, None].expand(-1, -1, copies, -1, -1).flatten(0, 2)
+
+    def reset(self) -> None:
+        """Empty it."""
+        self.keys = self.values = None
+        self.is_initialized = False
+        self._start_over()
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Not possible: what was cut away is gone."""
+        raise ValueError("expected no call of crop: a cache with a budget cannot be taken back")
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Take these sequences of the batch, as a step of a beam search does."""
+        self._take(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Take these sequences of the batch."""
+        self._take(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Take every sequence of the batch that often."""
+        if self._recent:
+            self._take(torch.arange(len(self._recent[0])).repeat_interleave(repeats))
+
+    def _take(self, sequences: Tensor) -> None:
+        if not self._recent:
+            return
+        if self._ragged is None:
+            super().batch_select_indices(sequences)
+        else:
+            streams = self._ragged.streams()
+            starts = [number * self._heads for number in sequences.tolist()]
+            taken = [streams[start + head] for start in starts for head in range(self._heads)]
+            self._ragged = Ragged(taken)
+        self._recent = deque(part[sequences.to(part.device)] for part in self._recent)
+        if self._mask is not None and len(self._mask) > 1:
+            self._mask = self._mask[sequences.to(self._mask.device)]
+
+
+def _get_reduction(name: str) -> Callable[..., Any]:
+    if name not in _REDUCTIONS:
+        known = ", ".join(_REDUCTIONS)
+        raise HeadprobeError(f"the budget reduces scores by {name!r}; known are {known}")
+    return _REDUCTIONS[name]

@@ -1,0 +1,113 @@
+"""Decoding over a cut cache against the full one, in the same run: ``make bench``.
+
+Random weights do for latency and memory. Each model prefills the context, then decodes token by
+token: once over transformers' own cache, once for each budget over the ragged one. Budgets are
+shared out by headkv from scores as uneven as real ones, so that every head has its own length. On
+a GPU: ``--models llama3-8b --lengths 32768,131072 --device cuda --dtype bfloat16``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel
+
+from headprobe.allocators import allocate, parse_budget
+from headprobe.budgets import HeadBudgets
+from headprobe.compression import HeadBudgetCache
+from headprobe.model import DTYPES, head_layout, load_model
+
+SHAPES = {
+    "random-8": {
+        "vocab_size": 1024,
+        "hidden_size": 512,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
+    "llama3-8b": {
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+CHUNK = 2048
+
+
+def make(name: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The bundled model, or one of a shape with random weights."""
+    if name == "nano":
+        return load_model("nano", device=device).model.to(dtype)
+    torch.manual_seed(0)
+    config = LlamaConfig(**SHAPES[name], max_position_embeddings=2**18)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def share_out(model: PreTrainedModel, budget: str, length: int) -> HeadBudgets:
+    """A headkv budget of log-normal scores."""
+    layout = head_layout(model.config, id="benchmark")
+    scores = np.random.default_rng(0).lognormal(sigma=1.5, size=(layout.layers, layout.heads))
+    return allocate(scores, layout, budget=parse_budget(budget), context_length=length)
+
+
+def decode(
+    model: PreTrainedModel, length: int, steps: int, budgets: HeadBudgets | None
+) -> tuple[float, float]:
+    """Seconds a token (median) and bytes of cache, behind a context of ``length`` tokens."""
+    device = model.device
+    ids = torch.randint(model.config.vocab_size, (1, length), device=device)
+    own = DynamicCache(config=model.config)
+    cut = None if budgets is None else HeadBudgetCache(model, budgets, cut_at=length)
+    with cut or nullcontext(own) as cache:
+        for chunk in ids.split(CHUNK, dim=1):
+            model(chunk, past_key_values=cache, logits_to_keep=1)
+        held = cut.nbytes if cut else sum(x.keys.nbytes + x.values.nbytes for x in own.layers)
+        seconds = []
+        for _ in range(steps):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            # Reading the token waits for the device.
+            model(ids[:, :1], past_key_values=cache).logits.argmax().item()
+            seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds)), held
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print milliseconds a token and mebibytes of cache, full and cut, at each length."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", default="nano,random-8", help=f"nano, {', '.join(SHAPES)}")
+    parser.add_argument("--lengths", default="2048,8192,16384")
+    parser.add_argument("--budgets", default="128,20%,100%", help="a KV head, on average")
+    parser.add_argument("--steps", type=int, default=32, help="tokens that are timed")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
+    options = parser.parse_args()
+    print("| model | context | budget | full, ms | cut, ms | ratio | full, MiB | cut, MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in options.models.split(","):
+        model = make(name, options.device, DTYPES[options.dtype])
+        for length in map(int, options.lengths.split(",")):
+            full, full_bytes = decode(model, length, options.steps, None)
+            for budget in options.budgets.split(","):
+                budgets = share_out(model, budget, length)
+                cut, cut_bytes = decode(model, length, options.steps, budgets)
+                print(
+                    f"| {name} | {length} | {budget} | {full * 1e3:.2f} | {cut * 1e3:.2f} "
+                    f"| {cut / full:.2f} | {full_bytes / 2**20:.1f} | {cut_bytes / 2**20:.1f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

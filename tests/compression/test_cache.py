@@ -1,0 +1,495 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    PreTrainedModel,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import flash_attention_mask
+
+from architectures import ARCHITECTURES, build
+from dense_cache import DenseCache
+from headprobe.attention import LayerRows, observe
+from headprobe.budgets import HeadBudgets
+from headprobe.compression import HeadBudgetCache
+from headprobe.errors import HeadprobeError
+from headprobe.layout import HeadLayout
+from headprobe.model import head_layout
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is dep:DeprecationWarning")
+
+PROMPT, STEPS, TURN = 20, 4, 5
+CLOSE = {"rtol": 0, "atol": 2e-5}
+# Softly capped, sliding, chunked, with sinks, with convolutions, with one KV head, with as many as
+# query heads.
+TEN = [
+    "llama",
+    "mistral",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "gpt_oss",
+    "llama4_text",
+    "gpt_neox",
+    "gpt_bigcode",
+    "lfm2",
+]
+LATENT = ["deepseek_v3"]
+KINDS: dict[str, dict[str, Any]] = {
+    "attention": {},
+    "max": {"reduce": "max"},
+    "sinks": {"sinks": 2},
+    "streaming": {"selection": "streaming", "sinks": 2},
+    "compensation": {"compensation": True},
+    "razor": {"selection": "streaming", "sinks": 2, "compensation": True, "full_heads": True},
+    "query-heads": {"granularity": "query"},
+    "less-than-the-window": {"window": 12},
+    "no-window": {"window": 0},
+}
+
+
+def budgets(
+    model: PreTrainedModel,
+    *,
+    granularity: str = "kv",
+    selection: str = "attention",
+    reduce: str = "mean",
+    ratio: float = 0.0,
+    full_heads: bool = False,
+    tokens: tuple[int, int] = (4, 12),
+    **fields: Any,
+) -> HeadBudgets:
+    """A budget whose heads get different numbers of tokens."""
+    layout = head_layout(model.config, id="tiny")
+    shape = (layout.layers, layout.kv_heads if granularity == "kv" else layout.heads)
+    ratios = np.full(shape, ratio)
+    if full_heads:
+        ratios[:, 0] = 1.0
+    return HeadBudgets(
+        layout=layout,
+        strategy={"name": "test", "reduce": reduce},
+        granularity=granularity,
+        selection=np.full(shape, selection),
+        tokens=np.random.default_rng(0).integers(*tokens, shape),
+        ratio=ratios,
+        **{"window": 3, "sinks": 0, "compensation": False} | fields,
+    )
+
+
+def ids(tokens: int, *, batch: int = 1, seed: int = 1) -> Tensor:
+    return torch.randint(3, 64, (batch, tokens), generator=torch.Generator().manual_seed(seed))
+
+
+def greedy(model: PreTrainedModel, prompt: Tensor, **options: Any) -> Tensor:
+    return model.generate(prompt, do_sample=False, max_new_tokens=6, **options)
+
+
+def shown(dense: DenseCache, layers: int) -> np.ndarray:
+    """Entries of every head as ``HeadBudgetCache.entries`` counts them."""
+    some = next(iter(dense.shown))
+    none = [[[]] * len(heads) for heads in dense.shown[some]]
+    compensated = dense.budgets.compensation
+    return np.array(
+        [
+            [
+                [len(h) + (compensated and bool(d)) for h, d in zip(heads, gone, strict=True)]
+                for heads, gone in zip(
+                    dense.shown.get(layer, none), dense.hidden.get(layer, none), strict=True
+                )
+            ]
+            for layer in range(layers)
+        ]
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", TEN)
+def test_ragged_equals_a_dense_cache_with_a_mask_token_by_token(
+    architecture: str, kind: str
+) -> None:
+    """Prefill, a cut, decoding, the next turn as a chunk, a second cut, decoding."""
+    model = build(architecture)
+    budget = budgets(model, **KINDS[kind])
+    tokens = ids(PROMPT + STEPS + TURN + STEPS)
+    ends = [PROMPT, *range(PROMPT + 1, PROMPT + STEPS + 1)]
+    ends += [ends[-1] + TURN, *range(ends[-1] + TURN + 1, tokens.shape[1] + 1)]
+    dense = DenseCache(model, budget)
+    with HeadBudgetCache(model, budget) as cache:
+        for start, stop in zip([0, *ends], ends, strict=False):
+            logits = model(tokens[:, start:stop], past_key_values=cache).logits
+            torch.testing.assert_close(logits, dense(tokens[:, start:stop]), **CLOSE)
+            if stop in (PROMPT, PROMPT + STEPS + TURN):
+                cache.cut()
+                dense.cut()
+                np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
+    assert cache.get_seq_length() == tokens.shape[1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["attention", "razor", "query-heads"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma2", "gemma3_text", "gpt_oss"])
+def test_a_padded_batch_equals_a_dense_cache_with_a_mask(architecture: str, kind: str) -> None:
+    """Padding before the first prompt, and again before the next turn."""
+    model = build(architecture)
+    budget = budgets(model, **KINDS[kind])
+    tokens = ids(PROMPT + TURN, batch=3)
+    real = torch.ones_like(tokens)
+    real[0, :11] = real[1, :2] = real[1, PROMPT : PROMPT + 3] = 0
+    dense = DenseCache(model, budget)
+    with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+        for start, stop in [(0, PROMPT), (PROMPT, PROMPT + TURN)]:
+            inputs = {"attention_mask": real[:, :stop]}
+            logits = model(tokens[:, start:stop], past_key_values=cache, **inputs).logits
+            expected = dense(tokens[:, start:stop], **inputs)
+            seen = real[:, start:stop].bool()
+            torch.testing.assert_close(logits[seen], expected[seen], **CLOSE)
+            if stop == PROMPT:
+                dense.cut()
+        cache.cut()
+        dense.cut()
+        np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3_text"])
+def test_each_sequence_of_a_padded_batch_is_cut_as_it_is_alone(architecture: str) -> None:
+    model = build(architecture)
+    budget = budgets(model, ratio=0.5, tokens=(2, 8))
+    tokens = ids(PROMPT, batch=2)
+    real = torch.ones_like(tokens)
+    real[0, :7] = 0
+    with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+        together = greedy(model, tokens, attention_mask=real, past_key_values=cache)
+    for sequence, start in enumerate([7, 0]):
+        alone = tokens[sequence : sequence + 1, start:]
+        with HeadBudgetCache(model, budget, cut_at=alone.shape[1]) as own:
+            expected = greedy(model, alone, past_key_values=own)
+        generated = together[sequence, start : start + expected.shape[1]]
+        assert torch.equal(generated, expected[0])
+        if own.get_seq_length() == cache.get_seq_length() - start:
+            np.testing.assert_array_equal(cache.entries[:, sequence], own.entries[:, 0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("granularity", ["kv", "query"])
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES.keys() - LATENT))
+def test_a_full_budget_equals_the_uncompressed_model(architecture: str, granularity: str) -> None:
+    model = build(architecture)
+    full = budgets(model, ratio=1.0, granularity=granularity)
+    tokens = ids(PROMPT + TURN + 1)
+    whole = model(tokens).logits
+    with HeadBudgetCache(model, full, cut_at=PROMPT) as cache:
+        for start, stop in [(0, PROMPT), (PROMPT, PROMPT + TURN), (PROMPT + TURN, len(tokens[0]))]:
+            logits = model(tokens[:, start:stop], past_key_values=cache).logits
+            torch.testing.assert_close(logits, whole[:, start:stop], **CLOSE)
+    with HeadBudgetCache(model, full, cut_at=tokens.shape[1]) as cache:
+        generated = greedy(model, tokens, past_key_values=cache)
+    assert torch.equal(generated, greedy(model, tokens))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("chunks", [[5, 10, 15], [18], [4, 19], list(range(1, PROMPT))])
+@pytest.mark.parametrize("kind", ["attention", "less-than-the-window", "razor"])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_prefill_in_chunks_equals_prefill_at_once(
+    architecture: str, kind: str, chunks: list[int]
+) -> None:
+    model = build(architecture)
+    budget = budgets(model, **KINDS[kind])
+    tokens = ids(PROMPT + STEPS)
+    logits = []
+    for ends in ([], chunks):
+        with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+            for start, stop in zip([0, *ends], [*ends, PROMPT], strict=True):
+                model(tokens[:, start:stop], past_key_values=cache)
+            logits.append(model(tokens[:, PROMPT:], past_key_values=cache).logits)
+    torch.testing.assert_close(*logits, **CLOSE)
+
+
+@torch.no_grad()
+def test_generate_prefills_in_chunks(tiny_llama: PreTrainedModel) -> None:
+    prompt = ids(PROMPT)
+    budget = budgets(tiny_llama)
+    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+        at_once = greedy(tiny_llama, prompt, past_key_values=cache)
+    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+        chunked = greedy(tiny_llama, prompt, past_key_values=cache, prefill_chunk_size=8)
+    assert torch.equal(at_once, chunked)
+
+
+@torch.no_grad()
+def test_a_context_may_be_cut_before_the_question_is_seen(tiny_llama: PreTrainedModel) -> None:
+    prompt, budget = ids(PROMPT + TURN), budgets(tiny_llama)
+    dense = DenseCache(tiny_llama, budget)
+    dense(prompt[:, :PROMPT])
+    dense.cut()
+    expected = dense(prompt[:, PROMPT:])[:, -1:].argmax(-1)
+    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+        tiny_llama(prompt[:, :PROMPT], past_key_values=cache)
+        before = cache.entries
+        generated = greedy(tiny_llama, prompt, past_key_values=cache)
+    assert (before == np.minimum(budget.tokens, PROMPT)[:, None]).all()
+    assert torch.equal(generated[:, PROMPT + TURN, None], expected)
+
+
+@torch.no_grad()
+def test_the_next_turn_is_cut_where_it_is_told_to(tiny_llama: PreTrainedModel) -> None:
+    budget = budgets(tiny_llama, ratio=0.5)
+    cache = HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT)
+    with cache:
+        first = greedy(tiny_llama, ids(PROMPT), past_key_values=cache)
+    turn = torch.cat([first, ids(TURN, seed=2)], dim=1)
+    cache.cut_at = turn.shape[1]
+    with cache:
+        tiny_llama(turn[:, cache.get_seq_length() :], past_key_values=cache)
+    assert (cache.entries[:, 0] == budget.kept(turn.shape[1])).all()
+
+
+@torch.no_grad()
+def test_a_window_only_budget_equals_a_sliding_window() -> None:
+    sliding, full = build("mistral"), build("mistral", sliding_window=None)
+    window = sliding.config.sliding_window
+    tokens = ids(PROMPT + STEPS)
+    expected = sliding(tokens).logits
+    newest = budgets(full, selection="streaming", tokens=(window - 1, window), window=window - 1)
+    assert not torch.allclose(full(tokens).logits, expected, atol=1e-2)
+    with HeadBudgetCache(full, newest) as cache:
+        for at in range(tokens.shape[1]):
+            logits = full(tokens[:, at : at + 1], past_key_values=cache).logits
+            torch.testing.assert_close(logits, expected[:, at : at + 1], **CLOSE)
+            cache.cut()
+    assert (cache.entries == window - 1).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [0, 1, 40])
+@pytest.mark.parametrize("granularity", ["kv", "query"])
+def test_measured_bytes_are_within_a_tenth_of_the_budgets_own_count(
+    granularity: str, steps: int
+) -> None:
+    model = build("llama", head_dim=32, max_position_embeddings=512)
+    budget = budgets(model, granularity=granularity, tokens=(8, 250), window=8)
+    with HeadBudgetCache(model, budget, cut_at=400) as cache:
+        model(ids(400), past_key_values=cache)
+        for _ in range(steps):
+            model(ids(1), past_key_values=cache)
+    kept = budget.kept(400) + steps
+    own = kept.sum() * 2 * budget.layout.head_dim * torch.float32.itemsize
+    assert own <= cache.nbytes <= 1.1 * own
+    assert (cache.entries[:, 0] == kept).all()
+
+
+@torch.no_grad()
+def test_decoding_seldom_moves_what_is_stored(tiny_llama: PreTrainedModel) -> None:
+    budget = budgets(tiny_llama, tokens=(60, 100))
+    with HeadBudgetCache(tiny_llama, budget, cut_at=100) as cache:
+        tiny_llama(ids(100), past_key_values=cache)
+        buffers = set()
+        for _ in range(24):
+            tiny_llama(ids(1), past_key_values=cache)
+            buffers.add(cache.layers[0]._ragged.keys.data_ptr())
+    assert len(buffers) <= 6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cut_at", [None, PROMPT])
+def test_beam_search_takes_the_sequences_it_asks_for(
+    tiny_llama: PreTrainedModel, cut_at: int | None
+) -> None:
+    full = budgets(tiny_llama, ratio=1.0)
+    with HeadBudgetCache(tiny_llama, full, cut_at=cut_at) as cache:
+        found = greedy(tiny_llama, ids(PROMPT), num_beams=3, past_key_values=cache)
+    assert torch.equal(found, greedy(tiny_llama, ids(PROMPT), num_beams=3))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cut_first", [True, False])
+def test_a_cache_is_repeated_for_several_continuations(
+    tiny_llama: PreTrainedModel, cut_first: bool
+) -> None:
+    budget, tokens = budgets(tiny_llama), ids(PROMPT + 1)
+    with HeadBudgetCache(tiny_llama, budget) as cache:
+        tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
+        if cut_first:
+            cache.cut()
+        cache.batch_repeat_interleave(3)
+        cache.batch_select_indices(torch.tensor([2, 0]))
+        if not cut_first:
+            cache.cut()
+        twice = tiny_llama(tokens[:, PROMPT:].repeat(2, 1), past_key_values=cache).logits
+    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+        tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
+        once = tiny_llama(tokens[:, PROMPT:], past_key_values=cache).logits
+    torch.testing.assert_close(twice, once.repeat(2, 1, 1), **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["attention", "razor"])
+@pytest.mark.parametrize("architecture", ["llama", "mistral", "gemma3_text"])
+def test_eager_attention_is_cut_as_sdpa_is(architecture: str, kind: str) -> None:
+    model = build(architecture)
+    budget, tokens = budgets(model, **KINDS[kind]), ids(PROMPT + STEPS)
+    logits = []
+    for implementation in ("sdpa", "eager"):
+        model.set_attn_implementation(implementation)
+        with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+            model(tokens[:, :PROMPT], past_key_values=cache)
+            logits.append(model(tokens[:, PROMPT:], past_key_values=cache).logits)
+    torch.testing.assert_close(*logits, **CLOSE)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "mistral"])
+def test_a_flash_kernel_which_gets_no_mask_is_cut_as_sdpa_is(architecture: str) -> None:
+    """No kernel runs here: a stand-in gets what a kernel gets, a window and no mask."""
+
+    def kernel(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **terms: Any):
+        assert mask is None
+        past = torch.arange(key.shape[2])
+        distance = past[-query.shape[2] :, None] - past
+        seen = (distance >= 0) & (distance < (terms.get("sliding_window") or len(past)))
+        return sdpa_attention_forward(module, query, key, value, seen[None, None], **terms)
+
+    AttentionInterface.register("headprobe_test_flash", kernel)
+    AttentionMaskInterface.register("headprobe_test_flash", flash_attention_mask)
+    model = build(architecture)
+    budget, tokens = budgets(model), ids(PROMPT + STEPS)
+    logits = []
+    for implementation in ("sdpa", "headprobe_test_flash"):
+        model.config._attn_implementation = implementation
+        with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+            model(tokens[:, :PROMPT], past_key_values=cache)
+            logits.append(model(tokens[:, PROMPT:], past_key_values=cache).logits)
+            logits.append(model(tokens[:, :1], past_key_values=cache).logits)
+    torch.testing.assert_close(logits[2:], logits[:2], **CLOSE)
+
+
+@torch.no_grad()
+def test_half_precision_stays_half(tiny_llama: PreTrainedModel) -> None:
+    model = tiny_llama.bfloat16()
+    with HeadBudgetCache(model, budgets(model, **KINDS["razor"]), cut_at=PROMPT) as cache:
+        model(ids(PROMPT), past_key_values=cache)
+        logits = model(ids(1), past_key_values=cache).logits
+    assert logits.dtype == torch.bfloat16
+    assert cache.layers[0]._ragged.keys.dtype == torch.bfloat16
+
+
+def test_a_cache_cut_under_inference_mode_goes_on_outside_of_it(
+    tiny_llama: PreTrainedModel,
+) -> None:
+    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT) as cache:
+        with torch.inference_mode():
+            tiny_llama(ids(PROMPT), past_key_values=cache)
+            tiny_llama(ids(2), past_key_values=cache)
+        with torch.no_grad():
+            tiny_llama(ids(1), past_key_values=cache)
+    assert cache.get_seq_length() == PROMPT + 3
+
+
+@torch.no_grad()
+def test_other_caches_and_models_are_left_alone(tiny_llama: PreTrainedModel) -> None:
+    other, tokens = build("qwen3"), ids(PROMPT + 1)
+    expected = [model(tokens).logits[:, -1:] for model in (tiny_llama, other)]
+    outer = HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT)
+    full = HeadBudgetCache(tiny_llama, budgets(tiny_llama, ratio=1.0), cut_at=PROMPT)
+    with outer, full:
+        for cache in (outer, full):
+            tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
+        for model, wanted in zip((tiny_llama, other), expected, strict=True):
+            plain = DynamicCache(config=model.config)
+            model(tokens[:, :PROMPT], past_key_values=plain)
+            logits = model(tokens[:, PROMPT:], past_key_values=plain).logits
+            torch.testing.assert_close(logits, wanted, **CLOSE)
+        logits = tiny_llama(tokens[:, PROMPT:], past_key_values=full).logits
+        torch.testing.assert_close(logits, expected[0], **CLOSE)
+
+
+@torch.no_grad()
+def test_prefill_is_observed_inside(tiny_llama: PreTrainedModel) -> None:
+    layers = []
+
+    def sink(rows: LayerRows) -> None:
+        layers.append(rows.layer)
+
+    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT) as cache:
+        observe(tiny_llama, ids(PROMPT), sink, past_key_values=cache)
+    assert layers == [0, 1]
+    assert (cache.entries[:, 0] == budgets(tiny_llama).tokens).all()
+
+
+@torch.no_grad()
+def test_a_reset_cache_starts_over(tiny_llama: PreTrainedModel) -> None:
+    logits = []
+    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT) as cache:
+        for _ in range(2):
+            cache.reset()
+            tiny_llama(ids(PROMPT), past_key_values=cache)
+            logits.append(tiny_llama(ids(1), past_key_values=cache).logits)
+    assert torch.equal(*logits)
+
+
+@torch.no_grad()
+def test_layers_that_share_keys_share_what_is_left_of_them() -> None:
+    model = pytest.importorskip("transformers.models.gemma4") and build("gemma4_text")
+    tokens = ids(PROMPT + STEPS)
+    with HeadBudgetCache(model, budgets(model, ratio=1.0), cut_at=PROMPT) as cache:
+        model(tokens[:, :PROMPT], past_key_values=cache)
+        logits = model(tokens[:, PROMPT:], past_key_values=cache).logits
+    torch.testing.assert_close(logits, model(tokens).logits[:, PROMPT:], **CLOSE)
+    assert (cache.entries[2:] == 0).all()
+
+
+def test_wrong_use_is_refused(tiny_llama: PreTrainedModel) -> None:
+    budget = budgets(tiny_llama)
+    cache = HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT - 3)
+    with pytest.raises(ValueError, match="inside the cache's `with`"):
+        tiny_llama(ids(PROMPT), past_key_values=cache)
+    with cache:
+        with pytest.raises(ValueError, match=r"end at token 17, where .* from token 0 to 20"):
+            tiny_llama(ids(PROMPT), past_key_values=cache)
+        with pytest.raises(ValueError, match="expected tokens in the cache"):
+            cache.cut()
+        with pytest.raises(ValueError, match="got one inside its `with`"), cache:
+            pass
+        with pytest.raises(ValueError, match="expected no call of crop"):
+            cache.crop(-1)
+
+
+def test_padding_on_the_right_is_refused(tiny_llama: PreTrainedModel) -> None:
+    real = torch.ones(2, PROMPT, dtype=torch.long)
+    real[0, -2:] = 0
+    with (
+        HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT) as cache,
+        pytest.raises(ValueError, match="expected padding on the left"),
+    ):
+        tiny_llama(ids(PROMPT, batch=2), attention_mask=real, past_key_values=cache)
+
+
+def test_a_budget_for_another_model_is_refused(tiny_llama: PreTrainedModel) -> None:
+    layout = HeadLayout(id="other", architecture="llama", layers=2, heads=8, kv_heads=2, head_dim=8)
+    own = budgets(tiny_llama)
+    fields = {name: getattr(own, name) for name in own.__dataclass_fields__}
+    with pytest.raises(HeadprobeError, match=r"8 heads \(other\), this one has 4; allocate"):
+        HeadBudgetCache(tiny_llama, HeadBudgets(**fields | {"layout": layout}))
+    with pytest.raises(HeadprobeError, match="'median'; known are mean, max, sum"):
+        HeadBudgetCache(tiny_llama, budgets(tiny_llama, reduce="median"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["bloom", "deepseek_v3"])
+def test_models_whose_cache_cannot_be_cut_are_named(architecture: str) -> None:
+    model = build(architecture)
+    with (
+        pytest.raises(HeadprobeError, match=r"cannot (cut the cache|reach the attention)"),
+        HeadBudgetCache(model, budgets(model)) as cache,
+    ):
+        model(ids(PROMPT), past_key_values=cache)

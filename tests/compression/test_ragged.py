@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from headprobe.compression.ragged import COMPENSATION, Ragged, Stream
+
+LENGTHS = [5, 0, 3, 5, 9, 3, 3]
+
+
+def streams(lengths: list[int], *, compensated: tuple[int, ...] = ()) -> list[Stream]:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for number, length in enumerate(lengths):
+        positions = torch.arange(length, dtype=torch.int32)
+        if number in compensated:
+            positions[0] = COMPENSATION
+        made.append(
+            Stream(
+                keys=torch.randn(length, 4, generator=generator),
+                values=torch.randn(length, 2, generator=generator),
+                positions=positions,
+                weight=number + 2 if number in compensated else 0,
+            )
+        )
+    return made
+
+
+@pytest.mark.parametrize("steps", [[], [1], [1] * 30, [6, 1, 1, 11]])
+def test_streams_come_back_with_what_was_added(steps: list[int]) -> None:
+    given = streams(LENGTHS, compensated=(0, 5))
+    ragged = Ragged(given)
+    expected = [(stream.keys, stream.values, stream.positions) for stream in given]
+    position = 40
+    for tokens in steps:
+        keys, values = torch.randn(len(given), tokens, 4), torch.randn(len(given), tokens, 2)
+        ragged.append(keys, values, position)
+        new = torch.arange(position, position + tokens, dtype=torch.int32)
+        expected = [
+            (torch.cat([k, keys[i]]), torch.cat([v, values[i]]), torch.cat([p, new]))
+            for i, (k, v, p) in enumerate(expected)
+        ]
+        position += tokens
+    for stream, (keys, values, positions) in zip(ragged.streams(), expected, strict=True):
+        assert torch.equal(stream.keys, keys)
+        assert torch.equal(stream.values, values)
+        assert torch.equal(stream.positions, positions)
+    assert ragged.lengths == [length + sum(steps) for length in LENGTHS]
+    assert [stream.weight for stream in ragged.streams()] == [2, 0, 0, 0, 0, 7, 0]
+
+
+def test_streams_of_equal_length_make_one_block() -> None:
+    ragged = Ragged(streams(LENGTHS, compensated=(0, 5)))
+    ragged.append(torch.zeros(7, 1, 4), torch.zeros(7, 1, 2), 40)
+    blocks = list(ragged.blocks())
+    assert [block.streams.tolist() for block in blocks] == [[1], [2, 6], [3], [4], [5], [0]]
+    assert [block.keys.shape[1] for block in blocks] == [1, 4, 6, 10, 4, 6]
+    assert [block.log_weights is not None for block in blocks] == [False] * 4 + [True] * 2
+    assert torch.equal(blocks[-1].log_weights, torch.tensor([2.0]).log())
+
+
+def test_bounds_and_use_describe_the_buffer_to_a_varlen_kernel() -> None:
+    ragged = Ragged(streams(LENGTHS))
+    ragged.append(torch.randn(7, 2, 4), torch.randn(7, 2, 2), 40)
+    for at, number in enumerate(ragged.order.tolist()):
+        start = int(ragged.bounds[at])
+        stop = start + int(ragged.used[at])
+        assert stop <= int(ragged.bounds[at + 1])
+        assert torch.equal(ragged.keys[start:stop], ragged.streams()[number].keys)
+    assert int(ragged.bounds[-1]) == len(ragged.keys)
+    assert ragged.longest == 11
+
+
+def test_a_fresh_buffer_holds_nothing_but_the_entries() -> None:
+    ragged = Ragged(streams(LENGTHS))
+    assert ragged.nbytes == sum(LENGTHS) * (4 + 2 + 1) * 4
