@@ -9,8 +9,9 @@
 ``model`` loads; ``needles``, ``haystacks`` and ``cases`` make prompts; ``attention`` looks into a
 forward pass; ``probes`` ask and grade; ``measures`` give heads numbers; ``walk`` runs the cases;
 ``journal`` keeps what was observed; ``scoring`` and ``rundir`` make a run of it; ``scores`` holds
-the numbers; ``allocators`` turn them into ``budgets``; ``plots`` and ``cli`` show them;
-``embedded`` is the bundled model.
+the numbers, ``reliability`` says how firm their ranking is, by the ``ranks`` of heads;
+``allocators`` turn them into ``budgets``; ``plots`` and ``cli`` show them; ``embedded`` is the
+bundled model.
 """
 
 __version__ = "0.1.0"

@@ -183,7 +183,14 @@ def score_heads(
     result = collect(loaded, run, observations)
     result.save(run.out / scores.FILE_NAME)
     rundir.write_table(rundir.head_table(result, seed=run.seed), run.out / rundir.HEADS)
-    rundir.write_json(report | {"accepted": result.accepted}, run.out / rundir.RUN)
+    report |= {
+        "accepted": result.accepted,
+        "reliability": {
+            measure: result.reliability(measure, seed=run.seed).to_json()
+            for measure in result.measures
+        },
+    }
+    rundir.write_json(report, run.out / rundir.RUN)
     return result
 
 
