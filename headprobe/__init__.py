@@ -9,7 +9,7 @@
 ``model`` loads; ``needles``, ``haystacks`` and ``cases`` make prompts; ``attention`` looks into a
 forward pass; ``probes`` ask and grade; ``measures`` give heads numbers; ``walk`` runs the cases;
 ``journal`` keeps what was observed; ``scoring`` and ``rundir`` make a run of it; ``scores`` holds
-the numbers, ``reliability`` says how firm their ranking is, by the ``ranks`` of heads;
+the numbers, ``reliability`` and ``comparison`` say how alike they rank heads, by ``ranks``;
 ``allocators`` turn them into ``budgets``; ``plots`` and ``cli`` show them; ``embedded`` is the
 bundled model.
 """

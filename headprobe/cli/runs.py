@@ -30,8 +30,9 @@ def top_heads(
     from headprobe.rundir import head_table
 
     name = run.resolve(measure)
-    heads = head_table(run, seed=seed)
-    chosen = heads[heads["measure"] == name].sort_values("rank").head(top)
+    table = head_table(run, seed=seed)
+    heads = table[table["measure"] == name]
+    chosen = heads.sort_values("rank").head(top)
     reliability = run.reliability(name, seed=seed)
     if json:
         output.show_json(

@@ -55,6 +55,7 @@ def test_the_table_says_how_firm_the_ranking_is(
     found = make_run(tmp_path, needles=8).reliability("r2")
     assert found.rank_correlation
     shown = " ".join(invoke(tmp_path).stdout.split())
+    assert "r2 of the top 16 of 16 heads" in shown
     value, low = found.rank_correlation.value, found.rank_correlation.ci_low
     assert f"split-half reliability over 8 needles {value:.2f} ({low:.2f} to " in shown
     assert "top 2 of halves overlap by " in shown
