@@ -41,8 +41,8 @@ class Agreement:
 class Comparison:
     """Rankings of the same heads, and how alike they are.
 
-    ``subject`` says what they have in common, ``unit`` what to call one of them;
-    ``k`` heads make the top.
+    ``subject`` says what they have in common, ``unit`` what to call one of them; ``k`` heads make
+    the top.
     """
 
     subject: str

@@ -80,6 +80,9 @@ def split_half(
     which would agree by that alone; here a needle stands in one half, with a random weight.
 
     The same seed gives the same numbers.
+
+    Raises:
+        ValueError: there are not as many needles named as cases.
     """
     totals, sizes = _by_needle(per_case, needles)
     count, heads = totals.shape

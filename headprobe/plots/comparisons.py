@@ -125,7 +125,6 @@ def _overlaps(axes: Axes, *, rankings: Sequence[Ranking], k: int) -> None:
     pairs = list(itertools.combinations(range(len(rankings)), 2))
     one, other = (flat[list(side)] for side in zip(*pairs, strict=True))
     shared = np.stack([top_overlap(one, other, int(size)) for size in sizes])
-    axes.set_xscale("log")
     if len(rankings) <= SCATTERED:
         names = [f"{rankings[i].number} and {rankings[j].number}" for i, j in pairs]
         for line, name, colour in zip(shared.T, names, _COLOURS, strict=False):
@@ -138,13 +137,20 @@ def _overlaps(axes: Axes, *, rankings: Sequence[Ranking], k: int) -> None:
     axes.plot(sizes, sizes / heads, color="black", linestyle=":", label="by chance")
     axes.axvline(k, color=LEVEL, linestyle="--", linewidth=1)
     axes.set_ylim(0, 1.03)
-    ticks = log_ticks(1.0, float(heads))
-    axes.set_xticks(ticks, [plain(tick) for tick in ticks])
-    axes.set_xticks([], minor=True)
+    _count_heads(axes, heads)
     axes.set_xlabel("heads in the top")
     axes.set_ylabel("share of the top in common")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     axes.set_title("Overlap of every two by size of the top")
+
+
+def _count_heads(axes: Axes, heads: int) -> None:
+    """From one head to all of them, logarithmically: the first few matter most."""
+    axes.set_xscale("log")
+    axes.set_xlim(0.9, 1.1 * heads)
+    ticks = log_ticks(1.0, float(heads))
+    axes.set_xticks(ticks, [plain(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
 
 
 def _correlation_grid(axes: Axes, *, rankings: Sequence[Ranking], unit: str) -> None:
@@ -198,11 +204,7 @@ def _top_heads(axes: Axes, *, rankings: Sequence[Ranking], unit: str) -> None:
     layers, heads = np.unravel_index(best, middle.shape)
     axes.set_yticks(rows, [f"{layer}-{head}" for layer, head in zip(layers, heads, strict=True)])
     axes.invert_yaxis()
-    axes.set_xscale("log")
-    ticks = log_ticks(1.0, float(middle.size))
-    axes.set_xticks(ticks, [plain(tick) for tick in ticks])
-    axes.set_xticks([], minor=True)
-    axes.set_xlim(0.9, 1.1 * middle.size)
+    _count_heads(axes, middle.size)
     axes.set_xlabel("rank, highest first")
     axes.set_ylabel("layer-head")
     axes.set_title(f"Top {counted(best.size, 'head')}, a dot a {unit}, a bar their median")
