@@ -9,8 +9,9 @@
 ``model`` loads; ``needles``, ``haystacks`` and ``cases`` make prompts; ``attention`` looks into a
 forward pass; ``probes`` ask and grade; ``measures`` give heads numbers; ``walk`` runs the cases;
 ``journal`` keeps what was observed; ``scoring`` and ``rundir`` make a run of it; ``scores`` holds
-the numbers; ``allocators`` turn them into ``budgets``; ``compression`` runs a model with its cache
-cut to one; ``plots`` and ``cli`` show them; ``embedded`` is the bundled model.
+the numbers, ``reliability`` and ``comparison`` say how alike they rank heads, by ``ranks``;
+``allocators`` turn them into ``budgets``; ``compression`` runs a model with its cache cut to one;
+``plots`` and ``cli`` show them; ``embedded`` is the bundled model.
 """
 
 __version__ = "0.1.0"

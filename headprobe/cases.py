@@ -224,7 +224,7 @@ def hide_needles(
     haystack = _Haystack(sentences, pieces)
     grid = list(itertools.product(range(len(needles)), lengths, depths))
     if limit is not None and limit < len(grid):
-        grid = balanced(grid, limit, seed)
+        grid = [grid[i] for i in sorted(itertools.islice(balanced(grid, seed), limit))]
     openings = {
         needle: haystack.openings(_rooms(needle, hidden[needle], lengths), depths)
         for needle in sorted({needle for needle, _, _ in grid})
@@ -284,14 +284,12 @@ def _place(
     )
 
 
-def balanced(
-    grid: Sequence[tuple[int, int, float]], limit: int, seed: int
-) -> list[tuple[int, int, float]]:
-    """``limit`` cells of a (needle, length, depth) grid, each value of an axis about equally often.
+def balanced(grid: Sequence[tuple[int, int, float]], seed: int) -> Iterator[int]:
+    """Places of all (needle, length, depth) cells of a grid, in an order with balanced prefixes.
 
-    Cells are taken one by one: the one whose needle was taken least, then its length with its
-    depth, then either of them, then its needle with either; the seed decides between equals. The
-    result keeps the grid's order.
+    However few of them are taken, each value of an axis is among them about equally often. Next is
+    always the cell whose needle was taken least, then its length with its depth, then either of
+    them, then its needle with either; the seed decides between equals.
     """
     needle, length, depth = (
         np.unique(axis, return_inverse=True)[1] for axis in zip(*grid, strict=True)
@@ -305,13 +303,22 @@ def balanced(
     taken = [np.zeros(len(grid), dtype=int) for _ in levels]
     tie = np.random.default_rng(seed).permutation(len(grid))
     free = np.ones(len(grid), dtype=bool)
-    for _ in range(limit):
-        cell = int(np.lexsort((tie, *reversed(taken), ~free))[0])
+    for _ in grid:
+        left = np.flatnonzero(free)
+        for count in (*taken, tie):
+            left = left[count[left] == count[left].min()]
+        cell = int(left[0])
         free[cell] = False
         for count, level in zip(taken, levels, strict=True):
             for values in level:
                 count += values == values[cell]
-    return [grid[i] for i in np.flatnonzero(~free).tolist()]
+        yield cell
+
+
+def visiting_order(cases: Sequence[Case], seed: int) -> list[Case]:
+    """The cases in an order of which every prefix is balanced over needles, lengths and depths."""
+    grid = [(case.needle_id, case.length, case.depth) for case in cases]
+    return [cases[i] for i in balanced(grid, seed)]
 
 
 def _pairs(

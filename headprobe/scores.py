@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.layout import HeadLayout
+from headprobe.reliability import Reliability, split_half
 
 FORMAT_VERSION = 1
 FILE_NAME = "scores.safetensors"
@@ -121,6 +122,10 @@ class HeadScores:
             ci_high=high.reshape(mean.shape),
             rank=rank.reshape(mean.shape),
         )
+
+    def reliability(self, measure: str, *, seed: int = 0) -> Reliability:
+        """Whether one half of the needles ranks the heads as the other half does."""
+        return split_half(self.per_case[measure], self.needles, seed=seed)
 
     def _resampled_means(
         self, flat: Float[np.ndarray, "case head"], seed: int

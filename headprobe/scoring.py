@@ -255,7 +255,10 @@ def score_heads(
     result = collect(loaded, run, observations)
     result.save(run.out / scores.FILE_NAME)
     rundir.write_table(rundir.head_table(result, seed=run.seed), run.out / rundir.HEADS)
-    report.write(observed=len(observations), accepted=result.accepted)
+    reliability = {
+        measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
+    }
+    report.write(observed=len(observations), accepted=result.accepted, reliability=reliability)
     return result
 
 
@@ -288,15 +291,16 @@ class _Report:
             "versions": versions(),
         }
 
-    def write(self, **reached: int) -> None:
-        """Write it, with the number of cases ``observed`` and, at the end, ``accepted``."""
-        complete = reached["observed"] == len(self._run.cases)
+    def write(self, *, observed: int, **found: Any) -> None:
+        """Write it, with the number of cases ``observed`` and, at the end, what was ``found``."""
+        complete = observed == len(self._run.cases)
         fields = self._given | {
             "status": "complete" if complete else "stopped",
+            "observed": observed,
             "started": self._started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self._clock, 3),
         }
-        rundir.write_json(fields | reached, self._run.out / rundir.RUN)
+        rundir.write_json(fields | found, self._run.out / rundir.RUN)
 
 
 def collect(

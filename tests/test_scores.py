@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.layout import HeadLayout
+from headprobe.reliability import split_half
 from headprobe.scores import FILE_NAME, HeadScores, HeadStatistics
 
 LAYOUT = HeadLayout(
@@ -298,3 +299,11 @@ def test_one_case_has_no_spread_and_an_interval_of_a_point() -> None:
         np.testing.assert_array_equal(getattr(found, name), np.full((2, 4), 0.25))
     np.testing.assert_array_equal(found.std, np.zeros((2, 4)))
     np.testing.assert_array_equal(found.rank, np.arange(1, 9).reshape(2, 4))
+
+
+def test_reliability_is_over_the_needles_of_the_accepted_cases() -> None:
+    needles = tuple(case % 5 for case in range(30))
+    run = scores(30, needles=needles)
+    assert run.reliability("mass", seed=2) == split_half(run.per_case["mass"], needles, seed=2)
+    assert run.reliability("mass") != run.reliability("r2")
+    assert scores(30).reliability("r2").overlap is None

@@ -9,6 +9,7 @@ import typer
 
 from headprobe import __version__
 from headprobe.cli.allocate import allocate
+from headprobe.cli.compare import compare
 from headprobe.cli.listing import list_registry
 from headprobe.cli.output import fail, warn
 from headprobe.cli.plot import plot
@@ -44,6 +45,7 @@ def root(
 app.command()(score)
 app.command()(allocate)
 app.command()(plot)
+app.command()(compare)
 app.command()(show)
 app.command("list")(list_registry)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from headprobe.cli import output
 
 if TYPE_CHECKING:
+    from headprobe.reliability import Estimate, Reliability
     from headprobe.scores import HeadScores
     from headprobe.scoring import PlannedRun
 
@@ -27,12 +28,14 @@ def describe(run: HeadScores) -> None:
 def top_heads(
     run: HeadScores, *, measure: str | None, seed: int, top: int, json: bool = False
 ) -> None:
-    """The heads with the highest scores, as a table or as JSON."""
+    """The heads with the highest scores and how firm their ranking is, as a table or as JSON."""
     from headprobe.rundir import head_table
 
     name = run.resolve(measure)
-    heads = head_table(run, seed=seed)
-    chosen = heads[heads["measure"] == name].sort_values("rank").head(top)
+    table = head_table(run, seed=seed)
+    heads = table[table["measure"] == name]
+    chosen = heads.sort_values("rank").head(top)
+    reliability = run.reliability(name, seed=seed)
     if json:
         output.show_json(
             {
@@ -41,13 +44,14 @@ def top_heads(
                 "measure": name,
                 "accepted": run.accepted,
                 "cases": run.cases,
+                "reliability": reliability.to_json(),
                 "heads": chosen.to_dict("records"),
             }
         )
         return
     title = (
         f"{run.layout.id}, {run.task}: {name} of the top {len(chosen)} of {len(heads)} heads; "
-        f"{run.accepted} of {run.cases} cases accepted"
+        f"{run.accepted} of {run.cases} cases accepted\n{_firmness(reliability)}"
     )
     columns = ["rank", "layer", "head", "kv_head", "score", "std", "ci_low", "ci_high"]
     output.show_table(title, columns, chosen[columns].astype(object).values.tolist())
@@ -75,3 +79,22 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
             ["peak, about", decimal(run.cost.peak)],
         ],
     )
+
+
+def _firmness(found: Reliability) -> str:
+    """What halves of the needles say of the ranking, on one line."""
+    from headprobe.reliability import FEWEST_NEEDLES
+
+    if found.rank_correlation is None or found.overlap is None:
+        return (
+            f"reliability of the ranking unknown: it takes {FEWEST_NEEDLES} needles, "
+            f"accepted cases have {found.needles}"
+        )
+    return (
+        f"split-half reliability over {found.needles} needles {_interval(found.rank_correlation)}, "
+        f"top {found.k} of halves overlap by {_interval(found.overlap)}"
+    )
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} ({estimate.ci_low:.2f} to {estimate.ci_high:.2f})"

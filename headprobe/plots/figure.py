@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headprobe.budgets import HeadBudgets
+from headprobe.comparison import Comparison
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write
 from headprobe.plots.budgets import budget_column
 from headprobe.plots.column import Column
+from headprobe.plots.comparisons import comparison_column
 from headprobe.plots.runs import RunPicture, run_column
 
 if TYPE_CHECKING:
@@ -68,11 +70,19 @@ def draw(items: Sequence[RunPicture | HeadBudgets]) -> Figure:
     Raises:
         UsageError: there are too many of them for one page.
     """
-    from matplotlib.figure import Figure
-
     if not 1 <= len(items) <= MOST_FILES:
         raise UsageError(f"one picture takes 1 to {MOST_FILES} files, got {len(items)}")
-    columns = [run_column(i) if isinstance(i, RunPicture) else budget_column(i) for i in items]
+    return _page([run_column(i) if isinstance(i, RunPicture) else budget_column(i) for i in items])
+
+
+def draw_comparison(compared: Comparison) -> Figure:
+    """Rankings against one another: few of them pair by pair, many as grids."""
+    return _page([comparison_column(compared)])
+
+
+def _page(columns: Sequence[Column]) -> Figure:
+    from matplotlib.figure import Figure
+
     with _style():
         figure = Figure(layout="constrained")
         if len(columns) == 1:
@@ -109,7 +119,7 @@ def _style() -> Iterator[None]:
 
 
 def _draw_alone(figure: Figure, column: Column) -> None:
-    """One file: panels two by two; the first is as high as the others if those are two."""
+    """One file: panels two by two; of three, the first is as high as the others together."""
     panels = [panel for panel in column.panels if panel]
     rows = (len(panels) + 1) // 2
     heading = _lines(column, 2 * WIDTH)
@@ -118,9 +128,9 @@ def _draw_alone(figure: Figure, column: Column) -> None:
     grid = figure.add_gridspec(rows + 1, 2, height_ratios=heights)
     _write_heading(figure.add_subplot(grid[0, :]), heading)
     cells = [grid[row, side] for row in range(1, rows + 1) for side in range(2)]
-    if len(panels) % 2:
-        cells = [grid[1:, 0], *(grid[row, 1] for row in range(1, rows + 1))]
-    for panel, cell in zip(panels, cells, strict=True):
+    if len(panels) == 3:
+        cells = [grid[1:, 0], grid[1, 1], grid[2, 1]]
+    for panel, cell in zip(panels, cells, strict=False):
         panel(figure.add_subplot(cell))
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 NOTHING = "0.85"  # a light grey, which viridis does not have
-HEADS_WRITTEN, SHARES_WRITTEN = 64, 100
+HEADS_WRITTEN, VALUES_WRITTEN = 64, 100
 _WIDTH, _HEIGHT = 4.1, 2.6  # about what a panel leaves for its cells, in inches
 _TICKS = 16
 
@@ -60,17 +60,20 @@ def draw_heads(
         _write_cells(axes, image, values, write)
 
 
-def draw_shares(
+def draw_grid(
     axes: Axes,
-    shares: Float[np.ndarray, "row column"],
+    values: Float[np.ndarray, "row column"],
     *,
     rows: Sequence[str],
     columns: Sequence[str],
     label: str,
+    ends: tuple[float, float],
+    write: Write,
 ) -> None:
-    """A cell a share in per cent, its number in it where there are few; grey where it is NaN."""
+    """A cell a value between set ends, its number in it where there are few; grey where NaN."""
+    low, high = ends
     image = axes.imshow(
-        shares, cmap="viridis", vmin=0, vmax=100, aspect="auto", interpolation="nearest"
+        values, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="nearest"
     )
     axes.set_facecolor(NOTHING)
     _add_colour_bar(axes, image, label)
@@ -78,8 +81,8 @@ def draw_shares(
     for ticks, names, most in ((axes.set_xticks, columns, room), (axes.set_yticks, rows, _TICKS)):
         step = math.ceil(len(names) / most)
         ticks(range(0, len(names), step), names[::step])
-    if shares.size <= SHARES_WRITTEN:
-        _write_cells(axes, image, shares, "{:.0f}".format)
+    if values.size <= VALUES_WRITTEN:
+        _write_cells(axes, image, values, write)
 
 
 def _linear_range(values: Float[np.ndarray, "layer head"]) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from headprobe.plots.column import Column
-from headprobe.plots.matrix import draw_heads, draw_shares
+from headprobe.plots.matrix import draw_grid, draw_heads
 from headprobe.plots.ranking import LINE, draw_ranking
 from headprobe.plots.scales import counted, evenly, plain
 from headprobe.scores import HeadScores, HeadStatistics
@@ -124,12 +124,14 @@ def _pass_grid(axes: Axes, *, cases: pd.DataFrame) -> None:
     """The share of accepted cases at every length and depth, depths to the nearest ten."""
     tens = cases["depth"].div(10).round().mul(10).astype(int)
     table = cases.pivot_table(index=tens, columns="length", values="accepted", aggfunc="mean")
-    draw_shares(
+    draw_grid(
         axes,
         100 * table.to_numpy(dtype=np.float64),
         rows=[str(depth) for depth in table.index],
         columns=[f"{length:,}" for length in table.columns],
         label="cases accepted (%)",
+        ends=(0.0, 100.0),
+        write="{:.0f}".format,
     )
     axes.set_xlabel("prompt length (tokens)")
     axes.set_ylabel("needle depth (%)")

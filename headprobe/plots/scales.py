@@ -13,7 +13,7 @@ WIDE_RANGE = 50
 Write = Callable[[float], str]
 
 
-def is_wide(values: Float[np.ndarray, "layer head"]) -> bool:
+def is_wide(values: Float[np.ndarray, "*size"]) -> bool:
     """Whether values differ so much that only a logarithmic scale tells the small ones apart."""
     positive = values[values > 0]
     return positive.size > 0 and bool(positive.max() > WIDE_RANGE * positive.min())

@@ -72,6 +72,8 @@ def test_score_writes_the_run_directory_of_the_contract(scored: Path) -> None:
     assert len(heads) == 40
     np.testing.assert_allclose(heads["score"].to_numpy().reshape(5, 8), mean, rtol=1e-5)
     assert report["status"] == "complete"
+    assert report["reliability"]["r2"]["needles"] == len(set(header["needles"]))
+    assert report["reliability"]["r2"]["k"] == 5
 
 
 def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:

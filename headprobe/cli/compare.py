@@ -1,0 +1,90 @@
+"""``headprobe compare``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headprobe.cli import options, output
+from headprobe.errors import UsageError
+
+if TYPE_CHECKING:
+    from headprobe.comparison import Comparison
+
+
+def compare(
+    scores: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="SCORES",
+            help="Run directories or their scores.safetensors; the newest run if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Which measures to take of every run; give it again for more.",
+            show_default="each task's; all of a single run",
+        ),
+    ] = None,
+    by_needle: Annotated[
+        bool, typer.Option("--by-needle", help="Split one run: each needle against the others.")
+    ] = False,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many heads make the top.", show_default="30, or an eighth of all"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Draw it too: .png, .svg or .pdf.", show_default=False)
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Compare how runs, tasks, measures, models or needles rank the heads.
+
+    Example: headprobe compare outputs/nano/r2 outputs/nano/retrieval --out compared.png
+    """
+    from headprobe.comparison import compare_needles, compare_runs
+    from headprobe.rundir import newest_run
+    from headprobe.scores import HeadScores
+
+    paths, measures = scores or [newest_run()], measure or []
+    runs = [(str(path), HeadScores.load(path)) for path in paths]
+    if by_needle:
+        if len(runs) > 1 or len(measures) > 1:
+            raise UsageError("--by-needle splits one run by one measure: name no more than that")
+        compared = compare_needles(runs[0][1], measure=next(iter(measures), None), k=top)
+    else:
+        compared = compare_runs(runs, measures=measures, k=top)
+    if out:
+        from headprobe.plots import draw_comparison, save
+
+        save(draw_comparison(compared), out)
+        output.note(f"drawn to {out}")
+    _show(compared, json=json)
+
+
+def _show(compared: Comparison, *, json: bool) -> None:
+    rows = [asdict(agreement) for agreement in compared.agreements]
+    if json:
+        output.show_json(
+            {
+                "subject": compared.subject,
+                "heads": compared.heads,
+                "k": compared.k,
+                "agreements": rows,
+            }
+        )
+        return
+    of = f"{compared.subject}: " if compared.subject else ""
+    title = (
+        f"{of}overlap of the top {compared.k} of {compared.heads} heads, "
+        f"{compared.k / compared.heads:.2f} by chance"
+    )
+    columns = ["one", "other", "rank_correlation", "overlap"]
+    output.show_table(title, columns, [[row[column] for column in columns] for row in rows])
