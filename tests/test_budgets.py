@@ -51,6 +51,19 @@ def test_a_decimal_share_is_rounded_up_as_in_decimal_arithmetic(
     assert (kept == -(-hundredths * context_length // 100)).all()
 
 
+def test_the_footprint_counts_the_compensation_and_a_key_and_a_value_an_entry() -> None:
+    kept = [8, 300, 30, 300, 0, 12]
+    plain = budgets(compensation=False).footprint(300)
+    assert (plain.context_length, plain.tokens) == (300, sum(kept))
+    assert plain.bytes == sum(kept) * 2 * 8 * 2
+    assert plain.share == sum(kept) / 1800
+    assert budgets(compensation=False).footprint(300, number_bytes=4).bytes == 2 * plain.bytes
+    # Four heads drop something.
+    assert budgets().footprint(300).tokens == sum(kept) + 4
+    full = budgets(ratio=np.ones((3, 2))).footprint(4096)
+    assert (full.tokens, full.share) == (6 * 4096, 1.0)
+
+
 def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     before = budgets()
     before.save(tmp_path / "sub" / "budget.json")

@@ -81,11 +81,32 @@ def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
     assert np.array(budget["tokens"]).shape == (5, 4)
     assert np.sum(budget["tokens"]) == 32 * 20
     stored = scored / RUN / "budget-headkv-32.json"
+    keeps = budget.pop("keeps")
     assert json.loads(stored.read_text()) == budget
+    assert [kept["context_length"] for kept in keeps] == [4096, 32_768, 131_072]
+    assert {kept["tokens"] for kept in keeps} == {32 * 20}
+    assert keeps[0]["bytes"] == 32 * 20 * 2 * 32 * 2
+    assert keeps[0]["share"] == 32 / 4096
     plotted = headprobe("plot", cwd=scored)
     assert plotted.returncode == 0, plotted.stderr
     picture = scored / plotted.stdout.strip()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_runs_feed_one_budget_and_strategies_choose_heads(scored: Path) -> None:
+    mixed = headprobe(
+        *("allocate", "--scores", f"{RUN}:0.7", "--scores", f"{RUN}:0.3", "--strategy", "top"),
+        *("--heads", "3", "--sinks", "4", "--recent", "60"),
+        cwd=scored,
+    )
+    assert mixed.returncode == 0, mixed.stderr
+    share = (3 * 4096 + 17 * 64) / (20 * 4096)
+    assert f"{share:.2%}" in mixed.stdout
+    stored = json.loads((scored / RUN / "budget-top-mixed.json").read_text())
+    assert [source["weight"] for source in stored["strategy"]["scores"]] == [0.7, 0.3]
+    assert np.sum(stored["ratio"]) == 3
+    again = headprobe("show", str(RUN / "budget-top-mixed.json"), "--json", cwd=scored)
+    assert json.loads(again.stdout)["keeps"][0]["share"] == share
 
 
 def test_a_finished_run_is_not_run_again(scored: Path) -> None:
@@ -182,6 +203,9 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) 
         (["allocate", "missing"], 2, "no scores at missing"),
         (["allocate", "cut.safetensors"], 1, "cut.safetensors is damaged"),
         (["allocate"], 2, "no run under outputs"),
+        (["allocate", "missing", "--scores", "other"], 2, "give missing as one of --scores"),
+        (["allocate", "--scores", "missing:0.5"], 2, "no scores at missing"),
+        (["allocate", "--scores", "missing:0"], 2, "the weight must be above 0, got 0"),
         (["show", "missing.json"], 2, "missing.json"),
         (["plot", "missing"], 2, "missing"),
     ],
