@@ -112,7 +112,8 @@ def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str
         if name not in run.scores.measures:
             raise UsageError(
                 f"strategy {strategy} reads the measure {name!r}, and {run.name} holds "
-                f"{', '.join(run.scores.measures)}; make it with `headprobe score --task {strategy}`"
+                f"{', '.join(run.scores.measures)}; "
+                f"make it with `headprobe score --task {strategy}`"
             )
     return read
 
@@ -144,9 +145,7 @@ def _shares(run: WeightedRun, measure: str) -> Float[np.ndarray, "layer query_he
     return shares
 
 
-def _record(
-    runs: Sequence[WeightedRun], taken: Sequence[Sequence[str]]
-) -> list[Mapping[str, Any]]:
+def _record(runs: Sequence[WeightedRun], taken: Sequence[Sequence[str]]) -> list[Mapping[str, Any]]:
     total = sum(run.weight for run in runs)
     return [
         {

@@ -1,6 +1,6 @@
-"""RazorAttention for ALiBi models (Tang et al., arXiv 2407.15891, section 3.1).
+"""RazorAttention for ALiBi models: every head keeps its scope (Tang et al., arXiv 2407.15891).
 
-A head that gives nothing beyond its scope a weight that counts needs nothing beyond its scope. Heads
+A head that gives nothing beyond its scope a weight that counts needs nothing from there. Heads
 whose scope reaches the context are the retrieval heads, and keep everything.
 """
 

@@ -1,9 +1,9 @@
-"""RazorAttention for RoPE models (Tang et al., arXiv 2407.15891, section 3.2).
+"""RazorAttention: full induction and echo heads (RoPE models; Tang et al., arXiv 2407.15891).
 
 Induction and echo heads keep everything. The others keep 4 sinks and the max(4000, N / 5) newest of
-N tokens, and one entry that stands for what they dropped. A budget counts the sinks among the entries
-of its ratio, so that a head keeps max(4004, N / 5) in all: the paper's number up to 20,000 tokens,
-and 4 less of the newest from there on.
+N tokens, and one entry that stands for what they dropped. A budget counts the sinks among the
+entries of its ratio, so that a head keeps max(4004, N / 5) in all: the paper's number up to 20,000
+tokens, and up to 4 of the newest less from there on.
 """
 
 from __future__ import annotations

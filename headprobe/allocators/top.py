@@ -1,6 +1,6 @@
 """The k heads with the highest scores keep everything, the others stream.
 
-How Retrieval Head (Wu et al., arXiv 2404.15574, section 4) and ablations pick heads: by number.
+Retrieval Head masks heads by number, not by threshold (Wu et al., arXiv 2404.15574).
 """
 
 from __future__ import annotations

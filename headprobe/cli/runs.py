@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
 
 def describe(run: HeadScores) -> None:
-    """The share of accepted cases, on stderr; a warning where it is low."""
-    line = f"{run.accepted} of {run.cases} cases accepted ({run.accepted / run.cases:.0%})"
+    """The share of accepted cases, if there are any, on stderr; a warning where it is low."""
+    from headprobe.tasks import WEIGHT_TASKS
+
+    if run.task in WEIGHT_TASKS:
+        return
+    line = f"{_acceptance(run)} ({run.accepted / run.cases:.0%})"
     if run.few_accepted:
         output.warn(
             f"{line}: the scores rest on the cases that the model happens to answer; "
@@ -45,7 +49,15 @@ def top_heads(
         return
     title = (
         f"{run.layout.id}, {run.task}: {name} of the top {len(chosen)} of {len(heads)} heads; "
-        f"{run.accepted} of {run.cases} cases accepted"
+        f"{_acceptance(run)}"
     )
     columns = ["rank", "layer", "head", "kv_head", "score", "std", "ci_low", "ci_high"]
     output.show_table(title, columns, chosen[columns].astype(object).values.tolist())
+
+
+def _acceptance(run: HeadScores) -> str:
+    from headprobe.tasks import WEIGHT_TASKS
+
+    if run.task in WEIGHT_TASKS:
+        return "from the weights alone"
+    return f"{run.accepted} of {run.cases} cases accepted"

@@ -34,9 +34,7 @@ def test_the_first_by_induction_and_the_first_by_echo_are_kept(group: int) -> No
 
 
 def test_without_echo_heads_and_without_compensation() -> None:
-    allocation = razor(
-        NOTHING, group=4, window=8, measured=MEASURED, echo=0.0, compensation=False
-    )
+    allocation = razor(NOTHING, group=4, window=8, measured=MEASURED, echo=0.0, compensation=False)
     assert (allocation.ratio == 1).sum() == len(plainly_chosen("induction", 0.14, 4))
     assert not allocation.compensation
 

@@ -26,7 +26,6 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.layout import HeadLayout
 
 
-
 def options_of(function: Callable[..., Allocation]) -> set[str]:
     names = set(inspect.signature(function).parameters)
     return names - {"scores", "group", "window", "measured"}

@@ -16,5 +16,7 @@ def test_heads_above_the_threshold_are_full_and_those_on_it_are_not() -> None:
 
 
 def test_a_threshold_that_no_head_reaches_is_wrong_usage() -> None:
-    with pytest.raises(UsageError, match=r"no head scores above 0\.5, the highest 0\.3; give a low"):
+    with pytest.raises(
+        UsageError, match=r"no head scores above 0\.5, the highest 0\.3; give a low"
+    ):
         threshold(SCORES, group=1, window=8, threshold=0.5)
