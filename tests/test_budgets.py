@@ -73,6 +73,11 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
         assert np.array_equal(old, new) if isinstance(old, np.ndarray) else old == new
 
 
+def test_what_json_output_adds_for_readers_is_no_part_of_the_budget(tmp_path: Path) -> None:
+    (tmp_path / "budget.json").write_text(edited(keeps=[{"context_length": 4096, "tokens": 3}]))
+    assert HeadBudgets.load(tmp_path / "budget.json").to_json() == budgets().to_json()
+
+
 def test_a_saved_budget_validates_and_has_a_line_for_each_row(tmp_path: Path) -> None:
     budgets().save(tmp_path / "budget.json")
     text = (tmp_path / "budget.json").read_text()

@@ -161,7 +161,7 @@ def allocate(
     budgets.save(path)
     summarise(budgets, json=json)
     for source in runs:
-        describe(source.scores)
+        describe(source.scores, name=source.name if len(runs) > 1 else None)
     output.note(f"written to {path}")
 
 

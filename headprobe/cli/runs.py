@@ -10,13 +10,17 @@ if TYPE_CHECKING:
     from headprobe.scores import HeadScores
 
 
-def describe(run: HeadScores) -> None:
-    """The share of accepted cases, if there are any, on stderr; a warning where it is low."""
+def describe(run: HeadScores, *, name: str | None = None) -> None:
+    """The share of accepted cases, if there are any, on stderr; a warning where it is low.
+
+    ``name`` tells the run from others.
+    """
     from headprobe.tasks import WEIGHT_TASKS
 
     if run.task in WEIGHT_TASKS:
         return
     line = f"{_acceptance(run)} ({run.accepted / run.cases:.0%})"
+    line = line if name is None else f"{name}: {line}"
     if run.few_accepted:
         output.warn(
             f"{line}: the scores rest on the cases that the model happens to answer; "
