@@ -21,6 +21,8 @@ VERSION = 1
 GRANULARITIES = ("kv", "query")
 SELECTIONS = ("attention", "streaming")
 MAX_TOKENS = 2**31 - 1
+NUMBER_BYTES = 2
+"""Bytes of a number in the KV cache: models are served in bfloat16 or float16."""
 _MATRICES = ("selection", "tokens", "ratio")
 _SCHEMA = "budget.schema.json"
 _EXPECTED = {
@@ -30,6 +32,20 @@ _EXPECTED = {
     "minimum": "{} or more",
     "maximum": "{} or less",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a budget keeps of a context of ``context_length`` tokens.
+
+    ``tokens`` counts cache entries, each a key and a value, over all heads of all layers; ``bytes``
+    is their size; ``share`` is the part of the full cache, from 0 to 1.
+    """
+
+    context_length: int
+    tokens: int
+    bytes: int
+    share: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,6 +105,23 @@ class HeadBudgets:
     def share(self, context_length: int) -> float:
         """Share of the full cache that is kept of a context of that many tokens, from 0 to 1."""
         return float(self.kept(context_length).mean()) / context_length
+
+    def footprint(self, context_length: int, *, number_bytes: int = NUMBER_BYTES) -> Footprint:
+        """What is kept of a context of that many tokens, the compensation's entries included.
+
+        A key and a value are ``head_dim`` numbers each, ``number_bytes`` a number. Of a budget for
+        query heads, the full cache is one that repeats its KV heads for every query head.
+        """
+        kept = self.kept(context_length)
+        tokens = int(kept.sum())
+        if self.compensation:
+            tokens += int((kept < context_length).sum())
+        return Footprint(
+            context_length=context_length,
+            tokens=tokens,
+            bytes=tokens * 2 * self.layout.head_dim * number_bytes,
+            share=tokens / (kept.size * context_length),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The content of a budget file."""

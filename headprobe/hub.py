@@ -46,7 +46,7 @@ def find_files(name: str, *, python: bool = False, weights: bool = True) -> tupl
         if not (path / "config.json").is_file():
             raise UsageError(f"--model {name}: no config.json there, so no model in this directory")
         return path, name
-    repository = ALIASES.get(name, name)
+    repository = ALIASES[name].repository if name in ALIASES else name
     return _download(repository, python=python, weights=weights), repository
 
 

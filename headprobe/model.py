@@ -6,7 +6,7 @@ import hashlib
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from headprobe.aliases import ALIASES
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.hub import find_files, first_line, quiet
 from headprobe.layout import HeadLayout
@@ -99,7 +100,8 @@ def load_model(
 
     Raises:
         UsageError: no such directory, device or dtype.
-        HeadprobeError: it cannot be fetched or read, or is not a causal language model.
+        HeadprobeError: it cannot be fetched or read, is not a causal language model, or not the one
+            that the alias stands for.
     """
     place = _find_device(device)
     precision = _find_dtype(dtype, place)
@@ -107,6 +109,9 @@ def load_model(
     directory, model_id = find_files(name, python=trust_remote_code, weights=weights)
     with quiet():
         config = _read_config(directory, name, trust_remote_code)
+        layout = head_layout(config, id=model_id)
+        window = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+        _check_alias(name, layout, window)
         tokenizer = _read_tokenizer(directory, name, trust_remote_code)
         if weights:
             model = _read_weights(directory, name, config, precision, spread, trust_remote_code)
@@ -117,8 +122,8 @@ def load_model(
         name=name,
         model=_move(model, place) if weights and not spread else model,
         tokenizer=tokenizer,
-        layout=head_layout(config, id=model_id),
-        window=getattr(config.get_text_config(decoder=True), "max_position_embeddings", None),
+        layout=layout,
+        window=window,
         fingerprint=_fingerprint(model),
     )
 
@@ -126,8 +131,9 @@ def load_model(
 def head_layout(config: Any, *, id: str) -> HeadLayout:
     """The heads that a transformers configuration describes.
 
-    Where families spell it differently: multi-query models (gpt_bigcode) have one KV head, and
-    with latent attention (deepseek) a query head is as wide as its two parts together.
+    Where families spell it differently: multi-query models (gpt_bigcode, falcon before its new
+    architecture) have one KV head, and with latent attention (deepseek) a query head is as wide as
+    its two parts together.
 
     Raises:
         HeadprobeError: there are no heads (mamba), or not as many in every layer (openelm).
@@ -139,6 +145,8 @@ def head_layout(config: Any, *, id: str) -> HeadLayout:
             f"a {config.model_type!r} model has no attention heads, or not as many in every layer"
         )
     kv_heads = getattr(text, "num_key_value_heads", None)
+    if kv_heads is None and getattr(text, "new_decoder_architecture", False):
+        kv_heads = text.num_kv_heads
     if kv_heads is None:
         kv_heads = 1 if getattr(text, "multi_query", False) else heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -152,6 +160,22 @@ def head_layout(config: Any, *, id: str) -> HeadLayout:
         kv_heads=kv_heads,
         head_dim=head_dim,
     )
+
+
+def _check_alias(name: str, layout: HeadLayout, window: int | None) -> None:
+    """Refuse a configuration other than the one the alias promises."""
+    alias = ALIASES.get(name)
+    if alias is None:
+        return
+    expected = asdict(alias)
+    found = {**layout.to_json(), "window": window}
+    for field in ("layers", "heads", "kv_heads", "window"):
+        if expected[field] not in (None, found[field]):
+            raise HeadprobeError(
+                f"{alias.repository} is not what {name} stands for: its config.json gives {field} "
+                f"{found[field]}, expected {expected[field]}; download it again, or give "
+                "its hub id or directory with --model to take it as it is"
+            )
 
 
 def _find_device(device: str) -> torch.device:

@@ -30,9 +30,14 @@ TASKS = {
     ),
 }
 
+WEIGHT_TASKS = {
+    "alibi": "how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
+}
+"""Tasks that need no cases, and what they probe; each has one measure, of its own name."""
+
 
 def get_task(name: str) -> Task:
     """The task of that name; ``UsageError`` lists what there is."""
     if name not in TASKS:
-        raise UsageError(f"no task {name!r}; there are {', '.join(TASKS)}")
+        raise UsageError(f"no task {name!r}; there are {', '.join((*TASKS, *WEIGHT_TASKS))}")
     return TASKS[name]

@@ -51,6 +51,19 @@ def test_a_decimal_share_is_rounded_up_as_in_decimal_arithmetic(
     assert (kept == -(-hundredths * context_length // 100)).all()
 
 
+def test_the_footprint_counts_the_compensation_and_a_key_and_a_value_an_entry() -> None:
+    kept = [8, 300, 30, 300, 0, 12]
+    plain = budgets(compensation=False).footprint(300)
+    assert (plain.context_length, plain.tokens) == (300, sum(kept))
+    assert plain.bytes == sum(kept) * 2 * 8 * 2
+    assert plain.share == sum(kept) / 1800
+    assert budgets(compensation=False).footprint(300, number_bytes=4).bytes == 2 * plain.bytes
+    # Four heads drop something.
+    assert budgets().footprint(300).tokens == sum(kept) + 4
+    full = budgets(ratio=np.ones((3, 2))).footprint(4096)
+    assert (full.tokens, full.share) == (6 * 4096, 1.0)
+
+
 def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     before = budgets()
     before.save(tmp_path / "sub" / "budget.json")
@@ -58,6 +71,11 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
     for field in dataclasses.fields(HeadBudgets):
         old, new = getattr(before, field.name), getattr(after, field.name)
         assert np.array_equal(old, new) if isinstance(old, np.ndarray) else old == new
+
+
+def test_what_json_output_adds_for_readers_is_no_part_of_the_budget(tmp_path: Path) -> None:
+    (tmp_path / "budget.json").write_text(edited(keeps=[{"context_length": 4096, "tokens": 3}]))
+    assert HeadBudgets.load(tmp_path / "budget.json").to_json() == budgets().to_json()
 
 
 def test_a_saved_budget_validates_and_has_a_line_for_each_row(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 from transformers.utils import logging
 
 from headprobe import bundled as bundled_module
-from headprobe.aliases import ALIASES, NANO
+from headprobe.aliases import ALIASES, NANO, Alias
 from headprobe.bundled import bundled
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.model import head_layout, load_model
@@ -199,6 +200,10 @@ def test_a_cached_hub_model_loads_without_network(directory: Path, offline: Path
         ("gpt_neox", {}, 4, 8),
         ("gpt_bigcode", {}, 1, 8),
         ("gpt_bigcode", {"multi_query": False, "n_head": 4}, 4, 8),
+        ("falcon", {}, 1, 8),
+        ("falcon", {"multi_query": False}, 4, 8),
+        ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}, 2, 8),
+        ("bloom", {"n_layer": 3, "n_head": 4}, 4, 8),
         ("deepseek_v3", {"num_key_value_heads": 4, "v_head_dim": 12}, 4, 192),
     ],
 )
@@ -228,9 +233,59 @@ def test_a_model_without_attention_has_no_layout() -> None:
 
 
 def test_every_alias_but_nano_is_a_hub_id() -> None:
-    assert ALIASES["llama3-8b"] == "meta-llama/Meta-Llama-3-8B-Instruct"
-    for alias, repository in ALIASES.items():
-        assert alias == NANO or repository.count("/") == 1
+    assert len(ALIASES) >= 25
+    assert ALIASES["llama3-8b"].repository == "meta-llama/Meta-Llama-3-8B-Instruct"
+    for alias, model in ALIASES.items():
+        assert alias == NANO or model.repository.count("/") == 1
+        assert model.heads % model.kv_heads == 0
+    assert len({model.repository for model in ALIASES.values()}) == len(ALIASES)
+
+
+# Where transformers' defaults are the configuration of a published model.
+@pytest.mark.parametrize(
+    ("alias", "architecture", "checked"),
+    [
+        ("llama4-scout", "llama4_text", ("layers", "heads", "kv_heads")),
+        ("mistral-7b", "mistral", ("layers", "heads", "kv_heads")),
+        ("mixtral-8x7b", "mixtral", ("layers", "heads", "kv_heads")),
+        ("gemma2-2b", "gemma2", ("layers", "heads", "kv_heads", "window")),
+        ("phi3-mini", "phi3", ("layers", "heads", "kv_heads")),
+        ("glm4-9b", "glm4", ("layers", "heads", "kv_heads")),
+        ("glm4.5-air", "glm4_moe", ("layers", "heads", "kv_heads", "window")),
+        ("gpt-oss-120b", "gpt_oss", ("layers", "heads", "kv_heads", "window")),
+        ("smollm3-3b", "smollm3", ("layers", "heads", "kv_heads")),
+        ("command-r", "cohere", ("layers", "heads", "kv_heads", "window")),
+    ],
+)
+def test_an_alias_agrees_with_the_defaults_of_transformers(
+    alias: str, architecture: str, checked: tuple[str, ...]
+) -> None:
+    config = AutoConfig.for_model(architecture)
+    found = head_layout(config, id="x").to_json() | {"window": config.max_position_embeddings}
+    assert all(getattr(ALIASES[alias], field) == found[field] for field in checked)
+
+
+@pytest.mark.usefixtures("offline")
+def test_an_alias_whose_model_is_another_is_one_clear_line(
+    directory: Path, offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = offline / "models--some--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(directory, repository / "snapshots" / ("0" * 40))
+    right = Alias(repository="some/model", layers=2, heads=4, kv_heads=2, window=128)
+    for alias in (right, replace(right, window=None)):
+        monkeypatch.setitem(ALIASES, "tiny", alias)
+        assert load_model("tiny", device="cpu").layout.id == "some/model"
+    for changes, found in (
+        ({"layers": 3}, "layers 2, expected 3"),
+        ({"heads": 8}, "heads 4, expected 8"),
+        ({"kv_heads": 4}, "kv_heads 2, expected 4"),
+        ({"window": 4096}, "window 128, expected 4096"),
+    ):
+        monkeypatch.setitem(ALIASES, "tiny", replace(right, **changes))
+        message = problem("tiny")
+        assert f"some/model is not what tiny stands for: its config.json gives {found}" in message
 
 
 def test_bundled_files_are_found_in_the_package_or_beside_it(

@@ -13,7 +13,7 @@ def test_a_task_takes_measures_that_there_are_its_own_first(name: str) -> None:
 
 
 def test_an_unknown_task_is_a_usage_error_that_lists_the_choices() -> None:
-    with pytest.raises(UsageError, match="no task 'r3'; there are r2, retrieval") as error:
+    with pytest.raises(UsageError, match="no task 'r3'; there are r2, retrieval, alibi") as error:
         get_task("r3")
     assert error.value.exit_code == 2
 

@@ -4,34 +4,63 @@ A strategy is a function ``(scores, *, group, window, **options) -> Allocation``
 query head, ``group`` of which share one head of the budget, and keyword-only options of its own.
 Options without a default must be given; all are recorded in the budget. Other packages add theirs
 through the entry-point group ``headprobe.strategies``. What the methods share lies in ``supply``
-(how much there is), ``reduction`` (query heads to KV heads), ``rounding`` (exact totals) and
-``allocation`` (the result).
+(how much there is), ``reduction`` (query heads to KV heads), ``rounding`` (exact totals),
+``retrieval`` (full and streaming heads) and ``allocation`` (the result).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.allocators.alibi import alibi
 from headprobe.allocators.allocation import Allocation
+from headprobe.allocators.duo import duo
 from headprobe.allocators.headkv import headkv
 from headprobe.allocators.pyramid import pyramid
+from headprobe.allocators.razor import razor
 from headprobe.allocators.supply import Budget, parse_budget
+from headprobe.allocators.threshold import threshold
+from headprobe.allocators.top import top
 from headprobe.allocators.uniform import uniform
 from headprobe.budgets import GRANULARITIES, HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.layout import HeadLayout
 
-__all__ = ["STRATEGIES", "Budget", "allocate", "get_strategy", "parse_budget", "strategy_names"]
+__all__ = [
+    "IN_OWN_UNIT",
+    "READS",
+    "STRATEGIES",
+    "Budget",
+    "allocate",
+    "get_strategy",
+    "parse_budget",
+    "strategy_names",
+]
 
 Strategy = Callable[..., Allocation]
 
-STRATEGIES: dict[str, Strategy] = {"headkv": headkv, "pyramid": pyramid, "uniform": uniform}
+STRATEGIES: dict[str, Strategy] = {
+    "alibi": alibi,
+    "duo": duo,
+    "headkv": headkv,
+    "pyramid": pyramid,
+    "razor": razor,
+    "threshold": threshold,
+    "top": top,
+    "uniform": uniform,
+}
+READS = {"alibi": ("alibi",), "razor": ("induction", "echo")}
+"""Measures that a strategy reads by their names; the others take whichever is chosen."""
+IN_OWN_UNIT = ("alibi", "threshold")
+"""Strategies that compare scores with a number in the measure's own unit."""
+_GIVEN = ("group", "window", "measured")
 
 
 def strategy_names() -> list[str]:
@@ -68,23 +97,27 @@ def allocate(
     budget: Budget | None = None,
     window: int = 8,
     granularity: str = "kv",
+    measured: Mapping[str, Float[np.ndarray, "layer query_head"]] | None = None,
     **options: Any,
 ) -> HeadBudgets:
     """Turn scores of every query head into a budget of every KV or query head.
 
-    ``budget`` is what a head gets on average. Every head keeps its ``window`` newest entries.
-    ``options`` are the strategy's own, such as ``beta``, ``reduce``, ``rounding`` and
+    ``budget`` is what a head gets on average, where the strategy divides one. Every head keeps its
+    ``window`` newest entries. ``measured`` holds the scores by measure for a strategy that reads
+    several (``READS``). ``options`` are the strategy's own, such as ``beta``, ``reduce`` and
     ``context_length``; ``None`` leaves one at the strategy's default.
 
     Raises:
         UsageError: no such strategy, an option it does not take or lacks, or a value out of range.
         HeadprobeError: the scores cannot be used.
-        ValueError: the scores are not of the layout's shape.
+        ValueError: the scores are not of the layout's shape, or a measure that is read is missing.
     """
-    if scores.shape != (layout.layers, layout.heads):
-        raise ValueError(
-            f"expected scores of shape {(layout.layers, layout.heads)}, got {scores.shape}"
-        )
+    measured = measured or {}
+    for matrix in (scores, *measured.values()):
+        if matrix.shape != (layout.layers, layout.heads):
+            raise ValueError(
+                f"expected scores of shape {(layout.layers, layout.heads)}, got {matrix.shape}"
+            )
     if granularity not in GRANULARITIES:
         raise UsageError(f"--granularity takes {' or '.join(GRANULARITIES)}, got {granularity!r}")
     if window < 0:
@@ -92,12 +125,16 @@ def allocate(
     function = get_strategy(strategy)
     chosen = _options(strategy, function, {"budget": budget, **options})
     group = layout.group if granularity == "kv" else 1
+    if "measured" in inspect.signature(function).parameters:
+        function = partial(function, measured=measured)
     allocation = function(scores, group=group, window=window, **chosen)
-    if budget is not None:
-        chosen["budget"] = budget.as_given
+    recorded = {
+        option: value.as_given if isinstance(value, Budget) else value
+        for option, value in chosen.items()
+    }
     return HeadBudgets(
         layout=layout,
-        strategy={"name": strategy, **chosen},
+        strategy={"name": strategy, **recorded},
         granularity=granularity,
         window=window,
         sinks=allocation.sinks,
@@ -113,7 +150,7 @@ def _options(name: str, strategy: Strategy, given: dict[str, Any]) -> dict[str, 
     own = {
         option: parameter.default
         for option, parameter in inspect.signature(strategy).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and option not in ("group", "window")
+        if parameter.kind is parameter.KEYWORD_ONLY and option not in _GIVEN
     }
     given = {option: value for option, value in given.items() if value is not None}
     for option in given:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from headprobe.allocators.allocation import Allocation, by_attention, settle
 from headprobe.allocators.reduction import usable_scores
 from headprobe.allocators.rounding import is_paper, water_fill
-from headprobe.allocators.supply import Budget
+from headprobe.allocators.supply import USUAL, Budget
 from headprobe.errors import UsageError
 
 
@@ -26,7 +26,7 @@ def headkv(
     *,
     group: int,
     window: int,
-    budget: Budget,
+    budget: Budget = USUAL,
     beta: float = 1.2,
     reduce: str = "mean",
     rounding: str = "exact",

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from headprobe.allocators.allocation import Allocation, by_attention, settle
 from headprobe.allocators.rounding import is_paper
-from headprobe.allocators.supply import Budget
+from headprobe.allocators.supply import USUAL, Budget
 from headprobe.errors import UsageError
 
 
@@ -25,7 +25,7 @@ def pyramid(
     *,
     group: int,
     window: int,
-    budget: Budget,
+    budget: Budget = USUAL,
     beta: float = 20.0,
     rounding: str = "exact",
     context_length: int | None = None,

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from headprobe.errors import HeadprobeError, UsageError
 
 REDUCTIONS: dict[str, Callable[..., Any]] = {"mean": np.mean, "max": np.max, "sum": np.sum}
+_ADVICE = "score again, or allocate by another measure"
 
 
 def usable_scores(
@@ -22,15 +23,27 @@ def usable_scores(
         UsageError: there is no such reduction.
         HeadprobeError: a score is negative or not finite, or all are zero.
     """
+    heads = rankable_scores(scores, group=group, reduce=reduce)
+    _refuse(scores, scores < 0, f"negative, and a budget cannot be; {_ADVICE}")
+    return heads
+
+
+def rankable_scores(
+    scores: Float[np.ndarray, "layer query_head"], *, group: int, reduce: str
+) -> Float[np.ndarray, "layer head"]:
+    """As ``usable_scores``, for strategies that only compare heads: negative scores will do.
+
+    Raises:
+        UsageError: there is no such reduction.
+        HeadprobeError: a score is not finite, or all are zero.
+    """
     if reduce not in REDUCTIONS:
         raise UsageError(f"--reduce takes {', '.join(REDUCTIONS)}, got {reduce!r}")
-    advice = "score again, or allocate by another measure"
-    _refuse(scores, ~np.isfinite(scores), f"not a finite number; {advice}")
-    _refuse(scores, scores < 0, f"negative, and a budget cannot be; {advice}")
+    _refuse(scores, ~np.isfinite(scores), f"not a finite number; {_ADVICE}")
     layers, heads = scores.shape
     groups = scores.astype(np.float64).reshape(layers, heads // group, group)
     reduced: Float[np.ndarray, "layer head"] = REDUCTIONS[reduce](groups, axis=-1)
-    if not reduced.any():
+    if not scores.any():
         raise HeadprobeError(
             "all scores are zero: nothing was retrieved, so no head can be told from another; "
             "score more or easier cases, or use --strategy uniform"

@@ -73,6 +73,10 @@ class Budget:
         return Supply(mean=total / heads, total=total, floor=floor, cap=cap, entries=True)
 
 
+USUAL = Budget(tokens=128)
+"""What a head gets where no budget is given, and in most tables of the papers."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Supply:
     """Cache entries to divide among heads, or shares of a context of any length.

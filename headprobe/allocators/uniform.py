@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.allocators.allocation import Allocation, settle
-from headprobe.allocators.supply import Budget
+from headprobe.allocators.supply import USUAL, Budget
 
 
 def uniform(
@@ -14,7 +14,7 @@ def uniform(
     *,
     group: int,
     window: int,
-    budget: Budget,
+    budget: Budget = USUAL,
     context_length: int | None = None,
 ) -> Allocation:
     """``budget`` for every head, whatever its score; only the scores' shape is looked at.

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from headprobe.cli import options, output
+from headprobe.errors import UsageError
+
+if TYPE_CHECKING:
+    from headprobe.budgets import HeadBudgets
+    from headprobe.mixing import WeightedRun
 
 
 def allocate(
-    scores: options.ScoresArgument = None,
+    run: options.ScoresArgument = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RUN[:WEIGHT]",
+            help="A run and its weight, in place of SCORES; several are mixed.",
+            show_default=False,
+        ),
+    ] = None,
     budget: Annotated[
-        str,
-        typer.Option(help="Cache entries a head on average: 128, or a share of the context: 1.5%."),
-    ] = "128",
+        str | None,
+        typer.Option(
+            help="headkv, pyramid, uniform: cache entries a head on average, 128, or a share of "
+            "the context, 1.5%.",
+            show_default="128",
+        ),
+    ] = None,
     strategy: Annotated[str, typer.Option(help="See `headprobe list strategies`.")] = "headkv",
     beta: Annotated[
         float | None,
@@ -47,6 +64,57 @@ def allocate(
             show_default=False,
         ),
     ] = None,
+    full: Annotated[
+        float | None,
+        typer.Option(help="duo: share of heads that keep everything.", show_default="0.5"),
+    ] = None,
+    heads: Annotated[
+        int | None,
+        typer.Option(help="top: number of heads that keep everything.", show_default=False),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="threshold: heads that score above it keep everything.", show_default="0.1"
+        ),
+    ] = None,
+    induction: Annotated[
+        float | None,
+        typer.Option(help="razor: share of heads kept by induction.", show_default="0.14"),
+    ] = None,
+    echo: Annotated[
+        float | None,
+        typer.Option(help="razor: share of heads kept by echo.", show_default="0.01"),
+    ] = None,
+    sinks: Annotated[
+        int | None,
+        typer.Option(
+            help="duo, razor, threshold, top: first entries that the other heads keep.",
+            show_default="4 of razor, else 128",
+        ),
+    ] = None,
+    recent: Annotated[
+        int | None,
+        typer.Option(
+            help="duo, razor, threshold, top: newest entries that the other heads keep.",
+            show_default="4000 of razor, else 256",
+        ),
+    ] = None,
+    recent_share: Annotated[
+        float | None,
+        typer.Option(
+            help="razor: share of the context that the other heads keep, if more.",
+            show_default="0.2",
+        ),
+    ] = None,
+    compensation: Annotated[
+        bool | None,
+        typer.Option(
+            "--compensation/--no-compensation",
+            help="razor: one entry more that stands for what was dropped.",
+            show_default="compensation",
+        ),
+    ] = None,
     measure: options.MeasureOption = None,
     out: Annotated[
         Path | None,
@@ -56,34 +124,64 @@ def allocate(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Turn a run's scores into a KV-cache budget for every head.
+    """Turn a run's scores, or those of several runs, into a KV-cache budget for every head.
 
     Example: headprobe allocate outputs/nano/r2 --budget 128 --beta 1.2
+
+    Example: headprobe allocate --scores outputs/nano/r2:0.7 --scores outputs/nano/retrieval:0.3
     """
-    from headprobe.allocators import allocate as divide
     from headprobe.allocators import parse_budget
     from headprobe.cli.budgets import summarise
     from headprobe.cli.runs import describe
-    from headprobe.rundir import newest_run
-    from headprobe.scores import HeadScores
+    from headprobe.mixing import allocate_runs
 
-    run = scores or newest_run()
-    loaded = HeadScores.load(run)
-    budgets = divide(
-        loaded.mean(loaded.resolve(measure)),
-        loaded.layout,
+    runs = _runs(run, scores)
+    budgets = allocate_runs(
+        runs,
+        measure=measure,
         strategy=strategy,
-        budget=parse_budget(budget),
+        budget=parse_budget(budget) if budget is not None else None,
         window=window,
         granularity=granularity,
         beta=beta,
         reduce=reduce,
         rounding=rounding,
         context_length=context_length,
+        full=full,
+        heads=heads,
+        threshold=threshold,
+        induction=induction,
+        echo=echo,
+        sinks=sinks,
+        recent=recent,
+        recent_share=recent_share,
+        compensation=compensation,
     )
-    folder = run if run.is_dir() else run.parent
-    path = out or folder / f"budget-{strategy}-{budget.replace('%', 'pct')}.json"
+    path = out or _beside(Path(runs[0].name), budgets, mixed=len(runs) > 1)
     budgets.save(path)
     summarise(budgets, json=json)
-    describe(loaded)
+    for source in runs:
+        describe(source.scores, name=source.name if len(runs) > 1 else None)
     output.note(f"written to {path}")
+
+
+def _runs(run: Path | None, scores: list[str] | None) -> list[WeightedRun]:
+    from headprobe.mixing import WeightedRun, parse_weighted
+    from headprobe.rundir import newest_run
+    from headprobe.scores import HeadScores
+
+    if run is not None and scores:
+        raise UsageError(f"give {run} as one of --scores, or leave out --scores")
+    weighted = [parse_weighted(text) for text in scores or []] or [(run or newest_run(), 1.0)]
+    return [
+        WeightedRun(name=str(path), scores=HeadScores.load(path), weight=weight)
+        for path, weight in weighted
+    ]
+
+
+def _beside(run: Path, budgets: HeadBudgets, *, mixed: bool) -> Path:
+    """Where a budget goes: into the directory of its run, of several the first."""
+    folder = run if run.is_dir() else run.parent
+    parts = [budgets.strategy["name"], budgets.strategy.get("budget"), "mixed" if mixed else None]
+    name = "-".join(str(part) for part in parts if part is not None)
+    return folder / f"budget-{name.replace('%', 'pct')}.json"

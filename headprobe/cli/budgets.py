@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from headprobe.cli import output
@@ -11,20 +12,40 @@ if TYPE_CHECKING:
 
     from headprobe.budgets import HeadBudgets
 
+CONTEXTS = (4096, 32_768, 131_072)
+
 
 def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
-    """What every layer may keep, as a table, or the whole budget as JSON."""
+    """What every head may keep, and what all keep of three contexts: two tables, or JSON."""
+    footprints = [budgets.footprint(length) for length in CONTEXTS]
     if json:
-        output.show_json(budgets.to_json())
+        output.show_json(budgets.to_json() | {"keeps": [asdict(kept) for kept in footprints]})
         return
     unit = "KV heads" if budgets.granularity == "kv" else "query heads"
+    longest = CONTEXTS[-1]
     by_ratio = bool(budgets.ratio.any())
-    matrix: np.ndarray = budgets.ratio if by_ratio else budgets.tokens
+    matrix: np.ndarray = budgets.kept(longest) / longest if by_ratio else budgets.tokens
     title = (
         f"{budgets.layout.id}, {budgets.strategy['name']} {budgets.strategy.get('budget', '')}: "
-        f"{'share of the context' if by_ratio else 'entries'} kept by {matrix.shape[1]} {unit} "
-        f"a layer, {matrix.mean():.4g} on average"
+        f"{f'share of {longest:,} tokens' if by_ratio else 'entries'} kept by {matrix.shape[1]} "
+        f"{unit} a layer, {matrix.mean():.4g} on average"
     )
     columns = ["layer", *map(str, range(matrix.shape[1])), "mean"]
     rows = [[i, *row.tolist(), float(row.mean())] for i, row in enumerate(matrix)]
     output.show_table(title, columns, rows)
+    output.show_table(
+        "what is kept, in keys and values of 16-bit numbers (bfloat16, float16)",
+        ["context", "tokens, all heads", "bytes", "share of the full cache"],
+        [
+            [f"{kept.context_length:,}", f"{kept.tokens:,}", _size(kept.bytes), f"{kept.share:.2%}"]
+            for kept in footprints
+        ],
+    )
+
+
+def _size(count: int) -> str:
+    """Bytes in the unit that leaves one to four digits before the point."""
+    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.4g} {units[0]}"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from headprobe.cli import options, output
+
+_Table = tuple[Sequence[str], Sequence[Sequence[object]]]
 
 
 class Registry(StrEnum):
@@ -34,20 +37,25 @@ def list_registry(
         output.show_table(what.value, columns, rows)
 
 
-def _models() -> tuple[list[str], list[list[str]]]:
+def _models() -> _Table:
     from headprobe.aliases import ALIASES
 
-    return ["alias", "loads"], [[alias, target] for alias, target in ALIASES.items()]
+    rows = [
+        [alias, model.repository, model.layers, model.heads, model.kv_heads, model.window]
+        for alias, model in ALIASES.items()
+    ]
+    return ["alias", "loads", "layers", "heads", "KV heads", "window"], rows
 
 
-def _tasks() -> tuple[list[str], list[list[str]]]:
-    from headprobe.tasks import TASKS
+def _tasks() -> _Table:
+    from headprobe.tasks import TASKS, WEIGHT_TASKS
 
     rows = [[name, ", ".join(task.measures), task.summary] for name, task in TASKS.items()]
+    rows += [[name, name, summary] for name, summary in WEIGHT_TASKS.items()]
     return ["task", "measures", "what it probes"], rows
 
 
-def _strategies() -> tuple[list[str], list[list[str]]]:
+def _strategies() -> _Table:
     from inspect import getmodule
 
     from headprobe.allocators import get_strategy, strategy_names
@@ -59,7 +67,7 @@ def _strategies() -> tuple[list[str], list[list[str]]]:
     return ["strategy", "what it does"], rows
 
 
-def _formats() -> tuple[list[str], list[list[str]]]:
+def _formats() -> _Table:
     rows = [
         ["headprobe-run", "scores.safetensors", "the scores of a run, a matrix a case and measure"],
         ["headprobe-budget", "*.json", "cache entries that every head may keep"],

@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from headprobe.scoring import PlannedRun
 
 
-def describe(run: HeadScores) -> None:
-    """The share of accepted cases, on stderr; a warning where it is low."""
-    line = f"{run.accepted} of {run.cases} cases accepted ({run.accepted / run.cases:.0%})"
+def describe(run: HeadScores, *, name: str | None = None) -> None:
+    """The share of accepted cases, if there are any, on stderr; a warning where it is low.
+
+    ``name`` tells the run from others.
+    """
+    from headprobe.tasks import WEIGHT_TASKS
+
+    if run.task in WEIGHT_TASKS:
+        return
+    line = f"{_acceptance(run)} ({run.accepted / run.cases:.0%})"
+    line = line if name is None else f"{name}: {line}"
     if run.few_accepted:
         output.warn(
             f"{line}: the scores rest on the cases that the model happens to answer; "
@@ -51,7 +59,7 @@ def top_heads(
         return
     title = (
         f"{run.layout.id}, {run.task}: {name} of the top {len(chosen)} of {len(heads)} heads; "
-        f"{run.accepted} of {run.cases} cases accepted\n{_firmness(reliability)}"
+        f"{_acceptance(run)}\n{_firmness(reliability)}"
     )
     columns = ["rank", "layer", "head", "kv_head", "score", "std", "ci_low", "ci_high"]
     output.show_table(title, columns, chosen[columns].astype(object).values.tolist())
@@ -98,3 +106,11 @@ def _firmness(found: Reliability) -> str:
 
 def _interval(estimate: Estimate) -> str:
     return f"{estimate.value:.2f} ({estimate.ci_low:.2f} to {estimate.ci_high:.2f})"
+
+
+def _acceptance(run: HeadScores) -> str:
+    from headprobe.tasks import WEIGHT_TASKS
+
+    if run.task in WEIGHT_TASKS:
+        return "from the weights alone"
+    return f"{run.accepted} of {run.cases} cases accepted"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from headprobe.cli import options, output
 from headprobe.cli.runs import describe, show_cost, top_heads
+from headprobe.errors import UsageError
+
+if TYPE_CHECKING:
+    from headprobe.model import LoadedModel
 
 Decode = Literal["greedy", "forced"]
 
@@ -93,9 +98,10 @@ def score(
     from headprobe.model import load_model
     from headprobe.processes import joined
     from headprobe.scoring import prepare, score_heads
-    from headprobe.tasks import get_task
+    from headprobe.tasks import WEIGHT_TASKS, get_task
 
-    get_task(task)
+    if task not in WEIGHT_TASKS:
+        get_task(task)
     with joined() as processes:
         loaded = load_model(
             model,
@@ -105,6 +111,10 @@ def score(
             weights=not dry_run,
             trust_remote_code=trust_remote_code,
         )
+        if task in WEIGHT_TASKS:
+            unused = {"lengths": lengths, "needles": needles, "haystack": haystack}
+            _from_weights(loaded, task, unused, seed=seed, fresh=fresh, out=out, json=json)
+            return
         run = prepare(
             loaded,
             task=task,
@@ -124,14 +134,33 @@ def score(
             return
         if processes.is_first:
             output.note(run.summary)
-        total = (
-            len(run.cases)
-            if processes.count == 1
-            else len(run.tree.parts(processes.count)[processes.rank])
-        )
+        total = len(run.tree.parts(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
             scores = score_heads(loaded, run, fresh=fresh, processes=processes, advance=advance)
     if scores is not None:
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
         describe(scores)
         output.note(f"written to {run.out}; next: headprobe allocate --budget 128")
+
+
+def _from_weights(
+    loaded: LoadedModel,
+    task: str,
+    unused: Mapping[str, object],
+    *,
+    seed: int,
+    fresh: bool,
+    out: Path | None,
+    json: bool,
+) -> None:
+    from headprobe.rundir import directory_for
+    from headprobe.weights import score_weights
+
+    for option, value in unused.items():
+        if value is not None:
+            raise UsageError(f"task {task} has no cases: leave out --{option}")
+    run = out or directory_for(loaded.name, task)
+    scores = score_weights(loaded, task=task, out=run, seed=seed, fresh=fresh)
+    top_heads(scores, measure=None, seed=seed, top=10, json=json)
+    describe(scores)
+    output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

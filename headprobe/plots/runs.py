@@ -14,6 +14,7 @@ from headprobe.plots.matrix import draw_grid, draw_heads
 from headprobe.plots.ranking import LINE, draw_ranking
 from headprobe.plots.scales import counted, evenly, plain
 from headprobe.scores import HeadScores, HeadStatistics
+from headprobe.tasks import WEIGHT_TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,11 @@ def run_column(run: RunPicture) -> Column:
     scores, layout = run.scores, run.scores.layout
     numbers = scores.statistics(run.measure, seed=scores.plan.get("seed", 0))
     label = f"mean {run.measure} score"
-    accepted = f"{scores.accepted:,} of {counted(scores.cases, 'case')} accepted"
+    accepted = (
+        "from the weights alone"
+        if scores.task in WEIGHT_TASKS
+        else f"{scores.accepted:,} of {counted(scores.cases, 'case')} accepted"
+    )
     on = f" on {counted(layout.kv_heads, 'KV head')}" if layout.group > 1 else ""
     few = scores.few_accepted
     return Column(

@@ -1,11 +1,15 @@
 import inspect
 import json
 import sys
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import headprobe.allocators
 from headprobe.allocators import (
@@ -16,14 +20,25 @@ from headprobe.allocators import (
     parse_budget,
     strategy_names,
 )
+from headprobe.allocators.allocation import Allocation
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.layout import HeadLayout
+
+
+def options_of(function: Callable[..., Allocation]) -> set[str]:
+    names = set(inspect.signature(function).parameters)
+    return names - {"scores", "group", "window", "measured"}
+
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="LlamaForCausalLM", layers=3, heads=8, kv_heads=2, head_dim=8
 )
 SCORES = np.random.default_rng(0).random((3, 8)).astype(np.float32)
+MEASURED = {"induction": SCORES, "echo": SCORES[::-1].copy()}
+NEEDED: dict[str, dict[str, object]] = {"top": {"heads": 2}}
+DIVIDING = [name for name, function in STRATEGIES.items() if "budget" in options_of(function)]
+CHOOSING = [name for name, function in STRATEGIES.items() if "sinks" in options_of(function)]
 
 
 @pytest.mark.parametrize("granularity", ["kv", "query"])
@@ -31,8 +46,8 @@ SCORES = np.random.default_rng(0).random((3, 8)).astype(np.float32)
     ("budget", "context_length"),
     [("32", None), ("32", 20), ("32", 40), ("10%", None), ("10%", 1000)],
 )
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_keeps_the_promises_of_a_budget(
+@pytest.mark.parametrize("name", DIVIDING)
+def test_every_strategy_that_divides_a_budget_keeps_to_it(
     name: str, granularity: str, budget: str, context_length: int | None, tmp_path: Path
 ) -> None:
     budgets = allocate(
@@ -57,13 +72,70 @@ def test_every_strategy_keeps_the_promises_of_a_budget(
     assert HeadBudgets.load(tmp_path / "budget.json").to_json() == budgets.to_json()
 
 
+@pytest.mark.parametrize("granularity", ["kv", "query"])
+@pytest.mark.parametrize("name", CHOOSING)
+def test_every_strategy_that_chooses_heads_keeps_all_of_them_and_a_window_of_the_others(
+    name: str, granularity: str, tmp_path: Path
+) -> None:
+    budgets = allocate(
+        SCORES,
+        LAYOUT,
+        strategy=name,
+        granularity=granularity,
+        measured=MEASURED,
+        sinks=3,
+        recent=20,
+        **NEEDED.get(name, {}),
+    )
+    full = budgets.ratio == 1
+    assert full.any()
+    assert set(budgets.selection.ravel()) == {"streaming"}
+    assert budgets.sinks == 3
+    assert budgets.compensation == (name == "razor")
+    for length in (5, 23, 24, 10_000):
+        others = max(23, length // 5) if name == "razor" else 23
+        assert (budgets.kept(length) == np.where(full, length, min(length, others))).all()
+    budgets.save(tmp_path / "budget.json")
+    assert HeadBudgets.load(tmp_path / "budget.json").to_json() == budgets.to_json()
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+@given(
+    scores=arrays(np.float32, (3, 8), elements=st.floats(0, 1, width=32), unique=True),
+    seed=st.integers(0, 99),
+)
+def test_chosen_heads_are_the_best_whatever_their_order(
+    name: str, scores: np.ndarray, seed: int
+) -> None:
+    def full(matrix: np.ndarray) -> np.ndarray:
+        budgets = allocate(
+            matrix,
+            LAYOUT,
+            strategy=name,
+            measured={"induction": matrix, "echo": matrix},
+            **NEEDED.get(name, {}) | ({"threshold": 0.001} if name == "threshold" else {}),
+        )
+        return (budgets.ratio == 1).ravel()
+
+    if scores.max() <= 0.001:
+        return
+    heads = scores.reshape(-1, 4).max(axis=1)
+    chosen = full(scores)
+    assert not chosen.all() or name in ("threshold", "duo")
+    if not chosen.all():
+        assert heads[chosen].min() > heads[~chosen].max()
+    order = np.random.default_rng(seed).permutation(6)
+    mixed = scores.reshape(6, 4)[order].reshape(3, 8)
+    assert full(mixed).tolist() == chosen[order].tolist()
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_records_every_option_it_takes(name: str) -> None:
-    budgets = allocate(SCORES, LAYOUT, strategy=name, budget=Budget(share=0.015))
-    taken = set(inspect.signature(STRATEGIES[name]).parameters) - {"scores", "group", "window"}
-    assert set(budgets.strategy) == {"name"} | taken
+    options = {"budget": Budget(share=0.015)} if name in DIVIDING else NEEDED.get(name, {})
+    budgets = allocate(SCORES, LAYOUT, strategy=name, measured=MEASURED, **options)
+    assert set(budgets.strategy) == {"name"} | options_of(STRATEGIES[name])
     assert budgets.strategy["name"] == name
-    assert budgets.strategy["budget"] == "1.5%"
+    assert budgets.strategy.get("budget", "1.5%") == "1.5%"
     json.dumps(budgets.strategy)
 
 
@@ -93,19 +165,29 @@ def test_defaults_and_given_options_are_recorded() -> None:
 def test_wrong_usage_says_what_is_possible() -> None:
     budget = Budget(tokens=128)
     with pytest.raises(
-        UsageError, match="no strategy 'snap'; choose from headkv, pyramid, uniform"
+        UsageError, match="no strategy 'snap'; choose from alibi, duo, headkv, pyramid, razor"
     ):
         allocate(SCORES, LAYOUT, strategy="snap", budget=budget)
     with pytest.raises(UsageError, match="uniform takes no --beta; it takes --budget, --context-l"):
         allocate(SCORES, LAYOUT, strategy="uniform", budget=budget, beta=1.2)
-    with pytest.raises(UsageError, match="headkv needs --budget"):
-        allocate(SCORES, LAYOUT)
+    with pytest.raises(UsageError, match="top needs --heads"):
+        allocate(SCORES, LAYOUT, strategy="top")
+    with pytest.raises(UsageError, match="duo takes no --budget; it takes --full, --sinks"):
+        allocate(SCORES, LAYOUT, strategy="duo", budget=budget)
     with pytest.raises(UsageError, match="--granularity takes kv or query, got 'layer'"):
         allocate(SCORES, LAYOUT, budget=budget, granularity="layer")
     with pytest.raises(UsageError, match="--window must be 0 or more, got -1"):
         allocate(SCORES, LAYOUT, budget=budget, window=-1)
     with pytest.raises(ValueError, match=r"shape \(3, 8\), got \(8, 3\)"):
         allocate(SCORES.T, LAYOUT, budget=budget)
+    with pytest.raises(ValueError, match=r"shape \(3, 8\), got \(8, 3\)"):
+        allocate(SCORES, LAYOUT, strategy="razor", measured=MEASURED | {"echo": SCORES.T})
+
+
+def test_without_a_budget_a_head_gets_128_entries() -> None:
+    budgets = allocate(SCORES, LAYOUT)
+    assert budgets.strategy["budget"] == 128
+    assert budgets.tokens.mean() == 128
 
 
 def test_other_packages_add_strategies_and_cannot_replace_ours(
@@ -121,7 +203,7 @@ def test_other_packages_add_strategies_and_cannot_replace_ours(
         ]
     )
     monkeypatch.setattr(headprobe.allocators, "entry_points", installed.select)
-    assert strategy_names() == ["broken", "flat", "headkv", "pyramid", "uniform"]
+    assert strategy_names() == sorted({"broken", "flat", *STRATEGIES})
     assert get_strategy("flat") is STRATEGIES["uniform"]
     assert get_strategy("headkv") is STRATEGIES["headkv"]
     with pytest.raises(HeadprobeError, match="cannot load strategy 'broken' from"):

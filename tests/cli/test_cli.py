@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors import safe_open
+from tokenizers import Tokenizer, models
+from transformers import BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
 
 SMALL = ["--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
 RUN = Path("outputs", "nano", "r2")
@@ -83,11 +85,33 @@ def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
     assert np.array(budget["tokens"]).shape == (5, 4)
     assert np.sum(budget["tokens"]) == 32 * 20
     stored = scored / RUN / "budget-headkv-32.json"
+    keeps = budget.pop("keeps")
     assert json.loads(stored.read_text()) == budget
+    assert [kept["context_length"] for kept in keeps] == [4096, 32_768, 131_072]
+    assert {kept["tokens"] for kept in keeps} == {32 * 20}
+    assert keeps[0]["bytes"] == 32 * 20 * 2 * 32 * 2
+    assert keeps[0]["share"] == 32 / 4096
     plotted = headprobe("plot", cwd=scored)
     assert plotted.returncode == 0, plotted.stderr
     picture = scored / plotted.stdout.strip()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_several_runs_feed_one_budget_and_strategies_choose_heads(scored: Path) -> None:
+    mixed = headprobe(
+        *("allocate", "--scores", f"{RUN}:0.7", "--scores", f"{RUN}:0.3", "--strategy", "top"),
+        *("--heads", "3", "--sinks", "4", "--recent", "60"),
+        cwd=scored,
+    )
+    assert mixed.returncode == 0, mixed.stderr
+    assert mixed.stderr.count(f"{RUN}: ") == 2
+    share = (3 * 4096 + 17 * 64) / (20 * 4096)
+    assert f"{share:.2%}" in mixed.stdout
+    stored = json.loads((scored / RUN / "budget-top-mixed.json").read_text())
+    assert [source["weight"] for source in stored["strategy"]["scores"]] == [0.7, 0.3]
+    assert np.sum(stored["ratio"]) == 3
+    again = headprobe("show", str(RUN / "budget-top-mixed.json"), "--json", cwd=scored)
+    assert json.loads(again.stdout)["keeps"][0]["share"] == share
 
 
 def test_a_finished_run_is_not_run_again(scored: Path) -> None:
@@ -169,7 +193,7 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) 
     ("arguments", "code", "message"),
     [
         (["score", "--model", "./nowhere"], 2, "no such directory"),
-        (["score", "--task", "nothing"], 2, "there are r2, retrieval"),
+        (["score", "--task", "nothing"], 2, "there are r2, retrieval, alibi"),
         (["score", "--lengths", "128,4096"], 2, "does not fit the model's window"),
         (["score", "--lengths", "10"], 2, "is too short for needle"),
         (["score", "--lengths", "ten"], 2, "start:stop:count"),
@@ -184,6 +208,9 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) 
         (["allocate", "missing"], 2, "no scores at missing"),
         (["allocate", "cut.safetensors"], 1, "cut.safetensors is damaged"),
         (["allocate"], 2, "no run under outputs"),
+        (["allocate", "missing", "--scores", "other"], 2, "give missing as one of --scores"),
+        (["allocate", "--scores", "missing:0.5"], 2, "no scores at missing"),
+        (["allocate", "--scores", "missing:0"], 2, "the weight must be above 0, got 0"),
         (["show", "missing.json"], 2, "missing.json"),
         (["plot", "missing"], 2, "missing"),
     ],
@@ -210,3 +237,59 @@ def test_help_answers_in_half_a_second_without_the_heavy_libraries() -> None:
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture(scope="module")
+def bloom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random bloom model as transformers saves it."""
+    folder = tmp_path_factory.mktemp("models")
+    config = BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4)
+    BloomForCausalLM(config).save_pretrained(folder / "bloom")
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(64)}))
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder / "bloom")
+    return folder
+
+
+def test_an_alibi_model_is_scored_without_cases_and_allocated(bloom: Path) -> None:
+    done = headprobe("score", "--model", "./bloom", "--task", "alibi", "--json", cwd=bloom)
+    assert done.returncode == 0, done.stderr
+    heads = json.loads(done.stdout)["heads"]
+    assert len(heads) == 8
+    assert "--strategy alibi" in done.stderr
+    done = headprobe("allocate", "--strategy", "alibi", "--window", "4", "--json", cwd=bloom)
+    assert done.returncode == 0, done.stderr
+    tokens = json.loads(done.stdout)["tokens"]
+    assert all(tokens[row["layer"]][row["head"]] == np.ceil(row["score"]) for row in heads)
+    shown = headprobe("show", cwd=bloom)
+    assert "from the weights alone" in shown.stdout
+    plotted = headprobe("plot", cwd=bloom)
+    assert plotted.returncode == 0, plotted.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "code", "message"),
+    [
+        ("./bloom", ["--lengths", "128"], 2, "task alibi has no cases: leave out --lengths"),
+        ("nano", [], 1, "this is a 'llama' model without it: take another --task"),
+    ],
+)
+def test_what_alibi_cannot_do_is_one_clear_line(
+    bloom: Path, model: str, arguments: list[str], code: int, message: str
+) -> None:
+    done = headprobe("score", "--model", model, "--task", "alibi", *arguments, cwd=bloom)
+    assert done.returncode == code, done.stderr
+    assert message in only_line(done)
+    assert not (bloom / "outputs" / "nano").exists()
+
+
+def test_models_are_listed_with_their_figures(tmp_path: Path) -> None:
+    listed = headprobe("list", "models", "--json", cwd=tmp_path)
+    rows = {row["alias"]: row for row in json.loads(listed.stdout)}
+    assert rows["llama3-8b"] == {
+        "alias": "llama3-8b",
+        "loads": "meta-llama/Meta-Llama-3-8B-Instruct",
+        "layers": 32,
+        "heads": 32,
+        "KV heads": 8,
+        "window": 8192,
+    }

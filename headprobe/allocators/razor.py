@@ -1,0 +1,67 @@
+"""RazorAttention: full induction and echo heads (RoPE models; Tang et al., arXiv 2407.15891).
+
+Induction and echo heads keep everything. The others keep 4 sinks and the max(4000, N / 5) newest of
+N tokens, and one entry that stands for what they dropped. A budget counts the sinks among the
+entries of its ratio, so that a head keeps max(4004, N / 5) in all: the paper's number up to 20,000
+tokens, and up to 4 of the newest less from there on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from headprobe.allocators.allocation import Allocation
+from headprobe.allocators.reduction import rankable_scores
+from headprobe.allocators.retrieval import best_share, full_or_streaming
+
+
+def razor(
+    scores: Float[np.ndarray, "layer query_head"],
+    *,
+    group: int,
+    window: int,
+    measured: Mapping[str, Float[np.ndarray, "layer query_head"]],
+    induction: float = 0.14,
+    echo: float = 0.01,
+    sinks: int = 4,
+    recent: int = 4000,
+    recent_share: float = 0.2,
+    compensation: bool = True,
+) -> Allocation:
+    """Everything for the first ``induction`` and the first ``echo`` of all heads by these measures.
+
+    Both are shares, rounded up; a head that is among both counts once. A KV head scores the
+    maximum of its group, so it is kept if any of its query heads is. ``measured`` holds the
+    measures ``induction`` and ``echo``; ``scores`` is not looked at.
+
+    Raises:
+        UsageError: an option is out of range.
+        HeadprobeError: a score is not finite, or all are zero.
+        ValueError: one of the two measures is missing.
+    """
+    shares = {"induction": induction, "echo": echo}
+    missing = [measure for measure in shares if measure not in measured]
+    if missing:
+        raise ValueError(f"expected the scores of the measure {missing[0]!r}, got none")
+    full: Bool[np.ndarray, "layer head"] = np.any(
+        [
+            best_share(
+                rankable_scores(measured[measure], group=group, reduce="max"),
+                share,
+                option=f"--{measure}",
+            )
+            for measure, share in shares.items()
+        ],
+        axis=0,
+    )
+    return full_or_streaming(
+        full,
+        window=window,
+        sinks=sinks,
+        recent=recent,
+        recent_share=recent_share,
+        compensation=compensation,
+    )

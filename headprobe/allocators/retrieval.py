@@ -1,0 +1,73 @@
+"""Retrieval heads keep everything, the others a window: what such strategies have in common."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from headprobe.allocators.allocation import Allocation
+from headprobe.budgets import MAX_TOKENS
+from headprobe.errors import UsageError
+
+# DuoAttention's config.json.
+SINKS, RECENT = 128, 256
+
+
+def best_heads(
+    heads: Float[np.ndarray, "layer head"], count: int
+) -> Bool[np.ndarray, "layer head"]:
+    """The ``count`` heads with the highest scores, equal ones in the order of layer and head."""
+    order = np.argsort(-heads, axis=None, kind="stable")
+    chosen = np.zeros(heads.size, dtype=np.bool_)
+    chosen[order[:count]] = True
+    return chosen.reshape(heads.shape)
+
+
+def best_share(
+    heads: Float[np.ndarray, "layer head"], share: float, *, option: str
+) -> Bool[np.ndarray, "layer head"]:
+    """The heads with the highest scores, ``share`` of all, rounded up.
+
+    Raises:
+        UsageError: the share, given by ``option``, is not from 0 to 1.
+    """
+    _check_share(share, option)
+    # 0.14 * 50 is a little more than 7 in floats, and 7 heads are meant.
+    return best_heads(heads, math.ceil(round(share * heads.size, 6)))
+
+
+def full_or_streaming(
+    full: Bool[np.ndarray, "layer head"],
+    *,
+    window: int,
+    sinks: int,
+    recent: int,
+    recent_share: float = 0.0,
+    compensation: bool = False,
+) -> Allocation:
+    """The ``full`` heads keep the whole context, the others its first and its newest entries.
+
+    Of N tokens the others keep the ``sinks`` first and, up to max(``sinks`` + ``recent``,
+    ``recent_share`` * N) entries in all, the newest; ``window`` of these at least.
+
+    Raises:
+        UsageError: an option is out of range.
+    """
+    for option, count in (("--sinks", sinks), ("--recent", recent)):
+        if not 0 <= count <= MAX_TOKENS // 2:
+            raise UsageError(f"{option} must be 0 or more, got {count}")
+    _check_share(recent_share, "--recent-share")
+    return Allocation(
+        tokens=np.full(full.shape, sinks + max(recent, window), dtype=np.int64),
+        ratio=np.where(full, 1.0, recent_share),
+        selection=np.full(full.shape, "streaming"),
+        sinks=sinks,
+        compensation=compensation,
+    )
+
+
+def _check_share(share: float, option: str) -> None:
+    if not 0 <= share <= 1:
+        raise UsageError(f"{option} is a share from 0 to 1, got {share:g}")

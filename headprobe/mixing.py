@@ -1,0 +1,158 @@
+"""Runs to a budget: the scores of one run as they are, of several runs mixed by weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from headprobe.allocators import IN_OWN_UNIT, READS, allocate
+from headprobe.budgets import HeadBudgets
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.scores import HeadScores
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WeightedRun:
+    """One of the runs that feed a budget.
+
+    ``name`` is what messages and the budget call it; of ``weight``, above 0, only its share of all
+    runs' weights matters.
+    """
+
+    name: str
+    scores: HeadScores
+    weight: float = 1.0
+
+
+def parse_weighted(text: str) -> tuple[Path, float]:
+    """Read ``outputs/nano/r2:0.7``: a run and its weight, 1 where none is given.
+
+    A colon that no number follows belongs to the path, as does one in the path of a run that is
+    there: ``C:\\runs\\r2`` is a path.
+
+    Raises:
+        UsageError: the weight is not above 0.
+    """
+    path, colon, number = text.rpartition(":")
+    try:
+        weight = float(number)
+    except ValueError:
+        return Path(text), 1.0
+    if not colon or not path or Path(text).exists():
+        return Path(text), 1.0
+    if not 0 < weight < math.inf:
+        raise UsageError(f"--scores {text}: the weight must be above 0, got {number}")
+    return Path(path), weight
+
+
+def allocate_runs(
+    runs: Sequence[WeightedRun],
+    *,
+    strategy: str = "headkv",
+    measure: str | None = None,
+    **options: Any,
+) -> HeadBudgets:
+    """Allocate as ``allocate`` does, from the scores of one run or of several.
+
+    Several runs are mixed: each run's scores are divided by their sum over all heads, multiplied by
+    the run's share of the weights, and added up. ``measure`` is taken of every run, each task's own
+    for ``None``. The budget's strategy records under ``scores`` what went in.
+
+    Raises:
+        UsageError: a run lacks a measure, the strategy reads others than ``measure``, or it
+            compares scores in their own unit and there are several runs.
+        HeadprobeError: the runs are of different models, or scores cannot be used.
+    """
+    if len(runs) > 1 and strategy in IN_OWN_UNIT:
+        raise UsageError(
+            f"strategy {strategy} compares scores in their own unit, which a mixture of runs has "
+            "not; give one run, or use --strategy duo or top"
+        )
+    for other in runs[1:]:
+        _check_layout(runs[0], other)
+    taken = [_measures(run, strategy, measure) for run in runs]
+    mixed = [_mix(runs, measures) for measures in zip(*taken, strict=True)]
+    budgets = allocate(
+        mixed[0],
+        runs[0].scores.layout,
+        strategy=strategy,
+        measured=dict(zip(taken[0], mixed, strict=True)),
+        **options,
+    )
+    return replace(budgets, strategy={**budgets.strategy, "scores": _record(runs, taken)})
+
+
+def _check_layout(first: WeightedRun, other: WeightedRun) -> None:
+    one, two = first.scores.layout.to_json(), other.scores.layout.to_json()
+    for field, value in one.items():
+        if two[field] != value:
+            raise HeadprobeError(
+                f"{first.name} and {other.name} are runs of different models: {field} is {value} "
+                f"and {two[field]}; give runs of one model"
+            )
+
+
+def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str, ...]:
+    """The measures of a run that the strategy takes."""
+    read = READS.get(strategy)
+    if read is None:
+        try:
+            return (run.scores.resolve(measure),)
+        except UsageError as error:
+            raise UsageError(f"{run.name}: {error}") from None
+    if measure is not None:
+        raise UsageError(f"strategy {strategy} reads {' and '.join(read)}; leave out --measure")
+    for name in read:
+        if name not in run.scores.measures:
+            raise UsageError(
+                f"strategy {strategy} reads the measure {name!r}, and {run.name} holds "
+                f"{', '.join(run.scores.measures)}; "
+                f"make it with `headprobe score --task {strategy}`"
+            )
+    return read
+
+
+def _mix(
+    runs: Sequence[WeightedRun], measures: Sequence[str]
+) -> Float[np.ndarray, "layer query_head"]:
+    """A measure of each run, mixed; of a single run its scores as they are."""
+    if len(runs) == 1:
+        return runs[0].scores.mean(measures[0])
+    total = sum(run.weight for run in runs)
+    parts = zip(runs, measures, strict=True)
+    mixed: Float[np.ndarray, "layer query_head"] = np.sum(
+        [run.weight / total * _shares(run, measure) for run, measure in parts], axis=0
+    )
+    return mixed
+
+
+def _shares(run: WeightedRun, measure: str) -> Float[np.ndarray, "layer query_head"]:
+    """A run's scores over their sum, in float64."""
+    scores = run.scores.mean(measure).astype(np.float64)
+    if (scores < 0).any() or not scores.any():
+        problem = "some are negative" if scores.any() else "all are zero"
+        raise HeadprobeError(
+            f"the {measure} scores of {run.name} cannot be mixed with others: {problem}; "
+            "leave that run out, or give another --measure"
+        )
+    shares: Float[np.ndarray, "layer query_head"] = scores / scores.sum()
+    return shares
+
+
+def _record(runs: Sequence[WeightedRun], taken: Sequence[Sequence[str]]) -> list[Mapping[str, Any]]:
+    total = sum(run.weight for run in runs)
+    return [
+        {
+            "run": run.name,
+            "task": run.scores.task,
+            "measures": list(measures),
+            "weight": run.weight / total,
+        }
+        for run, measures in zip(runs, taken, strict=True)
+    ]
