@@ -119,16 +119,11 @@ def test_the_mean_that_a_file_states_is_the_mean(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stated",
-    [
-        scores().mean("mass"),
-        scores().mean("r2")[:1],
-        np.full((2, 4), np.nan, dtype=np.float32),
-    ],
+    "stated", [scores().mean("mass"), np.full((2, 4), np.nan, dtype=np.float32)]
 )
 def test_a_mean_that_is_not_of_its_cases_is_a_clear_error(saved: Path, stated: np.ndarray) -> None:
     rewrite(saved, header_of(saved), r2=stated)
-    with pytest.raises(HeadprobeError, match="expected r2 to be the mean of r2.per_case"):
+    with pytest.raises(HeadprobeError, match=r"expected r2 to be the mean of r2\.per_case"):
         HeadScores.load(saved)
 
 

@@ -62,7 +62,7 @@ def _write(shares: Float[np.ndarray, "layer kv_head"], path: Path) -> None:
         for layer, head in np.ndindex(*shares.shape)
     }
     with atomic_write(path) as whole:
-        whole.write_text(json.dumps(table, indent=0, allow_nan=False) + "\n", encoding="utf-8")
+        whole.write_text(json.dumps(table, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read(path: Path, *, layers: int | None, heads: int | None) -> Table:

@@ -129,7 +129,7 @@ def mask_of_budget(budgets: HeadBudgets) -> HeadMask:
         raise UsageError(
             "this format keeps a head whole or lets it stream, all streaming heads alike, and the "
             f"budget does not (layer {layer}, head {head}: {budgets.tokens[layer, head]} entries "
-            f"by {budgets.selection[layer, head]}); allocate with such a strategy, as duo is, or "
+            f"by {budgets.selection[layer, head]}); allocate with a strategy that does, such as duo, or "
             "export scores"
         )
     notes: tuple[str, ...] = ()
@@ -138,6 +138,8 @@ def mask_of_budget(budgets: HeadBudgets) -> HeadMask:
             f"streaming heads keep {kept[0]} entries: that they keep {share:.0%} of a longer "
             "context cannot be said in this format",
         )
+    if budgets.compensation:
+        notes += ("whether an entry stands for what is dropped is up to the program",)
     return HeadMask(
         full=full,
         sinks=budgets.sinks,

@@ -56,10 +56,11 @@ def test_a_mask_is_read_off_a_budget(streaming_budget: HeadBudgets) -> None:
     assert mask.sparsity == pytest.approx(7 / 12)
 
 
-def test_a_window_that_grows_with_the_context_is_said_to_be_lost(make_budget: MakeBudget) -> None:
+def test_what_a_mask_cannot_say_of_razors_budget_is_told(make_budget: MakeBudget) -> None:
     mask = mask_of_budget(
         make_budget(
             sinks=4,
+            compensation=True,
             selection=np.full((3, 4), "streaming"),
             tokens=np.full((3, 4), 4004),
             ratio=np.full((3, 4), 0.2),
@@ -69,6 +70,7 @@ def test_a_window_that_grows_with_the_context_is_said_to_be_lost(make_budget: Ma
     assert mask.notes == (
         "streaming heads keep 4004 entries: that they keep 20% of a longer context cannot be said "
         "in this format",
+        "whether an entry stands for what is dropped is up to the program",
     )
 
 
@@ -89,7 +91,7 @@ def test_a_budget_of_a_full_cache_is_a_mask_too(make_budget: MakeBudget) -> None
 def test_a_budget_that_does_not_stream_is_no_mask(
     changes: dict[str, object], make_budget: MakeBudget
 ) -> None:
-    with pytest.raises(UsageError, match=r"\(layer 0, head 0: \d+ entries by .*as duo is"):
+    with pytest.raises(UsageError, match=r"\(layer 0, head 0: \d+ entries by .*such as duo"):
         mask_of_budget(make_budget(**changes))
 
 
