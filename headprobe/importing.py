@@ -65,7 +65,7 @@ def import_run(
             # Whose needle a case was is not told, so intervals resample cases.
             needles=(0,) * table.cases,
             cases=table.cases,
-            plan={"imported": source, "file": path.name, "sha256": _digest(path)} | table.details,
+            plan=table.details | {"imported": source, "file": path.name, "sha256": _digest(path)},
             versions={"headprobe": __version__},
         )
     except ValueError as error:

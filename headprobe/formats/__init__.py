@@ -179,7 +179,7 @@ def _options(
     chosen = {option: value for option, value in given.items() if value is not None}
     for option in chosen:
         if option not in own:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in own) or "none"
+            flags = ", ".join(f"--{taken.replace('_', '-')}" for taken in own) or "none"
             raise UsageError(
                 f"format {name} takes no --{option.replace('_', '-')}; it takes {flags}"
             )

@@ -34,11 +34,11 @@ class Table:
 
     def __post_init__(self) -> None:
         for measure, scores in self.per_case.items():
-            wrong = np.argwhere(~np.isfinite(scores))
+            wrong = np.argwhere(~(np.abs(scores) <= np.finfo(np.float32).max))
             if wrong.size:
                 case, layer, head = wrong[0]
                 raise ValueError(
-                    f"layer {layer}, head {head} of {measure}: expected finite numbers, "
+                    f"layer {layer}, head {head} of {measure}: expected finite float32 numbers, "
                     f"got {scores[case, layer, head]}"
                 )
 

@@ -129,8 +129,8 @@ def mask_of_budget(budgets: HeadBudgets) -> HeadMask:
         raise UsageError(
             "this format keeps a head whole or lets it stream, all streaming heads alike, and the "
             f"budget does not (layer {layer}, head {head}: {budgets.tokens[layer, head]} entries "
-            f"by {budgets.selection[layer, head]}); allocate with a strategy that does, such as duo, or "
-            "export scores"
+            f"by {budgets.selection[layer, head]}); allocate with a strategy that does, such as "
+            "duo, or export scores"
         )
     notes: tuple[str, ...] = ()
     if share := budgets.ratio[rest].max(initial=0.0):

@@ -93,7 +93,7 @@ def test_what_is_written_is_read_and_a_missing_head_gets_the_even_share(tmp_path
         ('{"0-0": 0.5}', "'0-0' names no head; expected L0H0"),
         ('{"L0H0": [0.5]}', "expected a number"),
         ('{"L0H0": -0.5}', "L0H0: expected a share of 0 or more, got -0.5"),
-        ('{"L0H0": NaN}', "expected finite numbers, got nan"),
+        ('{"L0H0": NaN}', "expected finite float32 numbers, got nan"),
         ('{"L99999H0": 1}', "it names layer 99999"),
     ],
 )

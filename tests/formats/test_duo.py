@@ -168,7 +168,7 @@ def test_a_pattern_alone_without_its_config_is_read(tmp_path: Path) -> None:
         ("0.1\t0.2\n0.3\n", "expected lines of as many numbers"),
         ("0.1\t0.2\t\n", "could not convert"),
         ("head0\thead1\n0.1\t0.2\n", "could not convert"),
-        ("nan\t0.2\n", "layer 0, head 0 of duo: expected finite numbers"),
+        ("nan\t0.2\n", "layer 0, head 0 of duo: expected finite float32 numbers"),
     ],
 )
 def test_a_table_of_another_kind_is_one_clear_line(tmp_path: Path, text: str, problem: str) -> None:

@@ -81,7 +81,10 @@ def test_tensors_of_any_precision_and_with_axes_of_one_are_read(
         (torch.ones(3), r"expected a table of layers and KV heads, got \(3,\)"),
         (torch.ones(2, 3, 4), "expected a table of layers and KV heads"),
         (torch.ones(0, 4), "expected a table of layers and KV heads"),
-        (torch.tensor([[1.0, float("nan")]]), "layer 0, head 1 of kvzip: expected finite numbers"),
+        (
+            torch.tensor([[1.0, float("nan")]]),
+            "layer 0, head 1 of kvzip: expected finite float32 numbers",
+        ),
         (torch.ones(2, 2, dtype=torch.complex64), "expected a tensor"),
     ],
 )
