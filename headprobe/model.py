@@ -128,6 +128,16 @@ def load_model(
     )
 
 
+def read_layout(directory: Path) -> HeadLayout:
+    """The heads of the model in a directory, from its configuration alone.
+
+    Raises:
+        HeadprobeError: it cannot be read or is not a causal language model.
+    """
+    with quiet():
+        return head_layout(_read_config(directory, str(directory), False), id=str(directory))
+
+
 def head_layout(config: Any, *, id: str) -> HeadLayout:
     """The heads that a transformers configuration describes.
 

@@ -43,6 +43,8 @@ class HeadScores:
     ``per_case`` holds a matrix a case for each measure. ``needles`` names the needle of each of
     these cases: cases of one needle are alike, so intervals resample needles, not cases. ``plan``
     holds every option that changes the numbers. ``cases`` counts the accepted and the refused.
+    ``means`` holds what a file says of a measure's mean: it was taken before the file rounded the
+    cases to float32, and budgets of other programs are met to the last entry only by it.
     """
 
     layout: HeadLayout
@@ -52,6 +54,7 @@ class HeadScores:
     cases: int
     plan: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    means: Mapping[str, Float[np.ndarray, "layer query_head"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.per_case:
@@ -62,6 +65,11 @@ class HeadScores:
                 raise ValueError(f"expected {measure} of shape {shape}, got {scores.shape}")
             if not np.isfinite(scores).all():
                 raise ValueError(f"expected finite scores, got NaN or infinity in {measure}")
+        for measure, mean in self.means.items():
+            cases = self.per_case[measure]
+            close = 1e-6 * float(np.abs(cases).max())
+            if mean.shape != shape[1:] or not np.allclose(mean, _mean(cases), atol=close):
+                raise ValueError(f"expected {measure} to be the mean of {measure}.per_case")
         if not 1 <= len(self.needles) <= self.cases:
             raise ValueError(
                 f"expected 1 to {self.cases} accepted cases, got {len(self.needles)} accepted"
@@ -98,8 +106,7 @@ class HeadScores:
 
     def mean(self, measure: str) -> Float[np.ndarray, "layer query_head"]:
         """The mean score of every head over the accepted cases (float32)."""
-        mean: np.ndarray = self.per_case[measure].mean(axis=0, dtype=np.float64)
-        return mean.astype(np.float32)
+        return self.means[measure] if measure in self.means else _mean(self.per_case[measure])
 
     def statistics(self, measure: str, *, seed: int = 0) -> HeadStatistics:
         """Mean, spread, 95 % interval and rank of every head.
@@ -211,4 +218,12 @@ class HeadScores:
             cases=header["cases"],
             plan=header["plan"],
             versions=header["versions"],
+            means={measure: tensors[measure] for measure in measures if measure in tensors},
         )
+
+
+def _mean(
+    scores: Float[np.ndarray, "case layer query_head"],
+) -> Float[np.ndarray, "layer query_head"]:
+    mean: np.ndarray = scores.mean(axis=0, dtype=np.float64)
+    return mean.astype(np.float32)

@@ -108,6 +108,26 @@ def test_arrays_of_any_layout_and_precision_are_saved_right(
     np.testing.assert_array_equal(tensors["mass.per_case"], view.astype(np.float32))
 
 
+def test_the_mean_that_a_file_states_is_the_mean(saved: Path) -> None:
+    # Half a rounding error of float32 away from that of the cases, as other programs' means are.
+    stated = np.nextafter(scores().mean("r2"), np.float32(1))
+    rewrite(saved, header_of(saved), r2=stated)
+    run = HeadScores.load(saved)
+    np.testing.assert_array_equal(run.mean("r2"), stated)
+    np.testing.assert_array_equal(run.statistics("r2").mean, stated)
+    run.save(saved)
+    np.testing.assert_array_equal(load_file(saved)["r2"], stated)
+
+
+@pytest.mark.parametrize(
+    "stated", [scores().mean("mass"), np.full((2, 4), np.nan, dtype=np.float32)]
+)
+def test_a_mean_that_is_not_of_its_cases_is_a_clear_error(saved: Path, stated: np.ndarray) -> None:
+    rewrite(saved, header_of(saved), r2=stated)
+    with pytest.raises(HeadprobeError, match=r"expected r2 to be the mean of r2\.per_case"):
+        HeadScores.load(saved)
+
+
 def test_a_file_with_no_more_than_the_contract_asks_for_is_loaded(saved: Path) -> None:
     header = header_of(saved)
     asked = ["format_version", "model", "task", "plan", "accepted", "cases", "versions"]

@@ -10,6 +10,8 @@ import typer
 from headprobe import __version__
 from headprobe.cli.allocate import allocate
 from headprobe.cli.compare import compare
+from headprobe.cli.export import export
+from headprobe.cli.importing import import_scores
 from headprobe.cli.listing import list_registry
 from headprobe.cli.output import fail, warn
 from headprobe.cli.plot import plot
@@ -44,6 +46,8 @@ def root(
 
 app.command()(score)
 app.command()(allocate)
+app.command()(export)
+app.command("import")(import_scores)
 app.command()(plot)
 app.command()(compare)
 app.command()(show)

@@ -68,11 +68,19 @@ def _strategies() -> _Table:
 
 
 def _formats() -> _Table:
-    rows = [
-        ["headprobe-run", "scores.safetensors", "the scores of a run, a matrix a case and measure"],
-        ["headprobe-budget", "*.json", "cache entries that every head may keep"],
-    ]
-    return ["format", "file", "what it holds"], rows
+    from headprobe.formats import format_names, get_format
+
+    rows = []
+    for name in format_names():
+        entry = get_format(name)
+        written = [
+            what
+            for what, write in (("scores", entry.write_scores), ("budgets", entry.write_budget))
+            if write
+        ]
+        read = "scores" if entry.read else ""
+        rows.append([name, entry.file, ", ".join(written), read, entry.programs])
+    return ["format", "file", "writes", "reads", "programs"], rows
 
 
 _ROWS = {

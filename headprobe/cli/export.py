@@ -1,0 +1,79 @@
+"""``headprobe export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from headprobe.cli import options, output
+
+
+def export(
+    out: Annotated[Path, typer.Option(help="The file to write; for duo a directory.")],
+    to: Annotated[str, typer.Option(help="See `headprobe list formats`.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SCORES_OR_BUDGET]",
+            help="A run directory, its scores.safetensors or a budget's .json; "
+            "the newest run if left out.",
+            show_default=False,
+        ),
+    ] = None,
+    measure: options.MeasureOption = None,
+    reduce: Annotated[
+        str | None,
+        typer.Option(
+            help="Query heads to KV heads: mean, max or sum.", show_default="the format's"
+        ),
+    ] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            help="Of scores, the share of heads that stream, 0 to 1.", show_default="the format's"
+        ),
+    ] = None,
+    sinks: Annotated[
+        int | None,
+        typer.Option(help="First entries of streaming heads.", show_default="the format's"),
+    ] = None,
+    recent: Annotated[
+        int | None,
+        typer.Option(help="Newest entries of streaming heads.", show_default="the format's"),
+    ] = None,
+    beta: Annotated[
+        float | None,
+        typer.Option(help="kvpress, attention-matching: HeadKV's beta.", show_default="1.2"),
+    ] = None,
+    context_length: Annotated[
+        int | None,
+        typer.Option(help="Tokens that a budget's shares are of.", show_default=False),
+    ] = None,
+) -> None:
+    """Write scores or a budget as a file that another program loads.
+
+    Example: headprobe export outputs/nano/r2 --to headkv --out heads.json
+    """
+    from headprobe.budgets import HeadBudgets
+    from headprobe.formats import export_budget, export_scores
+    from headprobe.rundir import newest_run
+    from headprobe.scores import HeadScores
+
+    chosen: dict[str, Any] = {
+        "measure": measure,
+        "reduce": reduce,
+        "sparsity": sparsity,
+        "sinks": sinks,
+        "recent": recent,
+        "beta": beta,
+        "context_length": context_length,
+    }
+    if file is not None and file.suffix == ".json":
+        notes = export_budget(HeadBudgets.load(file), out, to=to, **chosen)
+    else:
+        notes = export_scores(HeadScores.load(file or newest_run()), out, to=to, **chosen)
+    for line in notes:
+        output.note(line)
+    typer.echo(out)

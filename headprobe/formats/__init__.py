@@ -1,0 +1,188 @@
+"""Files of other programs: one file a format, that writes it, reads it, or both.
+
+``write_scores(run, path, *, measure, ...)`` and ``write_budget(budgets, path, ...)`` return what
+the user should know of the file, a line each; their keyword-only options are the format's own.
+``read(path, *, layers, heads)``, told the sizes that are known, returns a ``Table`` and raises
+``ValueError`` for a file of another kind. Other packages add theirs, a ``Format``, through the
+entry-point group ``headprobe.formats``. What formats share lies in ``heads`` (scores and masks)
+and ``files`` (reading, and the one place with torch).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from headprobe.budgets import HeadBudgets
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.formats import (
+    attention_matching,
+    compresskv,
+    csv,
+    duo,
+    headkv,
+    kvpress,
+    kvzip,
+    razor,
+    rtp_llm,
+    safetensors,
+)
+from headprobe.formats.files import Table
+from headprobe.scores import HeadScores
+
+Notes = tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Format:
+    """A kind of file, whose it is, and what to do with it.
+
+    ``granularity`` says whether a file that is read holds numbers of KV or of query heads.
+    """
+
+    file: str
+    programs: str
+    granularity: str = "kv"
+    write_scores: Callable[..., Notes] | None = None
+    write_budget: Callable[..., Notes] | None = None
+    read: Callable[..., Table] | None = None
+
+
+FORMATS: dict[str, Format] = {
+    "headkv": Format(
+        file=".json",
+        programs="HeadKV, KVCache-Factory, CoKV, DeCoRe, LOCOS",
+        granularity="query",
+        write_scores=headkv.write_scores,
+        read=headkv.read,
+    ),
+    "duo": Format(
+        file="directory",
+        programs="DuoAttention, LServe, RLKV, HeadKV-SGLang, PruLong, WG-KV, kvpress",
+        write_scores=duo.write_scores,
+        write_budget=duo.write_budget,
+        read=duo.read,
+    ),
+    "kvpress": Format(
+        file=".npy",
+        programs="kvpress (LUKVPress)",
+        write_scores=kvpress.write_scores,
+        write_budget=kvpress.write_budget,
+    ),
+    "attention-matching": Format(
+        file=".json",
+        programs="Attention Matching (compaction), omlx",
+        write_scores=attention_matching.write_scores,
+        write_budget=attention_matching.write_budget,
+        read=attention_matching.read,
+    ),
+    "rtp-llm": Format(
+        file=".json",
+        programs="RTP-LLM",
+        write_scores=rtp_llm.write_scores,
+        write_budget=rtp_llm.write_budget,
+    ),
+    "razor": Format(
+        file=".pt, .json or .py",
+        programs="msModelSlim (.pt), golden-stick (.json), MindIE (.py)",
+        write_scores=razor.write_scores,
+        write_budget=razor.write_budget,
+        read=razor.read,
+    ),
+    "kvzip": Format(file=".pt", programs="KVzip", write_scores=kvzip.write_scores, read=kvzip.read),
+    "compresskv": Format(file=".json", programs="CompressKV", write_scores=compresskv.write_scores),
+    "csv": Format(
+        file=".csv",
+        programs="spreadsheets",
+        write_scores=csv.write_scores,
+        write_budget=csv.write_budget,
+    ),
+    "safetensors": Format(
+        file=".safetensors",
+        programs="anything that opens safetensors",
+        write_scores=safetensors.write_scores,
+        write_budget=safetensors.write_budget,
+    ),
+}
+
+
+def format_names() -> list[str]:
+    """The names of all formats, ours first, then those of installed packages."""
+    return list(dict.fromkeys([*FORMATS, *sorted(entry_points(group="headprobe.formats").names)]))
+
+
+def get_format(name: str) -> Format:
+    """The format of that name; ours come before those of installed packages.
+
+    Raises:
+        UsageError: there is none; the message lists the choices.
+        HeadprobeError: the package that brings it cannot be loaded.
+    """
+    if name in FORMATS:
+        return FORMATS[name]
+    for entry in entry_points(group="headprobe.formats", name=name):
+        try:
+            found: Format = entry.load()
+        except (ImportError, AttributeError) as error:
+            raise HeadprobeError(
+                f"cannot load format {name!r} from {entry.value}: {error}; "
+                "mend or remove the package that brings it"
+            ) from error
+        return found
+    raise UsageError(f"no format {name!r}; choose from {', '.join(format_names())}")
+
+
+def export_scores(
+    run: HeadScores, path: Path, *, to: str, measure: str | None = None, **options: Any
+) -> Notes:
+    """Write a run's scores as another program reads them; returns what to know of the file.
+
+    ``measure`` is the run's own by default. ``options`` are the format's, such as ``reduce`` and
+    ``sparsity``; ``None`` leaves one at its default.
+
+    Raises:
+        UsageError: no such format, it holds no scores, or takes no such option or value.
+        HeadprobeError: the scores cannot be used, or the file cannot be written.
+    """
+    write = get_format(to).write_scores
+    if write is None:
+        raise UsageError(f"format {to} holds budgets, not scores; allocate first")
+    return write(run, path, **_options(to, write, {"measure": measure, **options}, run))
+
+
+def export_budget(budgets: HeadBudgets, path: Path, *, to: str, **options: Any) -> Notes:
+    """Write a budget as another program reads it; returns what to know of the file.
+
+    Raises:
+        UsageError: no such format, it cannot hold this budget, or takes no such option or value.
+        HeadprobeError: the file cannot be written.
+    """
+    write = get_format(to).write_budget
+    if write is None:
+        raise UsageError(f"format {to} holds scores, not budgets; export the run")
+    return write(budgets, path, **_options(to, write, options))
+
+
+def _options(
+    name: str, function: Callable[..., Notes], given: dict[str, Any], run: HeadScores | None = None
+) -> dict[str, Any]:
+    """The options given that the function takes, and the measure where it takes one."""
+    own = [
+        option
+        for option, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    chosen = {option: value for option, value in given.items() if value is not None}
+    for option in chosen:
+        if option not in own:
+            flags = ", ".join(f"--{taken.replace('_', '-')}" for taken in own) or "none"
+            raise UsageError(
+                f"format {name} takes no --{option.replace('_', '-')}; it takes {flags}"
+            )
+    if run is not None and "measure" in own:
+        chosen["measure"] = run.resolve(chosen.get("measure"))
+    return chosen

@@ -1,0 +1,93 @@
+"""Head budgets of Attention Matching (arXiv 2602.16284; adamzweiger/compaction, omlx).
+
+JSON ``{"L0H0": p}``, every KV head's share of the whole cache. The program gives a head
+``int(p * target * layers * KV heads)`` entries, and one that is missing ``target``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from headprobe.allocators.headkv import headkv
+from headprobe.allocators.supply import Budget
+from headprobe.budgets import HeadBudgets
+from headprobe.files import atomic_write
+from headprobe.formats.files import Table, numbers, read_json, table_size
+from headprobe.formats.heads import amounts, group_note, kv_scores, not_negative
+from headprobe.scores import HeadScores
+
+_KEY = re.compile(r"L(\d{1,6})H(\d{1,6})", re.ASCII)
+# The program rounds down: a share that comes out a hair too low would cost an entry.
+_HAIR = 1e-12
+
+
+def write_scores(
+    run: HeadScores, path: Path, *, measure: str, reduce: str = "mean", beta: float = 1.2
+) -> tuple[str, ...]:
+    """Write the shares that HeadKV's rule gives at any budget, its window aside.
+
+    Raises:
+        UsageError: an option is out of range.
+        HeadprobeError: all scores are zero, or the file cannot be written.
+    """
+    scores, notes = not_negative(kv_scores(run, measure, reduce), measure)
+    # With one share of a context among all heads, no head can get more than all of it.
+    whole = Budget(share=1 / scores.size)
+    _write(headkv(scores, group=1, window=0, budget=whole, beta=beta).ratio, path)
+    return group_note(run, reduce) + notes
+
+
+def write_budget(
+    budgets: HeadBudgets, path: Path, *, context_length: int | None = None
+) -> tuple[str, ...]:
+    """Write a budget's shares; with its mean as the target a head gets its entries exactly.
+
+    Raises:
+        UsageError: the budget is per query head, or holds shares and no context length is given.
+        HeadprobeError: the file cannot be written.
+    """
+    kept = amounts(budgets, context_length)
+    _write(kept / kept.sum(), path)
+    return (f"the budget is got with a target of {kept.mean():g} entries a head",)
+
+
+def _write(shares: Float[np.ndarray, "layer kv_head"], path: Path) -> None:
+    table = {
+        f"L{layer}H{head}": float(shares[layer, head] * (1 + _HAIR))
+        for layer, head in np.ndindex(*shares.shape)
+    }
+    with atomic_write(path) as whole:
+        whole.write_text(json.dumps(table, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
+    """Read the shares; a head that is missing gets an even one, as in the program.
+
+    Raises:
+        UsageError: there is no such file.
+        ValueError: it is not such a file, or a share is no number of 0 or more.
+    """
+    document = read_json(path)[0]
+    if not isinstance(document, dict):
+        raise ValueError(f"expected an object, got {document!r:.60}")
+    named: dict[tuple[int, int], float] = {}
+    for name, value in document.items():
+        match = _KEY.fullmatch(name)
+        if not match:
+            raise ValueError(f"{name!r:.60} names no head; expected L0H0")
+        [share] = numbers([value])
+        named[int(match[1]), int(match[2])] = share
+        if share < 0:
+            raise ValueError(f"{name}: expected a share of 0 or more, got {share:g}")
+    layers, heads = table_size(named, layers=layers, heads=heads)
+    shares = np.full((1, layers, heads), 1 / (layers * heads))
+    for (layer, head), share in named.items():
+        shares[0, layer, head] = share
+    missing = layers * heads - len(named)
+    note = f"{missing} heads are missing and get the even share, as in the program"
+    return Table(per_case={"attention-matching": shares}, notes=(note,) if missing else ())

@@ -1,0 +1,220 @@
+"""What formats share about heads: scores made fit for a reader, and which heads are kept whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from headprobe.allocators.reduction import REDUCTIONS
+from headprobe.budgets import HeadBudgets
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.scores import HeadScores
+
+# DuoAttention's reader adds up to 1e-6 of unseeded noise to break ties.
+GAP = 1e-5
+FULL, STREAMING = (0.6, 1.0), (0.0, 0.4)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadMask:
+    """KV heads that keep everything; the others keep ``sinks`` first and ``recent`` newest."""
+
+    full: Bool[np.ndarray, "layer kv_head"]
+    sinks: int
+    recent: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the heads that stream, from 0 to 1."""
+        return 1 - float(self.full.mean())
+
+
+def kv_scores(run: HeadScores, measure: str, reduce: str) -> Float[np.ndarray, "layer kv_head"]:
+    """A score for every KV head (float64), that of its group of query heads reduced.
+
+    Raises:
+        UsageError: there is no such reduction.
+        HeadprobeError: all scores are zero.
+    """
+    if reduce not in REDUCTIONS:
+        raise UsageError(f"--reduce takes {', '.join(REDUCTIONS)}, got {reduce!r}")
+    refuse_zeros(mean := run.mean(measure).astype(np.float64), measure)
+    layout = run.layout
+    groups = mean.reshape(layout.layers, layout.kv_heads, layout.group)
+    reduced: Float[np.ndarray, "layer kv_head"] = REDUCTIONS[reduce](groups, axis=-1)
+    return reduced
+
+
+def refuse_zeros(scores: Float[np.ndarray, "layer head"], measure: str) -> None:
+    """Refuse a table that tells nothing: its readers divide by its sum.
+
+    Raises:
+        HeadprobeError: all scores are zero.
+    """
+    if not scores.any():
+        raise HeadprobeError(
+            f"all {measure} scores are zero, so no head can be told from another; "
+            "score more or easier cases, or export another --measure"
+        )
+
+
+def not_negative(
+    scores: Float[np.ndarray, "layer head"], measure: str
+) -> tuple[Float[np.ndarray, "layer head"], tuple[str, ...]]:
+    """Scores of 0 or more, and what was done to get them: negative ones shift the whole table.
+
+    Raises:
+        HeadprobeError: all scores are the same negative number.
+    """
+    lowest = float(scores.min())
+    if lowest >= 0:
+        return scores, ()
+    shifted = scores - lowest
+    refuse_zeros(shifted, f"{measure} (less the lowest)")
+    return shifted, (f"{measure} has negative scores: all were shifted up by {-lowest:g}",)
+
+
+def group_note(run: HeadScores, reduce: str) -> tuple[str, ...]:
+    """What was done to come from query heads to KV heads."""
+    if run.layout.group == 1:
+        return ()
+    return (f"the {run.layout.group} query heads of a KV head were reduced by {reduce}",)
+
+
+def top_heads(
+    scores: Float[np.ndarray, "layer kv_head"], count: int
+) -> Bool[np.ndarray, "layer kv_head"]:
+    """The ``count`` heads with the highest scores; equal scores in the order of layer and head."""
+    chosen = np.zeros(scores.size, dtype=bool)
+    chosen[np.argsort(-scores, axis=None, kind="stable")[:count]] = True
+    return chosen.reshape(scores.shape)
+
+
+def mask_of_scores(
+    scores: Float[np.ndarray, "layer kv_head"], *, sparsity: float, sinks: int, recent: int
+) -> HeadMask:
+    """The highest heads whole, a share of ``sparsity`` of all heads streaming.
+
+    Raises:
+        UsageError: the share lies outside 0 to 1, or a number of entries is out of range.
+    """
+    if not 0 <= sparsity <= 1:
+        raise UsageError(f"--sparsity must be between 0 and 1, got {sparsity:g}")
+    if sinks < 0 or recent < 1:
+        raise UsageError(
+            f"streaming heads need --sinks of 0 or more and --recent of 1 or more, "
+            f"got {sinks} and {recent}"
+        )
+    full = top_heads(scores, scores.size - round(sparsity * scores.size))
+    note = f"{int(full.sum())} of {full.size} KV heads are kept whole"
+    return HeadMask(full=full, sinks=sinks, recent=recent, notes=(note,))
+
+
+def mask_of_budget(budgets: HeadBudgets) -> HeadMask:
+    """The heads that a budget keeps whole, and what its streaming heads keep.
+
+    Raises:
+        UsageError: it is not a budget per KV head whose other heads all stream alike.
+    """
+    require_kv(budgets)
+    full = budgets.ratio >= 1
+    rest = ~full
+    unfit = rest & ((budgets.selection != "streaming") | (budgets.tokens <= budgets.sinks))
+    kept = np.unique(budgets.tokens[rest])
+    if unfit.any() or kept.size > 1:
+        layer, head = np.argwhere(unfit if unfit.any() else rest)[0]
+        raise UsageError(
+            "this format keeps a head whole or lets it stream, all streaming heads alike, and the "
+            f"budget does not (layer {layer}, head {head}: {budgets.tokens[layer, head]} entries "
+            f"by {budgets.selection[layer, head]}); allocate with a strategy that does, such as "
+            "duo, or export scores"
+        )
+    notes: tuple[str, ...] = ()
+    if share := budgets.ratio[rest].max(initial=0.0):
+        notes = (
+            f"streaming heads keep {kept[0]} entries: that they keep {share:.0%} of a longer "
+            "context cannot be said in this format",
+        )
+    if budgets.compensation:
+        notes += ("whether an entry stands for what is dropped is up to the program",)
+    return HeadMask(
+        full=full,
+        sinks=budgets.sinks,
+        recent=int(kept[0]) - budgets.sinks if kept.size else max(1, budgets.window),
+        notes=notes,
+    )
+
+
+def gates(
+    scores: Float[np.ndarray, "layer kv_head"], full: Bool[np.ndarray, "layer kv_head"]
+) -> Float[np.ndarray, "layer kv_head"]:
+    """Values from 0 to 1 in the order of the scores: whole heads from 0.6, the others to 0.4.
+
+    No two are closer than ``GAP``. Scores that lie so already stay as they are but for that.
+    """
+    values = np.empty(scores.shape)
+    values[full] = spread(scores[full], *FULL)
+    values[~full] = spread(scores[~full], *STREAMING)
+    return values
+
+
+def spread(
+    scores: Float[np.ndarray, " head"], low: float, high: float
+) -> Float[np.ndarray, " head"]:
+    """Values between ``low`` and ``high``, ``GAP`` apart or more; of equal scores the first leads.
+
+    Scores that leave these bounds are all scaled to them.
+    """
+    if not scores.size:
+        return scores
+    # Before scaling, which could make close scores equal.
+    order = np.lexsort((-np.arange(scores.size), scores))
+    first, last = scores.min(), scores.max()
+    if first < low or last > high:
+        scores = low + (scores - first) / ((last - first) or 1.0) * (high - low)
+    steps = GAP * np.arange(scores.size)
+    rising = np.maximum.accumulate(scores[order] - steps) + steps
+    values: Float[np.ndarray, " head"] = np.empty(scores.size)
+    values[order] = np.minimum(rising, high - steps[::-1])
+    return values
+
+
+def tie_note(scores: Float[np.ndarray, "layer kv_head"]) -> tuple[str, ...]:
+    """What was done to equal scores."""
+    equal = scores.size - np.unique(scores).size
+    return (f"{equal} equal scores were set {GAP:g} apart, first heads first",) if equal else ()
+
+
+def amounts(budgets: HeadBudgets, context_length: int | None) -> Float[np.ndarray, "layer kv_head"]:
+    """Entries that every KV head keeps, of a context of that length where it matters.
+
+    Raises:
+        UsageError: the budget is per query head, or says shares of a context of unknown length.
+    """
+    require_kv(budgets)
+    if context_length is not None and context_length < 1:
+        raise UsageError(f"--context-length must be 1 or more, got {context_length}")
+    if budgets.ratio.any() and context_length is None:
+        raise UsageError(
+            "the budget holds shares of the context; say of how many tokens with --context-length"
+        )
+    kept = budgets.tokens if context_length is None else budgets.kept(context_length)
+    if not kept.any():
+        raise HeadprobeError("the budget keeps nothing, so it holds no shares; allocate again")
+    return kept.astype(np.float64)
+
+
+def require_kv(budgets: HeadBudgets) -> None:
+    """Refuse a budget per query head where a reader takes one per KV head.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if budgets.granularity != "kv":
+        raise UsageError(
+            "this format holds a value a KV head and the budget one a query head; "
+            "allocate again with --granularity kv"
+        )

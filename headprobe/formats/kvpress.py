@@ -1,0 +1,72 @@
+"""The budget curve of kvpress's ``LUKVPress`` (LU-KV, arXiv 2602.08585).
+
+An ``.npy`` array ``[99, layers, KV heads]``: the share of its cache that a head loses when 1 %,
+2 %, ... 99 % of the whole cache are dropped. The press rounds within each layer and leaves every
+head an entry; it counts its sinks and its window among what is kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from headprobe.allocators.headkv import headkv
+from headprobe.allocators.rounding import water_fill
+from headprobe.allocators.supply import Budget
+from headprobe.budgets import HeadBudgets
+from headprobe.errors import UsageError
+from headprobe.files import atomic_write
+from headprobe.formats.heads import amounts, group_note, kv_scores, not_negative
+from headprobe.scores import HeadScores
+
+KEPT = 1 - np.arange(1, 100) / 100
+
+
+def write_scores(
+    run: HeadScores, path: Path, *, measure: str, reduce: str = "mean", beta: float = 1.2
+) -> tuple[str, ...]:
+    """Write the curve that HeadKV's rule gives at each compression, its total exact.
+
+    Raises:
+        UsageError: an option is out of range, or the file is not called ``.npy``.
+        HeadprobeError: all scores are zero, or the file cannot be written.
+    """
+    scores, notes = not_negative(kv_scores(run, measure, reduce), measure)
+    shares = [
+        headkv(scores, group=1, window=0, budget=Budget(share=float(kept)), beta=beta).ratio
+        for kept in KEPT
+    ]
+    _write(np.stack(shares), path)
+    return group_note(run, reduce) + notes
+
+
+def write_budget(
+    budgets: HeadBudgets, path: Path, *, context_length: int | None = None
+) -> tuple[str, ...]:
+    """Write the curve that keeps the budget's proportions at each compression.
+
+    No head keeps more than all; what it cannot use goes to the others in proportion.
+
+    Raises:
+        UsageError: the budget is per query head, or holds shares and no context length is given;
+            or the file is not called ``.npy``.
+        HeadprobeError: the file cannot be written.
+    """
+    kept = amounts(budgets, context_length)
+    none = np.zeros(kept.shape)
+    shares = [water_fill(none, kept, total=float(share * kept.size), cap=1.0) for share in KEPT]
+    _write(np.stack(shares), path)
+    if context_length is None:
+        return ()
+    share = budgets.share(context_length)
+    return (f"of {context_length} tokens it is the budget at compression_ratio {1 - share:.2f}",)
+
+
+def _write(shares: Float[np.ndarray, "compression layer kv_head"], path: Path) -> None:
+    if path.suffix != ".npy":
+        raise UsageError(f"the curve is an .npy file; {path.name} is not called so")
+    pruned = np.clip(1 - shares, 0, 1).astype(np.float32)
+    with atomic_write(path) as whole:
+        np.save(whole, pruned, allow_pickle=False)

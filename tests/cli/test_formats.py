@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from headprobe.bundled import bundled
+from headprobe.cli.allocate import allocate
+from headprobe.cli.export import export
+from headprobe.cli.importing import import_scores
+from headprobe.cli.listing import list_registry
+from headprobe.cli.plot import plot
+from headprobe.cli.show import show
+from headprobe.errors import HeadprobeError
+from headprobe.formats import FORMATS
+
+app = typer.Typer(pretty_exceptions_enable=False)
+for command in (allocate, export, plot, show):
+    app.command()(command)
+app.command("import")(import_scores)
+app.command("list")(list_registry)
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def done(*arguments: str | Path) -> Result:
+    result = invoke(*arguments)
+    assert result.exit_code == 0, result.exception
+    return result
+
+
+def refusal(*arguments: str | Path) -> HeadprobeError:
+    error = invoke(*arguments).exception
+    assert isinstance(error, HeadprobeError), error
+    assert "\n" not in str(error)
+    return error
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def heads() -> Path:
+    draw = np.random.default_rng(0)
+    table = {f"{layer}-{head}": draw.random(6).tolist() for layer in range(5) for head in range(8)}
+    path = Path("heads.json")
+    path.write_text(json.dumps(table))
+    return path
+
+
+@pytest.mark.parametrize("cases", [6, 1])
+def test_an_imported_file_goes_through_every_other_command(cases: int, heads: Path) -> None:
+    table = json.loads(heads.read_text())
+    heads.write_text(json.dumps({name: values[:cases] for name, values in table.items()}))
+    run = Path("outputs/published/headkv")
+    result = done("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
+    assert result.stdout.split() == [str(run)]
+    assert f"{cases} cases of 5 layers of 8 query and 4 KV heads" in result.stderr
+    budget = json.loads(done("allocate", run, "--budget", "64", "--json").stdout)
+    assert np.sum(budget["tokens"]) == 64 * 20
+    shown = json.loads(done("show", "--json").stdout)
+    assert (shown["task"], shown["measure"]) == ("headkv", "headkv")
+    assert Path(done("plot", run).stdout.strip()).read_bytes().startswith(b"\x89PNG")
+    # The newest run and its budget, each by itself.
+    assert done("export", "--to", "headkv", "--out", "again.json").stdout.strip() == "again.json"
+    again = json.loads(Path("again.json").read_text())
+    for name, values in table.items():
+        assert again[name] == pytest.approx(values[:cases], rel=1e-6)
+    done("export", run / "budget-headkv-64.json", "--to", "attention-matching", "--out", "b.json")
+    shares = json.loads(Path("b.json").read_text())
+    assert int(shares["L2H1"] * 64 * 20) == budget["tokens"][2][1]
+
+
+def test_export_takes_the_options_of_the_format(heads: Path) -> None:
+    done("import", heads, "--from", "headkv", "--out", "run", "--kv-heads", "4")
+    options = ["--reduce", "mean", "--sparsity", "0.25", "--sinks", "16", "--recent", "64"]
+    result = done("export", "run", "--to", "duo", "--out", "pattern", *options)
+    assert "the 2 query heads of a KV head were reduced by mean" in result.stderr
+    assert "15 of 20 KV heads are kept whole" in result.stderr
+    config = json.loads(Path("pattern/config.json").read_text())
+    assert (config["sink_size"], config["recent_size"], config["sparsity"]) == (16, 64, 0.25)
+
+
+def test_the_sizes_of_a_models_directory_are_taken(heads: Path) -> None:
+    shutil.copytree(bundled("models", "nano"), "mine")
+    result = done("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
+    assert "5 layers of 8 query and 4 KV heads" in result.stderr
+    assert "warning" not in result.stderr
+    shown = json.loads(done("show", "run", "--json").stdout)
+    assert (shown["model"]["id"], shown["model"]["architecture"]) == ("mine", "llama")
+    heads.write_text('{"0-0": [1.0]}')
+    error = refusal("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
+    assert "it lacks 0-1 of 5 layers of 8 heads" in str(error)
+
+
+def test_what_a_file_does_not_say_is_a_warning(heads: Path) -> None:
+    result = done("import", heads, "--from", "headkv", "--out", "run")
+    assert "warning: the file holds query heads: took as many KV heads, 8 a layer" in result.stderr
+
+
+def test_list_formats_says_what_is_written_and_read_and_by_whom() -> None:
+    rows = json.loads(done("list", "formats", "--json").stdout)
+    assert [row["format"] for row in rows] == list(FORMATS)
+    duo = rows[1]
+    assert (duo["writes"], duo["reads"]) == ("scores, budgets", "scores")
+    assert "LServe" in duo["programs"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["export", "run", "--to", "snap", "--out", "x"], 2, "no format 'snap'; choose from"),
+        (["export", "missing", "--to", "headkv", "--out", "x"], 2, "no scores at missing"),
+        (["export", "missing.json", "--to", "duo", "--out", "x"], 2, "no budget file at missing"),
+        (["export", "--to", "headkv", "--out", "x"], 2, "no run under outputs/"),
+        (["export", "run", "--to", "duo", "--out", "x", "--beta", "2"], 2, "takes no --beta"),
+        (["export", "run", "--to", "kvpress", "--out", "x.npy", "--beta", "0"], 2, "--beta of"),
+        (["export", "budget.json", "--to", "duo", "--out", "x"], 2, "keeps a head whole or lets"),
+        (["export", "budget.json", "--to", "headkv", "--out", "x"], 2, "holds scores, not budgets"),
+        (["import", "missing", "--from", "duo", "--out", "x"], 2, "no file at missing"),
+        (["import", "heads.json", "--from", "snap", "--out", "x"], 2, "no format 'snap'"),
+        (["import", "cut.json", "--from", "headkv", "--out", "x"], 1, "no JSON, or cut short"),
+        (["import", "heads.json", "--from", "duo", "--out", "x"], 1, "not a valid duo file"),
+        (["import", "heads.json", "--from", "kvzip", "--out", "x"], 1, "not a valid kvzip file"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    arguments: list[str], code: int, message: str, heads: Path
+) -> None:
+    done("import", heads, "--from", "headkv", "--out", "run", "--kv-heads", "4")
+    done("allocate", "run", "--budget", "64", "--out", "budget.json")
+    Path("cut.json").write_text(heads.read_text()[:100])
+    error = refusal(*arguments)
+    assert error.exit_code == code
+    assert message in str(error)
+    assert not Path("x").exists()
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_help_has_an_example(command: str) -> None:
+    assert f"Example: headprobe {command}" in done(command, "--help").stdout

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.formats import export_scores
+from headprobe.importing import KnownModel, import_run
+from headprobe.layout import HeadLayout
+from headprobe.scores import HeadScores
+
+MakeRun = Callable[..., HeadScores]
+
+
+def kept_by_kvzip(path: Path, ratio: float, tokens: int = 10) -> torch.Tensor:
+    """KVzip's load_head_score and _threshold: the heads that keep their entries."""
+    head = torch.load(path).squeeze()
+    score = head.unsqueeze(-1).expand(-1, -1, tokens).unsqueeze(1)
+    ordered = torch.sort(score.reshape(-1), descending=True).values
+    threshold = ordered[max(int(len(ordered) * ratio) - 1, 0)].item()
+    return (score > threshold).squeeze(1).all(dim=-1)
+
+
+@pytest.mark.parametrize("kind", ["spread", "tied", "beyond"])
+def test_the_best_heads_are_kept_one_after_another(
+    kind: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(2)
+    cases = {
+        "spread": draw.random((1, 3, 8)),
+        "tied": draw.integers(0, 2, (1, 3, 8)).astype(float),
+        "beyond": 5 * draw.normal(size=(1, 3, 8)),
+    }[kind]
+    run = make_run(cases)
+    notes = export_scores(run, tmp_path / "heads.pt", to="kvzip")
+    assert notes[0] == "the 2 query heads of a KV head were reduced by max"
+    assert ("equal scores were set" in notes[-1]) == (kind == "tied")
+    tensor = torch.load(tmp_path / "heads.pt", weights_only=True)
+    assert (tensor.dtype, tensor.shape) == (torch.float32, (3, 4))
+    assert tensor.min() >= 0
+    assert tensor.max() <= 1
+    of_kv = run.mean("r2").reshape(3, 4, 2).max(axis=2)
+    ranked = sorted(np.ndindex(3, 4), key=lambda place: (-of_kv[place], place))
+    for count in range(1, 12):
+        # The reader keeps what lies strictly above the head on which its quantile falls.
+        kept = kept_by_kvzip(tmp_path / "heads.pt", ratio=(count + 0.5) / 12)
+        assert sorted(map(tuple, kept.nonzero().tolist())) == sorted(ranked[:count])
+
+
+def test_scores_from_0_to_1_stay_as_they_are_and_come_back(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run()
+    export_scores(run, tmp_path / "heads.pt", to="kvzip", reduce="mean")
+    back, notes = import_run(
+        tmp_path / "heads.pt", tmp_path / "run", source="kvzip", known=KnownModel(heads=8)
+    )
+    assert notes == ()
+    of_kv = run.mean("r2").reshape(3, 4, 2).mean(axis=2)
+    np.testing.assert_allclose(back.mean("kvzip")[:, ::2], of_kv, atol=1e-6)
+    assert np.array_equal(back.mean("kvzip")[:, ::2], back.mean("kvzip")[:, 1::2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
+def test_tensors_of_any_precision_and_with_axes_of_one_are_read(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    torch.save(torch.tensor([[[0, 1], [1, 0]]]).to(dtype), tmp_path / "heads.pt")
+    run, _ = import_run(tmp_path / "heads.pt", tmp_path / "run", source="kvzip")
+    assert run.mean("kvzip").tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ([1, 2], "expected a tensor, got list"),
+        (torch.ones(3), r"expected a table of layers and KV heads, got \(3,\)"),
+        (torch.ones(2, 3, 4), "expected a table of layers and KV heads"),
+        (torch.ones(0, 4), "expected a table of layers and KV heads"),
+        (
+            torch.tensor([[1.0, float("nan")]]),
+            "layer 0, head 1 of kvzip: expected finite float32 numbers",
+        ),
+        (torch.ones(2, 2, dtype=torch.complex64), "expected a tensor"),
+    ],
+)
+def test_anything_else_is_one_clear_line(content: object, problem: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "heads.pt")
+    with pytest.raises(HeadprobeError, match=f"is not a valid kvzip file: {problem}"):
+        import_run(tmp_path / "heads.pt", tmp_path / "run", source="kvzip")
+
+
+def test_a_model_that_squeeze_would_flatten_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    layout = HeadLayout(id="m", architecture="llama", layers=3, heads=4, kv_heads=1, head_dim=8)
+    with pytest.raises(UsageError, match="needs 2 layers of 2 KV heads or more"):
+        export_scores(
+            make_run(np.ones((1, 3, 4)), layout=layout), tmp_path / "heads.pt", to="kvzip"
+        )
