@@ -30,7 +30,7 @@ def _alias(repository: str, layers: int, heads: int, kv_heads: int, window: int 
 
 
 ALIASES = {
-    NANO: _alias("bundled with headprobe", 5, 8, 4, 2112),
+    NANO: _alias("bundled with headprobe", 6, 8, 4, 2112),
     "llama2-7b": _alias("meta-llama/Llama-2-7b-chat-hf", 32, 32, 32, 4096),
     "llama2-7b-80k": _alias("yaofu/llama-2-7b-80k", 32, 32, 32, None),
     "llama2-13b": _alias("meta-llama/Llama-2-13b-chat-hf", 40, 40, 40, 4096),

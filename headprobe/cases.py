@@ -317,7 +317,7 @@ def balanced(grid: Sequence[tuple[int, int, float]], seed: int) -> Iterator[int]
 
 def visiting_order(cases: Sequence[Case], seed: int) -> list[Case]:
     """The cases in an order of which every prefix is balanced over needles, lengths and depths."""
-    grid = [(case.needle_id, case.length, case.depth) for case in cases]
+    grid = [(case.needle_id, case.length, round(case.depth, -1)) for case in cases]
     return [cases[i] for i in balanced(grid, seed)]
 
 

@@ -68,6 +68,14 @@ class LoadedModel:
         return self.model.device
 
     @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """The layers that have attention; in a hybrid the others keep states instead."""
+        parts = self.model.modules()
+        return tuple(
+            sorted({part.layer_idx for part in parts if hasattr(part, "is_causal")})  # type: ignore[misc]
+        )
+
+    @property
     def weight_bytes(self) -> int:
         """Memory that the weights take."""
         return sum(weight.nbytes for weight in self.model.parameters())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,16 +18,17 @@ import numpy as np
 from headprobe import __version__, rundir, scores
 from headprobe.aliases import NANO
 from headprobe.bundled import bundled
-from headprobe.cases import Case, hide_needles
-from headprobe.errors import HeadprobeError, Interrupted
+from headprobe.cases import Case, hide_needles, visiting_order
+from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.grid import parse_depths, parse_lengths
 from headprobe.haystacks import NOISE, sentences
 from headprobe.journal import FILE_NAME as JOURNAL
-from headprobe.journal import Observation, discard_journal, open_journal
+from headprobe.journal import Journal, Observation, discard_journal, open_journal
 from headprobe.memory import Pieces, cache_bytes, parse_bytes, pieces_for
 from headprobe.needles import read_needles
 from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.processes import Processes
+from headprobe.reliability import split_half
 from headprobe.scores import HeadScores
 from headprobe.tasks import Task, get_task
 from headprobe.tree import PrefixTree
@@ -64,7 +66,8 @@ class PlannedRun:
 
     ``plan`` holds every option that changes the numbers; a run is resumed only under an equal
     plan. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
-    is over the cases' prompts. ``cost`` says what the run takes.
+    is over the cases' prompts; ``cost`` says what the run takes. With ``until_stable`` it stops
+    once the ranking is more reliable than that.
     """
 
     task_name: str
@@ -78,6 +81,17 @@ class PlannedRun:
     tree: PrefixTree
     pieces: Pieces
     cost: Cost
+    until_stable: float | None
+
+    def rounds(self) -> Iterator[set[int]]:
+        """The cases, in the portions after which a run may stop: about one a needle."""
+        if self.until_stable is None:
+            yield set(range(len(self.cases)))
+            return
+        order = iter(visiting_order(self.cases, self.seed))
+        size = len({case.needle_id for case in self.cases})
+        while portion := {case.case_id for case in itertools.islice(order, size)}:
+            yield portion
 
     @property
     def summary(self) -> str:
@@ -103,6 +117,7 @@ def prepare(
     decode: Decode = "greedy",
     chunk: int | None = None,
     memory_allowance: str = "1GiB",
+    until_stable: float | None = None,
 ) -> PlannedRun:
     """Build a task's cases and its plan; the model's weights are not needed for it.
 
@@ -138,8 +153,11 @@ def prepare(
         "limit": limit,
         "seed": seed,
         "decode": decode,
+        "until_stable": until_stable,
         "prompts": _digest(cases),
     }
+    if until_stable is not None and not 0 < until_stable < 1:
+        raise UsageError(f"--until-stable lies between 0 and 1, got {until_stable:g}")
     tree = PrefixTree.of([case.input_ids for case in cases])
     allowance = parse_bytes(memory_allowance)
     longest = max(case.length + chosen.probe.most_steps(case) for case in cases)
@@ -159,6 +177,7 @@ def prepare(
         tree=tree,
         pieces=pieces,
         cost=_cost(loaded, tree, pieces, longest=longest, allowance=allowance),
+        until_stable=until_stable,
     )
 
 
@@ -219,22 +238,25 @@ def score_heads(
     run.out.mkdir(parents=True, exist_ok=True)
     with open_journal(own, run.plan) as journal:
         done = set().union(*processes.share(journal.observed()))
-        part = run.tree.parts(processes.count)[processes.rank]
-        for _ in done.intersection(part):
+        part = set(run.tree.parts(processes.count)[processes.rank])
+        for _ in done & part:
             advance()
-        report = _Report(run=run, processes=processes.count, resumed_from=len(done))
+        report = _Report(loaded, run, processes=processes.count, resumed_from=len(done))
         try:
-            for observation in walk(
-                loaded,
-                run.cases,
-                run.task,
-                wanted=set(part) - done,
-                tree=run.tree,
-                decode=run.decode,
-                pieces=run.pieces,
-            ):
-                journal.add(observation)
-                advance()
+            for portion in run.rounds():
+                for observation in walk(
+                    loaded,
+                    run.cases,
+                    run.task,
+                    wanted=portion & part - done,
+                    tree=run.tree,
+                    decode=run.decode,
+                    pieces=run.pieces,
+                ):
+                    journal.add(observation)
+                    advance()
+                if _settled(run, processes, journal):
+                    break
         except KeyboardInterrupt:
             reached = len(journal.observed())
             raise Interrupted(
@@ -251,7 +273,8 @@ def score_heads(
         discard_journal(own)
         return None
     report.write(observed=len(observations))
-    rundir.write_table(rundir.case_table(run.cases, observations), run.out / rundir.CASES)
+    visited = [run.cases[seen.case_id] for seen in observations]
+    rundir.write_table(rundir.case_table(visited, observations), run.out / rundir.CASES)
     result = collect(loaded, run, observations)
     result.save(run.out / scores.FILE_NAME)
     rundir.write_table(rundir.head_table(result, seed=run.seed), run.out / rundir.HEADS)
@@ -274,10 +297,30 @@ def _make_ready(run: PlannedRun, *, fresh: bool) -> None:
             discard_journal(path)
 
 
+def _settled(run: PlannedRun, processes: Processes, journal: Journal) -> bool:
+    """Whether what all processes have observed ranks the heads reliably enough to stop."""
+    if run.until_stable is None:
+        return False
+    every = itertools.chain.from_iterable(processes.share(list(journal.observations())))
+    accepted = sorted(
+        (seen for seen in every if seen.success > ACCEPTED_ABOVE), key=lambda seen: seen.case_id
+    )
+    if not accepted:
+        return False
+    found = split_half(
+        np.stack([seen.scores[run.task.measures[0]] for seen in accepted]),
+        [run.cases[seen.case_id].needle_id for seen in accepted],
+        seed=run.seed,
+    )
+    return found.settled(run.until_stable)
+
+
 class _Report:
     """``run.json``: the plan, what was done, and how long it took."""
 
-    def __init__(self, *, run: PlannedRun, processes: int, resumed_from: int) -> None:
+    def __init__(
+        self, loaded: LoadedModel, run: PlannedRun, *, processes: int, resumed_from: int
+    ) -> None:
         self._run = run
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
@@ -287,15 +330,21 @@ class _Report:
             "resumed_from": resumed_from,
             "decode": run.decode,
             "processes": processes,
+            "layers_without_attention": sorted(
+                set(range(loaded.layout.layers)) - set(loaded.attention_layers)
+            ),
             "cost": asdict(run.cost),
             "versions": versions(),
         }
 
     def write(self, *, observed: int, **found: Any) -> None:
         """Write it, with the number of cases ``observed`` and, at the end, what was ``found``."""
-        complete = observed == len(self._run.cases)
+        if observed == len(self._run.cases):
+            status = "complete"
+        else:
+            status = "stable" if found else "stopped"
         fields = self._given | {
-            "status": "complete" if complete else "stopped",
+            "status": status,
             "observed": observed,
             "started": self._started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self._clock, 3),

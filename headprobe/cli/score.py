@@ -79,6 +79,13 @@ def score(
     memory_allowance: Annotated[
         str, typer.Option(help="Memory beside the weights and one KV cache.")
     ] = "1GiB",
+    until_stable: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop when the ranking of the heads is this reliable, such as 0.95.",
+            show_default=False,
+        ),
+    ] = None,
     seed: options.Seed = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the run would take, and run nothing.")
@@ -128,12 +135,14 @@ def score(
             decode=decode,
             chunk=chunk,
             memory_allowance=memory_allowance,
+            until_stable=until_stable,
         )
         if dry_run:
             show_cost(run, json=json)
             return
         if processes.is_first:
             output.note(run.summary)
+            _name_others(loaded)
         total = len(run.tree.parts(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
             scores = score_heads(loaded, run, fresh=fresh, processes=processes, advance=advance)
@@ -141,6 +150,13 @@ def score(
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
         describe(scores)
         output.note(f"written to {run.out}; next: headprobe allocate --budget 128")
+
+
+def _name_others(loaded: LoadedModel) -> None:
+    """Say which layers of a hybrid are not profiled."""
+    others = sorted(set(range(loaded.layout.layers)) - set(loaded.attention_layers))
+    if others:
+        output.note(f"layers without attention, not profiled: {', '.join(map(str, others))}")
 
 
 def _from_weights(

@@ -126,7 +126,7 @@ def looked(
         raise ValueError(f"expected queries and keys of layer {layer}, got none")
     query, key = kept
     paid = query.new_zeros(len(looks), query.shape[1], dtype=torch.float32)
-    for row in looks[:, 0].unique():
+    for row in torch.unique(looks[:, 0]):
         here = (looks[:, 0] == row).nonzero().flatten()
         asking, told = looks[here, 1], looks[here, 2]
         score = (query[row, :, asking] @ key[row].mT).float() * query.shape[-1] ** -0.5

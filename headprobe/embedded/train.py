@@ -33,7 +33,7 @@ PADDED_TO = 256
 
 
 def configuration(words: int) -> LlamaConfig:
-    """5 layers of 8 query and 4 KV heads, 2.4 million parameters."""
+    """6 layers of 8 query and 4 KV heads, 2.4 million parameters."""
     return LlamaConfig(
         vocab_size=words,
         hidden_size=WIDTH,

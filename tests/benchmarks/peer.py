@@ -1,37 +1,86 @@
-"""Ours against the peers' procedure, on the same cases in the same run: ``make bench``.
+"""Ours against the peers' procedure and against the floor, on the same cases: ``make bench``.
 
 The peers run each case from scratch and decode token by token with ``output_attentions=True``,
-which takes eager attention, and go through the heads of every layer in Python. Their generated
-tokens and scores must equal ours.
+which takes eager attention, and go through the heads of every layer in Python; their generated
+tokens and scores must equal ours. They are timed on a sample of the cases and scaled by prompt
+tokens. The floor is the plain forward pass over the tokens that prompts do not share.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
+from headprobe.attention import forward
 from headprobe.bundled import bundled
+from headprobe.cache import PrefixCache
 from headprobe.cases import Case, hide_needles
+from headprobe.grid import parse_depths, parse_lengths
 from headprobe.haystacks import sentences
-from headprobe.model import LoadedModel, load_model
+from headprobe.journal import Observation
+from headprobe.memory import Pieces
+from headprobe.model import DTYPES, LoadedModel, head_layout, load_model
 from headprobe.needles import read_needles
 from headprobe.tasks import TASKS
-from headprobe.walk import walk
+from headprobe.tree import PrefixTree
+from headprobe.walk import Decode, walk
+
+SHAPES = {
+    "random-8x512": {"num_hidden_layers": 8, "hidden_size": 512, "intermediate_size": 1408},
+    "llama3-8b": {
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128_256,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    },
+}
 
 
-def peer(model: torch.nn.Module, loaded: LoadedModel, case: Case) -> np.ndarray:
+def load(name: str, device: str, dtype: str) -> LoadedModel:
+    """The bundled model, or random weights of a shape with the bundled tokenizer."""
+    nano = load_model("nano", device=device, dtype=dtype)
+    if name == "nano":
+        return nano
+    sizes = {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "vocab_size": len(nano.tokenizer),
+        "max_position_embeddings": 131_200,
+    }
+    config = LlamaConfig(**sizes | SHAPES[name])
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = LlamaForCausalLM._from_config(config, dtype=DTYPES[dtype]).eval()
+    layout = head_layout(config, id=name)
+    return LoadedModel(
+        name=name,
+        model=model,
+        tokenizer=nano.tokenizer,
+        layout=layout,
+        window=None,
+        fingerprint="",
+    )
+
+
+@torch.inference_mode()
+def peer(model: torch.nn.Module, loaded: LoadedModel, case: Case, decode: Decode) -> np.ndarray:
     """The r2 scores of one case, ``[layer, head]``, as the peers compute them."""
     cache = DynamicCache()
-    inputs = torch.tensor([case.input_ids])
-    model(inputs[:, :-1], past_key_values=cache, use_cache=True)
+    inputs = torch.tensor([case.input_ids], device=loaded.device)
+    model(inputs[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
     token = inputs[:, -1:]
     scores = np.zeros((loaded.layout.layers, loaded.layout.heads))
     size = case.span_end - case.span_start
-    for _ in case.answer_ids:
+    for expected in case.answer_ids:
         output = model(token, past_key_values=cache, use_cache=True, output_attentions=True)
         for layer, rows in enumerate(output.attentions):
             for head in range(rows.shape[1]):
@@ -40,40 +89,87 @@ def peer(model: torch.nn.Module, loaded: LoadedModel, case: Case) -> np.ndarray:
                     if case.span_start <= place < case.span_end:
                         scores[layer, head] += float(value) / size
         token = output.logits[:, -1:].argmax(-1)
-        if "\n" in loaded.tokenizer.decode(token[0]):
+        if decode == "forced":
+            token = torch.full_like(token, expected)
+        elif "\n" in loaded.tokenizer.decode(token[0]):
             break
     return scores
 
 
+@torch.inference_mode()
+def floor(loaded: LoadedModel, cases: Sequence[Case], tree: PrefixTree, chunk: int) -> None:
+    """Run every distinct token of the prompts, and nothing else."""
+    cache = PrefixCache(loaded.model, max(case.length for case in cases))
+    for visit in tree.visits(range(len(cases))):
+        cache.cut(visit.shared)
+        prompt = torch.tensor([cases[visit.prompt].input_ids[visit.shared :]], device=loaded.device)
+        for piece in torch.split(prompt, chunk, dim=1):
+            forward(loaded.model, piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
+
+
+def timed(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that it takes."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def main() -> None:
-    """Print seconds a case for both, and their ratio, at each length."""
+    """Print seconds for all cases, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lengths", default="256,1024,2048")
-    parser.add_argument("--cases", type=int, default=10, help="cases a length")
+    parser.add_argument("--model", default="nano", choices=["nano", *SHAPES])
+    parser.add_argument("--lengths", default="256:2048:10")
+    parser.add_argument("--depths", default="0:100:10")
+    parser.add_argument("--needles", type=int, default=1)
+    parser.add_argument("--decode", default="greedy", choices=["greedy", "forced"])
+    parser.add_argument("--sample", type=int, default=10, help="cases that the peer is timed on")
+    parser.add_argument("--chunk", type=int, default=2048)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     options = parser.parse_args()
-    loaded = load_model("nano", device="cpu", dtype="float32")
-    eager = AutoModelForCausalLM.from_pretrained(
-        bundled("models", "nano"), attn_implementation="eager", dtype=torch.float32
-    ).eval()
-    print("| length | peer, s a case | headprobe, s a case | ratio |\n|---|---|---|---|")
-    for length in map(int, options.lengths.split(",")):
-        cases = hide_needles(
-            read_needles(bundled("needles", "nano", "r2.jsonl")),
-            sentences=sentences("noise", seed=0),
-            tokenizer=loaded.tokenizer,
-            lengths=[length],
-            depths=[0.0, 25.0, 50.0, 75.0, 100.0],
-            limit=options.cases,
-        )
-        start = time.perf_counter()
-        ours = [seen.scores["r2"] for seen in walk(loaded, cases, TASKS["r2"])]
-        middle = time.perf_counter()
-        with torch.inference_mode():
-            theirs = [peer(eager, loaded, case) for case in cases]
-        end = time.perf_counter()
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)
-        fast, slow = (middle - start) / len(cases), (end - middle) / len(cases)
-        print(f"| {length} | {slow:.3f} | {fast:.3f} | {slow / fast:.1f} |", flush=True)
+    loaded = load(options.model, options.device, options.dtype)
+    cases = hide_needles(
+        read_needles(bundled("needles", "nano", "r2.jsonl"))[: options.needles],
+        sentences=sentences("noise", seed=0),
+        tokenizer=loaded.tokenizer,
+        lengths=parse_lengths(options.lengths, longest=None),
+        depths=parse_depths(options.depths),
+    )
+    tree = PrefixTree.of([case.input_ids for case in cases])
+    seen: list[Observation] = []
+    how = {"decode": options.decode, "tree": tree, "pieces": Pieces(chunk=options.chunk)}
+    list(walk(loaded, cases, TASKS["r2"], wanted=[0], **how))
+    ours = timed(lambda: seen.extend(walk(loaded, cases, TASKS["r2"], **how)), loaded.device)
+    least = timed(lambda: floor(loaded, cases, tree, options.chunk), loaded.device)
+
+    eager = deepcopy(loaded.model) if options.model == "nano" else loaded.model
+    eager.set_attn_implementation("eager")
+    sample = [cases[i] for i in np.linspace(0, len(cases) - 1, options.sample).astype(int)]
+    scores: list[np.ndarray] = []
+    peer(eager, loaded, sample[0], options.decode)
+    theirs = timed(
+        lambda: scores.extend(peer(eager, loaded, case, options.decode) for case in sample),
+        loaded.device,
+    )
+    observed = {one.case_id: one.scores["r2"] for one in seen}
+    if options.dtype == "float32":
+        for case, expected in zip(sample, scores, strict=True):
+            np.testing.assert_allclose(observed[case.case_id], expected, atol=1e-4)
+    tokens = int(tree.lengths.sum())
+    theirs *= tokens / sum(case.length for case in sample)
+    print(
+        f"{options.model}, {options.dtype} on {options.device}, {options.decode}, "
+        f"lengths {options.lengths}, depths {options.depths}: {len(cases)} cases, "
+        f"{tokens:,} prompt tokens, {tree.distinct:,} distinct\n\n"
+        "| peer, s | headprobe, s | floor, s | peer / headprobe | headprobe / floor |\n"
+        "|---|---|---|---|---|\n"
+        f"| {theirs:.1f} | {ours:.1f} | {least:.1f} | {theirs / ours:.1f} | {ours / least:.2f} |",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ def test_score_writes_the_run_directory_of_the_contract(scored: Path) -> None:
     heads = pd.read_csv(run / "heads.csv")
     report = json.loads((run / "run.json").read_text())
     assert mean.dtype == per_case.dtype == np.float32
-    assert mean.shape == (5, 8)
-    assert per_case.shape == (header["accepted"], 5, 8)
+    assert mean.shape == (6, 8)
+    assert per_case.shape == (header["accepted"], 6, 8)
     np.testing.assert_allclose(per_case.mean(0), mean, rtol=1e-6, atol=1e-7)
     assert header["format_version"] == 1
     assert header["model"]["kv_heads"] == 4
@@ -71,8 +71,8 @@ def test_score_writes_the_run_directory_of_the_contract(scored: Path) -> None:
     assert all(len(ids) == length for ids, length in zip(cases["input_ids"], cases["length"]))  # noqa: B905
     columns = "layer,head,kv_head,measure,score,std,ci_low,ci_high,rank"
     assert ",".join(heads.columns) == columns
-    assert len(heads) == 40
-    np.testing.assert_allclose(heads["score"].to_numpy().reshape(5, 8), mean, rtol=1e-5)
+    assert len(heads) == 48
+    np.testing.assert_allclose(heads["score"].to_numpy().reshape(6, 8), mean, rtol=1e-5)
     assert report["status"] == "complete"
     assert report["reliability"]["r2"]["needles"] == len(set(header["needles"]))
     assert report["reliability"]["r2"]["k"] == 5
@@ -82,14 +82,14 @@ def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
     allocated = headprobe("allocate", "--budget", "32", "--json", cwd=scored)
     assert allocated.returncode == 0, allocated.stderr
     budget = json.loads(allocated.stdout)
-    assert np.array(budget["tokens"]).shape == (5, 4)
-    assert np.sum(budget["tokens"]) == 32 * 20
+    assert np.array(budget["tokens"]).shape == (6, 4)
+    assert np.sum(budget["tokens"]) == 32 * 24
     stored = scored / RUN / "budget-headkv-32.json"
     keeps = budget.pop("keeps")
     assert json.loads(stored.read_text()) == budget
     assert [kept["context_length"] for kept in keeps] == [4096, 32_768, 131_072]
-    assert {kept["tokens"] for kept in keeps} == {32 * 20}
-    assert keeps[0]["bytes"] == 32 * 20 * 2 * 32 * 2
+    assert {kept["tokens"] for kept in keeps} == {32 * 24}
+    assert keeps[0]["bytes"] == 32 * 24 * 2 * 32 * 2
     assert keeps[0]["share"] == 32 / 4096
     plotted = headprobe("plot", cwd=scored)
     assert plotted.returncode == 0, plotted.stderr
@@ -105,7 +105,7 @@ def test_several_runs_feed_one_budget_and_strategies_choose_heads(scored: Path) 
     )
     assert mixed.returncode == 0, mixed.stderr
     assert mixed.stderr.count(f"{RUN}: ") == 2
-    share = (3 * 4096 + 17 * 64) / (20 * 4096)
+    share = (3 * 4096 + 21 * 64) / (24 * 4096)
     assert f"{share:.2%}" in mixed.stdout
     stored = json.loads((scored / RUN / "budget-top-mixed.json").read_text())
     assert [source["weight"] for source in stored["strategy"]["scores"]] == [0.7, 0.3]

@@ -51,7 +51,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def heads() -> Path:
     draw = np.random.default_rng(0)
-    table = {f"{layer}-{head}": draw.random(6).tolist() for layer in range(5) for head in range(8)}
+    table = {f"{layer}-{head}": draw.random(6).tolist() for layer in range(6) for head in range(8)}
     path = Path("heads.json")
     path.write_text(json.dumps(table))
     return path

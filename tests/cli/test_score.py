@@ -1,0 +1,144 @@
+"""``headprobe score``: what it takes, several processes, stopping early."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+GRID = ["--lengths", "128,256", "--depths", "0,50,100", "--limit", "24"]
+
+
+def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=cwd,
+        env=os.environ | {"COLUMNS": "120", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+TWO = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    done = run("headprobe", "score", *GRID, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "outputs" / "nano" / "r2"
+
+
+def check_same_run(one: Path, other: Path) -> None:
+    for name, values in load_file(one / "scores.safetensors").items():
+        np.testing.assert_array_equal(load_file(other / "scores.safetensors")[name], values)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(one / "cases.parquet"), pd.read_parquet(other / "cases.parquet")
+    )
+
+
+def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Path) -> None:
+    done = run(*TWO, "headprobe", "score", *GRID, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    together = tmp_path / "outputs" / "nano" / "r2"
+    check_same_run(alone, together)
+    report = json.loads((together / "run.json").read_text())
+    assert (report["status"], report["processes"]) == ("complete", 2)
+    assert not list(together.glob("journal.*.sqlite"))
+    assert done.stdout.count("cases accepted") == 1
+
+
+def test_killed_processes_resume_with_another_number(alone: Path, tmp_path: Path) -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-m", *TWO, "headprobe", "score", *GRID],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    together = tmp_path / "outputs" / "nano" / "r2"
+    journals = [together / "journal.sqlite", together / "journal.1.sqlite"]
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and started.poll() is None:
+        # Past the empty tables.
+        if all(path.is_file() and path.stat().st_size > 25_000 for path in journals):
+            break
+        time.sleep(0.02)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    assert not (together / "scores.safetensors").exists()
+    done = run("headprobe", "score", *GRID, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((together / "run.json").read_text())["resumed_from"] > 0
+    check_same_run(alone, together)
+    assert not list(together.glob("journal.*.sqlite"))
+
+
+def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> None:
+    done = run("headprobe", "score", *GRID, "--dry-run", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cost = json.loads(done.stdout)
+    assert cost["cases"] == 24
+    assert cost["prompt_tokens"] == 12 * 128 + 12 * 256
+    assert cost["saving"] == cost["prompt_tokens"] / cost["distinct_tokens"] > 1.2
+    # Keys and values, layers, KV heads, dimensions, bytes; the prompt and its answer.
+    assert cost["cache"] // (2 * 6 * 4 * 32 * 4) in range(257, 265)
+    assert cost["peak"] == cost["weights"] + cost["cache"] + 2**30
+    assert not list(tmp_path.iterdir())
+    table = run("headprobe", "score", *GRID, "--dry-run", cwd=tmp_path)
+    assert f"{cost['distinct_tokens']:,}" in table.stdout
+
+
+def test_forced_decoding_counts_every_case(tmp_path: Path) -> None:
+    done = run("headprobe", "score", *GRID, "--decode", "forced", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cases = pd.read_parquet(tmp_path / "outputs" / "nano" / "r2" / "cases.parquet")
+    assert cases["accepted"].all()
+    assert [*map(list, cases["generated_ids"])] == [*map(list, cases["answer_ids"])]
+    report = json.loads((tmp_path / "outputs" / "nano" / "r2" / "run.json").read_text())
+    assert report["decode"] == "forced"
+
+
+def test_a_run_stops_when_the_ranking_is_reliable(tmp_path: Path) -> None:
+    grid = ["--lengths", "128,160", "--depths", "0,50,100", "--task", "retrieval"]
+    done = run("headprobe", "score", *grid, "--until-stable", "0.01", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "outputs" / "nano" / "retrieval"
+    report = json.loads((folder / "run.json").read_text())
+    assert report["status"] == "stable"
+    assert report["observed"] == len(pd.read_parquet(folder / "cases.parquet")) < report["cases"]
+    # Whole rounds, in each of which every needle is met once.
+    assert report["observed"] % 24 == 0
+    reliability = report["reliability"]["retrieval"]
+    assert min(reliability[name]["ci_low"] for name in ("rank_correlation", "overlap")) > 0.01
+    again = run("headprobe", "score", *grid, "--until-stable", "0.01", cwd=tmp_path)
+    assert again.returncode == 0
+    assert json.loads((folder / "run.json").read_text())["observed"] == report["observed"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--memory-allowance", "lots"], "'lots' is no amount of memory; write it as 1GiB"),
+        (["--until-stable", "1.5"], "--until-stable lies between 0 and 1, got 1.5"),
+        (["--device-map", "wild"], "no device map 'wild'; choose auto"),
+        (["--device", "cpu", "--device-map", "auto"], "exclude each other"),
+    ],
+)
+def test_bad_options_are_one_line(tmp_path: Path, options: list[str], message: str) -> None:
+    done = run("headprobe", "score", *GRID, *options, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
