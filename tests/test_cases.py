@@ -499,9 +499,7 @@ def test_cases_are_visited_in_a_seeded_balanced_order() -> None:
     assert [c.case_id for c in order] == [c.case_id for c in visiting_order(cases, 3)]
     assert [c.case_id for c in order] != [c.case_id for c in visiting_order(cases, 4)]
     assert {case.needle_id for case in order[:2]} == {0, 1}
-    assert {(case.length, case.depth) for case in order[:6]} == set(
-        itertools.product([150, 200], [0.0, 50.0, 100.0])
-    )
+    assert len({(case.length, round(case.depth, -1)) for case in order[:6]}) == 6
 
 
 def invalid(**changes: Any) -> dict[str, Any]:
