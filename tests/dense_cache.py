@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headprobe.attention import full_cache, intercepted
+from headprobe.attention import intercepted
 from headprobe.budgets import HeadBudgets
+from headprobe.cache import PrefixCache
 
 
 class DenseCache:
@@ -22,7 +23,7 @@ class DenseCache:
 
     def __init__(self, model: PreTrainedModel, budgets: HeadBudgets) -> None:
         self.model, self.budgets = model, budgets
-        self.cache = full_cache(model)
+        self.cache = PrefixCache(model, room=64)
         self.shown: dict[int, list[list[list[int]]]] = {}
         self.hidden: dict[int, list[list[list[int]]]] = {}
         self.last: dict[int, tuple[Any, ...]] = {}

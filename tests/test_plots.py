@@ -259,11 +259,13 @@ def test_a_large_pass_grid_has_fewer_labels_and_no_numbers() -> None:
     assert numbers(axes) == []
 
 
-def test_depths_that_round_alike_keep_their_decimals() -> None:
-    cases = pd.DataFrame({"length": 8, "depth": [49.8, 50.1], "accepted": True})
-    run = scores(accepted=2, cases=2)
-    axes = panel(run_picture(run, cases), "2 of 2 cases")
-    assert tick_labels(axes)[1] == ["49.8", "50.1"]
+def test_depths_stand_in_rows_to_the_nearest_ten() -> None:
+    cases = pd.DataFrame(
+        {"length": 8, "depth": [46.0, 54.0, 91.0], "accepted": [True, False, True]}
+    )
+    axes = panel(run_picture(scores(accepted=2, cases=3), cases), "2 of 3 cases")
+    assert tick_labels(axes)[1] == ["50", "90"]
+    assert numbers(axes) == ["50", "100"]
 
 
 def test_the_heading_names_model_task_measure_and_acceptance() -> None:

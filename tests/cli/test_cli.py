@@ -75,7 +75,7 @@ def test_score_writes_the_run_directory_of_the_contract(scored: Path) -> None:
     np.testing.assert_allclose(heads["score"].to_numpy().reshape(6, 8), mean, rtol=1e-5)
     assert report["status"] == "complete"
     assert report["reliability"]["r2"]["needles"] == len(set(header["needles"]))
-    assert report["reliability"]["r2"]["k"] == 5
+    assert report["reliability"]["r2"]["k"] == 6
 
 
 def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
