@@ -64,7 +64,7 @@ def test_an_imported_file_goes_through_every_other_command(cases: int, heads: Pa
     run = Path("outputs/published/headkv")
     result = done("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
     assert result.stdout.split() == [str(run)]
-    assert f"{cases} cases of 5 layers of 8 query and 4 KV heads" in result.stderr
+    assert f"{cases} cases of 6 layers of 8 query and 4 KV heads" in result.stderr
     budget = json.loads(done("allocate", run, "--budget", "64", "--json").stdout)
     assert np.sum(budget["tokens"]) == 64 * 20
     shown = json.loads(done("show", "--json").stdout)
@@ -85,7 +85,7 @@ def test_export_takes_the_options_of_the_format(heads: Path) -> None:
     options = ["--reduce", "mean", "--sparsity", "0.25", "--sinks", "16", "--recent", "64"]
     result = done("export", "run", "--to", "duo", "--out", "pattern", *options)
     assert "the 2 query heads of a KV head were reduced by mean" in result.stderr
-    assert "15 of 20 KV heads are kept whole" in result.stderr
+    assert "18 of 24 KV heads are kept whole" in result.stderr
     config = json.loads(Path("pattern/config.json").read_text())
     assert (config["sink_size"], config["recent_size"], config["sparsity"]) == (16, 64, 0.25)
 
@@ -93,7 +93,7 @@ def test_export_takes_the_options_of_the_format(heads: Path) -> None:
 def test_the_sizes_of_a_models_directory_are_taken(heads: Path) -> None:
     shutil.copytree(bundled("models", "nano"), "mine")
     result = done("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
-    assert "5 layers of 8 query and 4 KV heads" in result.stderr
+    assert "6 layers of 8 query and 4 KV heads" in result.stderr
     assert "warning" not in result.stderr
     shown = json.loads(done("show", "run", "--json").stdout)
     assert (shown["model"]["id"], shown["model"]["architecture"]) == ("mine", "llama")
