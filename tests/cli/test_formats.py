@@ -66,7 +66,7 @@ def test_an_imported_file_goes_through_every_other_command(cases: int, heads: Pa
     assert result.stdout.split() == [str(run)]
     assert f"{cases} cases of 6 layers of 8 query and 4 KV heads" in result.stderr
     budget = json.loads(done("allocate", run, "--budget", "64", "--json").stdout)
-    assert np.sum(budget["tokens"]) == 64 * 20
+    assert np.sum(budget["tokens"]) == 64 * 24
     shown = json.loads(done("show", "--json").stdout)
     assert (shown["task"], shown["measure"]) == ("headkv", "headkv")
     assert Path(done("plot", run).stdout.strip()).read_bytes().startswith(b"\x89PNG")
@@ -77,7 +77,7 @@ def test_an_imported_file_goes_through_every_other_command(cases: int, heads: Pa
         assert again[name] == pytest.approx(values[:cases], rel=1e-6)
     done("export", run / "budget-headkv-64.json", "--to", "attention-matching", "--out", "b.json")
     shares = json.loads(Path("b.json").read_text())
-    assert int(shares["L2H1"] * 64 * 20) == budget["tokens"][2][1]
+    assert int(shares["L2H1"] * 64 * 24) == budget["tokens"][2][1]
 
 
 def test_export_takes_the_options_of_the_format(heads: Path) -> None:
@@ -99,7 +99,7 @@ def test_the_sizes_of_a_models_directory_are_taken(heads: Path) -> None:
     assert (shown["model"]["id"], shown["model"]["architecture"]) == ("mine", "llama")
     heads.write_text('{"0-0": [1.0]}')
     error = refusal("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
-    assert "it lacks 0-1 of 5 layers of 8 heads" in str(error)
+    assert "it lacks 0-1 of 6 layers of 8 heads" in str(error)
 
 
 def test_what_a_file_does_not_say_is_a_warning(heads: Path) -> None:
