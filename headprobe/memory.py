@@ -28,9 +28,9 @@ class Pieces:
     chunk: int = 2048
     row_bytes: int = 2**27
 
-    def halved(self) -> Pieces:
-        """Pieces half as large."""
-        return Pieces(chunk=self.chunk // 2, row_bytes=self.row_bytes // 2)
+    def halved(self, *, longest: int) -> Pieces:
+        """Pieces half as large, for prompts of at most ``longest`` tokens."""
+        return Pieces(chunk=min(self.chunk, longest) // 2, row_bytes=self.row_bytes // 2)
 
 
 def pieces_for(

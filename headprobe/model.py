@@ -76,6 +76,11 @@ class LoadedModel:
         )
 
     @property
+    def layers_without_attention(self) -> tuple[int, ...]:
+        """The layers that keep states instead."""
+        return tuple(sorted(set(range(self.layout.layers)) - set(self.attention_layers)))
+
+    @property
     def weight_bytes(self) -> int:
         """Memory that the weights take."""
         return sum(weight.nbytes for weight in self.model.parameters())

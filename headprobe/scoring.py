@@ -1,214 +1,33 @@
-"""A run from its options to its directory: cases, observations, scores, files."""
+"""A planned run to its directory: observations, scores, files."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headprobe import __version__, rundir, scores
-from headprobe.aliases import NANO
-from headprobe.bundled import bundled
-from headprobe.cases import Case, hide_needles, visiting_order
-from headprobe.errors import HeadprobeError, Interrupted, UsageError
-from headprobe.grid import parse_depths, parse_lengths
-from headprobe.haystacks import NOISE, sentences
+from headprobe.errors import HeadprobeError, Interrupted
 from headprobe.journal import FILE_NAME as JOURNAL
 from headprobe.journal import Journal, Observation, discard_journal, open_journal
-from headprobe.memory import Pieces, cache_bytes, parse_bytes, pieces_for
-from headprobe.needles import read_needles
+from headprobe.planning import PlannedRun
 from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.processes import Processes
 from headprobe.reliability import split_half
 from headprobe.scores import HeadScores
-from headprobe.tasks import Task, get_task
-from headprobe.tree import PrefixTree
-from headprobe.walk import Decode, walk
+from headprobe.walk import walk
 
 if TYPE_CHECKING:
     from headprobe.model import LoadedModel
 
-ANSWER_ROOM = 64
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a run takes: tokens, and memory in bytes.
-
-    ``distinct_tokens`` are the prompts' tokens that are run, those that prompts share once;
-    ``saving`` is how many times fewer. ``cache`` is the KV cache of the longest prompt,
-    ``allowance`` what is set aside for everything else beside the weights; ``peak`` is the sum.
-    """
-
-    prompt_tokens: int
-    distinct_tokens: int
-    saving: float
-    chunk: int
-    weights: int
-    cache: int
-    allowance: int
-    peak: int
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PlannedRun:
-    """Everything that is known before the model runs.
-
-    ``plan`` holds every option that changes the numbers; a run is resumed only under an equal
-    plan. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
-    is over the cases' prompts; ``cost`` says what the run takes. With ``until_stable`` it stops
-    once the ranking is more reliable than that.
-    """
-
-    task_name: str
-    task: Task
-    cases: Sequence[Case]
-    possible: int
-    plan: Mapping[str, Any]
-    seed: int
-    out: Path
-    decode: Decode
-    tree: PrefixTree
-    pieces: Pieces
-    cost: Cost
-    until_stable: float | None
-
-    def rounds(self) -> Iterator[set[int]]:
-        """The cases, in the portions after which a run may stop: about one a needle."""
-        if self.until_stable is None:
-            yield set(range(len(self.cases)))
-            return
-        order = iter(visiting_order(self.cases, self.seed))
-        size = len({case.needle_id for case in self.cases})
-        while portion := {case.case_id for case in itertools.islice(order, size)}:
-            yield portion
-
-    @property
-    def summary(self) -> str:
-        """One line for the terminal."""
-        drawn = "" if len(self.cases) == self.possible else f" of {self.possible}, balanced"
-        return (
-            f"{self.task_name}: {len(self.cases)} cases{drawn}, {self.cost.prompt_tokens:,} prompt "
-            f"tokens, of which {self.cost.distinct_tokens:,} are run"
-        )
-
-
-def prepare(
-    loaded: LoadedModel,
-    *,
-    task: str,
-    lengths: str | None = None,
-    depths: str = "0:100:10",
-    needles: Path | None = None,
-    haystack: str | None = None,
-    limit: int | None = 200,
-    seed: int = 0,
-    out: Path | None = None,
-    decode: Decode = "greedy",
-    chunk: int | None = None,
-    memory_allowance: str = "1GiB",
-    until_stable: float | None = None,
-) -> PlannedRun:
-    """Build a task's cases and its plan; the model's weights are not needed for it.
-
-    Raises:
-        UsageError: an option that makes no sense, or a file that is not there or not usable.
-    """
-    chosen = get_task(task)
-    corpus = NANO if loaded.name == NANO else "english"
-    needle_file = needles or bundled("needles", corpus, chosen.probe.needles)
-    source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
-    told = read_needles(needle_file)
-    wanted_depths = parse_depths(depths)
-    wanted_lengths = parse_lengths(lengths, longest=_longest(loaded.window))
-    cases = hide_needles(
-        told,
-        sentences=sentences(source, seed=seed),
-        tokenizer=loaded.tokenizer,
-        lengths=wanted_lengths,
-        depths=wanted_depths,
-        limit=limit,
-        seed=seed,
-    )
-    plan = {
-        "task": task,
-        "model": loaded.layout.id,
-        "weights": loaded.fingerprint,
-        "dtype": loaded.dtype,
-        "device": loaded.device.type,
-        "lengths": wanted_lengths,
-        "depths": wanted_depths,
-        "needles": str(needles) if needles else f"bundled {corpus}",
-        "haystack": haystack or f"bundled {corpus}",
-        "limit": limit,
-        "seed": seed,
-        "decode": decode,
-        "until_stable": until_stable,
-        "prompts": _digest(cases),
-    }
-    if until_stable is not None and not 0 < until_stable < 1:
-        raise UsageError(f"--until-stable lies between 0 and 1, got {until_stable:g}")
-    tree = PrefixTree.of([case.input_ids for case in cases])
-    allowance = parse_bytes(memory_allowance)
-    longest = max(case.length + chosen.probe.most_steps(case) for case in cases)
-    element = loaded.model.dtype.itemsize
-    pieces = pieces_for(
-        loaded.model.config, longest=longest, allowance=allowance, element=element, chunk=chunk
-    )
-    return PlannedRun(
-        task_name=task,
-        task=chosen,
-        cases=cases,
-        possible=len(told) * len(wanted_lengths) * len(wanted_depths),
-        plan=plan,
-        seed=seed,
-        out=out or rundir.directory_for(loaded.name, task),
-        decode=decode,
-        tree=tree,
-        pieces=pieces,
-        cost=_cost(loaded, tree, pieces, longest=longest, allowance=allowance),
-        until_stable=until_stable,
-    )
-
-
-def _cost(
-    loaded: LoadedModel, tree: PrefixTree, pieces: Pieces, *, longest: int, allowance: int
-) -> Cost:
-    weights = loaded.weight_bytes
-    cache = cache_bytes(loaded.layout, tokens=longest, element=loaded.model.dtype.itemsize)
-    tokens = int(tree.lengths.sum())
-    return Cost(
-        prompt_tokens=tokens,
-        distinct_tokens=tree.distinct,
-        saving=tokens / tree.distinct,
-        chunk=pieces.chunk,
-        weights=weights,
-        cache=cache,
-        allowance=allowance,
-        peak=weights + cache + allowance,
-    )
-
-
-def _longest(window: int | None) -> int | None:
-    return None if window is None else max(1, window - ANSWER_ROOM)
-
-
-def _digest(cases: Sequence[Case]) -> str:
-    digest = hashlib.sha256()
-    for case in cases:
-        ids = [case.needle_id, case.span_start, case.span_end, *case.input_ids, *case.answer_ids]
-        digest.update(np.array(ids, dtype="<i8").tobytes())
-    return digest.hexdigest()[:16]
 
 
 def score_heads(
@@ -330,9 +149,7 @@ class _Report:
             "resumed_from": resumed_from,
             "decode": run.decode,
             "processes": processes,
-            "layers_without_attention": sorted(
-                set(range(loaded.layout.layers)) - set(loaded.attention_layers)
-            ),
+            "layers_without_attention": loaded.layers_without_attention,
             "cost": asdict(run.cost),
             "versions": versions(),
         }

@@ -103,7 +103,7 @@ class _Walker:
                 )
             self._cache = PrefixCache(self._loaded.model, self._room)
             torch.cuda.empty_cache()
-            self._pieces = self._pieces.halved()
+            self._pieces = self._pieces.halved(longest=case.length)
             warnings.warn(
                 f"out of memory at {case.length:,} tokens; "
                 f"going on with --chunk {self._pieces.chunk}",

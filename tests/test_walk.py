@@ -25,7 +25,7 @@ from headprobe.model import LoadedModel, head_layout, load_model
 from headprobe.needles import read_needles
 from headprobe.probes import PROBES
 from headprobe.tasks import TASKS, Task
-from headprobe.tree import PrefixTree
+from headprobe.tree import BLOCK
 from headprobe.walk import walk
 
 
@@ -251,10 +251,11 @@ def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
     counted = count_tokens(loaded)
     cases = cases_of(nano, "r2", limit=18)
     list(walk(loaded, cases, TASKS["r2"], decode="forced"))
-    tree = PrefixTree.of([case.input_ids for case in cases])
     answers = sum(len(case.answer_ids) - 1 for case in cases)
-    assert sum(counted) == tree.distinct + answers
-    assert sum(counted) < 0.7 * sum(case.length for case in cases)
+    prefixes = {case.input_ids[:end] for case in cases for end in range(1, case.length + 1)}
+    again = sum(counted) - answers - len(prefixes)
+    assert 0 <= again < BLOCK * len(cases)
+    assert sum(counted) < 0.8 * sum(case.length for case in cases)
 
 
 def test_an_expected_answer_takes_one_pass(nano: LoadedModel) -> None:
@@ -283,7 +284,7 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
     monkeypatch.setattr("headprobe.walk.observe", short_of_memory)
     with pytest.warns(HeadprobeWarning, match="going on with --chunk 64") as warned:
         seen_again = list(walk(nano, cases, TASKS["r2"], pieces=Pieces(chunk=256)))
-    assert len(warned) == 2
+    assert len(warned) == 1
     for seen in seen_again:
         assert seen.generated_ids == expected[seen.case_id].generated_ids
         np.testing.assert_allclose(

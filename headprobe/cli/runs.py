@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from headprobe.cli import output
 
 if TYPE_CHECKING:
+    from headprobe.planning import PlannedRun
     from headprobe.reliability import Estimate, Reliability
     from headprobe.scores import HeadScores
-    from headprobe.scoring import PlannedRun
 
 
 def describe(run: HeadScores, *, name: str | None = None) -> None:

@@ -103,8 +103,9 @@ def score(
     Example: headprobe score --model llama3-8b --task r2
     """
     from headprobe.model import load_model
+    from headprobe.planning import prepare
     from headprobe.processes import joined
-    from headprobe.scoring import prepare, score_heads
+    from headprobe.scoring import score_heads
     from headprobe.tasks import WEIGHT_TASKS, get_task
 
     if task not in WEIGHT_TASKS:
@@ -154,7 +155,7 @@ def score(
 
 def _name_others(loaded: LoadedModel) -> None:
     """Say which layers of a hybrid are not profiled."""
-    others = sorted(set(range(loaded.layout.layers)) - set(loaded.attention_layers))
+    others = loaded.layers_without_attention
     if others:
         output.note(f"layers without attention, not profiled: {', '.join(map(str, others))}")
 

@@ -1,0 +1,244 @@
+"""What a run will do, from its options: its cases, in which pieces, and what they take."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headprobe import rundir
+from headprobe.aliases import NANO
+from headprobe.bundled import bundled
+from headprobe.cases import Case, hide_needles, visiting_order
+from headprobe.errors import UsageError
+from headprobe.grid import parse_depths, parse_lengths
+from headprobe.haystacks import NOISE, sentences
+from headprobe.memory import Pieces, cache_bytes, parse_bytes, pieces_for
+from headprobe.needles import read_needles
+from headprobe.probes import Probe
+from headprobe.tasks import Task, get_task
+from headprobe.tree import PrefixTree
+from headprobe.walk import Decode
+
+if TYPE_CHECKING:
+    from headprobe.model import LoadedModel
+
+ANSWER_ROOM = 64
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DrawnCases:
+    """A task's cases, of ``possible`` on the whole grid, and the ``options`` that made them."""
+
+    cases: Sequence[Case]
+    possible: int
+    options: Mapping[str, Any]
+
+
+def draw_cases(
+    loaded: LoadedModel,
+    probe: Probe,
+    *,
+    lengths: str | None = None,
+    depths: str = "0:100:10",
+    needles: Path | None = None,
+    haystack: str | None = None,
+    limit: int | None = 200,
+    seed: int = 0,
+) -> DrawnCases:
+    """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
+
+    Raises:
+        UsageError: an option that makes no sense, or a file that is not there or not usable.
+    """
+    corpus = NANO if loaded.name == NANO else "english"
+    source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
+    told = read_needles(needles or bundled("needles", corpus, probe.needles))
+    wanted_depths = parse_depths(depths)
+    wanted_lengths = parse_lengths(lengths, longest=_longest(loaded.window))
+    cases = hide_needles(
+        told,
+        sentences=sentences(source, seed=seed),
+        tokenizer=loaded.tokenizer,
+        lengths=wanted_lengths,
+        depths=wanted_depths,
+        limit=limit,
+        seed=seed,
+    )
+    return DrawnCases(
+        cases=cases,
+        possible=len(told) * len(wanted_lengths) * len(wanted_depths),
+        options={
+            "lengths": wanted_lengths,
+            "depths": wanted_depths,
+            "needles": str(needles) if needles else f"bundled {corpus}",
+            "haystack": haystack or f"bundled {corpus}",
+            "limit": limit,
+            "seed": seed,
+            "prompts": _digest(cases),
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run takes: tokens, and memory in bytes.
+
+    ``distinct_tokens`` are the prompts' tokens that are run, those that prompts share once;
+    ``saving`` is how many times fewer. ``cache`` is the KV cache of the longest prompt,
+    ``allowance`` what is set aside for everything else beside the weights; ``peak`` is the sum.
+    """
+
+    prompt_tokens: int
+    distinct_tokens: int
+    saving: float
+    chunk: int
+    weights: int
+    cache: int
+    allowance: int
+    peak: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PlannedRun:
+    """Everything that is known before the model runs.
+
+    ``plan`` holds every option that changes the numbers; a run is resumed only under an equal
+    plan. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
+    is over the cases' prompts; ``cost`` says what the run takes. With ``until_stable`` it stops
+    once the ranking is more reliable than that.
+    """
+
+    task_name: str
+    task: Task
+    cases: Sequence[Case]
+    possible: int
+    plan: Mapping[str, Any]
+    seed: int
+    out: Path
+    decode: Decode
+    tree: PrefixTree
+    pieces: Pieces
+    cost: Cost
+    until_stable: float | None
+
+    def rounds(self) -> Iterator[set[int]]:
+        """The cases, in the portions after which a run may stop: about one a needle."""
+        if self.until_stable is None:
+            yield set(range(len(self.cases)))
+            return
+        order = iter(visiting_order(self.cases, self.seed))
+        size = len({case.needle_id for case in self.cases})
+        while portion := {case.case_id for case in itertools.islice(order, size)}:
+            yield portion
+
+    @property
+    def summary(self) -> str:
+        """One line for the terminal."""
+        drawn = "" if len(self.cases) == self.possible else f" of {self.possible}, balanced"
+        return (
+            f"{self.task_name}: {len(self.cases)} cases{drawn}, {self.cost.prompt_tokens:,} prompt "
+            f"tokens, of which {self.cost.distinct_tokens:,} are run"
+        )
+
+
+def prepare(
+    loaded: LoadedModel,
+    *,
+    task: str,
+    lengths: str | None = None,
+    depths: str = "0:100:10",
+    needles: Path | None = None,
+    haystack: str | None = None,
+    limit: int | None = 200,
+    seed: int = 0,
+    out: Path | None = None,
+    decode: Decode = "greedy",
+    chunk: int | None = None,
+    memory_allowance: str = "1GiB",
+    until_stable: float | None = None,
+) -> PlannedRun:
+    """Build a task's cases and its plan; the model's weights are not needed for it.
+
+    Raises:
+        UsageError: an option that makes no sense, or a file that is not there or not usable.
+    """
+    if until_stable is not None and not 0 < until_stable < 1:
+        raise UsageError(f"--until-stable lies between 0 and 1, got {until_stable:g}")
+    chosen = get_task(task)
+    allowance = parse_bytes(memory_allowance)
+    drawn = draw_cases(
+        loaded,
+        chosen.probe,
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit,
+        seed=seed,
+    )
+    cases = drawn.cases
+    tree = PrefixTree.of([case.input_ids for case in cases])
+    longest = max(case.length + chosen.probe.most_steps(case) for case in cases)
+    element = loaded.model.dtype.itemsize
+    pieces = pieces_for(
+        loaded.model.config, longest=longest, allowance=allowance, element=element, chunk=chunk
+    )
+    return PlannedRun(
+        task_name=task,
+        task=chosen,
+        cases=cases,
+        possible=drawn.possible,
+        plan={
+            "task": task,
+            "model": loaded.layout.id,
+            "weights": loaded.fingerprint,
+            "dtype": loaded.dtype,
+            "device": loaded.device.type,
+            "decode": decode,
+            "until_stable": until_stable,
+            **drawn.options,
+        },
+        seed=seed,
+        out=out or rundir.directory_for(loaded.name, task),
+        decode=decode,
+        tree=tree,
+        pieces=pieces,
+        cost=_cost(loaded, tree, pieces, longest=longest, allowance=allowance),
+        until_stable=until_stable,
+    )
+
+
+def _cost(
+    loaded: LoadedModel, tree: PrefixTree, pieces: Pieces, *, longest: int, allowance: int
+) -> Cost:
+    weights = loaded.weight_bytes
+    cache = cache_bytes(loaded.layout, tokens=longest, element=loaded.model.dtype.itemsize)
+    tokens = int(tree.lengths.sum())
+    return Cost(
+        prompt_tokens=tokens,
+        distinct_tokens=tree.distinct,
+        saving=tokens / tree.distinct,
+        chunk=pieces.chunk,
+        weights=weights,
+        cache=cache,
+        allowance=allowance,
+        peak=weights + cache + allowance,
+    )
+
+
+def _longest(window: int | None) -> int | None:
+    return None if window is None else max(1, window - ANSWER_ROOM)
+
+
+def _digest(cases: Sequence[Case]) -> str:
+    digest = hashlib.sha256()
+    for case in cases:
+        ids = [case.needle_id, case.span_start, case.span_end, *case.input_ids, *case.answer_ids]
+        digest.update(np.array(ids, dtype="<i8").tobytes())
+    return digest.hexdigest()[:16]
