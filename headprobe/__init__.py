@@ -13,7 +13,8 @@ and ``rundir`` make a run of it; ``alibi`` and ``weights`` make one without case
 the numbers, ``reliability`` and ``comparison`` say how alike they rank heads, by ``ranks``;
 ``mixing`` adds up those of several runs; ``allocators`` turn them into ``budgets``; ``compression``
 runs a model with its cache cut to one; ``formats`` are files of other programs and ``importing``
-makes runs of them; ``plots`` and ``cli`` show them; ``embedded`` is the bundled model.
+makes runs of them; ``plots`` and ``cli`` show them; ``registry`` finds methods by name;
+``embedded`` is the bundled model.
 """
 
 __version__ = "0.1.0"

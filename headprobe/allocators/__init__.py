@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import entry_points
 from typing import Any
 
 import numpy as np
@@ -30,8 +29,9 @@ from headprobe.allocators.threshold import threshold
 from headprobe.allocators.top import top
 from headprobe.allocators.uniform import uniform
 from headprobe.budgets import GRANULARITIES, HeadBudgets
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import UsageError
 from headprobe.layout import HeadLayout
+from headprobe.registry import flag, get_method, given_options, method_names
 
 __all__ = [
     "IN_OWN_UNIT",
@@ -60,33 +60,18 @@ READS = {"alibi": ("alibi",), "razor": ("induction", "echo")}
 """Measures that a strategy reads by their names; the others take whichever is chosen."""
 IN_OWN_UNIT = ("alibi", "threshold")
 """Strategies that compare scores with a number in the measure's own unit."""
+GROUP = "headprobe.strategies"
 _GIVEN = ("group", "window", "measured")
 
 
 def strategy_names() -> list[str]:
-    """The names of all strategies, those of installed packages included."""
-    return sorted({*STRATEGIES, *entry_points(group="headprobe.strategies").names})
+    """The names of all strategies, ours first, then those of installed packages."""
+    return method_names(STRATEGIES, GROUP)
 
 
 def get_strategy(name: str) -> Strategy:
-    """The strategy of that name; ours come before those of installed packages.
-
-    Raises:
-        UsageError: there is none; the message lists the choices.
-        HeadprobeError: the package that brings it cannot be loaded.
-    """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
-    for entry in entry_points(group="headprobe.strategies", name=name):
-        try:
-            strategy: Strategy = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise HeadprobeError(
-                f"cannot load strategy {name!r} from {entry.value}: {error}; "
-                "mend or remove the package that brings it"
-            ) from error
-        return strategy
-    raise UsageError(f"no strategy {name!r}; choose from {', '.join(strategy_names())}")
+    """The strategy of that name; a ``UsageError`` lists what there is."""
+    return get_method("strategy", name, STRATEGIES, GROUP)
 
 
 def allocate(
@@ -147,23 +132,11 @@ def allocate(
 
 def _options(name: str, strategy: Strategy, given: dict[str, Any]) -> dict[str, Any]:
     """The strategy's options by name: as given, else its defaults."""
-    own = {
-        option: parameter.default
-        for option, parameter in inspect.signature(strategy).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and option not in _GIVEN
-    }
-    given = {option: value for option, value in given.items() if value is not None}
-    for option in given:
-        if option not in own:
-            raise UsageError(
-                f"strategy {name} takes no {_flag(option)}; it takes {', '.join(map(_flag, own))}"
-            )
-    chosen = own | given
-    for option, value in chosen.items():
-        if value is inspect.Parameter.empty:
-            raise UsageError(f"strategy {name} needs {_flag(option)}")
+    given = given_options(f"strategy {name}", strategy, given, hidden=_GIVEN)
+    chosen = {}
+    for option, parameter in inspect.signature(strategy).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and option not in _GIVEN:
+            chosen[option] = given.get(option, parameter.default)
+            if chosen[option] is parameter.empty:
+                raise UsageError(f"strategy {name} needs {flag(option)}")
     return chosen
-
-
-def _flag(option: str) -> str:
-    return f"--{option.replace('_', '-')}"

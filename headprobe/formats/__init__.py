@@ -13,12 +13,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from headprobe.budgets import HeadBudgets
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import UsageError
 from headprobe.formats import (
     attention_matching,
     compresskv,
@@ -32,9 +31,11 @@ from headprobe.formats import (
     safetensors,
 )
 from headprobe.formats.files import Table
+from headprobe.registry import get_method, given_options, method_names
 from headprobe.scores import HeadScores
 
 Notes = tuple[str, ...]
+GROUP = "headprobe.formats"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,28 +113,12 @@ FORMATS: dict[str, Format] = {
 
 def format_names() -> list[str]:
     """The names of all formats, ours first, then those of installed packages."""
-    return list(dict.fromkeys([*FORMATS, *sorted(entry_points(group="headprobe.formats").names)]))
+    return method_names(FORMATS, GROUP)
 
 
 def get_format(name: str) -> Format:
-    """The format of that name; ours come before those of installed packages.
-
-    Raises:
-        UsageError: there is none; the message lists the choices.
-        HeadprobeError: the package that brings it cannot be loaded.
-    """
-    if name in FORMATS:
-        return FORMATS[name]
-    for entry in entry_points(group="headprobe.formats", name=name):
-        try:
-            found: Format = entry.load()
-        except (ImportError, AttributeError) as error:
-            raise HeadprobeError(
-                f"cannot load format {name!r} from {entry.value}: {error}; "
-                "mend or remove the package that brings it"
-            ) from error
-        return found
-    raise UsageError(f"no format {name!r}; choose from {', '.join(format_names())}")
+    """The format of that name; a ``UsageError`` lists what there is."""
+    return get_method("format", name, FORMATS, GROUP)
 
 
 def export_scores(
@@ -170,19 +155,8 @@ def export_budget(budgets: HeadBudgets, path: Path, *, to: str, **options: Any) 
 def _options(
     name: str, function: Callable[..., Notes], given: dict[str, Any], run: HeadScores | None = None
 ) -> dict[str, Any]:
-    """The options given that the function takes, and the measure where it takes one."""
-    own = [
-        option
-        for option, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    chosen = {option: value for option, value in given.items() if value is not None}
-    for option in chosen:
-        if option not in own:
-            flags = ", ".join(f"--{taken.replace('_', '-')}" for taken in own) or "none"
-            raise UsageError(
-                f"format {name} takes no --{option.replace('_', '-')}; it takes {flags}"
-            )
-    if run is not None and "measure" in own:
+    """The options given, and the measure where the function takes one."""
+    chosen = given_options(f"format {name}", function, given)
+    if run is not None and "measure" in inspect.signature(function).parameters:
         chosen["measure"] = run.resolve(chosen.get("measure"))
     return chosen

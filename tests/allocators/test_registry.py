@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import headprobe.allocators
 from headprobe.allocators import (
     STRATEGIES,
     Budget,
@@ -202,8 +201,8 @@ def test_other_packages_add_strategies_and_cannot_replace_ours(
             EntryPoint("broken", "headprobe.allocators.uniform:nothing", group),
         ]
     )
-    monkeypatch.setattr(headprobe.allocators, "entry_points", installed.select)
-    assert strategy_names() == sorted({"broken", "flat", *STRATEGIES})
+    monkeypatch.setattr("headprobe.registry.entry_points", installed.select)
+    assert strategy_names() == [*STRATEGIES, "broken", "flat"]
     assert get_strategy("flat") is STRATEGIES["uniform"]
     assert get_strategy("headkv") is STRATEGIES["headkv"]
     with pytest.raises(HeadprobeError, match="cannot load strategy 'broken' from"):

@@ -121,7 +121,7 @@ def test_other_packages_add_formats_and_cannot_replace_ours(
         ]
     )
     monkeypatch.setattr(headprobe.formats, "MINE", MINE, raising=False)
-    monkeypatch.setattr(headprobe.formats, "entry_points", installed.select)
+    monkeypatch.setattr("headprobe.registry.entry_points", installed.select)
     assert format_names() == [*FORMATS, "broken", "mine"]
     assert get_format("mine") is MINE
     assert get_format("duo") is FORMATS["duo"]
