@@ -14,42 +14,15 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel
+from models import NAMES, load, wait_for
+from transformers import DynamicCache, PreTrainedModel
 
 from headprobe.allocators import allocate, parse_budget
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache
-from headprobe.model import DTYPES, head_layout, load_model
+from headprobe.model import DTYPES, head_layout
 
-SHAPES = {
-    "random-8": {
-        "vocab_size": 1024,
-        "hidden_size": 512,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 8,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-    },
-    "llama3-8b": {
-        "vocab_size": 128256,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-    },
-}
 CHUNK = 2048
-
-
-def make(name: str, device: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The bundled model, or one of a shape with random weights."""
-    if name == "nano":
-        return load_model("nano", device=device).model.to(dtype)
-    torch.manual_seed(0)
-    config = LlamaConfig(**SHAPES[name], max_position_embeddings=2**18)
-    with torch.device(device):
-        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
 def share_out(model: PreTrainedModel, budget: str, length: int) -> HeadBudgets:
@@ -73,8 +46,7 @@ def decode(
         held = cut.nbytes if cut else sum(x.keys.nbytes + x.values.nbytes for x in own.layers)
         seconds = []
         for _ in range(steps):
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            wait_for(device)
             start = time.perf_counter()
             # Reading the token waits for the device.
             model(ids[:, :1], past_key_values=cache).logits.argmax().item()
@@ -86,7 +58,7 @@ def decode(
 def main() -> None:
     """Print milliseconds a token and mebibytes of cache, full and cut, at each length."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="nano,random-8", help=f"nano, {', '.join(SHAPES)}")
+    parser.add_argument("--models", default="nano,random-8x512", help=", ".join(NAMES))
     parser.add_argument("--lengths", default="2048,8192,16384")
     parser.add_argument("--budgets", default="128,20%,100%", help="a KV head, on average")
     parser.add_argument("--steps", type=int, default=32, help="tokens that are timed")
@@ -96,7 +68,7 @@ def main() -> None:
     print("| model | context | budget | full, ms | cut, ms | ratio | full, MiB | cut, MiB |")
     print("|---|---|---|---|---|---|---|---|")
     for name in options.models.split(","):
-        model = make(name, options.device, DTYPES[options.dtype])
+        model = load(name, device=options.device, dtype=options.dtype).model
         for length in map(int, options.lengths.split(",")):
             full, full_bytes = decode(model, length, options.steps, None)
             for budget in options.budgets.split(","):

@@ -1,9 +1,9 @@
 """Ours against the peers' procedure and against the floor, on the same cases: ``make bench``.
 
-The peers run each case from scratch and decode token by token with ``output_attentions=True``,
-which takes eager attention, and go through the heads of every layer in Python; their generated
-tokens and scores must equal ours. They are timed on a sample of the cases and scaled by prompt
-tokens. The floor is the plain forward pass over the tokens that prompts do not share.
+The peers run each case from scratch: SDPA for the prompt, then token by token with
+``output_attentions=True``, which takes eager attention, and the heads of every layer one by one in
+Python. In float32 their scores must equal ours. They are timed on a sample of the cases and scaled
+by prompt tokens. The floor is the plain forward pass over the tokens that prompts do not share.
 """
 
 from __future__ import annotations
@@ -11,72 +11,31 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 
 import numpy as np
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from models import NAMES, draw, load, wait_for
+from transformers import DynamicCache
 
 from headprobe.attention import forward
-from headprobe.bundled import bundled
 from headprobe.cache import PrefixCache
-from headprobe.cases import Case, hide_needles
-from headprobe.grid import parse_depths, parse_lengths
-from headprobe.haystacks import sentences
+from headprobe.cases import Case
 from headprobe.journal import Observation
 from headprobe.memory import Pieces
-from headprobe.model import DTYPES, LoadedModel, head_layout, load_model
-from headprobe.needles import read_needles
+from headprobe.model import DTYPES, LoadedModel
 from headprobe.tasks import TASKS
 from headprobe.tree import PrefixTree
 from headprobe.walk import Decode, walk
 
-SHAPES = {
-    "random-8x512": {"num_hidden_layers": 8, "hidden_size": 512, "intermediate_size": 1408},
-    "llama3-8b": {
-        "num_hidden_layers": 32,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128_256,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
-    },
-}
-
-
-def load(name: str, device: str, dtype: str) -> LoadedModel:
-    """The bundled model, or random weights of a shape with the bundled tokenizer."""
-    nano = load_model("nano", device=device, dtype=dtype)
-    if name == "nano":
-        return nano
-    sizes = {
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "vocab_size": len(nano.tokenizer),
-        "max_position_embeddings": 131_200,
-    }
-    config = LlamaConfig(**sizes | SHAPES[name])
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = LlamaForCausalLM._from_config(config, dtype=DTYPES[dtype]).eval()
-    layout = head_layout(config, id=name)
-    return LoadedModel(
-        name=name,
-        model=model,
-        tokenizer=nano.tokenizer,
-        layout=layout,
-        window=None,
-        fingerprint="",
-    )
-
 
 @torch.inference_mode()
-def peer(model: torch.nn.Module, loaded: LoadedModel, case: Case, decode: Decode) -> np.ndarray:
+def peer(loaded: LoadedModel, case: Case, decode: Decode) -> np.ndarray:
     """The r2 scores of one case, ``[layer, head]``, as the peers compute them."""
-    cache = DynamicCache()
+    model, cache = loaded.model, DynamicCache()
     inputs = torch.tensor([case.input_ids], device=loaded.device)
+    model.set_attn_implementation("sdpa")
     model(inputs[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model.set_attn_implementation("eager")
     token = inputs[:, -1:]
     scores = np.zeros((loaded.layout.layers, loaded.layout.heads))
     size = case.span_end - case.span_start
@@ -109,19 +68,17 @@ def floor(loaded: LoadedModel, cases: Sequence[Case], tree: PrefixTree, chunk: i
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
     """Seconds that it takes."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     start = time.perf_counter()
     work()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     return time.perf_counter() - start
 
 
 def main() -> None:
     """Print seconds for all cases, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="nano", choices=["nano", *SHAPES])
+    parser.add_argument("--model", default="nano", choices=NAMES)
     parser.add_argument("--lengths", default="256:2048:10")
     parser.add_argument("--depths", default="0:100:10")
     parser.add_argument("--needles", type=int, default=1)
@@ -131,14 +88,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     options = parser.parse_args()
-    loaded = load(options.model, options.device, options.dtype)
-    cases = hide_needles(
-        read_needles(bundled("needles", "nano", "r2.jsonl"))[: options.needles],
-        sentences=sentences("noise", seed=0),
-        tokenizer=loaded.tokenizer,
-        lengths=parse_lengths(options.lengths, longest=None),
-        depths=parse_depths(options.depths),
-    )
+    loaded = load(options.model, device=options.device, dtype=options.dtype)
+    cases = draw(loaded, lengths=options.lengths, depths=options.depths, needles=options.needles)
     tree = PrefixTree.of([case.input_ids for case in cases])
     seen: list[Observation] = []
     how = {"decode": options.decode, "tree": tree, "pieces": Pieces(chunk=options.chunk)}
@@ -146,13 +97,11 @@ def main() -> None:
     ours = timed(lambda: seen.extend(walk(loaded, cases, TASKS["r2"], **how)), loaded.device)
     least = timed(lambda: floor(loaded, cases, tree, options.chunk), loaded.device)
 
-    eager = deepcopy(loaded.model) if options.model == "nano" else loaded.model
-    eager.set_attn_implementation("eager")
     sample = [cases[i] for i in np.linspace(0, len(cases) - 1, options.sample).astype(int)]
     scores: list[np.ndarray] = []
-    peer(eager, loaded, sample[0], options.decode)
+    peer(loaded, sample[0], options.decode)
     theirs = timed(
-        lambda: scores.extend(peer(eager, loaded, case, options.decode) for case in sample),
+        lambda: scores.extend(peer(loaded, case, options.decode) for case in sample),
         loaded.device,
     )
     observed = {one.case_id: one.scores["r2"] for one in seen}

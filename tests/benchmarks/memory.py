@@ -1,0 +1,81 @@
+"""Peak memory against prompt length, beside the KV cache's own bytes: ``make bench``.
+
+Each length is run by a process of its own, whose peak is what the kernel counted (on a GPU, what
+torch's allocator counted). The slope is that of the straight line through the peaks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from models import NAMES, draw, load
+
+from headprobe.memory import cache_bytes, parse_bytes, pieces_for
+from headprobe.model import DTYPES
+from headprobe.tasks import TASKS
+from headprobe.walk import walk
+
+
+def peak(device: torch.device) -> int:
+    """Bytes held at most so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def run(options: argparse.Namespace, length: int) -> int:
+    """The peak of one forced case of that length."""
+    loaded = load(options.model, device=options.device, dtype=options.dtype)
+    cases = draw(loaded, lengths=str(length), depths="50", needles=1)
+    pieces = pieces_for(
+        loaded.model.config,
+        longest=length,
+        allowance=parse_bytes(options.memory_allowance),
+        element=loaded.model.dtype.itemsize,
+    )
+    list(walk(loaded, cases, TASKS["r2"], decode="forced", pieces=pieces))
+    return peak(loaded.device)
+
+
+def main() -> None:
+    """Print the peak at each length, and the slope."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="random-8x512", choices=NAMES)
+    parser.add_argument("--lengths", default="1024,2048,4096,8192")
+    parser.add_argument("--memory-allowance", default="256MiB")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    parser.add_argument("--one", type=int, help="print the peak at this length alone, in bytes")
+    options = parser.parse_args()
+    if options.one:
+        print(run(options, options.one))
+        return
+    lengths = [int(length) for length in options.lengths.split(",")]
+    peaks = [
+        int(
+            subprocess.run(
+                [sys.executable, *sys.argv, "--one", str(length)],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout
+        )
+        for length in lengths
+    ]
+    loaded = load(options.model, device="cpu", dtype=options.dtype)
+    own = cache_bytes(loaded.layout, tokens=1, element=loaded.model.dtype.itemsize)
+    slope = np.polyfit(lengths, peaks, 1)[0]
+    print("| tokens | peak, MiB |\n|---|---|")
+    for length, held in zip(lengths, peaks, strict=True):
+        print(f"| {length:,} | {held / 2**20:.1f} |")
+    print(f"\n{slope:,.0f} bytes a token, {own:,} of them the KV cache: {slope / own:.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Models to measure on: the bundled one, and shapes with random weights and its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from headprobe.bundled import bundled
+from headprobe.cases import Case, hide_needles
+from headprobe.grid import parse_depths, parse_lengths
+from headprobe.haystacks import sentences
+from headprobe.model import DTYPES, LoadedModel, head_layout, load_model
+from headprobe.needles import read_needles
+
+SHAPES = {
+    "random-8x512": {
+        "num_hidden_layers": 8,
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+    },
+    "llama3-8b": {
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128_256,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
+    },
+}
+NAMES = ("nano", *SHAPES)
+
+
+def load(name: str, *, device: str, dtype: str) -> LoadedModel:
+    """The bundled model, or random weights of a shape with the bundled tokenizer."""
+    nano = load_model("nano", device=device, dtype=dtype)
+    if name == "nano":
+        return nano
+    sizes = {"vocab_size": len(nano.tokenizer), "max_position_embeddings": 2**18}
+    config = LlamaConfig(**sizes | SHAPES[name])
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = LlamaForCausalLM._from_config(config, dtype=DTYPES[dtype]).eval()
+    return LoadedModel(
+        name=name,
+        model=model,
+        tokenizer=nano.tokenizer,
+        layout=head_layout(config, id=name),
+        window=None,
+        fingerprint="",
+    )
+
+
+def draw(loaded: LoadedModel, *, lengths: str, depths: str, needles: int) -> Sequence[Case]:
+    """The whole grid of r2 cases over the first of the bundled needles."""
+    return hide_needles(
+        read_needles(bundled("needles", "nano", "r2.jsonl"))[:needles],
+        sentences=sentences("noise", seed=0),
+        tokenizer=loaded.tokenizer,
+        lengths=parse_lengths(lengths, longest=None),
+        depths=parse_depths(depths),
+    )
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
