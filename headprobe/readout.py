@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from headprobe.errors import HeadprobeError
 
-# What families call them: most; opt, lfm2; phi, gpt_neox; gpt2; others.
+# What families call them, most of them what stands first.
 _PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "Wo")
 _NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "embedding_norm", "norm_f")
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -38,7 +38,8 @@ class Readout:
 
     def __init__(self, model: PreTrainedModel, heads: int) -> None:
         self._model_type = model.config.model_type
-        self._unembedding = self._matrix(model.get_output_embeddings(), "unembedding")
+        unembedding = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._unembedding = self._matrix(unembedding, "unembedding")
         self._gain, self._centres = _read_norm(self._final_norm(model), self._unembedding)
         self._outputs = {
             layer: self._output_weight(attention, heads)
@@ -60,9 +61,10 @@ class Readout:
         # Flash kernels get values padded to the width of the keys (deepseek).
         return torch.einsum("hsv,shv->hs", outputs[..., : read.shape[-1]].float(), read)
 
-    def _final_norm(self, model: PreTrainedModel) -> nn.Module:
+    def _final_norm(self, model: PreTrainedModel) -> Any:
         """The norm before the unembedding, which stands in no layer."""
-        for name, part in model.get_decoder().named_modules():
+        decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+        for name, part in decoder.named_modules():
             *path, last = name.split(".")
             if last in _NORMS and not any(step.isdigit() for step in path):
                 return part
@@ -82,10 +84,9 @@ class Readout:
     def _matrix(self, module: Any, what: str) -> Tensor:
         """The weight of a linear map, not quantised and not offloaded."""
         weight = getattr(module, "weight", None)
-        plain = isinstance(weight, Tensor) and weight.dtype in _PLAIN and weight.ndim == 2
-        if not plain or weight.is_meta:
-            raise self._not_found(what)
-        return weight.detach()
+        if isinstance(weight, Tensor) and weight.dtype in _PLAIN and not weight.is_meta:
+            return weight.detach()
+        raise self._not_found(what)
 
     def _not_found(self, what: str) -> HeadprobeError:
         return HeadprobeError(
@@ -100,15 +101,17 @@ def _attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
 
 
 @torch.no_grad()
-def _read_norm(norm: nn.Module, like: Tensor) -> tuple[Float[Tensor, " hidden"], bool]:
+def _read_norm(norm: Any, like: Tensor) -> tuple[Float[Tensor, " hidden"], bool]:
     """What a norm multiplies every entry by, and whether it subtracts the mean.
 
     Read off what it does, since families keep it differently: gemma and nemotron have 1 less in
-    their weight, olmo has none. Vectors of +1 and -1 have length 1, and biases cancel.
+    their weight, olmo has none. Entries that differ in sign alone become +1 and -1, so that the
+    gain is what comes out; the bias cancels.
     """
-    ones = like.new_ones(like.shape[1])
-    signs = ones.clone()
+    signs = like.new_ones(like.shape[1])
     signs[1::2] = -1
-    even, odd, flat, low = norm(torch.stack([signs, -signs, ones, -ones])[None])[0].float()
-    gain = (even - odd) / 2 * signs.float()
-    return gain, bool((flat - low).abs().max() < gain.abs().max() / 2)
+    # Large, or the norm's epsilon would show.
+    given = 100 * torch.stack([signs, -signs, signs.abs(), -signs.abs()])
+    up, down, high, low = norm(given[None])[0].float()
+    gain = (up - down) / 2 * signs.float()
+    return gain, bool((high - low).abs().max() < gain.abs().max())

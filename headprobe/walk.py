@@ -216,10 +216,10 @@ class _Walker:
                 use_cache=True,
             )
 
-    def _split(self, tokens: Int[Tensor, "1 token"]) -> list[Int[Tensor, "1 token"]]:
+    def _split(self, tokens: Int[Tensor, "1 token"]) -> list[Int[Tensor, "1 _piece"]]:
         """The pieces in which tokens are run; those of a model that cannot do so stay whole."""
         size = tokens.shape[1] if self._whole else self._pieces.chunk
-        return [piece for piece in tokens.split(max(1, size), dim=1) if piece.shape[1]]
+        return [piece for piece in torch.split(tokens, max(1, size), dim=1) if piece.shape[1]]
 
     def _answer(self, case: Case, unread: Int[Tensor, "1 token"], tally: _Tally) -> list[int]:
         """The tokens of the answer's steps, each step's rows scored."""
