@@ -83,15 +83,23 @@ def plain_steps(
                 cache = output.past_key_values
             rows = torch.stack([layer[0, :, -1] for layer in output.attentions])
             token = int(output.logits[0, -1].argmax())
-            layers = [cache.layers[layer] for layer in attention_layers(loaded)]
-            yield Step(
-                rows=rows.double().numpy(),
-                token=token,
-                values=tuple(layer.values[0].double().numpy() for layer in layers),
-            )
+            values = kept_values(model, cache)
+            yield Step(rows=rows.double().numpy(), token=token, values=values)
             if token == loaded.tokenizer.eos_token_id or "\n" in loaded.tokenizer.decode([token]):
                 return
             tokens = [token]
+
+
+def kept_values(model: torch.nn.Module, cache: Any) -> tuple[np.ndarray, ...]:
+    kept = []
+    for attention in (part for part in model.modules() if hasattr(part, "is_causal")):
+        layer = cache.layers[attention.layer_idx]
+        values = layer.values
+        # deepseek keeps what keys and values are made of.
+        if hasattr(attention, "expand_kv"):
+            _, values = attention.expand_kv(layer.keys, layer.values)
+        kept.append(values[0].double().numpy())
+    return tuple(kept)
 
 
 def attention_layers(loaded: LoadedModel) -> list[int]:
@@ -167,6 +175,7 @@ def places(architecture: str) -> tuple[str, str]:
         "gpt_neox": ("gpt_neox.layers.{}.attention.dense", "gpt_neox.final_layer_norm"),
         "opt": ("model.decoder.layers.{}.self_attn.out_proj", "model.decoder.final_layer_norm"),
         "phi": ("model.layers.{}.self_attn.dense", "model.final_layernorm"),
+        "persimmon": ("model.layers.{}.self_attn.dense", "model.final_layernorm"),
         "lfm2": ("model.layers.{}.self_attn.out_proj", "model.embedding_norm"),
         "jamba": ("model.layers.{}.self_attn.o_proj", "model.final_layernorm"),
         "falcon_h1": ("model.layers.{}.self_attn.o_proj", "model.final_layernorm"),

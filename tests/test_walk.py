@@ -22,6 +22,7 @@ from headprobe.haystacks import sentences
 from headprobe.memory import Pieces
 from headprobe.model import LoadedModel, load_model
 from headprobe.needles import read_needles
+from headprobe.planning import prepare
 from headprobe.probes import PROBES
 from headprobe.tasks import TASKS, Task
 from headprobe.tree import BLOCK
@@ -137,12 +138,13 @@ def test_r2_takes_no_more_steps_than_the_answer_has_tokens(nano: LoadedModel) ->
 
 
 def test_a_case_gives_the_same_bits_whatever_else_is_walked(nano: LoadedModel) -> None:
-    task = TASKS["r2"]
+    task = every("r2")
     cases = cases_of(nano, "r2", limit=12)
     together = {seen.case_id: seen for seen in walk(nano, cases, task)}
     for wanted in ({0}, {3, 7}, set(range(1, 12, 2))):
         for seen in walk(nano, cases, task, wanted=wanted):
-            np.testing.assert_array_equal(seen.scores["r2"], together[seen.case_id].scores["r2"])
+            for name, scores in together[seen.case_id].scores.items():
+                np.testing.assert_array_equal(seen.scores[name], scores)
 
 
 def count_tokens(loaded: LoadedModel) -> list[int]:
@@ -164,6 +166,22 @@ def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
     again = sum(counted) - answers - len(prefixes)
     assert 0 <= again < BLOCK * len(cases)
     assert sum(counted) < 0.8 * sum(case.length for case in cases)
+
+
+def test_a_run_takes_the_tokens_that_were_planned(nano: LoadedModel) -> None:
+    loaded = replace(nano, model=copy.deepcopy(nano.model))
+    grid = {"lengths": "128,200", "depths": "0,50,100", "limit": 12, "decode": "forced"}
+    distinct = {}
+    for measures in ("r2", "qr", "all"):
+        run = prepare(loaded, task="r2", measures=measures, **grid)
+        counted = count_tokens(loaded)
+        list(walk(loaded, run.cases, run.task, tree=run.tree, decode=run.decode))
+        answers = sum(len(case.answer_ids) - 1 for case in run.cases)
+        assert sum(counted) - answers == run.cost.distinct_tokens
+        distinct[measures] = run.cost.distinct_tokens
+    # The context is not run again for "N/A"; what questions have in common is.
+    assert distinct["qr"] == distinct["all"]
+    assert 0 < distinct["qr"] - distinct["r2"] < 2 * BLOCK * len(run.cases)
 
 
 def test_an_expected_answer_takes_one_pass(nano: LoadedModel) -> None:
@@ -240,7 +258,7 @@ def test_the_largest_tensor_grows_with_the_length_and_not_its_square(nano: Loade
             depths=[50.0],
         )
         with LargestTensor() as watch:
-            list(walk(nano, cases, TASKS["retrieval"], pieces=Pieces(chunk=128)))
+            list(walk(nano, cases, every("retrieval"), pieces=Pieces(chunk=128)))
         largest.append(watch.elements)
     assert largest[2] / largest[1] < 2.2
     assert largest[1] / largest[0] < 2.2

@@ -34,7 +34,8 @@ def _on_span(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step valu
     # Keys that a sliding-window cache has dropped have no attention either.
     dropped = keys - kept
     start, stop = max(case.span_start, dropped), max(case.span_end, dropped)
-    rows = seen.rows[..., start:stop].reshape(kv_heads, -1, stop - start)
+    group = query_heads // kv_heads
+    rows = seen.rows[..., start:stop].reshape(kv_heads, group * steps, stop - start)
     values = seen.values[:, start - dropped : stop - dropped].float()
     return (rows @ values).view(query_heads, steps, -1)
 
