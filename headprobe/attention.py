@@ -41,11 +41,16 @@ class LayerRows:
     the newest token. Both count from the start of the KV cache. Keys that a query does not see
     hold 0, those that a sliding-window cache has dropped among them. A row sums to 1, or to less
     where the layer has attention sinks.
+
+    ``values`` are the layer's own, no copy: those of the newest keys, all but the dropped ones.
+    ``outputs`` are the layer's too: for each watched query the sum of the values by its row.
     """
 
     layer: int
     queries: range
     rows: Float32[Tensor, "query_head query key"]
+    values: Float[Tensor, "kv_head kept value_dim"]
+    outputs: Float[Tensor, "query_head query value_dim"]
 
 
 Sink = Callable[[LayerRows], None]
@@ -191,7 +196,8 @@ def _attend(
     output = _share_heads(original, module, query, key, value, attention_mask, **terms)
     _check(order, query, key, attention_mask, terms)
     order.reached = True
-    _report(order, module.layer_idx, query[0], key[0], attention_mask, terms)
+    heads = (query[0], key[0], value[0], output[0][0].transpose(0, 1))
+    _report(order, module.layer_idx, *heads, attention_mask, terms)
     return output
 
 
@@ -230,6 +236,8 @@ def _report(
     layer: int,
     query: Float[Tensor, "query_head query head_dim"],
     key: Float[Tensor, "kv_head key head_dim"],
+    value: Float[Tensor, "kv_head key value_dim"],
+    output: Float[Tensor, "query_head query value_dim"],
     mask: Tensor | None,
     terms: dict[str, Any],
 ) -> None:
@@ -251,7 +259,15 @@ def _report(
             seen = mask[0, :, new, : key.shape[1]]
         rows = attention_rows(query[:, new], key, seen, terms)
         rows = nn.functional.pad(rows, (dropped, 0)) if dropped else rows
-        order.sink(LayerRows(layer=layer, queries=positions, rows=rows))
+        order.sink(
+            LayerRows(
+                layer=layer,
+                queries=positions,
+                rows=rows,
+                values=value,
+                outputs=output[:, new],
+            )
+        )
 
 
 def attention_rows(

@@ -15,7 +15,7 @@ from jaxtyping import Int
 
 from headprobe.errors import UsageError
 from headprobe.needles import Needle
-from headprobe.prompt import INSTRUCTION
+from headprobe.prompt import INSTRUCTION, NO_QUESTION
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +27,18 @@ _WORD, _BREAK = "a", "\n"
 NEAR = 0.05
 
 
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The tokens of a prompt's question, ``start`` to ``end``, half open.
+
+    ``blank_ids`` are the tokens that stand from ``start`` on where nothing is asked: "N/A".
+    """
+
+    start: int
+    end: int
+    blank_ids: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Case:
     """One prompt with a known answer.
@@ -34,7 +46,8 @@ class Case:
     ``length`` counts the tokens of the whole prompt, special tokens included; ``depth`` is the
     needle's place in per cent of the haystack, ``position`` the token index of its first token.
     ``span_start`` and ``span_end`` (half open) bound the watched tokens. ``answer_ids`` are the
-    tokens of ``answer`` as the model would write it.
+    tokens of ``answer`` as the model would write it. ``question`` says where it stands, behind the
+    span, if the prompt asks one.
     """
 
     case_id: int
@@ -47,6 +60,7 @@ class Case:
     span_end: int
     answer: str
     answer_ids: tuple[int, ...]
+    question: Question | None = None
 
     def __post_init__(self) -> None:
         if len(self.input_ids) != self.length:
@@ -54,6 +68,11 @@ class Case:
         if not 0 <= self.position <= self.span_start < self.span_end <= self.length:
             raise ValueError(
                 f"expected a span inside the prompt, got {self.span_start} to {self.span_end}"
+            )
+        asked = self.question
+        if asked and not self.span_end <= asked.start < asked.end < self.length:
+            raise ValueError(
+                f"expected a question between span and end, got {asked.start} to {asked.end}"
             )
 
     @property
@@ -121,7 +140,10 @@ def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _HiddenNeedle:
-    """A needle's tokens, and everything of its prompt but the haystack."""
+    """A needle's tokens, and everything of its prompt but the haystack.
+
+    ``question`` counts from the start of ``tail``.
+    """
 
     tokens: list[int]
     span_start: int
@@ -130,6 +152,7 @@ class _HiddenNeedle:
     tail: list[int]
     answer: str
     answer_ids: list[int]
+    question: Question
 
     @property
     def size(self) -> int:
@@ -153,7 +176,27 @@ def _tokenize(needle: Needle, pieces: PieceTokenizer) -> _HiddenNeedle:
         tail=[*pieces.encode(question), *tail],
         answer=needle.answer,
         answer_ids=pieces.encode(needle.answer if chat else " " + needle.answer),
+        question=_find_question(needle.question, pieces),
     )
+
+
+def _find_question(question: str, pieces: PieceTokenizer) -> Question:
+    """Where the question's tokens stand in the instruction, one that merged with it included."""
+    before, _, behind = (pieces.encode(part) for part in INSTRUCTION.partition("{question}"))
+    asked, blank = (
+        pieces.encode(INSTRUCTION.format(question=text)) for text in (question, NO_QUESTION)
+    )
+    start = min(_common(before, asked), _common(before, blank))
+    end, blank_end = (
+        len(whole) - max(1, _common(behind[::-1], whole[::-1])) for whole in (asked, blank)
+    )
+    return Question(start=start, end=end, blank_ids=tuple(blank[start:blank_end]))
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with in common."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 class _Haystack:
@@ -264,6 +307,7 @@ def _place(
     room = length - needle.size
     haystack.reach(room)
     position = len(needle.head) + at
+    tail = length - len(needle.tail)
     return Case(
         case_id=case_id,
         needle_id=needle_id,
@@ -281,6 +325,11 @@ def _place(
         span_end=position + needle.span_end,
         answer=needle.answer,
         answer_ids=tuple(needle.answer_ids),
+        question=Question(
+            start=tail + needle.question.start,
+            end=tail + needle.question.end,
+            blank_ids=needle.question.blank_ids,
+        ),
     )
 
 

@@ -23,7 +23,7 @@ from headprobe.needles import read_needles
 from headprobe.probes import Probe
 from headprobe.tasks import Task, get_task
 from headprobe.tree import PrefixTree
-from headprobe.walk import Decode
+from headprobe.walk import Decode, question_of, trunks, watches_question
 
 if TYPE_CHECKING:
     from headprobe.model import LoadedModel
@@ -89,7 +89,8 @@ def draw_cases(
 class Cost:
     """What a run takes: tokens, and memory in bytes.
 
-    ``distinct_tokens`` are the prompts' tokens that are run, those that prompts share once;
+    ``prompt_tokens`` are the prompts' tokens, prompts that ask "N/A" included where a measure
+    wants them; ``distinct_tokens`` are those that are run, tokens that prompts share once;
     ``saving`` is how many times fewer. ``cache`` is the KV cache of the longest prompt,
     ``allowance`` what is set aside for everything else beside the weights; ``peak`` is the sum.
     """
@@ -109,9 +110,9 @@ class PlannedRun:
     """Everything that is known before the model runs.
 
     ``plan`` holds every option that changes the numbers; a run is resumed only under an equal
-    plan. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
-    is over the cases' prompts; ``cost`` says what the run takes. With ``until_stable`` it stops
-    once the ranking is more reliable than that.
+    plan. ``task`` has the measures that are taken. ``possible`` counts the cases of the whole grid,
+    of which ``cases`` were drawn. ``tree`` is over what their prompts can share; ``cost`` says what
+    the run takes. With ``until_stable`` it stops once the ranking is more reliable than that.
     """
 
     task_name: str
@@ -151,6 +152,7 @@ def prepare(
     loaded: LoadedModel,
     *,
     task: str,
+    measures: str | None = None,
     lengths: str | None = None,
     depths: str = "0:100:10",
     needles: Path | None = None,
@@ -170,7 +172,7 @@ def prepare(
     """
     if until_stable is not None and not 0 < until_stable < 1:
         raise UsageError(f"--until-stable lies between 0 and 1, got {until_stable:g}")
-    chosen = get_task(task)
+    chosen = get_task(task).measuring(measures)
     allowance = parse_bytes(memory_allowance)
     drawn = draw_cases(
         loaded,
@@ -183,7 +185,7 @@ def prepare(
         seed=seed,
     )
     cases = drawn.cases
-    tree = PrefixTree.of([case.input_ids for case in cases])
+    tree = PrefixTree.of(trunks(cases, chosen))
     longest = max(case.length + chosen.probe.most_steps(case) for case in cases)
     element = loaded.model.dtype.itemsize
     pieces = pieces_for(
@@ -196,6 +198,7 @@ def prepare(
         possible=drawn.possible,
         plan={
             "task": task,
+            "measures": list(chosen.measures),
             "model": loaded.layout.id,
             "weights": loaded.fingerprint,
             "dtype": loaded.dtype,
@@ -209,21 +212,34 @@ def prepare(
         decode=decode,
         tree=tree,
         pieces=pieces,
-        cost=_cost(loaded, tree, pieces, longest=longest, allowance=allowance),
+        cost=_cost(
+            loaded, cases, chosen, tree, pieces=pieces, longest=longest, allowance=allowance
+        ),
         until_stable=until_stable,
     )
 
 
 def _cost(
-    loaded: LoadedModel, tree: PrefixTree, pieces: Pieces, *, longest: int, allowance: int
+    loaded: LoadedModel,
+    cases: Sequence[Case],
+    task: Task,
+    tree: PrefixTree,
+    *,
+    pieces: Pieces,
+    longest: int,
+    allowance: int,
 ) -> Cost:
     weights = loaded.weight_bytes
     cache = cache_bytes(loaded.layout, tokens=longest, element=loaded.model.dtype.itemsize)
-    tokens = int(tree.lengths.sum())
+    asked = [question_of(case) for case in cases] if watches_question(task) else []
+    blank = sum(len(question.blank_ids) for question in asked)
+    prompts = sum(case.length for case in cases)
+    tokens = prompts + sum(question.start for question in asked) + blank
+    distinct = tree.distinct + prompts - int(tree.lengths.sum()) + blank
     return Cost(
         prompt_tokens=tokens,
-        distinct_tokens=tree.distinct,
-        saving=tokens / tree.distinct,
+        distinct_tokens=distinct,
+        saving=tokens / distinct,
         chunk=pieces.chunk,
         weights=weights,
         cache=cache,

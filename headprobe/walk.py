@@ -3,6 +3,9 @@
 The cases are walked along the tree of their prompts with one KV cache, so that a token that prompts
 share is run once. The expected answer is run behind a prompt as a draft: as far as the model agrees
 with it, the draft is the greedy answer, and its rows are those of decoding token by token.
+
+Where a measure watches the question, its tokens are read by themselves, once as they are and once
+as "N/A", behind the same context.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ from torch import Tensor
 
 from headprobe.attention import LayerRows, forward, observe
 from headprobe.cache import PrefixCache, runs_in_pieces
-from headprobe.cases import Case
+from headprobe.cases import Case, Question
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.journal import Observation
-from headprobe.measures import get_measure
+from headprobe.measures import Watched, get_measure
 from headprobe.memory import LEAST_CHUNK, Pieces
+from headprobe.readout import Readout
 from headprobe.tasks import Task
 from headprobe.tree import PrefixTree, Visit
 
@@ -52,21 +56,44 @@ def walk(
         cases: all cases of a run; their ``case_id`` is their index.
         task: its probe grades the answers, its measures are taken.
         wanted: the cases to observe, all of them by default.
-        tree: the tree over all the cases' prompts, if it is there already.
+        tree: the tree over all the cases' ``trunks``, if it is there already.
         decode: ``greedy`` observes the model's own answers; ``forced`` observes the expected ones,
             whatever the model would say.
         pieces: how much is run at a time.
 
     Raises:
-        HeadprobeError: the model's attention cannot be observed, or the device's memory is too
-            small for the longest prompt.
+        HeadprobeError: the model's attention cannot be observed, a measure needs weights that
+            cannot be read, or the device's memory is too small for the longest prompt.
     """
     walker = _Walker(
         loaded, task, decode=decode, pieces=pieces or Pieces(), room=_room(cases, task)
     )
-    tree = tree or PrefixTree.of([case.input_ids for case in cases])
+    tree = tree or PrefixTree.of(trunks(cases, task))
     for visit in tree.visits(range(len(cases)) if wanted is None else wanted):
         yield walker.observe(cases[visit.prompt], visit)
+
+
+def watches_question(task: Task) -> bool:
+    """Whether some measure of the task does."""
+    return any(get_measure(name).watches == "question" for name in task.measures)
+
+
+def trunks(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:
+    """What prompts can share: all of them, or what stands before a question that is watched."""
+    if not watches_question(task):
+        return [case.input_ids for case in cases]
+    return [case.input_ids[: question_of(case).start] for case in cases]
+
+
+def question_of(case: Case) -> Question:
+    """Where the question of a case stands.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if case.question is None:
+        raise ValueError(f"expected a question in case {case.case_id}, got none")
+    return case.question
 
 
 def _room(cases: Sequence[Case], task: Task) -> int:
@@ -85,6 +112,9 @@ class _Walker:
         self._decode = decode
         self._pieces = pieces
         self._room = room
+        self._asks = watches_question(task)
+        reads_out = any(get_measure(name).reads_out for name in task.measures)
+        self._readout = Readout(loaded.model, loaded.layout.heads) if reads_out else None
         self._stops = _Stops(loaded)
         self._cache = PrefixCache(loaded.model, room)
         self._whole = self._cache.is_rigid and not runs_in_pieces(loaded.model)
@@ -116,8 +146,11 @@ class _Walker:
         prompt = torch.tensor([case.input_ids], device=self._loaded.device)
         if self._whole:
             visit = replace(visit, shared=0, cuts=())
+        tally = _Tally(self._loaded, case, self._task, self._readout)
         held = self._read_trunk(prompt, visit)
-        tally = _Tally(self._loaded, case, self._task)
+        if self._asks:
+            held = self._read_question(prompt, held, question_of(case), tally)
+        held = self._read_ahead(prompt, held)
         generated = self._answer(case, prompt[:, held:], tally)
         response = str(self._loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
         return Observation(
@@ -129,28 +162,64 @@ class _Walker:
         )
 
     def _read_trunk(self, prompt: Int[Tensor, "1 token"], visit: Visit) -> int:
-        """Bring the cache to where only the last piece of a prompt is unread; returns where."""
+        """Bring the cache to where no other prompt leaves a prompt's path; returns where."""
         held = min(visit.shared, self._cache.get_seq_length())
         self._cache.cut(held)
         for cut in (cut for cut in visit.cuts if cut > held):
             self._read(prompt[:, held:cut])
             self._cache.mark()
             held = cut
-        chunk = prompt.shape[1] if self._whole else self._pieces.chunk
-        ahead = (prompt.shape[1] - held - 1) // chunk * chunk
-        self._read(prompt[:, held : held + ahead])
-        return held + ahead
+        return held
 
-    def _read(self, tokens: Int[Tensor, "1 token"]) -> None:
-        for piece in torch.split(tokens, self._pieces.chunk, dim=1):
-            if piece.shape[1]:
-                forward(
+    def _read_question(
+        self, prompt: Int[Tensor, "1 token"], held: int, question: Question, tally: _Tally
+    ) -> int:
+        """Score the tokens of "N/A" in the question's place and of the question; returns where."""
+        behind = 0 if self._whole else question.start
+        self._read(prompt[:, held:behind])
+        self._cache.mark()
+        nothing = torch.tensor([question.blank_ids], device=prompt.device)
+        blank = torch.cat([prompt[:, : question.start], nothing], dim=1)
+        for tokens, weight in ((blank, -1.0), (prompt[:, : question.end], 1.0)):
+            self._cache.cut(behind)
+            tally.begin("question")
+            for piece in self._split(tokens[:, behind:]):
+                observe(
                     self._loaded.model,
                     piece,
+                    tally.see,
+                    watch=slice(question.start - behind, None),
                     past_key_values=self._cache,
                     logits_to_keep=1,
+                    chunk_bytes=self._pieces.row_bytes,
                     use_cache=True,
                 )
+            tally.choose(tokens[0, question.start :], weight=weight)
+        if self._whole:
+            self._cache.cut(0)
+        return self._cache.get_seq_length()
+
+    def _read_ahead(self, prompt: Int[Tensor, "1 token"], held: int) -> int:
+        """Bring the cache to where only the last piece of a prompt is unread; returns where."""
+        *ahead, _ = self._split(prompt[:, held:])
+        read = sum(piece.shape[1] for piece in ahead)
+        self._read(prompt[:, held : held + read])
+        return held + read
+
+    def _read(self, tokens: Int[Tensor, "1 token"]) -> None:
+        for piece in self._split(tokens):
+            forward(
+                self._loaded.model,
+                piece,
+                past_key_values=self._cache,
+                logits_to_keep=1,
+                use_cache=True,
+            )
+
+    def _split(self, tokens: Int[Tensor, "1 token"]) -> list[Int[Tensor, "1 _piece"]]:
+        """The pieces in which tokens are run; those of a model that cannot do so stay whole."""
+        size = tokens.shape[1] if self._whole else self._pieces.chunk
+        return [piece for piece in torch.split(tokens, max(1, size), dim=1) if piece.shape[1]]
 
     def _answer(self, case: Case, unread: Int[Tensor, "1 token"], tally: _Tally) -> list[int]:
         """The tokens of the answer's steps, each step's rows scored."""
@@ -186,7 +255,7 @@ class _Walker:
         """The tokens that the model chooses behind the prompt and behind each draft token."""
         behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
         steps = len(draft) + 1
-        tally.begin()
+        tally.begin("answer")
         output = observe(
             self._loaded.model,
             torch.cat([unread, behind], dim=1),
@@ -230,30 +299,38 @@ class _Stops:
 class _Tally:
     """Adds up what the measures say of every head, step by step."""
 
-    def __init__(self, loaded: LoadedModel, case: Case, task: Task) -> None:
+    def __init__(
+        self, loaded: LoadedModel, case: Case, task: Task, readout: Readout | None
+    ) -> None:
         shape = (loaded.layout.layers, loaded.layout.heads)
         self._case = case
+        self._readout = readout
         self._measures = {name: get_measure(name) for name in task.measures}
+        self._watched: Watched = "answer"
         self._summaries: dict[tuple[str, int], list[Tensor]] = {}
         self.totals = {
             name: torch.zeros(shape, dtype=torch.float64, device=loaded.device)
             for name in task.measures
         }
 
-    def begin(self) -> None:
-        """Drop what was seen before."""
+    def begin(self, watched: Watched) -> None:
+        """Drop what was seen before; from here on the steps are those of ``watched``."""
+        self._watched = watched
         self._summaries.clear()
 
     def see(self, seen: LayerRows) -> None:
         """Keep what the measures need of a layer's rows."""
         for name, measure in self._measures.items():
-            summary = measure.summarise(seen.rows, self._case)
-            self._summaries.setdefault((name, seen.layer), []).append(summary)
+            if measure.watches == self._watched:
+                summary = measure.summarise(seen, self._case)
+                self._summaries.setdefault((name, seen.layer), []).append(summary)
 
-    def choose(self, tokens: Int[Tensor, " step"]) -> None:
+    def choose(self, tokens: Int[Tensor, " step"], *, weight: float = 1.0) -> None:
         """Score the first of the steps seen last, now that the tokens that they chose are known."""
         for (name, layer), summaries in self._summaries.items():
+            measure, total = self._measures[name], self.totals[name]
             summary = torch.cat(summaries, dim=1)[:, : len(tokens)]
-            shares = self._measures[name].score(summary, self._case, tokens.to(summary.device))
-            total = self.totals[name]
-            total[layer] += shares.sum(dim=1, dtype=total.dtype).to(total.device)
+            if measure.reads_out and self._readout:
+                summary = self._readout.logits(layer, summary, tokens)
+            shares = measure.score(summary, self._case, tokens.to(summary.device))
+            total[layer] += weight * shares.sum(dim=1, dtype=total.dtype).to(total.device)

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from headprobe.cases import (
     INSTRUCTION,
     Case,
     PieceTokenizer,
+    Question,
     balanced,
     hide_needles,
     visiting_order,
@@ -217,6 +218,53 @@ def test_special_tokens_stand_in_the_frame_only(
     assert set(tok.all_special_ids).isdisjoint(case.input_ids[before : length - behind])
     plain = tok("")["input_ids"] if not tok.chat_template else case.input_ids[:before]
     assert list(case.input_ids[:before]) == list(plain)
+
+
+def merging() -> PreTrainedTokenizerFast:
+    """As GPT-4's: punctuation together with the line break behind it."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?\w+|[^\w\s]+\n*|\s"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(20 * ["Where?\nAnswer"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+@every_tokenizer
+@pytest.mark.parametrize("needle", [0, 1])
+def test_the_question_stands_where_it_is_asked_and_n_a_can_take_its_place(
+    name: str, needle: int
+) -> None:
+    case = hide(name)[needle]
+    asked = case.question
+    assert asked is not None
+    decode = tokenizer(name).decode
+    assert decode(list(case.input_ids[asked.start : asked.end])).strip() == NEEDLES[needle].question
+    assert decode(list(asked.blank_ids)).strip() == "N/A"
+    blank = [*case.input_ids[: asked.start], *asked.blank_ids]
+    assert decode(blank).endswith("of the book, Question: N/A")
+    assert decode(list(case.input_ids[asked.end :])).startswith("\nAnswer:")
+
+
+def test_what_merges_with_the_question_belongs_to_it() -> None:
+    case = hide_needles(
+        NEEDLES[1:],
+        sentences=itertools.cycle(PROSE),
+        tokenizer=merging(),
+        lengths=[600],
+        depths=[50.0],
+    )[0]
+    asked = case.question
+    assert asked is not None
+    question = merging().decode(list(case.input_ids[asked.start : asked.end]))
+    assert question.strip(" ") == NEEDLES[1].question + "\n"
+    assert merging().decode(list(asked.blank_ids)).strip() == "N/A"
 
 
 @every_base
@@ -514,6 +562,7 @@ def invalid(**changes: Any) -> dict[str, Any]:
         "span_end": 4,
         "answer": "x",
         "answer_ids": (9,),
+        "question": Question(start=4, end=5, blank_ids=(8,)),
     }
     return fields | changes
 
@@ -531,8 +580,11 @@ def test_the_span_cuts_the_watched_tokens_out_of_the_prompt() -> None:
         {"span_end": 7},
         {"position": 3},
         {"position": -1},
+        {"question": Question(start=3, end=5, blank_ids=(8,))},
+        {"question": Question(start=5, end=5, blank_ids=(8,))},
+        {"question": Question(start=4, end=6, blank_ids=(8,))},
     ],
 )
-def test_a_case_that_contradicts_itself_is_refused(changes: dict[str, int]) -> None:
+def test_a_case_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Case(**invalid(**changes))

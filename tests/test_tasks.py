@@ -8,8 +8,30 @@ from headprobe.tasks import TASKS, get_task
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_takes_measures_that_there_are_its_own_first(name: str) -> None:
     task = get_task(name)
-    assert set(task.measures) <= set(MEASURES)
-    assert task.measures[0] == name
+    assert set(task.offered) <= set(MEASURES)
+    assert task.measures[0] == task.offered[0] == name
+
+
+@pytest.mark.parametrize(
+    ("names", "measures"),
+    [
+        (None, ("r2",)),
+        ("all", ("r2", "retrieval", "semantic", "mass", "contrast", "locos", "qr")),
+        ("qr, mass,r2,mass", ("r2", "mass", "qr")),
+        ("locos", ("locos",)),
+        ("locos,all", ("r2", "retrieval", "semantic", "mass", "contrast", "locos", "qr")),
+    ],
+)
+def test_measures_are_chosen_in_the_tasks_order(
+    names: str | None, measures: tuple[str, ...]
+) -> None:
+    assert get_task("r2").measuring(names).measures == measures
+
+
+@pytest.mark.parametrize("names", ["echo", "", "r2,", "ALL"])
+def test_a_measure_that_a_task_does_not_take_is_a_usage_error(names: str) -> None:
+    with pytest.raises(UsageError, match=r"no measure '.*' for this task; there are r2, retriev"):
+        get_task("r2").measuring(names)
 
 
 def test_an_unknown_task_is_a_usage_error_that_lists_the_choices() -> None:
@@ -19,5 +41,5 @@ def test_an_unknown_task_is_a_usage_error_that_lists_the_choices() -> None:
 
 
 def test_an_unknown_measure_is_a_usage_error_that_lists_the_choices() -> None:
-    with pytest.raises(UsageError, match="no measure 'r3'; there are retrieval, r2"):
+    with pytest.raises(UsageError, match="no measure 'r3'; there are retrieval, r2, semantic"):
         get_measure("r3")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -18,6 +18,7 @@ class Registry(StrEnum):
 
     MODELS = "models"
     TASKS = "tasks"
+    MEASURES = "measures"
     STRATEGIES = "strategies"
     FORMATS = "formats"
 
@@ -26,7 +27,7 @@ def list_registry(
     what: Annotated[Registry, typer.Argument(help="Which choices to list.", show_default=False)],
     json: options.Json = False,
 ) -> None:
-    """List the models with an alias, the tasks, the strategies or the file formats.
+    """List the models with an alias, the tasks, measures, strategies or file formats.
 
     Example: headprobe list tasks
     """
@@ -55,16 +56,31 @@ def _tasks() -> _Table:
     return ["task", "measures", "what it probes"], rows
 
 
-def _strategies() -> _Table:
-    from inspect import getmodule
-
-    from headprobe.allocators import get_strategy, strategy_names
+def _measures() -> _Table:
+    from headprobe.measures import MEASURES
+    from headprobe.tasks import TASKS, WEIGHT_TASKS
 
     rows = []
-    for name in strategy_names():
-        module = getmodule(get_strategy(name))
-        rows.append([name, ((module and module.__doc__) or "").strip().split("\n")[0]])
+    for name, measure in MEASURES.items():
+        tasks = [task for task, taking in TASKS.items() if name in taking.offered]
+        rows.append([name, ", ".join(tasks), _first_line(measure.summarise)])
+    rows += [[name, name, summary] for name, summary in WEIGHT_TASKS.items()]
+    return ["measure", "tasks", "what it is"], rows
+
+
+def _strategies() -> _Table:
+    from headprobe.allocators import get_strategy, strategy_names
+
+    rows = [[name, _first_line(get_strategy(name))] for name in strategy_names()]
     return ["strategy", "what it does"], rows
+
+
+def _first_line(method: Callable[..., object]) -> str:
+    """What the file of a method says first."""
+    from inspect import getmodule
+
+    module = getmodule(method)
+    return ((module and module.__doc__) or "").strip().split("\n")[0]
 
 
 def _formats() -> _Table:
@@ -86,6 +102,7 @@ def _formats() -> _Table:
 _ROWS = {
     Registry.MODELS: _models,
     Registry.TASKS: _tasks,
+    Registry.MEASURES: _measures,
     Registry.STRATEGIES: _strategies,
     Registry.FORMATS: _formats,
 }

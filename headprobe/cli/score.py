@@ -21,6 +21,12 @@ Decode = Literal["greedy", "forced"]
 def score(
     model: options.Model = "nano",
     task: Annotated[str, typer.Option(help="What to probe: see `headprobe list tasks`.")] = "r2",
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            help="A comma list or all: see `headprobe list measures`.", show_default="the task's"
+        ),
+    ] = None,
     lengths: Annotated[
         str | None,
         typer.Option(
@@ -109,7 +115,7 @@ def score(
     from headprobe.tasks import WEIGHT_TASKS, get_task
 
     if task not in WEIGHT_TASKS:
-        get_task(task)
+        get_task(task).measuring(measures)
     with joined() as processes:
         loaded = load_model(
             model,
@@ -120,12 +126,18 @@ def score(
             trust_remote_code=trust_remote_code,
         )
         if task in WEIGHT_TASKS:
-            unused = {"lengths": lengths, "needles": needles, "haystack": haystack}
+            unused = {
+                "measures": measures,
+                "lengths": lengths,
+                "needles": needles,
+                "haystack": haystack,
+            }
             _from_weights(loaded, task, unused, seed=seed, fresh=fresh, out=out, json=json)
             return
         run = prepare(
             loaded,
             task=task,
+            measures=measures,
             lengths=lengths,
             depths=depths,
             needles=needles,
@@ -150,6 +162,8 @@ def score(
     if scores is not None:
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
         describe(scores)
+        if len(scores.measures) > 1:
+            output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
         output.note(f"written to {run.out}; next: headprobe allocate --budget 128")
 
 

@@ -3,38 +3,56 @@
 A row is seen before the token that it chooses is known. So a measure has two parts: ``summarise``
 keeps of a layer's rows the little that is needed, ``score`` turns it into each step's share of the
 case's score once the tokens are there. A case's score is the sum over its steps.
+
+The steps are those that choose the answer's tokens. A measure may look at the question instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from headprobe.errors import UsageError
-from headprobe.measures import r2, retrieval
+from headprobe.measures import contrast, locos, mass, qr, r2, retrieval, semantic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from headprobe.attention import LayerRows
     from headprobe.cases import Case
+
+Watched = Literal["answer", "question"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Measure:
     """How one number a head is got from what it attends to.
 
-    ``summarise``: rows ``[query_head, step, key]`` and the case to ``[query_head, step]``;
-    ``score``: that, the case and the tokens generated at the steps to ``[query_head, step]``.
+    ``summarise``: what is seen of a layer, its rows ``[query_head, step, key]`` above all, and the
+    case to ``[query_head, step]``; ``score``: that, the case and the tokens generated at the steps
+    to ``[query_head, step]``.
+
+    Where ``watches`` is ``question``, the steps are the tokens of the question, and a case scores
+    their sum less that of the question "N/A" in its place. With ``reads_out`` the summary is a sum
+    of values, ``[query_head, step, value_dim]``, and ``score`` gets what it adds to the logit of
+    the generated token.
     """
 
-    summarise: Callable[[Tensor, Case], Tensor]
+    summarise: Callable[[LayerRows, Case], Tensor]
     score: Callable[[Tensor, Case, Tensor], Tensor]
+    watches: Watched = "answer"
+    reads_out: bool = False
 
 
 MEASURES = {
     "retrieval": Measure(summarise=retrieval.summarise, score=retrieval.score),
     "r2": Measure(summarise=r2.summarise, score=r2.score),
+    "semantic": Measure(summarise=semantic.summarise, score=semantic.score),
+    "mass": Measure(summarise=mass.summarise, score=mass.score),
+    "contrast": Measure(summarise=contrast.summarise, score=contrast.score),
+    "locos": Measure(summarise=locos.summarise, score=locos.score, reads_out=True),
+    "qr": Measure(summarise=qr.summarise, score=qr.score, watches="question"),
 }
 
 

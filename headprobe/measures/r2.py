@@ -12,15 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from headprobe.attention import LayerRows
     from headprobe.cases import Case
 
 
-def summarise(
-    rows: Float[Tensor, "query_head step key"], case: Case
-) -> Float[Tensor, "query_head step"]:
+def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Attention on those of the N strongest positions that lie in the span, over N."""
     size = case.span_end - case.span_start
-    strongest = rows.topk(min(size, rows.shape[-1]), dim=-1)
+    strongest = seen.rows.topk(min(size, seen.rows.shape[-1]), dim=-1)
     inside = (strongest.indices >= case.span_start) & (strongest.indices < case.span_end)
     return (strongest.values * inside).sum(dim=-1) / size
 

@@ -13,14 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from headprobe.attention import LayerRows
     from headprobe.cases import Case
 
 
-def summarise(
-    rows: Float[Tensor, "query_head step key"], case: Case
-) -> Int[Tensor, "query_head step"]:
+def summarise(seen: LayerRows, case: Case) -> Int[Tensor, "query_head step"]:
     """The position that each head attends to most."""
-    return rows.argmax(dim=-1)
+    return seen.rows.argmax(dim=-1)
 
 
 def score(

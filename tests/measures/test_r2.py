@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from drawn import seen
 from headprobe.cases import Case
 from headprobe.measures import MEASURES, r2
 
@@ -47,7 +48,7 @@ def test_the_score_is_that_of_the_definition(data: st.DataObject, seed: int) -> 
     noise = torch.randn(3, steps, length + steps, generator=torch.Generator().manual_seed(seed))
     rows = (3 * noise).softmax(-1)
     probe = case(length, start, stop)
-    summary = r2.summarise(rows, probe)
+    summary = r2.summarise(seen(rows), probe)
     scores = r2.score(summary, probe, torch.zeros(steps, dtype=torch.long))
     np.testing.assert_allclose(scores.double().numpy(), by_definition(rows, probe), atol=1e-6)
 
@@ -55,18 +56,18 @@ def test_the_score_is_that_of_the_definition(data: st.DataObject, seed: int) -> 
 def test_attention_in_the_span_that_is_not_among_the_strongest_does_not_count() -> None:
     # N = 2: the span's .3 is among the two strongest, its .1 is not.
     rows = torch.tensor([[[0.4, 0.3, 0.1, 0.2]]])
-    assert r2.summarise(rows, case(4, 1, 3)).item() == pytest.approx(0.3 / 2)
+    assert r2.summarise(seen(rows), case(4, 1, 3)).item() == pytest.approx(0.3 / 2)
 
 
 def test_all_attention_on_the_whole_span_is_one_over_n() -> None:
     rows = torch.tensor([[[0.0, 0.25, 0.25, 0.25, 0.25, 0.0]]])
-    assert r2.summarise(rows, case(6, 1, 5)).item() == pytest.approx(1 / 4)
+    assert r2.summarise(seen(rows), case(6, 1, 5)).item() == pytest.approx(1 / 4)
 
 
 def test_what_is_generated_makes_no_difference() -> None:
     rows = torch.rand(2, 3, 8, generator=torch.Generator().manual_seed(0)).softmax(-1)
     probe = case(8, 2, 6)
-    summary = r2.summarise(rows, probe)
+    summary = r2.summarise(seen(rows), probe)
     some, other = (r2.score(summary, probe, torch.tensor(ids)) for ids in ([7, 7, 7], [1, 2, 3]))
     assert torch.equal(some, other)
     assert some.sum() > 0

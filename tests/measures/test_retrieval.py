@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from drawn import seen
 from headprobe.cases import Case
 from headprobe.measures import MEASURES, retrieval
 
@@ -51,7 +52,7 @@ def test_the_score_is_that_of_the_definition(data: st.DataObject, seed: int) -> 
     keys = length + steps
     rows = torch.rand(3, steps, keys, generator=torch.Generator().manual_seed(seed)).softmax(-1)
     probe = case(prompt, start, stop)
-    summary = retrieval.summarise(rows, probe)
+    summary = retrieval.summarise(seen(rows), probe)
     assert summary.shape == (3, steps)
     scores = retrieval.score(summary, probe, torch.tensor(generated))
     expected = by_definition(rows, probe, generated)
@@ -77,13 +78,13 @@ def test_only_the_very_token_in_the_needle_counts(
     position: int, token: int, expected: float
 ) -> None:
     probe = case([5, 7, 7, 8, 7, 5], 2, 4)
-    summary = retrieval.summarise(one_hot(position, keys=8), probe)
+    summary = retrieval.summarise(seen(one_hot(position, keys=8)), probe)
     assert retrieval.score(summary, probe, torch.tensor([token])).tolist() == [[expected]]
 
 
 def test_a_token_copied_twice_counts_twice() -> None:
     probe = case([5, 7, 8], 1, 3)
-    summary = retrieval.summarise(one_hot(1, 1, 2, keys=6), probe)
+    summary = retrieval.summarise(seen(one_hot(1, 1, 2, keys=6)), probe)
     score = retrieval.score(summary, probe, torch.tensor([7, 7, 8]))
     assert score.sum().item() == pytest.approx(1.5)
 
@@ -92,9 +93,9 @@ def test_steps_taken_one_by_one_score_as_all_at_once() -> None:
     rows = torch.rand(4, 6, 9, generator=torch.Generator().manual_seed(0))
     probe = case([1, 2, 1, 2, 1, 2, 1], 2, 6)
     generated = torch.tensor([1, 2, 1, 1, 2, 2])
-    whole = retrieval.score(retrieval.summarise(rows, probe), probe, generated)
+    whole = retrieval.score(retrieval.summarise(seen(rows), probe), probe, generated)
     for step in range(6):
-        one = retrieval.summarise(rows[:, step : step + 1], probe)
+        one = retrieval.summarise(seen(rows[:, step : step + 1]), probe)
         share = retrieval.score(one, probe, generated[step : step + 1])
         assert torch.equal(share[:, 0], whole[:, step])
 

@@ -1,0 +1,32 @@
+"""Attention on the span minus attention off it, scaled by their lengths.
+
+A head that spreads its attention evenly scores 0, one that reads the span 1 at every step, and one
+that looks elsewhere less than 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from headprobe.attention import LayerRows
+    from headprobe.cases import Case
+
+
+def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+    """Attention on the span, minus that on all other tokens up to the query by |span| / |off|."""
+    size = case.span_end - case.span_start
+    off = torch.tensor(seen.queries, device=seen.rows.device) + 1 - size
+    inside = seen.rows[..., case.span].sum(dim=-1)
+    return inside - size / off.clamp(min=1) * (seen.rows.sum(dim=-1) - inside)
+
+
+def score(
+    attention: Float[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
+) -> Float[Tensor, "query_head step"]:
+    """The summary itself: what is generated does not matter."""
+    return attention

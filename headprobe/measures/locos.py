@@ -1,0 +1,47 @@
+"""What a head reads off the span towards the generated token: LOCOS (arXiv 2607.01002).
+
+phi[t, j] = a_h^t[j] u(y_t)^T W_O^h v_j is what position j adds through head h to the logit of the
+token y_t that step t generates. A step scores its sum over the span, minus its sum off the span by
+|span| / |off|. The sum runs over vectors first: phi is linear in a v, and the token comes later.
+``readout`` says what u is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from headprobe.attention import LayerRows
+    from headprobe.cases import Case
+
+
+def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step value_dim"]:
+    """The values by attention: summed over the span, minus summed off it by |span| / |off|."""
+    size = case.span_end - case.span_start
+    off = torch.tensor(seen.queries, device=seen.rows.device) + 1 - size
+    inside = _on_span(seen, case)
+    outside = seen.outputs.float() - inside
+    return inside - (size / off.clamp(min=1))[:, None] * outside
+
+
+def _on_span(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step value_dim"]:
+    query_heads, steps, keys = seen.rows.shape
+    kv_heads, kept, _ = seen.values.shape
+    # Keys that a sliding-window cache has dropped have no attention either.
+    dropped = keys - kept
+    start, stop = max(case.span_start, dropped), max(case.span_end, dropped)
+    group = query_heads // kv_heads
+    rows = seen.rows[..., start:stop].reshape(kv_heads, group * steps, stop - start)
+    values = seen.values[:, start - dropped : stop - dropped].float()
+    return (rows @ values).view(query_heads, steps, -1)
+
+
+def score(
+    logit: Float[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
+) -> Float[Tensor, "query_head step"]:
+    """What these vectors add to the logit of the generated token."""
+    return logit
