@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from headprobe.attention import intercepted, share_heads
 from headprobe.cache import PrefixCache, runs_in_pieces
+from headprobe.layout import Head
 from headprobe.model import attention_layers, head_layout
 
-Head = tuple[int, int]
 MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
 
 
