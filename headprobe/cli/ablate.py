@@ -137,28 +137,27 @@ def ablate(
 def _show(result: Ablation, *, json: bool) -> None:
     from headprobe.ablation import CHOICES
 
-    curves = result.curves()
     if json:
         output.show_json(result.to_json())
         return
-    title = (
-        f"{result.layout.id}, {result.task}: accuracy with heads silenced by "
-        f"{result.plan['silence']}, {_interval(result.accuracy, 1)} % with none; "
-        f"{len(result.needles)} cases, random heads drawn {result.draws} times"
-    )
+    curves, full = result.curves(), result.accuracy
     rows = [
         [
             curve.measure if choice == "top" else "",
             choice,
-            *(_interval(point, 1) for point in getattr(curve, choice)),
-            _interval(curve.area, 2) if choice == "top" else "",
+            *(f"{point.value:5.1f}" for point in getattr(curve, choice)),
+            _interval(curve.area) if choice == "top" else "",
         ]
         for curve in curves
         for choice in CHOICES
     ]
-    output.show_table(title, ["measure", "heads", *map(str, curves[0].tops), "area"], rows)
+    output.show_table(
+        f"{result.layout.id}, {result.task}: accuracy in per cent with heads silenced by "
+        f"{result.plan['silence']}, {full.value:.1f} with none; {len(result.needles)} cases",
+        ["measure", "heads", *(f"k={k}" for k in curves[0].tops), "area"],
+        rows,
+    )
 
 
-def _interval(estimate: Estimate, digits: int) -> str:
-    low, high = f"{estimate.ci_low:.{digits}f}", f"{estimate.ci_high:.{digits}f}"
-    return f"{estimate.value:.{digits}f} ({low} to {high})"
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} ({estimate.ci_low:.2f} to {estimate.ci_high:.2f})"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headprobe.ablation import CHOICES, Ablation, Curve
+from headprobe.ablation import Ablation, Curve
 from headprobe.metrics import Estimate
 from headprobe.plots.column import Column, Draw
 from headprobe.plots.ranking import LEVEL, LINE
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 CURVES_SHOWN = 6
 _RANDOM = "0.45"
-_NAMES = {"top": "top by {}", "random": "random others", "bottom": "bottom by {}"}
-_COLOURS = {"top": LEVEL, "random": _RANDOM, "bottom": LINE}
-_MARKERS = {"top": "o", "random": "", "bottom": "v"}
-_STYLES = {"top": "-", "random": "--", "bottom": "-"}
 # Okabe and Ito's colours, one a measure, and a mark of its own for who does not see them.
 _LINES = (LEVEL, LINE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
 _MARKS = "osv^DPX"
@@ -45,41 +41,33 @@ def ablation_column(ablation: Ablation) -> Column:
                 f"{counted(ablation.draws, 'draw')} of random heads",
                 f"accuracy with none silenced {full.value:.1f} %",
             ),
-            ("bands: 95 % intervals over needles, of random heads over needles and draws",),
+            ("bars and bands: 95 % intervals over needles, of random heads over draws too",),
         ),
         panels=tuple([*own, *panels] if len(curves) == 1 else [*panels, *own]),
     )
 
 
 def _compare(axes: Axes, *, curves: Sequence[Curve], full: Estimate) -> None:
-    """The top of every measure, and all random heads as a band."""
+    """The top of every measure, and all their random heads as one band."""
     for i, curve in enumerate(curves):
         _line(
             axes,
             curve.tops,
-            curve.top,
-            full,
+            [full, *curve.top],
             color=_LINES[i % len(_LINES)],
             marker=_MARKS[i % len(_MARKS)],
             label=curve.measure,
         )
-    low = [min(point.ci_low for point in points) for points in _by_top(curves)]
-    high = [max(point.ci_high for point in points) for points in _by_top(curves)]
-    axes.fill_between(
-        [0, *curves[0].tops],
-        [full.ci_low, *low],
-        [full.ci_high, *high],
-        color=_RANDOM,
-        alpha=0.25,
-        linewidth=0,
+    together = list(zip(*(curve.random for curve in curves), strict=True))
+    _band(
+        axes,
+        curves[0].tops,
+        [full.ci_low, *(min(point.ci_low for point in points) for points in together)],
+        [full.ci_high, *(max(point.ci_high for point in points) for points in together)],
         label="random others",
     )
     _scale(axes, curves[0].tops)
     axes.set_title("Top heads by each measure, best measure first")
-
-
-def _by_top(curves: Sequence[Curve]) -> list[list[Estimate]]:
-    return [list(points) for points in zip(*(curve.random for curve in curves), strict=True)]
 
 
 def _areas(axes: Axes, *, curves: Sequence[Curve]) -> None:
@@ -105,42 +93,46 @@ def _areas(axes: Axes, *, curves: Sequence[Curve]) -> None:
 
 
 def _single(axes: Axes, *, curve: Curve, full: Estimate) -> None:
-    for choice in CHOICES:
-        points: tuple[Estimate, ...] = getattr(curve, choice)
-        _line(
-            axes,
-            curve.tops,
-            points,
-            full,
-            color=_COLOURS[choice],
-            marker=_MARKERS[choice],
-            linestyle=_STYLES[choice],
-            label=_NAMES[choice].format(curve.measure),
-        )
-        axes.fill_between(
-            [0, *curve.tops],
-            [point.ci_low for point in (full, *points)],
-            [point.ci_high for point in (full, *points)],
-            color=_COLOURS[choice],
-            alpha=0.18,
-            linewidth=0,
-        )
+    """Top, random and bottom heads of one measure."""
+    for name, points, colour, marker in (
+        (f"top by {curve.measure}", curve.top, LEVEL, "o"),
+        (f"bottom by {curve.measure}", curve.bottom, LINE, "v"),
+    ):
+        _line(axes, curve.tops, [full, *points], color=colour, marker=marker, label=name)
+        _whiskers(axes, curve.tops, points, colour)
+    random = [full, *curve.random]
+    _line(axes, curve.tops, random, color=_RANDOM, linestyle="--", label="random others")
+    low, high = [point.ci_low for point in random], [point.ci_high for point in random]
+    _band(axes, curve.tops, low, high)
     _scale(axes, curve.tops)
     axes.set_title(f"{curve.measure}: area {curve.area.value:.2f}")
 
 
-def _line(
-    axes: Axes, tops: Sequence[int], points: Sequence[Estimate], full: Estimate, **style: object
+def _line(axes: Axes, tops: Sequence[int], points: Sequence[Estimate], **style: Any) -> None:
+    heights = [point.value for point in points]
+    axes.plot([0, *tops], heights, markersize=4, linewidth=1.4, **style)
+
+
+def _whiskers(axes: Axes, tops: Sequence[int], points: Sequence[Estimate], colour: str) -> None:
+    low, high = [point.ci_low for point in points], [point.ci_high for point in points]
+    axes.vlines(tops, low, high, color=colour, linewidth=1, alpha=0.7)
+
+
+def _band(
+    axes: Axes,
+    tops: Sequence[int],
+    low: Sequence[float],
+    high: Sequence[float],
+    label: str | None = None,
 ) -> None:
-    heights = [point.value for point in (full, *points)]
-    axes.plot([0, *tops], heights, markersize=4, linewidth=1.4, **style)  # type: ignore[arg-type]
+    axes.fill_between([0, *tops], low, high, color=_RANDOM, alpha=0.25, linewidth=0, label=label)
 
 
 def _scale(axes: Axes, tops: Sequence[int]) -> None:
     """Heads over log2(1 + k), as the area counts them; accuracy from nothing to everything."""
     axes.set_xscale("function", functions=(np.log1p, np.expm1))
     axes.set_xticks([0, *tops], [str(k) for k in (0, *tops)])
-    axes.set_xlim(0, tops[-1])
+    axes.set_xlim(-0.05, 1.04 * tops[-1])
     axes.set_ylim(-2, 104)
     axes.set_xlabel("heads silenced")
     axes.set_ylabel("accuracy, per cent")
