@@ -25,7 +25,7 @@ from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
 from headprobe.scoring import versions
 from headprobe.silencing import MeanOutputs, mean_outputs, silenced
-from headprobe.tasks import TASKS, Task, get_task
+from headprobe.tasks import TASKS, Task
 from headprobe.tree import PrefixTree
 from headprobe.walk import walk
 
@@ -106,7 +106,8 @@ def plan_ablation(
 ) -> PlannedAblation:
     """Choose the heads by the scores of named runs, and draw the cases.
 
-    Without ``seed`` the next one after those of the runs is taken, so that the cases are others.
+    The cases are others than those that heads were scored on: of the held-out needles where none
+    are named, and by default of the next seed. Outputs are averaged over cases of the others.
 
     Raises:
         UsageError: an option that makes no sense, a run that does not fit the model, or a measure
@@ -114,11 +115,11 @@ def plan_ablation(
     """
     if silence not in SILENCES:
         raise UsageError(f"--silence takes {' or '.join(SILENCES)}, got {silence!r}")
-    if seed is None:
-        seed = 1 + max(run.plan.get("seed", 0) for _, run in runs)
     if metric not in METRICS:
         raise UsageError(f"--metric takes {', '.join(METRICS)}, got {metric!r}")
     counts = parse_tops(tops)
+    if seed is None:
+        seed = 1 + max(run.plan.get("seed", 0) for _, run in runs)
     rankings = find_rankings(runs, measures, loaded.layout)
     trials = plan_trials(
         rankings,
@@ -128,9 +129,12 @@ def plan_ablation(
         seed=seed,
     )
     name = task or next((run.task for _, run in runs if _asks(run.task)), "r2")
-    chosen = replace(get_task(name), measures=())
     if not _asks(name):
-        raise UsageError(f"task {name} has no answers to lose; give another --task")
+        raise UsageError(
+            f"--task takes {', '.join(filter(_asks, TASKS))}, whose answers can be lost; "
+            f"got {name!r}"
+        )
+    chosen = replace(TASKS[name], measures=())
     draw = partial(
         draw_cases,
         loaded,
@@ -140,7 +144,7 @@ def plan_ablation(
         needles=needles,
         haystack=haystack,
     )
-    drawn = draw(limit=limit, seed=seed)
+    drawn = draw(limit=limit, seed=seed, held_out=True)
     averaged = draw(limit=calibration, seed=seed + 1) if silence == "mean" else None
     longest = max(case.length + chosen.probe.most_steps(case) for case in drawn.cases)
     return PlannedAblation(

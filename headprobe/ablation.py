@@ -144,8 +144,8 @@ class Ablation:
             for k, point in zip(curve.tops, getattr(curve, choice), strict=True)
         )
 
-    def _means(self) -> Float[np.ndarray, "1+resample 1+trial"]:
-        """Means over the cases, then over resamples of them: the whole model's, each trial's."""
+    def _means(self) -> Float[np.ndarray, "row column"]:
+        """Mean grades over the cases, then over each resample; of the full model, of each trial."""
         grades = np.vstack([self.full, self.grades]).T
         resampled = resampled_means(grades, self.needles, seed=self.seed)
         return np.vstack([grades.mean(axis=0), resampled])
@@ -153,12 +153,12 @@ class Ablation:
     def _curve(
         self,
         measure: str,
-        means: Float[np.ndarray, "1+resample 1+trial"],
-        weights: Float[np.ndarray, "1+resample draw"],
+        means: Float[np.ndarray, "row column"],
+        weights: Float[np.ndarray, "row draw"],
     ) -> Curve:
         tops = tuple(sorted({trial.k for trial in self.trials}))
 
-        def accuracy(choice: str) -> Float[np.ndarray, "1+resample top draw"]:
+        def accuracy(choice: str) -> Float[np.ndarray, "row top draw"]:
             columns = [
                 [
                     1 + i
@@ -302,7 +302,7 @@ def _maker(measure: str) -> str:
     return f"headprobe score --task {task}" if task else f"headprobe score --measures {measure}"
 
 
-def _estimate(values: Float[np.ndarray, " 1+resample"]) -> Estimate:
-    """A value and, from its resamples, its percentile interval (Efron 1979)."""
+def _estimate(values: Float[np.ndarray, " row"]) -> Estimate:
+    """A value and, from the resamples behind it, its percentile interval (Efron 1979)."""
     low, high = np.quantile(values[1:], (0.025, 0.975))
     return Estimate(value=float(values[0]), ci_low=float(low), ci_high=float(high))
