@@ -161,7 +161,7 @@ def forward(
         past_key_values: the KV cache, extended in place.
         inputs: further keywords of the model's forward.
     """
-    with intercepted(model, _share_heads):
+    with intercepted(model, share_heads):
         return model(input_ids, past_key_values=past_key_values, **inputs)
 
 
@@ -193,7 +193,7 @@ def _attend(
     **terms: Any,
 ) -> Any:
     """The function's own result; on the way, the watched rows go to the sink."""
-    output = _share_heads(original, module, query, key, value, attention_mask, **terms)
+    output = share_heads(original, module, query, key, value, attention_mask, **terms)
     _check(order, query, key, attention_mask, terms)
     order.reached = True
     heads = (query[0], key[0], value[0], output[0][0].transpose(0, 1))
@@ -201,7 +201,7 @@ def _attend(
     return output
 
 
-def _share_heads(
+def share_heads(
     original: Callable[..., Any],
     module: Any,
     query: Float[Tensor, "batch query_head query head_dim"],

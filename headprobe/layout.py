@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+Head = tuple[int, int]
+"""A query head: its layer, and which of the layer's heads it is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLayout:

@@ -70,10 +70,7 @@ class LoadedModel:
     @property
     def attention_layers(self) -> tuple[int, ...]:
         """The layers that have attention; in a hybrid the others keep states instead."""
-        parts = self.model.modules()
-        return tuple(
-            sorted({part.layer_idx for part in parts if hasattr(part, "is_causal")})  # type: ignore[misc]
-        )
+        return attention_layers(self.model)
 
     @property
     def layers_without_attention(self) -> tuple[int, ...]:
@@ -149,6 +146,14 @@ def read_layout(directory: Path) -> HeadLayout:
     """
     with quiet():
         return head_layout(_read_config(directory, str(directory), False), id=str(directory))
+
+
+def attention_layers(model: PreTrainedModel) -> tuple[int, ...]:
+    """The layers of a model that have attention."""
+    parts = model.modules()
+    return tuple(
+        sorted({part.layer_idx for part in parts if hasattr(part, "is_causal")})  # type: ignore[misc]
+    )
 
 
 def head_layout(config: Any, *, id: str) -> HeadLayout:

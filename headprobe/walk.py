@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -54,7 +54,8 @@ def walk(
     Args:
         loaded: the model.
         cases: all cases of a run; their ``case_id`` is their index.
-        task: its probe grades the answers, its measures are taken.
+        task: its probe grades the answers, its measures are taken; without any, heads are not
+            observed.
         wanted: the cases to observe, all of them by default.
         tree: the tree over all the cases' ``trunks``, if it is there already.
         decode: ``greedy`` observes the model's own answers; ``forced`` observes the expected ones,
@@ -115,7 +116,7 @@ class _Walker:
         self._asks = watches_question(task)
         reads_out = any(get_measure(name).reads_out for name in task.measures)
         self._readout = Readout(loaded.model, loaded.layout.heads) if reads_out else None
-        self._stops = _Stops(loaded)
+        self._stops = Stops(loaded)
         self._cache = PrefixCache(loaded.model, room)
         self._whole = self._cache.is_rigid and not runs_in_pieces(loaded.model)
 
@@ -256,14 +257,19 @@ class _Walker:
         behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
         steps = len(draft) + 1
         tally.begin("answer")
-        output = observe(
+        run = forward
+        if self._task.measures:
+            run = partial(
+                observe,
+                sink=tally.see,
+                watch=slice(-steps, None),
+                chunk_bytes=self._pieces.row_bytes,
+            )
+        output = run(
             self._loaded.model,
             torch.cat([unread, behind], dim=1),
-            tally.see,
-            watch=slice(-steps, None),
             past_key_values=self._cache,
             logits_to_keep=steps,
-            chunk_bytes=self._pieces.row_bytes,
             use_cache=True,
         )
         chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
@@ -279,7 +285,7 @@ class _Walker:
         return steps
 
 
-class _Stops:
+class Stops:
     """The tokens that end an answer: end-of-sequence, and any whose text has a line break."""
 
     def __init__(self, loaded: LoadedModel) -> None:

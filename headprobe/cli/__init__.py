@@ -8,6 +8,7 @@ import warnings
 import typer
 
 from headprobe import __version__
+from headprobe.cli.ablate import ablate
 from headprobe.cli.allocate import allocate
 from headprobe.cli.compare import compare
 from headprobe.cli.export import export
@@ -50,6 +51,7 @@ app.command()(export)
 app.command("import")(import_scores)
 app.command()(plot)
 app.command()(compare)
+app.command()(ablate)
 app.command()(show)
 app.command("list")(list_registry)
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headprobe.ablation import Ablation
 from headprobe.budgets import HeadBudgets
 from headprobe.comparison import Comparison
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write
+from headprobe.plots.ablations import ablation_column
 from headprobe.plots.budgets import budget_column
 from headprobe.plots.column import Column
 from headprobe.plots.comparisons import comparison_column
@@ -78,6 +80,11 @@ def draw(items: Sequence[RunPicture | HeadBudgets]) -> Figure:
 def draw_comparison(compared: Comparison) -> Figure:
     """Rankings against one another: few of them pair by pair, many as grids."""
     return _page([comparison_column(compared)])
+
+
+def draw_ablation(ablation: Ablation) -> Figure:
+    """Accuracy against heads silenced, and what each measure predicts."""
+    return _page([ablation_column(ablation)])
 
 
 def _page(columns: Sequence[Column]) -> Figure:

@@ -1,0 +1,287 @@
+"""A model's answers while heads are silenced: what will be run, and the run to its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headprobe import rundir
+from headprobe.ablation import Ablation, Trial, find_rankings, parse_tops, plan_trials
+from headprobe.cases import Case
+from headprobe.errors import HeadprobeError, Interrupted, UsageError
+from headprobe.journal import Journal, Observation, discard_journal, open_journal
+from headprobe.layout import Head
+from headprobe.memory import Pieces, parse_bytes, pieces_for
+from headprobe.metrics import exact_match, f1, recall
+from headprobe.planning import draw_cases
+from headprobe.probes import ACCEPTED_ABOVE
+from headprobe.scores import HeadScores
+from headprobe.scoring import versions
+from headprobe.silencing import MeanOutputs, mean_outputs, silenced
+from headprobe.tasks import TASKS, Task
+from headprobe.tree import PrefixTree
+from headprobe.walk import walk
+
+if TYPE_CHECKING:
+    from headprobe.model import LoadedModel
+
+JOURNAL, TABLE, REPORT, PICTURE = "ablation.sqlite", "ablation.csv", "ablation.json", "ablation.png"
+SILENCES = ("zero", "mean")
+METRICS: Mapping[str, Callable[[Observation, Case], float]] = {
+    "accepted": lambda seen, case: 100.0 * (seen.success > ACCEPTED_ABOVE),
+    "exact_match": lambda seen, case: exact_match(seen.response, [case.answer]),
+    "f1": lambda seen, case: f1(seen.response, [case.answer]),
+    "recall": lambda seen, case: recall(seen.response, [case.answer]),
+}
+"""How an answer is graded, 0 to 100; ``accepted`` is the probe's own word."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PlannedAblation:
+    """Everything that is known before the model runs.
+
+    ``plan`` holds every option that changes the answers; an ablation is resumed only under an equal
+    one. ``metric`` grades the answers. ``calibration`` are the prompts over which outputs are
+    averaged, none where heads are silenced by zero. ``tree`` is over the cases' prompts.
+    """
+
+    task_name: str
+    task: Task
+    cases: Sequence[Case]
+    calibration: Sequence[Case]
+    trials: tuple[Trial, ...]
+    plan: Mapping[str, Any]
+    metric: str
+    seed: int
+    out: Path
+    tree: PrefixTree
+    pieces: Pieces
+
+    @property
+    def groups(self) -> list[tuple[Head, ...]]:
+        """The heads that are silenced together, each group once; the first has none."""
+        return list(dict.fromkeys([(), *map(_group, self.trials)]))
+
+    @property
+    def summary(self) -> str:
+        """One line for the terminal."""
+        return (
+            f"{self.task_name}: {len(self.cases)} cases, {len(self.groups) - 1} groups of heads "
+            f"silenced by {self.plan['silence']}, {self.total:,} answers"
+        )
+
+    @property
+    def total(self) -> int:
+        """How many answers it takes."""
+        return len(self.groups) * len(self.cases)
+
+
+def plan_ablation(
+    loaded: LoadedModel,
+    runs: Sequence[tuple[str, HeadScores]],
+    *,
+    measures: Sequence[str] = (),
+    tops: str = "1,2,4,8",
+    draws: int = 5,
+    silence: str = "zero",
+    calibration: int = 16,
+    metric: str = "accepted",
+    task: str | None = None,
+    lengths: str | None = None,
+    depths: str = "0:100:10",
+    needles: Path | None = None,
+    haystack: str | None = None,
+    limit: int | None = 50,
+    seed: int | None = None,
+    out: Path | None = None,
+    chunk: int | None = None,
+    memory_allowance: str = "1GiB",
+) -> PlannedAblation:
+    """Choose the heads by the scores of named runs, and draw the cases.
+
+    The cases are others than those that heads were scored on: of the held-out needles where none
+    are named, and by default of the next seed. Outputs are averaged over cases of the others.
+
+    Raises:
+        UsageError: an option that makes no sense, a run that does not fit the model, or a measure
+            that no run holds.
+    """
+    if silence not in SILENCES:
+        raise UsageError(f"--silence takes {' or '.join(SILENCES)}, got {silence!r}")
+    if metric not in METRICS:
+        raise UsageError(f"--metric takes {', '.join(METRICS)}, got {metric!r}")
+    counts = parse_tops(tops)
+    if seed is None:
+        seed = 1 + max(run.plan.get("seed", 0) for _, run in runs)
+    rankings = find_rankings(runs, measures, loaded.layout)
+    trials = plan_trials(
+        rankings,
+        layers=loaded.attention_layers,
+        tops=counts,
+        draws=draws,
+        seed=seed,
+    )
+    name = task or next((run.task for _, run in runs if _asks(run.task)), "r2")
+    if not _asks(name):
+        raise UsageError(
+            f"--task takes {', '.join(filter(_asks, TASKS))}, whose answers can be lost; "
+            f"got {name!r}"
+        )
+    chosen = replace(TASKS[name], measures=())
+    draw = partial(
+        draw_cases,
+        loaded,
+        chosen.probe,
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+    )
+    drawn = draw(limit=limit, seed=seed, held_out=True)
+    averaged = draw(limit=calibration, seed=seed + 1) if silence == "mean" else None
+    longest = max(case.length + chosen.probe.most_steps(case) for case in drawn.cases)
+    return PlannedAblation(
+        task_name=name,
+        task=chosen,
+        cases=drawn.cases,
+        calibration=averaged.cases if averaged else [],
+        trials=trials,
+        plan={
+            "task": name,
+            "model": loaded.layout.id,
+            "weights": loaded.fingerprint,
+            "dtype": loaded.dtype,
+            "device": loaded.device.type,
+            "measures": list(rankings),
+            "runs": [run for run, _ in runs],
+            "top": list(counts),
+            "draws": draws,
+            "heads": _digest(trials),
+            "silence": silence,
+            "calibration": averaged.options["prompts"] if averaged else None,
+            **drawn.options,
+        },
+        metric=metric,
+        seed=seed,
+        out=out or rundir.directory_for(loaded.name, f"ablate-{name}"),
+        tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
+        pieces=pieces_for(
+            loaded.model.config,
+            longest=longest,
+            allowance=parse_bytes(memory_allowance),
+            element=loaded.model.dtype.itemsize,
+            chunk=chunk,
+        ),
+    )
+
+
+def ablate(
+    loaded: LoadedModel,
+    run: PlannedAblation,
+    *,
+    fresh: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> Ablation:
+    """Let the model answer with each group of heads silenced, and write what that costs.
+
+    Answers are kept as they come, so a run that is stopped goes on. ``advance`` is called once an
+    answer, those of an earlier start included.
+
+    Raises:
+        UsageError: the directory holds an ablation with another plan, and ``fresh`` is not set.
+        Interrupted: Ctrl-C; the same call goes on from there.
+        HeadprobeError: the model answers nothing as it is.
+    """
+    run.out.mkdir(parents=True, exist_ok=True)
+    if fresh:
+        _clear(run.out)
+    with open_journal(run.out / JOURNAL, run.plan) as journal:
+        try:
+            _answer(loaded, run, journal, advance=advance)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped after {len(journal.observed())} of {run.total} answers; "
+                "the same command goes on"
+            ) from None
+        graded = [_grade(run, seen) for seen in journal.observations()]
+    grades = dict(zip(run.groups, np.array(graded).reshape(-1, len(run.cases)), strict=True))
+    result = Ablation(
+        layout=loaded.layout,
+        task=run.task_name,
+        metric=run.metric,
+        needles=tuple(case.needle_id for case in run.cases),
+        full=grades[()],
+        trials=run.trials,
+        grades=np.stack([grades[_group(trial)] for trial in run.trials]),
+        plan=run.plan,
+        seed=run.seed,
+    )
+    rundir.write_table(result.table(), run.out / TABLE)
+    rundir.write_json(result.to_json() | {"versions": versions()}, run.out / REPORT)
+    return result
+
+
+def _answer(
+    loaded: LoadedModel,
+    run: PlannedAblation,
+    journal: Journal,
+    *,
+    advance: Callable[[], None],
+) -> None:
+    """Bring the journal to one answer of every group to every case.
+
+    They are numbered one group after the other.
+    """
+    done = journal.observed()
+    for _ in done:
+        advance()
+    prompts = [case.input_ids for case in run.calibration]
+    means: MeanOutputs | None = None
+    if prompts and len(done) < run.total:
+        means = mean_outputs(loaded.model, prompts, chunk=run.pieces.chunk)
+    for place, heads in enumerate(run.groups):
+        first = place * len(run.cases)
+        left = {case.case_id for case in run.cases} - {number - first for number in done}
+        with silenced(loaded.model, heads, means=means):
+            for seen in walk(
+                loaded, run.cases, run.task, wanted=left, tree=run.tree, pieces=run.pieces
+            ):
+                journal.add(replace(seen, case_id=first + seen.case_id))
+                advance()
+        if not heads and not any(_grade(run, seen) for seen in journal.observations()):
+            raise HeadprobeError(
+                f"the model answers none of {len(run.cases)} cases, so there is nothing to lose: "
+                "try shorter --lengths, another --task or --metric"
+            )
+
+
+def _grade(run: PlannedAblation, seen: Observation) -> float:
+    return METRICS[run.metric](seen, run.cases[seen.case_id % len(run.cases)])
+
+
+def _group(trial: Trial) -> tuple[Head, ...]:
+    return tuple(sorted(trial.heads))
+
+
+def _asks(task: str) -> bool:
+    """Whether a task has answers."""
+    return task in TASKS and bool(TASKS[task].probe.needles)
+
+
+def _clear(out: Path) -> None:
+    """Remove what an earlier ablation left."""
+    discard_journal(out / JOURNAL)
+    for name in (TABLE, REPORT, PICTURE):
+        (out / name).unlink(missing_ok=True)
+
+
+def _digest(trials: Sequence[Trial]) -> str:
+    heads = [[list(head) for head in trial.heads] for trial in trials]
+    return hashlib.sha256(json.dumps(heads).encode()).hexdigest()[:16]

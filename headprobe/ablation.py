@@ -1,0 +1,308 @@
+"""An ablation: which heads are silenced, what that costs, and how measures rank by it.
+
+A measure that finds the heads which matter names, first, heads whose loss hurts more than the loss
+of as many others. So its top k are silenced, k random heads that exclude them, and its bottom k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from headprobe.errors import UsageError
+from headprobe.layout import Head, HeadLayout
+from headprobe.metrics import RESAMPLES, Estimate, resampled_means
+from headprobe.scores import HeadScores
+from headprobe.tasks import TASKS, WEIGHT_TASKS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHOICES = ("top", "random", "bottom")
+
+Rankings = Mapping[str, Float[np.ndarray, "layer query_head"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Heads to silence together, (layer, head).
+
+    ``choice`` is ``top`` or ``bottom``, the ``k`` highest or lowest by ``measure``, or ``random``:
+    ``k`` others than its top, ``draw`` counting the draws from 0.
+    """
+
+    measure: str
+    choice: str
+    k: int
+    draw: int | None
+    heads: tuple[Head, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """Accuracy in per cent against the number of heads silenced, in the order of ``tops``.
+
+    ``random`` is the mean over the draws. ``area`` is that between ``random`` and ``top``: see
+    ``area_between``.
+    """
+
+    measure: str
+    tops: tuple[int, ...]
+    top: tuple[Estimate, ...]
+    random: tuple[Estimate, ...]
+    bottom: tuple[Estimate, ...]
+    area: Estimate
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ablation:
+    """What a model answers while heads are silenced.
+
+    ``full`` are the grades, 0 to 100, of the model as it is, ``grades`` those of each trial;
+    ``needles`` names each case's needle. ``plan`` holds every option that changes the numbers.
+    """
+
+    layout: HeadLayout
+    task: str
+    metric: str
+    needles: tuple[int, ...]
+    full: Float[np.ndarray, " case"]
+    trials: tuple[Trial, ...]
+    grades: Float[np.ndarray, "trial case"]
+    plan: Mapping[str, Any]
+    seed: int
+
+    def __post_init__(self) -> None:
+        shape = len(self.trials), len(self.needles)
+        if self.grades.shape != shape or self.full.shape != shape[1:]:
+            raise ValueError(
+                f"expected grades of shape {shape}, got {self.grades.shape} and {self.full.shape}"
+            )
+
+    @property
+    def accuracy(self) -> Estimate:
+        """That of the model as it is."""
+        return _estimate(self._means()[:, 0])
+
+    @property
+    def draws(self) -> int:
+        """How often random heads were drawn."""
+        return 1 + max(trial.draw for trial in self.trials if trial.draw is not None)
+
+    def curves(self) -> tuple[Curve, ...]:
+        """A curve a measure, the largest area first.
+
+        Intervals are a percentile bootstrap over needles, in those of random heads over needles and
+        draws. All curves get the same resamples.
+        """
+        means = self._means()
+        draw = np.random.default_rng(self.seed)
+        times = draw.multinomial(self.draws, np.full(self.draws, 1 / self.draws), size=RESAMPLES)
+        weights = np.vstack([np.ones(self.draws), times]) / self.draws
+        measures = dict.fromkeys(trial.measure for trial in self.trials)
+        curves = [self._curve(measure, means, weights) for measure in measures]
+        return tuple(sorted(curves, key=lambda curve: -curve.area.value))
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``ablation.json`` holds."""
+        return {
+            "model": self.layout.to_json(),
+            "task": self.task,
+            "metric": self.metric,
+            "cases": len(self.needles),
+            "accuracy": asdict(self.accuracy),
+            "curves": [asdict(curve) for curve in self.curves()],
+            "trials": [
+                asdict(trial) | {"accuracy": float(grades.mean())}
+                for trial, grades in zip(self.trials, self.grades, strict=True)
+            ],
+            "plan": dict(self.plan),
+        }
+
+    def table(self) -> pd.DataFrame:
+        """A row for every measure, choice of heads and number of them."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "measure": curve.measure,
+                "heads": choice,
+                "k": k,
+                "accuracy": point.value,
+                "ci_low": point.ci_low,
+                "ci_high": point.ci_high,
+                "area": curve.area.value,
+                "area_ci_low": curve.area.ci_low,
+                "area_ci_high": curve.area.ci_high,
+            }
+            for curve in self.curves()
+            for choice in CHOICES
+            for k, point in zip(curve.tops, getattr(curve, choice), strict=True)
+        )
+
+    def _means(self) -> Float[np.ndarray, "row column"]:
+        """Mean grades over the cases, then over each resample; of the full model, of each trial."""
+        grades = np.vstack([self.full, self.grades]).T
+        resampled = resampled_means(grades, self.needles, seed=self.seed)
+        return np.vstack([grades.mean(axis=0), resampled])
+
+    def _curve(
+        self,
+        measure: str,
+        means: Float[np.ndarray, "row column"],
+        weights: Float[np.ndarray, "row draw"],
+    ) -> Curve:
+        tops = tuple(sorted({trial.k for trial in self.trials}))
+
+        def accuracy(choice: str) -> Float[np.ndarray, "row top draw"]:
+            columns = [
+                [
+                    1 + i
+                    for i, trial in enumerate(self.trials)
+                    if (trial.measure, trial.choice, trial.k) == (measure, choice, k)
+                ]
+                for k in tops
+            ]
+            found: np.ndarray = means[:, columns]
+            return found
+
+        top, bottom = (accuracy(choice)[..., 0] for choice in ("top", "bottom"))
+        random = (accuracy("random") * weights[:, None]).sum(axis=2)
+        return Curve(
+            measure=measure,
+            tops=tops,
+            top=tuple(map(_estimate, top.T)),
+            random=tuple(map(_estimate, random.T)),
+            bottom=tuple(map(_estimate, bottom.T)),
+            area=_estimate(area_between(tops, random, top, full=means[:, 0])),
+        )
+
+
+def area_between(
+    tops: Sequence[int],
+    random: Float[np.ndarray, "*row top"],
+    top: Float[np.ndarray, "*row top"],
+    *,
+    full: Float[np.ndarray, "*row"],
+) -> Float[np.ndarray, "*row"]:
+    """The area between two curves of accuracy, as a share of the largest there can be.
+
+    The curves go over log2(1 + k), so that each doubling of k counts about alike, from ``full`` at
+    no head silenced on, straight between the ``tops``. 1: the top of any size takes every answer
+    and as many random heads none; 0: the top hurts as random heads do; below 0: it hurts less.
+    """
+    heads = np.log2(1 + np.array([0, *tops]))
+    start = np.zeros((*np.shape(full), 1))
+    lost = np.trapezoid(np.concatenate([start, random - top], axis=-1), heads)
+    most = full * np.trapezoid([0.0, *np.ones(len(tops))], heads)
+    area: np.ndarray = np.divide(lost, most, out=np.zeros_like(lost), where=most > 0)
+    return area
+
+
+def plan_trials(
+    rankings: Rankings,
+    *,
+    layers: Sequence[int],
+    tops: Sequence[int],
+    draws: int,
+    seed: int,
+) -> tuple[Trial, ...]:
+    """The trials of every measure, for ``layers``, those that have attention.
+
+    Heads that tie are ranked by layer and head, as in ``heads.csv``. A draw is one random order of
+    all heads, the same for all measures; of it the first k that are not in the top k are taken.
+
+    Raises:
+        UsageError: so many heads at the top leave too few others.
+    """
+    count = next(iter(rankings.values())).shape[1]
+    heads = np.array([(layer, head) for layer in layers for head in range(count)])
+    if 2 * max(tops) > len(heads):
+        raise UsageError(
+            f"--top {max(tops)} leaves no {max(tops)} others to draw at random from the model's "
+            f"{len(heads)} heads; it takes at most {len(heads) // 2}"
+        )
+    orders = [np.random.default_rng((seed, i)).permutation(len(heads)) for i in range(draws)]
+    trials = []
+    for measure, scores in rankings.items():
+        ranked = np.argsort(-scores[tuple(heads.T)], kind="stable")
+        for k in tops:
+            random = [order[~np.isin(order, ranked[:k])][:k] for order in orders]
+            chosen: list[tuple[str, int | None, Int[np.ndarray, " k"]]] = [
+                ("top", None, ranked[:k]),
+                *(("random", draw, others) for draw, others in enumerate(random)),
+                ("bottom", None, ranked[-k:]),
+            ]
+            trials += [
+                Trial(
+                    measure=measure,
+                    choice=choice,
+                    k=k,
+                    draw=draw,
+                    heads=tuple((int(layer), int(head)) for layer, head in heads[places]),
+                )
+                for choice, draw, places in chosen
+            ]
+    return tuple(trials)
+
+
+def parse_tops(text: str) -> tuple[int, ...]:
+    """Read ``1,2,4,8``: numbers of heads, ascending and without repeats.
+
+    Raises:
+        UsageError: it is no comma list of whole numbers from 1 on.
+    """
+    try:
+        tops = sorted({int(number) for number in text.split(",")})
+    except ValueError:
+        tops = [0]
+    if tops[0] < 1:
+        raise UsageError(f"cannot read --top {text!r}; write numbers of heads as in 1,2,4,8")
+    return tuple(tops)
+
+
+def find_rankings(
+    runs: Sequence[tuple[str, HeadScores]], measures: Sequence[str], layout: HeadLayout
+) -> Rankings:
+    """Mean scores by each measure, from the first of the named runs that holds it.
+
+    Without ``measures``, all that the runs hold.
+
+    Raises:
+        UsageError: a run is of a model with other heads, or no run holds a measure.
+    """
+    for name, run in runs:
+        scored = run.layout
+        if (scored.layers, scored.heads) != (layout.layers, layout.heads):
+            raise UsageError(
+                f"{name} scores {scored.layers} layers of {scored.heads} heads, {layout.id} has "
+                f"{layout.layers} of {layout.heads}: give the model that was scored, {scored.id}, "
+                "as --model"
+            )
+    held = {measure: run.mean(measure) for _, run in reversed(runs) for measure in run.measures}
+    wanted = measures or list(dict.fromkeys(m for _, run in runs for m in run.measures))
+    for measure in wanted:
+        if measure not in held:
+            raise UsageError(
+                f"no run given holds the measure {measure!r}, only {', '.join(sorted(held))}; "
+                f"make it with `{_maker(measure)}` and name that run with --scores"
+            )
+    return {measure: held[measure] for measure in wanted}
+
+
+def _maker(measure: str) -> str:
+    """The command that takes a measure."""
+    own = {name: task.measures for name, task in TASKS.items()}
+    own |= {name: (name,) for name in WEIGHT_TASKS}
+    task = next((name for name, measures in own.items() if measure in measures), None)
+    return f"headprobe score --task {task}" if task else f"headprobe score --measures {measure}"
+
+
+def _estimate(values: Float[np.ndarray, " row"]) -> Estimate:
+    """A value and, from the resamples behind it, its percentile interval (Efron 1979)."""
+    low, high = np.quantile(values[1:], (0.025, 0.975))
+    return Estimate(value=float(values[0]), ci_low=float(low), ci_high=float(high))

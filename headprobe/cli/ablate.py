@@ -1,0 +1,177 @@
+"""``headprobe ablate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headprobe.cli import options, output
+
+if TYPE_CHECKING:
+    from headprobe.ablation import Ablation
+    from headprobe.metrics import Estimate
+
+
+def ablate(
+    run: options.ScoresArgument = None,
+    model: options.Model = "nano",
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="Another run to look measures up in; give it again for more.",
+            show_default=False,
+        ),
+    ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            help="A comma list; each is looked up in the runs.", show_default="all that they hold"
+        ),
+    ] = None,
+    top: Annotated[str, typer.Option(help="How many heads to silence: a comma list.")] = "1,2,4,8",
+    silence: Annotated[
+        str,
+        typer.Option(help="Replace what a head puts out by zero, or by its mean."),
+    ] = "zero",
+    seeds: Annotated[int, typer.Option(min=1, help="How often random heads are drawn.")] = 5,
+    calibration: Annotated[
+        int, typer.Option(min=1, help="Prompts over which --silence mean averages.")
+    ] = 16,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What counts as right: accepted (the task's own), exact_match, f1, recall."
+        ),
+    ] = "accepted",
+    task: Annotated[
+        str | None,
+        typer.Option(help="What to ask: r2, retrieval.", show_default="the first run's"),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt lengths in tokens: start:stop:count or a comma list.",
+            show_default="those of score",
+        ),
+    ] = None,
+    depths: options.Depths = "0:100:10",
+    needles: Annotated[
+        Path | None,
+        typer.Option(help="Needles, JSONL.", show_default="the bundled held-out ones"),
+    ] = None,
+    haystack: options.Haystack = None,
+    limit: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Cases at most, balanced over needles, lengths and depths; 0 runs all of them.",
+        ),
+    ] = 50,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Seed of everything that is drawn.", show_default="one more than the runs'"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where the results go.", show_default="outputs/<model>/ablate-<task>"),
+    ] = None,
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    dtype: options.Dtype = "auto",
+    chunk: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens a forward pass.", show_default="what --memory-allowance permits"
+        ),
+    ] = None,
+    memory_allowance: Annotated[
+        str, typer.Option(help="Memory beside the weights and one KV cache.")
+    ] = "1GiB",
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over, dropping what is there.")
+    ] = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+    json: options.Json = False,
+) -> None:
+    """Silence the heads that a measure puts first, beside random ones: do answers depend on them?
+
+    Run again, it resumes.
+
+    Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top 1,2,4,8
+    """
+    from headprobe.ablating import PICTURE, plan_ablation
+    from headprobe.ablating import ablate as run_ablation
+    from headprobe.model import load_model
+    from headprobe.plots import draw_ablation, save
+    from headprobe.rundir import newest_run
+    from headprobe.scores import HeadScores
+
+    paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
+    runs = [(str(path), HeadScores.load(path)) for path in paths]
+    loaded = load_model(
+        model,
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+    )
+    planned = plan_ablation(
+        loaded,
+        runs,
+        measures=[name.strip() for name in measures.split(",")] if measures else [],
+        tops=top,
+        draws=seeds,
+        silence=silence,
+        calibration=calibration,
+        metric=metric,
+        task=task,
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit or None,
+        seed=seed,
+        out=out,
+        chunk=chunk,
+        memory_allowance=memory_allowance,
+    )
+    output.note(planned.summary)
+    with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:
+        result = run_ablation(loaded, planned, fresh=fresh, advance=advance)
+    save(draw_ablation(result), planned.out / PICTURE)
+    _show(result, json=json)
+    output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
+
+
+def _show(result: Ablation, *, json: bool) -> None:
+    from headprobe.ablation import CHOICES
+
+    if json:
+        output.show_json(result.to_json())
+        return
+    curves, full = result.curves(), result.accuracy
+    rows = [
+        [
+            curve.measure if choice == "top" else "",
+            choice,
+            *(f"{point.value:5.1f}" for point in getattr(curve, choice)),
+            _interval(curve.area) if choice == "top" else "",
+        ]
+        for curve in curves
+        for choice in CHOICES
+    ]
+    output.show_table(
+        f"{result.layout.id}, {result.task}: accuracy in per cent with heads silenced by "
+        f"{result.plan['silence']}, {full.value:.1f} with none; {len(result.needles)} cases",
+        ["measure", "heads", *(f"k={k}" for k in curves[0].tops), "area"],
+        rows,
+    )
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} ({estimate.ci_low:.2f} to {estimate.ci_high:.2f})"

@@ -1,0 +1,95 @@
+"""Heads silenced: what they put out is replaced by zero or by their mean, in every forward pass.
+
+It is replaced where the attention function hands it over, before the layer's output projection, for
+every token: while the prompt is read and while the answer is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float64
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headprobe.attention import intercepted, share_heads
+from headprobe.cache import PrefixCache, runs_in_pieces
+from headprobe.layout import Head
+from headprobe.model import attention_layers, head_layout
+
+MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
+
+
+@contextmanager
+def silenced(
+    model: PreTrainedModel, heads: Collection[Head], *, means: MeanOutputs | None = None
+) -> Iterator[None]:
+    """Let ``model`` run without what some of its query heads, (layer, head), put out.
+
+    Without ``means`` it is replaced by zero, else by the head's own of ``mean_outputs``. The model
+    itself is not changed, and is as before when the block ends, whatever ends it.
+
+    Raises:
+        ValueError: the model has no such head.
+        HeadprobeError: attention does not go through AttentionInterface (bloom, falcon, mpt).
+    """
+    heard = _heard(model, heads)
+
+    def attend(original: Callable[..., Any], module: Any, *tensors: Any, **terms: Any) -> Any:
+        output, rows = share_heads(original, module, *tensors, **terms)
+        layer = module.layer_idx
+        if layer in heard:
+            instead = 0.0 if means is None else means[layer].to(output)
+            output = torch.where(heard[layer].to(output.device), output, instead)
+        return output, rows
+
+    with intercepted(model, attend):
+        yield
+
+
+@torch.no_grad()
+def mean_outputs(
+    model: PreTrainedModel, prompts: Iterable[Sequence[int]], *, chunk: int = 2048
+) -> MeanOutputs:
+    """What every head of every layer puts out on average over all tokens of some prompts.
+
+    ``chunk`` is how many tokens a forward pass reads.
+    """
+    in_pieces = not PrefixCache(model, chunk).is_rigid or runs_in_pieces(model)
+    totals: dict[int, Float64[Tensor, "query_head value_dim"]] = {}
+    tokens = 0
+
+    def attend(original: Callable[..., Any], module: Any, *tensors: Any, **terms: Any) -> Any:
+        output, rows = share_heads(original, module, *tensors, **terms)
+        total = output.float().sum(dim=(0, 1)).cpu().double()
+        totals[module.layer_idx] = totals.get(module.layer_idx, 0) + total
+        return output, rows
+
+    with intercepted(model, attend):
+        for prompt in prompts:
+            cache = PrefixCache(model, len(prompt))
+            read = torch.tensor([prompt], device=model.device)
+            for piece in torch.split(read, chunk if in_pieces else len(prompt), dim=1):
+                model(piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
+            tokens += len(prompt)
+    return {layer: total / tokens for layer, total in totals.items()}
+
+
+def _heard(
+    model: PreTrainedModel, heads: Collection[Head]
+) -> dict[int, Bool[Tensor, "query_head 1"]]:
+    """For each layer with silenced heads, which of its heads are not."""
+    count = head_layout(model.config, id=model.config.model_type).heads
+    layers = attention_layers(model)
+    heard: dict[int, Bool[Tensor, "query_head 1"]] = {}
+    for layer, head in heads:
+        if layer not in layers or not 0 <= head < count:
+            raise ValueError(
+                f"expected heads 0 to {count - 1} of layers {', '.join(map(str, layers))}, "
+                f"got {layer}-{head}"
+            )
+        heard.setdefault(layer, torch.ones(count, 1, dtype=torch.bool))[head] = False
+    return heard

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from headprobe.cli.ablate import ablate
+from headprobe.errors import UsageError
+from headprobe.layout import HeadLayout
+from headprobe.scores import FILE_NAME, HeadScores
+
+NANO = HeadLayout(id="nano", architecture="llama", layers=6, heads=8, kv_heads=4, head_dim=32)
+SMALL = ("--top", "1,4", "--seeds", "2", "--lengths", "128", "--limit", "3", "--device", "cpu")
+
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(ablate)
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def make_run(
+    directory: Path, *measures: str, task: str = "r2", layout: HeadLayout = NANO
+) -> HeadScores:
+    generator = np.random.default_rng(len(measures))
+    scores = generator.random((2, layout.layers, layout.heads), dtype=np.float32)
+    scores[:, -2] += 1
+    run = HeadScores(
+        layout=layout,
+        task=task,
+        per_case={name: scores + i for i, name in enumerate(measures)},
+        needles=(0, 1),
+        cases=2,
+        plan={"seed": 0},
+    )
+    run.save(directory / FILE_NAME)
+    return run
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands look for outputs/ where they are started."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_the_newest_run_is_ablated_and_everything_written(tmp_path: Path) -> None:
+    make_run(Path("outputs/nano/r2"), "r2")
+    done = invoke(*SMALL, "--json")
+    assert done.exception is None, done.exception
+    told = json.loads(done.stdout)
+    folder = tmp_path / "outputs" / "nano" / "ablate-r2"
+    assert str(folder.relative_to(tmp_path)) in done.stderr
+    assert {path.name for path in folder.iterdir()} == {
+        "ablation.csv",
+        "ablation.json",
+        "ablation.png",
+        "ablation.sqlite",
+    }
+    report = json.loads((folder / "ablation.json").read_text())
+    assert {name: report[name] for name in told} == told
+    assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
+    (curve,) = told["curves"]
+    assert curve["tops"] == [1, 4]
+    table = pd.read_csv(folder / "ablation.csv")
+    assert table["accuracy"].tolist() == [
+        point["value"] for choice in ("top", "random", "bottom") for point in curve[choice]
+    ]
+    shown = " ".join(invoke(*SMALL).stdout.split())
+    assert f"{told['accuracy']['value']:.1f} with none; 3 cases" in shown
+    area = curve["area"]
+    assert f"{area['value']:.2f} ({area['ci_low']:.2f} to {area['ci_high']:.2f})" in shown
+    assert [f"{point['value']:.1f}" for point in curve["bottom"]] == shown.split("bottom")[
+        1
+    ].replace("│", " ").split()[:2]
+
+
+def test_measures_come_from_several_runs() -> None:
+    make_run(Path("a"), "r2", "mass")
+    make_run(Path("b"), "retrieval", task="retrieval")
+    done = invoke(
+        "a", "--scores", "b", "--measures", "retrieval,r2", "--out", "c", *SMALL, "--json"
+    )
+    assert done.exception is None, done.exception
+    told = json.loads(done.stdout)
+    assert {curve["measure"] for curve in told["curves"]} == {"retrieval", "r2"}
+    assert told["task"] == "r2"
+    assert told["plan"]["runs"] == ["a", "b"]
+    assert Path("c/ablation.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "no scores at missing"),
+        (["a", "--measures", "r2,locos"], "`headprobe score --measures locos`"),
+        (["a", "--measures", "retrieval"], "`headprobe score --task retrieval`"),
+        (["a", "--top", "30"], "it takes at most 24"),
+        (["a", "--top", "two"], "write numbers of heads as in 1,2,4,8"),
+        (["a", "--silence", "loudly"], "--silence takes zero or mean"),
+        (["a", "--metric", "bleu"], "--metric takes accepted"),
+        (["a", "--task", "alibi"], "--task takes r2, retrieval"),
+        (["other"], "other scores 2 layers of 4 heads, nano has 6 of 8: give the model that"),
+        ([], "no run under outputs"),
+    ],
+)
+def test_wrong_usage_is_one_clear_line(arguments: list[str], message: str) -> None:
+    make_run(Path("a"), "r2")
+    layout = HeadLayout(id="tiny", architecture="x", layers=2, heads=4, kv_heads=2, head_dim=8)
+    make_run(Path("other"), "r2", layout=layout)
+    error = invoke(*arguments, "--device", "cpu", "--lengths", "128").exception
+    assert isinstance(error, UsageError), error
+    assert error.exit_code == 2
+    assert message in str(error)
+    assert "\n" not in str(error)
+
+
+def test_help_has_an_example() -> None:
+    assert "Example: headprobe ablate" in invoke("--help").stdout

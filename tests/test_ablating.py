@@ -1,0 +1,236 @@
+"""Ablations of the bundled model: answers against a copy whose weights are cut, files, resuming."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from headprobe import ablating
+from headprobe.ablating import PlannedAblation, ablate, plan_ablation
+from headprobe.errors import HeadprobeError, Interrupted, UsageError
+from headprobe.layout import Head
+from headprobe.model import LoadedModel, load_model
+from headprobe.probes import ACCEPTED_ABOVE
+from headprobe.scores import HeadScores
+from headprobe.silencing import mean_outputs, silenced
+from headprobe.tasks import TASKS
+from headprobe.walk import walk
+
+SMALL: dict[str, Any] = {"tops": "1,8", "draws": 2, "lengths": "128,160", "limit": 4}
+
+
+@pytest.fixture(scope="module")
+def nano() -> LoadedModel:
+    return load_model("nano", device="cpu", dtype="float32")
+
+
+def scored(loaded: LoadedModel, *measures: str, **fields: Any) -> HeadScores:
+    """Layer 4, whose heads look the answer up, above all others."""
+    scores = np.random.default_rng(0).random((2, 6, 8), dtype=np.float32)
+    scores[:, 4] += 1
+    return HeadScores(
+        layout=loaded.layout,
+        per_case={name: scores for name in measures or ("r2",)},
+        needles=(0, 1),
+        cases=2,
+        **{"task": "r2", "plan": {"seed": 0}} | fields,
+    )
+
+
+def planned(loaded: LoadedModel, out: Path, **options: Any) -> PlannedAblation:
+    runs = options.pop("runs", [("run", scored(loaded))])
+    return plan_ablation(loaded, runs, **SMALL | {"out": out} | options)
+
+
+def cut(model: PreTrainedModel, heads: tuple[Head, ...]) -> PreTrainedModel:
+    """A copy whose output projections do not read the heads."""
+    other = copy.deepcopy(model)
+    for layer, head in heads:
+        other.model.layers[layer].self_attn.o_proj.weight.data[:, 32 * head : 32 * head + 32] = 0
+    return other
+
+
+def grades(loaded: LoadedModel, run: PlannedAblation) -> list[float]:
+    found: list[float] = [0.0] * len(run.cases)
+    for seen in walk(loaded, run.cases, run.task):
+        found[seen.case_id] = 100.0 * (seen.success > ACCEPTED_ABOVE)
+    return found
+
+
+def test_answers_are_those_of_a_model_whose_projections_do_not_read_the_heads(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    run = planned(nano, tmp_path)
+    done = ablate(nano, run)
+    assert done.full.tolist() == grades(nano, run)
+    assert done.full.any()
+    lost = []
+    for trial, found in zip(done.trials, done.grades, strict=True):
+        lost.append(found.sum() < done.full.sum())
+        if trial.k == 8:
+            plain = replace(nano, model=cut(nano.model, trial.heads))
+            assert found.tolist() == grades(plain, run)
+    # The model answers through layer 4.
+    tops = [trial.choice == "top" and trial.k == 8 for trial in done.trials]
+    assert all(np.array(lost)[tops])
+    assert done.curves()[0].area.value > 0
+
+
+def test_mean_silence_takes_means_over_prompts_of_other_needles(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    run = planned(nano, tmp_path, silence="mean", calibration=3, draws=1, tops="4")
+    assert len(run.calibration) == 3
+    assert not {case.input_ids for case in run.calibration} & {c.input_ids for c in run.cases}
+    done = ablate(nano, run)
+    means = mean_outputs(nano.model, [case.input_ids for case in run.calibration])
+    trial = done.trials[0]
+    with silenced(nano.model, trial.heads, means=means):
+        assert done.grades[0].tolist() == grades(nano, run)
+    assert done.plan["silence"] == "mean"
+    assert done.plan["calibration"] != planned(nano, tmp_path, silence="mean").plan["calibration"]
+
+
+def test_walking_without_measures_gives_the_same_answers(nano: LoadedModel, tmp_path: Path) -> None:
+    run = planned(nano, tmp_path)
+    for task in ("r2", "retrieval"):
+        bare = {s.case_id: s for s in walk(nano, run.cases, replace(TASKS[task], measures=()))}
+        for seen in walk(nano, run.cases, TASKS[task]):
+            assert bare[seen.case_id].generated_ids == seen.generated_ids
+            assert not bare[seen.case_id].scores
+
+
+def test_cases_are_not_those_that_were_scored(nano: LoadedModel, tmp_path: Path) -> None:
+    run = planned(nano, tmp_path, runs=[("a", scored(nano, plan={"seed": 6}))])
+    assert run.seed == run.plan["seed"] == 7
+    assert "held-out" in str(run.plan["needles"])
+    assert planned(nano, tmp_path, seed=3).seed == 3
+
+
+def test_heads_that_several_trials_silence_are_silenced_once(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    both = [("a", scored(nano, "r2", "mass"))]
+    run = planned(nano, tmp_path, runs=both)
+    alone = planned(nano, tmp_path)
+    assert len(run.trials) == 2 * len(alone.trials)
+    assert run.groups == alone.groups
+    assert run.total == len(run.groups) * 4
+    answers: list[int] = []
+    done = ablate(nano, run, advance=lambda: answers.append(1))
+    assert len(answers) == run.total
+    one, other = done.curves()
+    assert one.top == other.top
+    assert one.area == other.area
+
+
+def test_the_files_hold_the_curves(nano: LoadedModel, tmp_path: Path) -> None:
+    done = ablate(nano, planned(nano, tmp_path / "new"))
+    table = pd.read_csv(tmp_path / "new" / "ablation.csv")
+    pd.testing.assert_frame_equal(table, done.table())
+    report = json.loads((tmp_path / "new" / "ablation.json").read_text())
+    assert report["accuracy"]["value"] == done.accuracy.value
+    assert report["plan"]["top"] == [1, 8]
+    assert "torch" in report["versions"]
+
+
+def test_a_stopped_run_goes_on_and_another_metric_only_grades(
+    nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ablate(nano, planned(nano, tmp_path / "whole"))
+    walked: list[int] = []
+
+    def stop(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for seen in walk(*arguments, **options):
+            if len(walked) == 10:
+                raise KeyboardInterrupt
+            walked.append(seen.case_id)
+            yield seen
+
+    monkeypatch.setattr(ablating, "walk", stop)
+    run = planned(nano, tmp_path / "stopped")
+    with pytest.raises(Interrupted, match=rf"stopped after 10 of {run.total} answers"):
+        ablate(nano, run)
+    assert not (tmp_path / "stopped" / "ablation.json").exists()
+    monkeypatch.setattr(ablating, "walk", walk)
+    done = ablate(nano, run)
+    np.testing.assert_array_equal(done.grades, whole.grades)
+
+    def refuse(*_: Any, **options: Any) -> Iterator[Any]:
+        assert not options["wanted"]
+        yield from ()
+
+    monkeypatch.setattr(ablating, "walk", refuse)
+    again = ablate(nano, planned(nano, tmp_path / "stopped", metric="f1"))
+    assert again.metric == "f1"
+    assert again.grades.mean() >= 0
+    with pytest.raises(UsageError, match="--fresh"):
+        ablate(nano, planned(nano, tmp_path / "stopped", draws=3))
+
+
+def test_fresh_starts_over(nano: LoadedModel, tmp_path: Path) -> None:
+    ablate(nano, planned(nano, tmp_path))
+    (tmp_path / "ablation.png").write_bytes(b"old")
+    done = ablate(nano, planned(nano, tmp_path, draws=1), fresh=True)
+    assert done.draws == 1
+    assert not (tmp_path / "ablation.png").exists()
+
+
+def test_the_model_is_as_before_after_an_error_in_the_walk(
+    nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered = dict(ALL_ATTENTION_FUNCTIONS)
+
+    def fail(*_: Any, **__: Any) -> Iterator[Any]:
+        raise KeyError("walk")
+        yield
+
+    monkeypatch.setattr(ablating, "walk", fail)
+    with pytest.raises(KeyError, match="walk"):
+        ablate(nano, planned(nano, tmp_path))
+    assert dict(ALL_ATTENTION_FUNCTIONS) == registered
+
+
+def test_a_model_that_answers_nothing_has_nothing_to_lose(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    lost = replace(nano, model=cut(nano.model, tuple((4, head) for head in range(8))))
+    with pytest.raises(HeadprobeError, match="answers none of 4 cases, so there is nothing"):
+        ablate(lost, planned(nano, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"silence": "half"}, "--silence takes zero or mean, got 'half'"),
+        ({"metric": "rouge"}, "--metric takes accepted, exact_match, f1, recall, got 'rouge'"),
+        ({"tops": "25"}, "--top 25 leaves no 25 others .* 48 heads; it takes at most 24"),
+        ({"tops": "x"}, "cannot read --top 'x'"),
+        ({"task": "alibi"}, "--task takes r2, retrieval, .* got 'alibi'"),
+        ({"measures": ["locos"]}, "no run given holds the measure 'locos'"),
+        ({"lengths": "4000"}, "does not fit the model's window"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    nano: LoadedModel, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        planned(nano, tmp_path, **options)
+
+
+def test_the_task_is_the_first_run_s_that_asks(nano: LoadedModel, tmp_path: Path) -> None:
+    weights = ("w", scored(nano, task="alibi", plan={}))
+    copying = ("c", scored(nano, task="retrieval"))
+    assert planned(nano, tmp_path, runs=[weights, copying]).task_name == "retrieval"
+    assert planned(nano, tmp_path, runs=[weights]).task_name == "r2"
+    assert planned(nano, tmp_path, runs=[copying], task="r2").task_name == "r2"
