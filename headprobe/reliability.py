@@ -13,21 +13,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.metrics import Estimate
 from headprobe.ranks import rank_correlation, top_overlap, usual_top
 
 FEWEST_NEEDLES = 4
 SPLITS = 100
 RESAMPLES, SPLITS_EACH = 100, 2
 _NORMAL_95 = 1.96
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A number and its 95 % bootstrap interval."""
-
-    value: float
-    ci_low: float
-    ci_high: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,11 @@ from jaxtyping import Float, Int
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.layout import HeadLayout
+from headprobe.metrics import resampled_means
 from headprobe.reliability import Reliability, split_half
 
 FORMAT_VERSION = 1
 FILE_NAME = "scores.safetensors"
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,7 +116,9 @@ class HeadScores:
         """
         scores = self.per_case[measure].astype(np.float64)
         flat = scores.reshape(len(scores), -1)
-        low, high = np.quantile(self._resampled_means(flat, seed), (0.025, 0.975), axis=0)
+        low, high = np.quantile(
+            resampled_means(flat, self.needles, seed=seed), (0.025, 0.975), axis=0
+        )
         mean = self.mean(measure)
         order = np.argsort(-mean, axis=None, kind="stable")
         rank = np.empty(mean.size, dtype=np.int64)
@@ -133,21 +135,6 @@ class HeadScores:
     def reliability(self, measure: str, *, seed: int = 0) -> Reliability:
         """Whether one half of the needles ranks the heads as the other half does."""
         return split_half(self.per_case[measure], self.needles, seed=seed)
-
-    def _resampled_means(
-        self, flat: Float[np.ndarray, "case head"], seed: int
-    ) -> Float[np.ndarray, "resample head"]:
-        units = np.unique(self.needles, return_inverse=True)[1]
-        if units.max() == 0:
-            units = np.arange(len(flat))
-        count = units.max() + 1
-        totals = np.zeros((count, flat.shape[1]))
-        np.add.at(totals, units, flat)
-        sizes = np.bincount(units)
-        generator = np.random.default_rng(seed)
-        draws = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-        means: Float[np.ndarray, "resample head"] = (draws @ totals) / (draws @ sizes)[:, None]
-        return means
 
     def save(self, path: Path) -> None:
         """Write ``scores.safetensors`` as a whole or not at all."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from headprobe.cli import output
 
 if TYPE_CHECKING:
+    from headprobe.metrics import Estimate
     from headprobe.planning import PlannedRun
-    from headprobe.reliability import Estimate, Reliability
+    from headprobe.reliability import Reliability
     from headprobe.scores import HeadScores
 
 

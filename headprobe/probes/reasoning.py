@@ -6,13 +6,8 @@ answered by telling the two apart. The watched span is the right answer's senten
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
-
 from headprobe.cases import Case
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
+from headprobe.metrics import f1
 
 
 def most_steps(case: Case) -> int:
@@ -21,15 +16,5 @@ def most_steps(case: Case) -> int:
 
 
 def success(response: str, case: Case) -> float:
-    """Token F1 of the response against the answer, in per cent, normalised as LongBench does.
-
-    Lower case, no punctuation, no articles (qa_f1_score of Bai et al., arXiv 2308.14508).
-    """
-    given, wanted = _words(response), _words(case.answer)
-    common = (Counter(given) & Counter(wanted)).total()
-    return 200 * common / (len(given) + len(wanted)) if common else 0.0
-
-
-def _words(text: str) -> list[str]:
-    bare = "".join(c for c in text.lower() if c not in string.punctuation)
-    return _ARTICLES.sub(" ", bare).split()
+    """Token F1 of the response against the answer, in per cent, normalised as LongBench does."""
+    return f1(response, [case.answer])
