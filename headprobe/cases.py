@@ -120,8 +120,12 @@ def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class _HiddenNeedle:
-    """A needle's tokens, and everything of its prompt but the haystack."""
+class HiddenNeedle:
+    """A needle's tokens, and everything of its prompt but the haystack.
+
+    ``span_start`` and ``span_end`` bound the watched ones of ``tokens``; ``head`` stands before the
+    haystack, ``tail`` is the question and what follows it.
+    """
 
     tokens: list[int]
     span_start: int
@@ -133,10 +137,12 @@ class _HiddenNeedle:
 
     @property
     def size(self) -> int:
+        """Tokens of the prompt beside the haystack."""
         return len(self.head) + len(self.tokens) + len(self.tail)
 
 
-def _tokenize(needle: Needle, pieces: PieceTokenizer) -> _HiddenNeedle:
+def tokenize_needle(needle: Needle, pieces: PieceTokenizer) -> HiddenNeedle:
+    """A needle as it stands in every prompt of it."""
     text = " " + needle.text
     start, stop = needle.start + 1, needle.stop + 1
     if text[start - 1] == " ":
@@ -144,13 +150,12 @@ def _tokenize(needle: Needle, pieces: PieceTokenizer) -> _HiddenNeedle:
     parts = text[:start], text[start:stop], text[stop:]
     before, watched, behind = (pieces.encode(part) for part in parts)
     head, tail, chat = pieces.frame()
-    question = INSTRUCTION.format(question=needle.question)
-    return _HiddenNeedle(
+    return HiddenNeedle(
         tokens=[*before, *watched, *behind],
         span_start=len(before),
         span_end=len(before) + len(watched),
         head=head,
-        tail=[*pieces.encode(question), *tail],
+        tail=[*pieces.encode(INSTRUCTION.format(question=needle.question)), *tail],
         answer=needle.answer,
         answer_ids=pieces.encode(needle.answer if chat else " " + needle.answer),
     )
@@ -220,7 +225,7 @@ def hide_needles(
         UsageError: a length is too short for a needle and its question.
     """
     pieces = PieceTokenizer(tokenizer)
-    hidden = [_tokenize(needle, pieces) for needle in needles]
+    hidden = [tokenize_needle(needle, pieces) for needle in needles]
     haystack = _Haystack(sentences, pieces)
     grid = list(itertools.product(range(len(needles)), lengths, depths))
     if limit is not None and limit < len(grid):
@@ -242,7 +247,7 @@ def hide_needles(
     ]
 
 
-def _rooms(needle_id: int, needle: _HiddenNeedle, lengths: Sequence[int]) -> dict[int, int]:
+def _rooms(needle_id: int, needle: HiddenNeedle, lengths: Sequence[int]) -> dict[int, int]:
     """The tokens of haystack beside a needle in prompts of some lengths."""
     if min(lengths) < needle.size:
         raise UsageError(
@@ -253,7 +258,7 @@ def _rooms(needle_id: int, needle: _HiddenNeedle, lengths: Sequence[int]) -> dic
 
 
 def _place(
-    needle: _HiddenNeedle,
+    needle: HiddenNeedle,
     haystack: _Haystack,
     *,
     at: int,

@@ -19,7 +19,7 @@ from headprobe.errors import UsageError
 from headprobe.grid import parse_depths, parse_lengths
 from headprobe.haystacks import NOISE, sentences
 from headprobe.memory import Pieces, cache_bytes, parse_bytes, pieces_for
-from headprobe.needles import read_needles
+from headprobe.needles import Needle, read_needles
 from headprobe.probes import Probe
 from headprobe.tasks import Task, get_task
 from headprobe.tree import PrefixTree
@@ -29,13 +29,18 @@ if TYPE_CHECKING:
     from headprobe.model import LoadedModel
 
 ANSWER_ROOM = 64
+HELD_OUT = "held-out"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DrawnCases:
-    """A task's cases, of ``possible`` on the whole grid, and the ``options`` that made them."""
+    """A task's cases, of ``possible`` on the whole grid, and the ``options`` that made them.
+
+    ``needles`` are all that there were to draw from; a case's ``needle_id`` is an index of theirs.
+    """
 
     cases: Sequence[Case]
+    needles: Sequence[Needle]
     possible: int
     options: Mapping[str, Any]
 
@@ -50,17 +55,21 @@ def draw_cases(
     haystack: str | None = None,
     limit: int | None = 200,
     seed: int = 0,
+    held_out: bool = False,
 ) -> DrawnCases:
     """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
+
+    Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
     """
     corpus = NANO if loaded.name == NANO else "english"
     source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
-    told = read_needles(needles or bundled("needles", corpus, probe.needles))
+    own = f"{corpus}/{HELD_OUT}" if held_out else corpus
+    told = read_needles(needles or bundled("needles", own, probe.needles))
     wanted_depths = parse_depths(depths)
-    wanted_lengths = parse_lengths(lengths, longest=_longest(loaded.window))
+    wanted_lengths = parse_lengths(lengths, longest=longest_prompt(loaded.window))
     cases = hide_needles(
         told,
         sentences=sentences(source, seed=seed),
@@ -72,11 +81,12 @@ def draw_cases(
     )
     return DrawnCases(
         cases=cases,
+        needles=told,
         possible=len(told) * len(wanted_lengths) * len(wanted_depths),
         options={
             "lengths": wanted_lengths,
             "depths": wanted_depths,
-            "needles": str(needles) if needles else f"bundled {corpus}",
+            "needles": str(needles) if needles else f"bundled {own}",
             "haystack": haystack or f"bundled {corpus}",
             "limit": limit,
             "seed": seed,
@@ -232,7 +242,8 @@ def _cost(
     )
 
 
-def _longest(window: int | None) -> int | None:
+def longest_prompt(window: int | None) -> int | None:
+    """Tokens of the longest prompt that leaves room for an answer; ``None`` if there is no limit."""
     return None if window is None else max(1, window - ANSWER_ROOM)
 
 

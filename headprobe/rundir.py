@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path("outputs")
 CASES, HEADS, RUN = "cases.parquet", "heads.csv", "run.json"
 BUDGETS = "budget-*.json"
+BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
 
 
 def directory_for(model: str, task: str) -> Path:
@@ -131,8 +132,10 @@ def write_json(fields: Mapping[str, Any], path: Path) -> None:
         whole.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
-def read_cases(run: Path) -> pd.DataFrame | None:
+def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None:
     """The case table of a run directory, without the prompts; ``None`` where there is none.
+
+    ``columns`` names others than these.
 
     Raises:
         HeadprobeError: the file is damaged.
@@ -140,10 +143,9 @@ def read_cases(run: Path) -> pd.DataFrame | None:
     import pandas as pd
 
     path = run / CASES
-    columns = ["case_id", "needle_id", "length", "depth", "position", "success", "accepted"]
     if not path.is_file():
         return None
     try:
-        return pd.read_parquet(path, columns=columns)
+        return pd.read_parquet(path, columns=list(columns))
     except (OSError, ValueError) as error:
         raise HeadprobeError(f"{path} is damaged ({error}); run `headprobe score` again") from error

@@ -85,7 +85,7 @@ class _Walker:
         self._decode = decode
         self._pieces = pieces
         self._room = room
-        self._stops = _Stops(loaded)
+        self._stops = Stops(loaded)
         self._cache = PrefixCache(loaded.model, room)
         self._whole = self._cache.is_rigid and not runs_in_pieces(loaded.model)
 
@@ -210,7 +210,7 @@ class _Walker:
         return steps
 
 
-class _Stops:
+class Stops:
     """The tokens that end an answer: end-of-sequence, and any whose text has a line break."""
 
     def __init__(self, loaded: LoadedModel) -> None:

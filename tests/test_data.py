@@ -11,12 +11,14 @@ from headprobe.haystacks import split_sentences
 from headprobe.needles import read_needles
 
 ESSAYS = sorted(bundled("haystack", "english").iterdir())
-every_corpus = pytest.mark.parametrize("corpus", ["english", "nano"])
+CORPORA = ("english", "nano", "english/held-out", "nano/held-out")
+every_corpus = pytest.mark.parametrize("corpus", CORPORA)
+every_english = pytest.mark.parametrize("corpus", [c for c in CORPORA if "english" in c])
 every_file = pytest.mark.parametrize(
     ("corpus", "name", "least"),
     [
         (corpus, name, least)
-        for corpus in ("english", "nano")
+        for corpus in CORPORA
         for name, least in (("retrieval.jsonl", 12), ("r2.jsonl", 24))
     ],
 )
@@ -138,8 +140,9 @@ def test_comparing_asks_for_more_and_for_less_equally_often(corpus: str, factor:
     assert max(counts.values()) - min(counts.values()) <= 1
 
 
-def test_english_needles_vary_in_names_numbers_answers_and_what_is_compared() -> None:
-    needles = rows("english")
+@every_english
+def test_english_needles_vary_in_names_numbers_answers_and_what_is_compared(corpus: str) -> None:
+    needles = rows(corpus)
     names: list[str] = []
     for row in needles:
         right, wrong = facts_of(row)
@@ -177,14 +180,33 @@ def test_the_essays_sentences_read_as_sentences() -> None:
             assert 2 <= len(sentence.split()) <= 90, sentence
 
 
-def test_the_essays_answer_no_needle() -> None:
+@every_english
+def test_the_essays_answer_no_needle(corpus: str) -> None:
     prose = " ".join(essay.read_text(encoding="utf-8") for essay in ESSAYS).lower()
     for name in ("retrieval.jsonl", "r2.jsonl"):
-        for row in rows("english", name):
+        for row in rows(corpus, name):
             assert row["answer"].lower() not in prose
     said = set(re.findall(r"\w+", prose))
-    for row in rows("english"):
+    for row in rows(corpus):
         right, wrong = facts_of(row)
         told = attributes_of(row)
         for name in (name_in(right, wrong, told), name_in(wrong, right, told)):
             assert not set(name.lower().split()) <= said
+
+
+@pytest.mark.parametrize("name", ["retrieval.jsonl", "r2.jsonl"])
+@pytest.mark.parametrize("corpus", ["english", "nano"])
+def test_held_out_needles_are_others(corpus: str, name: str) -> None:
+    known, held_out = rows(corpus, name), rows(f"{corpus}/held-out", name)
+    for field in ("needle",) if name == "retrieval.jsonl" else ("needle", "real_needle"):
+        assert {row[field] for row in known}.isdisjoint({row[field] for row in held_out})
+
+
+@pytest.mark.parametrize("name", ["retrieval.jsonl", "r2.jsonl"])
+def test_english_held_out_needles_tell_of_others_in_other_words(name: str) -> None:
+    known, held_out = rows("english", name), rows("english/held-out", name)
+    for field in {"answer", "question", "quantity", "wrong"} & known[0].keys():
+        assert {row[field] for row in known}.isdisjoint({row[field] for row in held_out})
+    names = [set(re.findall(r"(?<!^)(?<!\. )[A-Z]\w+", row["needle"])) for row in held_out]
+    told = " ".join(row["needle"] for row in known)
+    assert not [name for name in set().union(*names) if re.search(rf"\b{name}\b", told)]

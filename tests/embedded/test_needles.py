@@ -22,7 +22,12 @@ from headprobe.embedded.needles import reasoning_needles, retrieval_needles
 from headprobe.embedded.tokenizer import build_tokenizer
 
 FILES = ("retrieval.jsonl", "r2.jsonl")
-every_file = pytest.mark.parametrize("name", FILES)
+HELD_OUT_SEED = 2
+FOLDERS = {"": 0, "held-out/": HELD_OUT_SEED}
+every_file = pytest.mark.parametrize(
+    "name", [folder + name for folder in FOLDERS for name in FILES]
+)
+every_folder = pytest.mark.parametrize("folder", FOLDERS)
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -53,7 +58,7 @@ def test_only_words_that_are_held_out_of_training_are_used(name: str) -> None:
 @every_file
 def test_only_pairs_of_wordings_that_are_held_out_of_training_are_used(name: str) -> None:
     for row in rows(name):
-        stated = row["needle"] if name == "retrieval.jsonl" else row["real_needle"]
+        stated = row["needle"] if name.endswith("retrieval.jsonl") else row["real_needle"]
         pairs = [
             (statement, question)
             for relation in RELATIONS
@@ -65,8 +70,9 @@ def test_only_pairs_of_wordings_that_are_held_out_of_training_are_used(name: str
         assert set(pairs) <= held_out
 
 
-def test_a_retrieval_needle_states_its_answer_of_the_subject_asked_about() -> None:
-    for row in rows("retrieval.jsonl"):
+@every_folder
+def test_a_retrieval_needle_states_its_answer_of_the_subject_asked_about(folder: str) -> None:
+    for row in rows(f"{folder}retrieval.jsonl"):
         (statement, relation) = next(
             (s, r) for r in RELATIONS for s in matching(r.statements, row["needle"])
         )
@@ -79,9 +85,10 @@ def test_a_retrieval_needle_states_its_answer_of_the_subject_asked_about() -> No
         assert said["subject"].lower() == asked["subject"].lower()
 
 
-def test_a_reasoning_needles_answer_follows_from_its_text() -> None:
+@every_folder
+def test_a_reasoning_needles_answer_follows_from_its_text(folder: str) -> None:
     """Answered here by plain reading: who is meant, then what is said of them."""
-    for row in rows("r2.jsonl"):
+    for row in rows(f"{folder}r2.jsonl"):
         sentences = re.findall(r"[^.]+\.", row["needle"].replace(". ", "."))
         facts = {s.split()[0]: s for s in sentences if row["answer"] in s or row["wrong"] in s}
         told = {s.split()[0]: s for s in sentences if s not in facts.values()}
@@ -103,11 +110,13 @@ def test_a_reasoning_needles_answer_follows_from_its_text() -> None:
         assert row["answer"] in facts[meant]
 
 
-def test_the_shipped_files_are_what_the_program_writes(tmp_path: Path) -> None:
+@every_folder
+def test_the_shipped_files_are_what_the_program_writes(folder: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "headprobe.embedded.needles", "--out", str(tmp_path)]
-    subprocess.run(command, check=True)
+    subprocess.run([*command, "--seed", str(FOLDERS[folder])], check=True)
     for name in FILES:
-        assert (tmp_path / name).read_text() == bundled("needles", "nano", name).read_text()
+        shipped = bundled("needles", "nano", folder + name)
+        assert (tmp_path / name).read_text() == shipped.read_text()
 
 
 def test_the_seed_decides_what_is_drawn() -> None:
