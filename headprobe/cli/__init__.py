@@ -10,6 +10,7 @@ import typer
 from headprobe import __version__
 from headprobe.cli.allocate import allocate
 from headprobe.cli.compare import compare
+from headprobe.cli.evaluate import evaluate
 from headprobe.cli.export import export
 from headprobe.cli.importing import import_scores
 from headprobe.cli.listing import list_registry
@@ -49,6 +50,7 @@ app.command()(allocate)
 app.command()(export)
 app.command("import")(import_scores)
 app.command()(plot)
+app.command()(evaluate)
 app.command()(compare)
 app.command()(show)
 app.command("list")(list_registry)

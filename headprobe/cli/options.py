@@ -15,6 +15,29 @@ Model = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        help="Spread a model over devices with accelerate: auto, balanced, sequential.",
+        show_default=False,
+    ),
+]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that the model's files bring.")
+]
+Depths = Annotated[
+    str,
+    typer.Option(help="Needle depths in per cent: start:stop:count or a comma list."),
+]
+Haystack = Annotated[
+    str | None,
+    typer.Option(
+        help="Text file, folder, JSONL, hf:<dataset>[:column], or noise.",
+        show_default="bundled essays; noise for nano",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
 ScoresArgument = Annotated[
     Path | None,

@@ -37,7 +37,7 @@ def rank(attention: Float32[Tensor, " key"], *, window: int, sinks: int) -> Rank
     """
     older = attention[: max(len(attention) - window, 0)]
     if len(older) <= sinks:
-        return Ranking(places=torch.empty(0, dtype=torch.int64), pooled=older[:0])
+        return Ranking(places=older[:0].long(), pooled=older[:0])
     half = POOL_KERNEL // 2
     pooled = max_pool1d(older[None], POOL_KERNEL, stride=1, padding=half)[0, sinks:]
     by_own = older[sinks:].argsort(descending=True, stable=True)

@@ -17,9 +17,6 @@ from torch import Tensor
 from headprobe.budgets import HeadBudgets
 from headprobe.compression.selection import Ranking
 
-FLOOR = 0.2
-"""Ada-KV's own: the part of its budget that a head is sure to keep."""
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from headprobe.budgets import HeadBudgets
 from headprobe.comparison import Comparison
 from headprobe.errors import UsageError
+from headprobe.evaluation import Outcome
 from headprobe.files import atomic_write
 from headprobe.plots.budgets import budget_column
 from headprobe.plots.column import Column
 from headprobe.plots.comparisons import comparison_column
+from headprobe.plots.evaluations import evaluation_column
 from headprobe.plots.runs import RunPicture, run_column
 
 if TYPE_CHECKING:
@@ -78,6 +80,11 @@ def draw(items: Sequence[RunPicture | HeadBudgets]) -> Figure:
 def draw_comparison(compared: Comparison) -> Figure:
     """Rankings against one another: few of them pair by pair, many as grids."""
     return _page([comparison_column(compared)])
+
+
+def draw_evaluation(outcomes: Sequence[Outcome], *, metric: str, subject: str) -> Figure:
+    """Accuracy against share of cache, a panel a setting, a line a strategy."""
+    return _page([evaluation_column(outcomes, metric=metric, subject=subject)])
 
 
 def _page(columns: Sequence[Column]) -> Figure:
