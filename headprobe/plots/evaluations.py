@@ -55,8 +55,13 @@ def _looks(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
         )
         for number, name in enumerate(names):
             colour, marker = pairs[number % len(pairs)]
-            dashes = "--" if is_baseline else "-"
-            looks[name] = {"color": colour, "marker": marker, "linestyle": dashes}
+            looks[name] = {
+                "color": colour,
+                "marker": marker,
+                "markersize": 5,
+                "linestyle": "--" if is_baseline else "-",
+                "zorder": 2 if is_baseline else 3,
+            }
     return looks
 
 
