@@ -11,6 +11,7 @@ from headprobe import __version__
 from headprobe.cli.ablate import ablate
 from headprobe.cli.allocate import allocate
 from headprobe.cli.compare import compare
+from headprobe.cli.evaluate import evaluate
 from headprobe.cli.export import export
 from headprobe.cli.importing import import_scores
 from headprobe.cli.listing import list_registry
@@ -50,6 +51,7 @@ app.command()(allocate)
 app.command()(export)
 app.command("import")(import_scores)
 app.command()(plot)
+app.command()(evaluate)
 app.command()(compare)
 app.command()(ablate)
 app.command()(show)

@@ -34,21 +34,12 @@ def score(
             show_default="ten up to 10,000 or the model's window",
         ),
     ] = None,
-    depths: Annotated[
-        str,
-        typer.Option(help="Needle depths in per cent: start:stop:count or a comma list."),
-    ] = "0:100:10",
+    depths: options.Depths = "0:100:10",
     needles: Annotated[
         Path | None,
         typer.Option(help="Needles, JSONL.", show_default="the bundled ones"),
     ] = None,
-    haystack: Annotated[
-        str | None,
-        typer.Option(
-            help="Text file, folder, JSONL, hf:<dataset>[:column], or noise.",
-            show_default="bundled essays; noise for nano",
-        ),
-    ] = None,
+    haystack: options.Haystack = None,
     limit: Annotated[
         int,
         typer.Option(
@@ -67,15 +58,9 @@ def score(
             "forced: on the expected answers, whatever the model would say."
         ),
     ] = "greedy",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    device_map: Annotated[
-        str | None,
-        typer.Option(
-            help="Spread a model over devices with accelerate: auto, balanced, sequential.",
-            show_default=False,
-        ),
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")] = "auto",
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    dtype: options.Dtype = "auto",
     chunk: Annotated[
         int | None,
         typer.Option(
@@ -99,9 +84,7 @@ def score(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over, dropping what the run directory holds.")
     ] = False,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the model's files bring.")
-    ] = False,
+    trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
     """Score every attention head of a model on a task; run again, it resumes.

@@ -1,10 +1,12 @@
 """The reference runtime: a KV cache cut to a budget, whose heads keep different numbers of entries.
 
-``cache`` is what a model is called with, ``layer`` one layer of it; ``selection`` says which
-entries a head keeps, ``compensation`` makes one entry of those that go; ``ragged`` stores what is
-kept, and ``attend`` computes attention over it.
+``cache`` is what a model is called with, ``layer`` one layer of it; ``cutting`` cuts it:
+``selection`` says which entries a head keeps, ``sharing`` how many if heads share by attention,
+``compensation`` makes one entry of those that go. ``ragged`` stores what is kept, and ``attend``
+computes attention over it.
 """
 
 from headprobe.compression.cache import HeadBudgetCache
+from headprobe.compression.sharing import Target
 
-__all__ = ["HeadBudgetCache"]
+__all__ = ["HeadBudgetCache", "Target"]

@@ -7,13 +7,15 @@ the next cut. The model's own attention function works on the whole cache, ``att
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -23,6 +25,7 @@ from headprobe.attention import check_terms, intercepted
 from headprobe.budgets import HeadBudgets
 from headprobe.compression.attend import check_mask
 from headprobe.compression.layer import BudgetLayer
+from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
 from headprobe.model import head_layout
 
@@ -50,6 +53,8 @@ class HeadBudgetCache(Cache):
         cut_at: the number of tokens after which to cut, padding included. The forward pass that
             ends there sees everything; each layer is cut when its attention is done. For the next
             turn of a conversation it may be set anew. ``None`` leaves it to ``cut``.
+        floor: share out what a layer's heads keep by their attention, prompt by prompt, as Ada-KV
+            does; every head keeps at least this part of its own, 0 to 1.
 
     Raises:
         HeadprobeError: the budget is for another layout or names an unknown reduction, or the
@@ -57,11 +62,17 @@ class HeadBudgetCache(Cache):
     """
 
     def __init__(
-        self, model: PreTrainedModel, budgets: HeadBudgets, *, cut_at: int | None = None
+        self,
+        model: PreTrainedModel,
+        budgets: HeadBudgets,
+        *,
+        cut_at: int | None = None,
+        floor: float | None = None,
     ) -> None:
         _check_budgets(model, budgets)
+        target = Target(budgets=budgets, floor=floor)
         layers = [
-            BudgetLayer(budgets, index)
+            BudgetLayer([target], index)
             if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
             else layer
             for index, layer in enumerate(DynamicCache(config=model.config).layers)
@@ -107,6 +118,32 @@ class HeadBudgetCache(Cache):
         """
         for layer in self._own:
             layer.cut()
+
+    def fork(self, targets: Sequence[Target]) -> HeadBudgetCache:
+        """A cache of what this one holds, cut: the one sequence once for each of some targets.
+
+        So a prompt is read once for all of them. This cache is not to be cut yet, and stays as it
+        is; its budget's window is to be no smaller than theirs.
+
+        Raises:
+            HeadprobeError: a target is for another layout or names an unknown reduction.
+            ValueError: this cache is cut or empty or holds more than one sequence, its window was
+                smaller, or the targets differ in granularity.
+        """
+        for target in targets:
+            _check_budgets(self._model, target.budgets)
+        if len({target.budgets.granularity for target in targets}) != 1:
+            raise ValueError("expected targets of one granularity")
+        if self.entries.shape[1] != 1:
+            raise ValueError(f"expected one sequence to fork, got {self.entries.shape[1]}")
+        forked = copy.copy(self)
+        forked.layers = [
+            layer.fork(targets) if isinstance(layer, BudgetLayer) else _repeated(layer, targets)
+            for layer in self.layers
+        ]
+        forked._own = [layer for layer in forked.layers if isinstance(layer, BudgetLayer)]
+        forked._interception = forked.cut_at = None
+        return forked
 
     @property
     def nbytes(self) -> int:
@@ -173,6 +210,13 @@ class HeadBudgetCache(Cache):
             if isinstance(layer, BudgetLayer) and layer.given is key:
                 return layer
         return None
+
+
+def _repeated(layer: Any, targets: Sequence[Target]) -> Any:
+    """A copy of a layer without a budget, with its one sequence once for each target."""
+    own = copy.deepcopy(layer)
+    own.reorder_cache(torch.zeros(len(targets), dtype=torch.int64))
+    return own
 
 
 def _check_budgets(model: PreTrainedModel, budgets: HeadBudgets) -> None:

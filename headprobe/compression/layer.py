@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,39 +15,39 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from headprobe.attention import attention_rows
-from headprobe.budgets import HeadBudgets
 from headprobe.compression.attend import attend, seen, sees_all
-from headprobe.compression.compensation import compensate
+from headprobe.compression.cutting import REDUCTIONS, Cutter, reduction_of
 from headprobe.compression.ragged import COMPENSATION, Ragged, Stream
-from headprobe.compression.selection import select
+from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
 
-_REDUCTIONS: dict[str, Callable[..., Any]] = {
-    "mean": torch.mean,
-    "max": torch.amax,
-    "sum": torch.sum,
-}
 _SCORE_TERMS = ("scaling", "softcap", "s_aux", "sliding_window")
 
 
 class BudgetLayer(DynamicLayer):
     """A layer of transformers' ``DynamicCache`` until it is cut, then ragged.
 
-    ``given`` are the keys that the last update handed to the model.
+    ``given`` are the keys that the last update handed to the model. There is one target for all
+    sequences, or one for each.
 
     Raises:
-        HeadprobeError: the budget names an unknown reduction.
+        HeadprobeError: a budget names an unknown reduction.
     """
 
     is_croppable = False
 
-    def __init__(self, budgets: HeadBudgets, index: int) -> None:
+    def __init__(self, targets: Sequence[Target], index: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.index = index
-        self._budgets = budgets
-        self._heads = budgets.tokens.shape[1]
-        self._reduce = _get_reduction(str(budgets.strategy.get("reduce") or "mean"))
+        self._aim(targets)
         self._start_over()
+
+    def _aim(self, targets: Sequence[Target]) -> None:
+        for target in targets:
+            reduction_of(target)
+        self._targets = list(targets)
+        self._heads = targets[0].budgets.tokens.shape[1]
+        self._kv_heads = targets[0].budgets.layout.kv_heads
 
     def _start_over(self) -> None:
         self.given: Tensor | None = None
@@ -85,10 +87,10 @@ class BudgetLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """Add new tokens; once cut, what comes back is these alone."""
         self.check_attended()
-        if key_states.shape[1] != self._budgets.layout.kv_heads:
+        if key_states.shape[1] != self._kv_heads:
             raise HeadprobeError(
                 f"cannot cut the cache: layer {self.index} of the model caches "
-                f"{key_states.shape[1]} heads, not {self._budgets.layout.kv_heads} KV heads"
+                f"{key_states.shape[1]} heads, not {self._kv_heads} KV heads"
             )
         if self._ragged is None:
             keys, values = super().update(key_states, value_states)
@@ -125,68 +127,71 @@ class BudgetLayer(DynamicLayer):
         self._mask = mask[:, :, -1:].clone() if mask is not None and mask.ndim == 4 else mask
         self._terms = {name: terms.get(name) for name in _SCORE_TERMS}
 
+    def fork(self, targets: Sequence[Target]) -> BudgetLayer:
+        """A layer with what this one holds of its one sequence, cut to each of some targets.
+
+        This one stays as it is.
+        """
+        forked = copy.copy(self)
+        forked._aim(targets)
+        forked._recent = deque(self._recent)
+        watched = sum(part.shape[2] for part in self._recent)
+        if self.is_cut or watched < min(forked._newest, self._tokens):
+            raise ValueError(
+                f"expected a cache that is not cut and has watched {forked._newest} queries"
+            )
+        forked.cut()
+        return forked
+
     @torch.no_grad()
     def cut(self) -> None:
-        """Leave each head what the budget grants it in a context of the tokens now seen."""
+        """Leave each head what its target grants it in a context of the tokens now seen.
+
+        One sequence with several targets becomes one sequence for each.
+        """
         if not self._tokens:
             raise ValueError("expected tokens in the cache before it is cut, got none")
         streams = self._streams()
         visible = self._visible(len(streams) // self._heads)
-        kept: list[Stream] = []
-        for sequence, allowed in enumerate(visible):
-            if not allowed[-1]:
-                raise ValueError("expected padding on the left, got a sequence that ends in it")
-            grants = self._budgets.kept(int(allowed.sum()))[self.index]
-            for head in range(self._heads):
-                stream = streams[sequence * self._heads + head]
-                kept.append(self._shorten(stream, sequence, head, int(grants[head]), allowed))
-        self._ragged = Ragged(kept)
-        self.keys = self.values = self.given = None
 
-    def _shorten(
-        self,
-        stream: Stream,
-        sequence: int,
-        head: int,
-        kept: int,
-        allowed: Bool[Tensor, " token"],
-    ) -> Stream:
-        first = int(stream.weight > 0)
-        entries = allowed[stream.positions[first:].long()].nonzero().flatten() + first
-        attention = None
-        if kept < len(entries) and self._budgets.selection[self.index, head] == "attention":
-            attention = self._attention(stream, sequence, head, allowed)[entries]
-        chosen = select(
-            entries,
-            kept,
-            window=self._budgets.window,
-            sinks=self._budgets.sinks,
-            attention=attention,
-        )
-        keys, values, positions = (
-            whole[chosen] for whole in (stream.keys, stream.values, stream.positions)
-        )
-        weight = stream.weight + len(entries) - len(chosen)
-        if not self._budgets.compensation or not weight:
-            return Stream(keys=keys, values=values, positions=positions)
-        dropped = torch.zeros_like(stream.positions, dtype=torch.bool)
-        dropped[entries], dropped[chosen] = True, False
-        key, value = (
-            compensate(whole[dropped], whole[:1], stream.weight)
-            for whole in (stream.keys, stream.values)
-        )
-        return Stream(
-            keys=torch.cat([key, keys]),
-            values=torch.cat([value, values]),
-            positions=torch.cat([positions.new_full((1,), COMPENSATION), positions]),
-            weight=weight,
-        )
+        def attention(number: int, window: int, reduction: str) -> Float32[Tensor, " key"]:
+            allowed = visible[number // self._heads]
+            return self._attention(streams[number], number, allowed, window, reduction)
+
+        cutter = Cutter(self.index, streams, visible, attention)
+        kept = [cutter.cut(sequence, target) for sequence, target in self._aims(visible)]
+        self._ragged = Ragged(list(chain.from_iterable(kept)))
+        self.keys = self.values = self.given = None
+        self._spread(len(kept))
+
+    def _aims(self, visible: Bool[Tensor, "sequence token"]) -> Iterator[tuple[int, Target]]:
+        """Sequences to be cut, each with its target."""
+        if not visible[:, -1].all():
+            raise ValueError("expected padding on the left, got a sequence that ends in it")
+        batch, targets = len(visible), len(self._targets)
+        if 1 not in (batch, targets) and batch != targets:
+            raise ValueError(f"expected a target for each of {batch} sequences, got {targets}")
+        for number in range(max(batch, targets)):
+            yield number % batch, self._targets[number % targets]
+
+    def _spread(self, batch: int) -> None:
+        """What was seen of one sequence is what all that came of it have seen."""
+        if len(self._recent[0]) < batch:
+            self._recent = deque(part.expand(batch, -1, -1, -1) for part in self._recent)
+            if self._mask is not None:
+                self._mask = self._mask.expand(batch, *self._mask.shape[1:])
 
     def _attention(
-        self, stream: Stream, sequence: int, head: int, allowed: Bool[Tensor, " token"]
+        self,
+        stream: Stream,
+        number: int,
+        allowed: Bool[Tensor, " token"],
+        window: int,
+        reduction: str,
     ) -> Float32[Tensor, " key"]:
         """Mean attention of the newest queries to the entries that can still be seen."""
-        recent = torch.cat(list(self._recent), dim=2)[sequence, :, -self._newest :]
+        sequence, head = divmod(number, self._heads)
+        recent = torch.cat(list(self._recent), dim=2)[sequence, :, -max(window, 1) :]
         group = len(recent) // self._heads
         heads = slice(head * group, (head + 1) * group)
         at = torch.arange(self._tokens - recent.shape[1], self._tokens, device=recent.device)
@@ -205,13 +210,13 @@ class BudgetLayer(DynamicLayer):
         )
         # A query whose own entry was cut away may see none.
         mean = rows.nan_to_num().mean(dim=1)
-        reduced: Tensor = self._reduce(mean, dim=0)
+        reduced: Tensor = REDUCTIONS[reduction](mean, dim=0)
         return reduced
 
     @property
     def _newest(self) -> int:
-        """How many of the newest queries choose."""
-        return max(self._budgets.window, 1)
+        """How many of the newest queries choose, at most."""
+        return max(1, *(target.budgets.window for target in self._targets))
 
     def _visible(self, batch: int) -> Bool[Tensor, "sequence token"]:
         """The tokens that the newest query sees: neither padding nor outside a sliding window."""
@@ -231,11 +236,17 @@ class BudgetLayer(DynamicLayer):
             return self._ragged.streams()
         assert self.keys is not None
         assert self.values is not None
-        keys, values = self._by_stream(self.keys), self._by_stream(self.values)
-        positions = torch.arange(self._tokens, dtype=torch.int32, device=keys.device)
+        positions = torch.arange(self._tokens, dtype=torch.int32, device=self.keys.device)
+        batch, kv_heads = self.keys.shape[:2]
+        copies = self._heads // kv_heads
         return [
-            Stream(keys=key, values=value, positions=positions)
-            for key, value in zip(keys, values, strict=True)
+            Stream(
+                keys=self.keys[sequence, head // copies].detach(),
+                values=self.values[sequence, head // copies].detach(),
+                positions=positions,
+            )
+            for sequence in range(batch)
+            for head in range(self._heads)
         ]
 
     def _by_stream(
@@ -279,12 +290,7 @@ class BudgetLayer(DynamicLayer):
             taken = [streams[start + head] for start in starts for head in range(self._heads)]
             self._ragged = Ragged(taken)
         self._recent = deque(part[sequences.to(part.device)] for part in self._recent)
+        if len(self._targets) > 1:
+            self._targets = [self._targets[number] for number in sequences.tolist()]
         if self._mask is not None and len(self._mask) > 1:
             self._mask = self._mask[sequences.to(self._mask.device)]
-
-
-def _get_reduction(name: str) -> Callable[..., Any]:
-    if name not in _REDUCTIONS:
-        known = ", ".join(_REDUCTIONS)
-        raise HeadprobeError(f"the budget reduces scores by {name!r}; known are {known}")
-    return _REDUCTIONS[name]

@@ -1,14 +1,27 @@
-"""Pictures of runs, budgets, comparisons and ablations.
+"""Pictures of runs, budgets, comparisons, ablations and evaluations.
 
-What each shows is in ``runs``, ``budgets``, ``comparisons`` and ``ablations``, the page in
-``figure``, and ``column`` is what the ones hand to the other. ``matrix`` draws layers by heads and
+What each shows is in ``runs``, ``budgets``, ``comparisons``, ``ablations`` and ``evaluations``, the
+page in ``figure``, and ``column`` is what the ones hand to the other. ``matrix`` draws layers by heads and
 other grids, ``ranking`` values in order, both on ``scales``. matplotlib is used through its
 ``Figure``, never pyplot: no backend, no global state.
 """
 
 from __future__ import annotations
 
-from headprobe.plots.figure import draw, draw_ablation, draw_comparison, save
+from headprobe.plots.figure import (
+    draw,
+    draw_ablation,
+    draw_comparison,
+    draw_evaluation,
+    save,
+)
 from headprobe.plots.runs import RunPicture
 
-__all__ = ["RunPicture", "draw", "draw_ablation", "draw_comparison", "save"]
+__all__ = [
+    "RunPicture",
+    "draw",
+    "draw_ablation",
+    "draw_comparison",
+    "draw_evaluation",
+    "save",
+]

@@ -13,11 +13,13 @@ from headprobe.ablation import Ablation
 from headprobe.budgets import HeadBudgets
 from headprobe.comparison import Comparison
 from headprobe.errors import UsageError
+from headprobe.evaluation import Outcome
 from headprobe.files import atomic_write
 from headprobe.plots.ablations import ablation_column
 from headprobe.plots.budgets import budget_column
 from headprobe.plots.column import Column
 from headprobe.plots.comparisons import comparison_column
+from headprobe.plots.evaluations import evaluation_column
 from headprobe.plots.runs import RunPicture, run_column
 
 if TYPE_CHECKING:
@@ -85,6 +87,11 @@ def draw_comparison(compared: Comparison) -> Figure:
 def draw_ablation(ablation: Ablation) -> Figure:
     """Accuracy against heads silenced, and what each measure predicts."""
     return _page([ablation_column(ablation)])
+
+
+def draw_evaluation(outcomes: Sequence[Outcome], *, metric: str, subject: str) -> Figure:
+    """Accuracy against share of cache, a panel a setting, a line a strategy."""
+    return _page([evaluation_column(outcomes, metric=metric, subject=subject)])
 
 
 def _page(columns: Sequence[Column]) -> Figure:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from architectures import ARCHITECTURES, build
 from dense_cache import DenseCache
 from headprobe.attention import LayerRows, observe
 from headprobe.budgets import HeadBudgets
-from headprobe.compression import HeadBudgetCache
+from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
 from headprobe.layout import HeadLayout
 from headprobe.model import head_layout
@@ -446,6 +447,100 @@ def test_layers_that_share_keys_share_what_is_left_of_them() -> None:
         logits = model(tokens[:, PROMPT:], past_key_values=cache).logits
     torch.testing.assert_close(logits, model(tokens).logits[:, PROMPT:], **CLOSE)
     assert (cache.entries[2:] == 0).all()
+
+
+FORKED = [kind for kind in KINDS if kind not in ("query-heads", "no-window")]
+
+
+def full(model: PreTrainedModel, *, window: int = 12) -> HeadBudgets:
+    return budgets(model, ratio=1.0, window=window)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt_oss", "lfm2"])
+def test_a_fork_is_to_each_target_what_a_cache_of_its_own_is(architecture: str) -> None:
+    """Cut, the question as a chunk, a second cut, decoding; the forked cache goes on whole."""
+    model = build(architecture)
+    targets = [Target(budgets=budgets(model, **KINDS[kind])) for kind in FORKED]
+    targets.append(Target(budgets=budgets(model), floor=0.2))
+    tokens = ids(PROMPT + TURN + 1)
+    ends = [PROMPT, PROMPT + TURN, PROMPT + TURN + 1]
+    alone, entries = [], []
+    for target in targets:
+        with HeadBudgetCache(model, target.budgets, floor=target.floor) as cache:
+            parts = []
+            for start, stop in zip([0, *ends], ends, strict=False):
+                parts.append(model(tokens[:, start:stop], past_key_values=cache).logits)
+                cache.cut()
+            alone.append(torch.cat(parts[1:], dim=1))
+            entries.append(cache.entries[:, 0])
+    with HeadBudgetCache(model, full(model)) as whole:
+        model(tokens[:, :PROMPT], past_key_values=whole)
+    with whole.fork(targets) as fork:
+        parts = []
+        for start, stop in itertools.pairwise(ends):
+            batch = tokens[:, start:stop].expand(len(targets), -1)
+            parts.append(model(batch, past_key_values=fork).logits)
+            fork.cut()
+    torch.testing.assert_close(torch.cat(parts, dim=1), torch.cat(alone), **CLOSE)
+    np.testing.assert_array_equal(fork.entries, np.stack(entries, axis=1))
+    with whole:
+        logits = model(tokens[:, PROMPT:], past_key_values=whole).logits
+    torch.testing.assert_close(logits, model(tokens).logits[:, PROMPT:], **CLOSE)
+
+
+@torch.no_grad()
+def test_sequences_taken_from_a_fork_keep_their_targets(tiny_llama: PreTrainedModel) -> None:
+    targets = [Target(budgets=budgets(tiny_llama, tokens=(n, n + 1))) for n in (4, 6, 8)]
+    with HeadBudgetCache(tiny_llama, full(tiny_llama)) as whole:
+        tiny_llama(ids(PROMPT), past_key_values=whole)
+    with whole.fork(targets) as fork:
+        fork.reorder_cache(torch.tensor([2, 0]))
+        tiny_llama(ids(TURN, batch=2), past_key_values=fork)
+        fork.cut()
+    assert (fork.entries[:, 0] == 8).all()
+    assert (fork.entries[:, 1] == 4).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "gpt_oss"])
+def test_heads_that_share_by_attention_keep_as_much_between_them(architecture: str) -> None:
+    model = build(architecture)
+    budget = budgets(model, tokens=(10, 11))
+    found = {}
+    for floor in (None, 0.0, 0.5, 1.0):
+        with HeadBudgetCache(model, budget, cut_at=PROMPT, floor=floor) as cache:
+            model(ids(PROMPT), past_key_values=cache)
+        found[floor] = cache.entries[:, 0]
+    for floor, entries in found.items():
+        np.testing.assert_array_equal(entries.sum(axis=1), found[None].sum(axis=1))
+        least = budget.window + ((floor or 0) * (found[None] - budget.window)).astype(int)
+        assert (entries >= least).all()
+    np.testing.assert_array_equal(found[1.0], found[None])
+    assert (found[0.0] != found[None]).any()
+
+
+@torch.no_grad()
+def test_forks_that_cannot_be_are_refused(tiny_llama: PreTrainedModel) -> None:
+    target = Target(budgets=budgets(tiny_llama))
+    with HeadBudgetCache(tiny_llama, full(tiny_llama, window=2)) as cache:
+        with pytest.raises(ValueError, match="expected one sequence to fork, got 0"):
+            cache.fork([target])
+        tiny_llama(ids(PROMPT - 1), past_key_values=cache)
+        tiny_llama(ids(1), past_key_values=cache)
+        with pytest.raises(ValueError, match="has watched 12 queries"):
+            cache.fork([Target(budgets=full(tiny_llama))])
+        other = Target(budgets=budgets(tiny_llama, granularity="query"))
+        with pytest.raises(ValueError, match="one granularity"):
+            cache.fork([target, other])
+        cache.cut()
+        with pytest.raises(ValueError, match="not cut"):
+            cache.fork([target])
+    streaming = budgets(tiny_llama, selection="streaming")
+    with pytest.raises(ValueError, match="select by attention"):
+        Target(budgets=streaming, floor=0.2)
+    with pytest.raises(ValueError, match="a floor from 0 to 1"):
+        Target(budgets=target.budgets, floor=1.2)
 
 
 def test_wrong_use_is_refused(tiny_llama: PreTrainedModel) -> None:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headprobe.compression.selection import POOL_KERNEL, select
+from headprobe.compression.selection import POOL_KERNEL, rank, select
 
 
 def plainly(
@@ -44,7 +44,7 @@ def test_selection_equals_the_plain_rule(
         kept,
         window=window,
         sinks=sinks,
-        attention=attention if attended else None,
+        ranking=rank(attention, window=window, sinks=sinks) if attended else None,
     )
     expected = plainly(count, kept, window, sinks, attention.tolist() if attended else None)
     assert chosen.tolist() == expected
@@ -54,12 +54,14 @@ def test_selection_equals_the_plain_rule(
 def test_a_lone_peak_is_kept_before_its_neighbours(kept: int) -> None:
     attention = torch.zeros(30)
     attention[12] = 1.0
-    chosen = select(torch.arange(30), kept, window=0, sinks=0, attention=attention).tolist()
+    ranking = rank(attention, window=0, sinks=0)
+    chosen = select(torch.arange(30), kept, window=0, sinks=0, ranking=ranking).tolist()
     assert 12 in chosen
     assert all(9 <= entry <= 15 for entry in chosen)
 
 
 def test_what_comes_back_are_the_entries_themselves() -> None:
     entries = torch.tensor([3, 5, 8, 9, 20])
-    chosen = select(entries, 3, window=1, sinks=1, attention=torch.tensor([0.0, 0, 2, 0, 0]))
+    ranking = rank(torch.tensor([0.0, 0, 2, 0, 0]), window=1, sinks=1)
+    chosen = select(entries, 3, window=1, sinks=1, ranking=ranking)
     assert chosen.tolist() == [3, 8, 20]

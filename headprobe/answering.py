@@ -1,0 +1,239 @@
+"""Answers under budgets: a prompt is read once, its cache cut to every budget, then answered.
+
+What is cut to the different budgets is answered, greedily, as the sequences of one batch
+(``HeadBudgetCache.fork``), and beside it by the uncut cache. Both settings come from one reading:
+the cache is forked behind the context, where the fork reads the question by itself, and behind the
+question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headprobe.budgets import HeadBudgets
+from headprobe.cache import runs_in_pieces
+from headprobe.compression import HeadBudgetCache, Target
+from headprobe.contenders import Contender
+from headprobe.errors import HeadprobeError, Interrupted
+from headprobe.evaluation import ACCEPTED, FULL, KNOWN, SETTINGS, UNSEEN, Evaluation, Trial, grade
+from headprobe.layout import HeadLayout
+from headprobe.model import LoadedModel
+from headprobe.questions import Question
+from headprobe.walk import Stops
+
+CHUNK = 2048
+
+
+def evaluate(
+    loaded: LoadedModel,
+    questions: Sequence[Question],
+    contenders: Sequence[Contender],
+    *,
+    settings: Collection[str] = tuple(SETTINGS),
+    chunk: int = CHUNK,
+    advance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Every question answered under every contender's budget, and with the full cache.
+
+    Args:
+        loaded: the model.
+        questions: what is asked; each is read once, whatever the number of contenders.
+        contenders: how the cache is cut; all with one granularity.
+        settings: of ``SETTINGS``, when it is cut.
+        chunk: tokens a forward pass reads.
+        advance: called after each question.
+
+    Raises:
+        HeadprobeError: the model's cache cannot be cut, or a budget is for another model.
+        Interrupted: Ctrl-C.
+    """
+    if loaded.layers_without_attention and not runs_in_pieces(loaded.model):
+        raise HeadprobeError(
+            f"cannot evaluate {loaded.layout.id}: it reads a text in pieces otherwise than whole"
+        )
+    reader = _Reader(loaded, contenders, settings=settings, chunk=chunk)
+    answered: list[dict[str, _Answers]] = []
+    try:
+        for question in questions:
+            answered.append(reader.answer(question))
+            advance()
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped after {len(answered)} of {len(questions)} questions; nothing was written"
+        ) from None
+    names = [(FULL, "100%", False)]
+    names += [(one.strategy, one.budget, one.is_baseline) for one in contenders]
+    return Evaluation(
+        questions=tuple(question.question_id for question in questions),
+        groups=tuple(question.group for question in questions),
+        trials=tuple(
+            _trial(setting, *name, questions, [answers[setting] for answers in answered], row)
+            for setting in SETTINGS
+            if setting in settings
+            for row, name in enumerate(names)
+        ),
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Answers:
+    """To one question in one setting, of the full cache first, then of each contender."""
+
+    shares: Float[np.ndarray, " contender"]
+    responses: Sequence[str]
+
+
+def _trial(
+    setting: str,
+    strategy: str,
+    budget: str,
+    is_baseline: bool,
+    questions: Sequence[Question],
+    answers: Sequence[_Answers],
+    row: int,
+) -> Trial:
+    responses = tuple(one.responses[row] for one in answers)
+    graded = [_grade(said, asked) for said, asked in zip(responses, questions, strict=True)]
+    return Trial(
+        setting=setting,
+        strategy=strategy,
+        budget=budget,
+        is_baseline=is_baseline,
+        shares=np.array([one.shares[row] for one in answers]),
+        responses=responses,
+        grades={name: np.array([grades[name] for grades in graded]) for name in graded[0]},
+    )
+
+
+def _grade(response: str, question: Question) -> dict[str, float]:
+    graded = grade(response, question.answers)
+    if question.accepted is not None:
+        graded[ACCEPTED] = 100.0 * question.accepted(response)
+    return graded
+
+
+class _Reader:
+    """Reads prompts and answers them."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        contenders: Sequence[Contender],
+        *,
+        settings: Collection[str],
+        chunk: int,
+    ) -> None:
+        self._loaded = loaded
+        self._contenders = contenders
+        self._settings = settings
+        self._chunk = chunk
+        self._stops = Stops(loaded)
+
+    @torch.inference_mode()
+    def answer(self, question: Question) -> dict[str, _Answers]:
+        """The answers in every setting."""
+        context, asked = (
+            torch.tensor([ids], device=self._loaded.device)
+            for ids in (question.context_ids, question.question_ids)
+        )
+        before = self._targets(context.shape[1], question)
+        behind = self._targets(context.shape[1] + asked.shape[1], question)
+        window = max((target.budgets.window for target in (*before, *behind)), default=0)
+        cache = HeadBudgetCache(self._loaded.model, _everything(self._loaded.layout, window))
+        shares, written = {}, {}
+        with cache:
+            self._read(cache, context)
+        if UNSEEN in self._settings and before:
+            fork, shares[UNSEEN] = _forked(cache, before)
+            with fork:
+                first = self._read(fork, asked.expand(len(before), -1))
+                written[UNSEEN] = self._go_on(fork, first, question.most_steps)
+        with cache:
+            first = self._read(cache, asked)
+        if KNOWN in self._settings and behind:
+            fork, shares[KNOWN] = _forked(cache, behind)
+            with fork:
+                written[KNOWN] = self._go_on(fork, first.expand(len(behind)), question.most_steps)
+        with cache:
+            full = self._go_on(cache, first, question.most_steps)
+        return {
+            setting: _Answers(
+                shares=np.array([1.0, *shares.get(setting, [])]),
+                responses=[self._text(ids) for ids in (*full, *written.get(setting, []))],
+            )
+            for setting in self._settings
+        }
+
+    def _targets(self, tokens: int, question: Question) -> list[Target]:
+        return [
+            Target(budgets=one.at(tokens, question.question_id), floor=one.floor)
+            for one in self._contenders
+        ]
+
+    def _read(
+        self, cache: HeadBudgetCache, ids: Int[Tensor, "sequence token"]
+    ) -> Int[Tensor, " sequence"]:
+        """Run new tokens; returns what each sequence would go on with."""
+        for piece in torch.split(ids, self._chunk, dim=1):
+            output = self._loaded.model(
+                piece, past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+        chosen: Tensor = output.logits[:, -1].argmax(dim=-1)
+        return chosen
+
+    def _go_on(
+        self, cache: HeadBudgetCache, first: Int[Tensor, " sequence"], most_steps: int
+    ) -> list[list[int]]:
+        """The greedy answers that begin with some tokens, the stop token included."""
+        answers = [[token] for token in first.tolist()]
+        running = list(range(len(answers)))
+        while True:
+            going = [n for n in running if self._goes_on(answers[n], most_steps)]
+            if not going:
+                return answers
+            # To lay the cache out anew costs about a step.
+            if 2 * len(going) <= len(running):
+                kept = [row for row, n in enumerate(running) if n in going]
+                cache.reorder_cache(torch.tensor(kept, device=first.device))  # type: ignore[arg-type]
+                running = going
+            newest = torch.tensor([[answers[n][-1]] for n in running], device=first.device)
+            for n, token in zip(running, self._read(cache, newest).tolist(), strict=True):
+                if n in going:
+                    answers[n].append(token)
+
+    def _goes_on(self, answer: list[int], most_steps: int) -> bool:
+        return len(answer) < most_steps and answer[-1] not in self._stops
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _forked(
+    cache: HeadBudgetCache, targets: Sequence[Target]
+) -> tuple[HeadBudgetCache, Float[np.ndarray, " target"]]:
+    """The cache cut to each target, and what part of it each has kept."""
+    fork = cache.fork(targets)
+    kept = fork.entries.sum(axis=(0, 2))
+    return fork, kept / cache.entries.sum()
+
+
+def _everything(layout: HeadLayout, window: int) -> HeadBudgets:
+    """A budget that cuts nothing away, and lets as many queries choose as others will need."""
+    shape = layout.layers, layout.kv_heads
+    return HeadBudgets(
+        layout=layout,
+        strategy={"name": FULL},
+        granularity="kv",
+        window=window,
+        sinks=0,
+        compensation=False,
+        selection=np.full(shape, "attention"),
+        tokens=np.zeros(shape, dtype=np.int64),
+        ratio=np.ones(shape),
+    )

@@ -1,0 +1,193 @@
+"""``headprobe evaluate``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from headprobe.cli import options, output
+
+if TYPE_CHECKING:
+    from headprobe.evaluating import PlannedEvaluation
+    from headprobe.evaluation import Outcome
+    from headprobe.metrics import Estimate
+
+BUDGETS = ["1.5%,3%,6%,12%,25%"]
+
+
+def evaluate(
+    model: options.Model = "nano",
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="The scores that budgets are divided by: a run directory or its file.",
+            show_default="the newest run",
+        ),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SIZE,...|FILE",
+            help="Cache entries a head on average (16,32,64), shares of the context (1.5%,6%), or "
+            "a budget file; give it again for more.",
+            show_default=BUDGETS[0],
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Whose cases are asked: r2, retrieval.", show_default="that of the run"),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own questions in place of a task's: JSONL with context, question, answers.",
+            show_default=False,
+        ),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How sizes are divided by the scores; give it again for more.",
+            show_default="headkv",
+        ),
+    ] = None,
+    measure: options.MeasureOption = None,
+    beta: Annotated[
+        float | None, typer.Option(help="As of allocate.", show_default="the strategy's")
+    ] = None,
+    reduce: Annotated[
+        str | None, typer.Option(help="As of allocate.", show_default="the strategy's")
+    ] = None,
+    window: Annotated[int, typer.Option(help="Newest entries that every head keeps.")] = 8,
+    granularity: Annotated[
+        str, typer.Option(help="kv: a budget a KV head; query: a budget a query head.")
+    ] = "kv",
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt lengths in tokens: start:stop:count or a comma list.",
+            show_default="the longest of score's",
+        ),
+    ] = None,
+    depths: options.Depths = "0:100:10",
+    needles: Annotated[
+        Path | None,
+        typer.Option(help="Needles, JSONL.", show_default="the bundled held-out ones"),
+    ] = None,
+    haystack: options.Haystack = None,
+    limit: Annotated[int, typer.Option(min=0, help="Questions at most; 0 asks all of them.")] = 96,
+    answer_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens of an answer at most.", show_default="the task's; 64 with --cases"
+        ),
+    ] = None,
+    metric: Annotated[
+        str,
+        typer.Option(
+            help="What strategies are compared by: exact_match, f1, recall, or accepted, the share "
+            "that the task's probe accepts."
+        ),
+    ] = "f1",
+    scored_cases: Annotated[
+        bool,
+        typer.Option(
+            "--scored-cases", help="Ask needles that the heads were scored on, not held-out ones."
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where results go.", show_default="outputs/<model>/evaluate-<task>"),
+    ] = None,
+    device: options.Device = "auto",
+    device_map: options.DeviceMap = None,
+    dtype: options.Dtype = "auto",
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Seed of everything that is drawn.", show_default="one more than the run's"
+        ),
+    ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    json: options.Json = False,
+) -> None:
+    """Accuracy with the KV cache cut to budgets, beside the full cache and the baselines.
+
+    Example: headprobe evaluate --scores outputs/nano/r2 --budget 1.5%,6%
+
+    Example: headprobe evaluate --budget outputs/nano/r2/budget-headkv-128.json --cases own.jsonl
+    """
+    from headprobe.evaluating import plan_evaluation, run_evaluation
+    from headprobe.model import load_model
+
+    loaded = load_model(
+        model,
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+    )
+    planned = plan_evaluation(
+        loaded,
+        budgets=budget or BUDGETS,
+        scores=scores,
+        task=task,
+        cases=cases,
+        strategies=strategy or ["headkv"],
+        metric=metric,
+        scored_cases=scored_cases,
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit or None,
+        answer_tokens=answer_tokens,
+        seed=seed,
+        out=out,
+        measure=measure,
+        beta=beta,
+        reduce=reduce,
+        window=window,
+        granularity=granularity,
+    )
+    output.note(planned.summary)
+    with output.progress(planned.subject, total=len(planned.questions)) as advance:
+        outcomes = run_evaluation(loaded, planned, advance=advance)
+    _show(outcomes, planned, json=json)
+    output.note(f"written to {planned.out}")
+
+
+def _show(outcomes: Sequence[Outcome], planned: PlannedEvaluation, *, json: bool) -> None:
+    """One table a setting, or all as JSON."""
+    from headprobe.evaluation import SETTINGS
+
+    if json:
+        output.show_json(planned.report(outcomes))
+        return
+    others = [name for name in outcomes[0].grades if name != planned.metric]
+    columns = ["strategy", "budget", "cache %", planned.metric, *others]
+    columns += ["% of full", "ahead of the best baseline"]
+    for setting, meaning in SETTINGS.items():
+        rows = [_row(one, planned.metric, others) for one in outcomes if one.setting == setting]
+        output.show_table(f"{planned.subject}: {meaning}", columns, rows)
+
+
+def _row(outcome: Outcome, metric: str, others: Sequence[str]) -> list[object]:
+    return [
+        outcome.strategy,
+        outcome.budget,
+        f"{100 * outcome.share:.2f}",
+        _interval(outcome.grades[metric]),
+        *(f"{outcome.grades[name].value:.1f}" for name in others),
+        None if outcome.of_full is None else f"{100 * outcome.of_full:.1f}",
+        outcome.lead and f"{_interval(outcome.lead)} {outcome.rival}",
+    ]
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.1f} ({estimate.ci_low:.0f} to {estimate.ci_high:.0f})"

@@ -1,0 +1,235 @@
+"""What is asked in an evaluation: a context, a question behind it, and the right answers.
+
+Questions are made of a probe's cases, or read from a file of one's own. ``check_held_out`` refuses
+needles that the heads were scored on.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headprobe.cases import Case, PieceTokenizer, tokenize_needle
+from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.planning import DrawnCases
+from headprobe.probes import ACCEPTED_ABOVE, Probe
+from headprobe.prompt import INSTRUCTION
+from headprobe.rundir import read_cases
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ANSWER_STEPS = 64
+_QUESTION_FIELDS = ("question", "input")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Question:
+    """One prompt with known answers: ``context_ids``, and behind them ``question_ids``.
+
+    Questions of one ``group`` are alike. The model answers in at most ``most_steps`` tokens.
+    ``accepted`` says of a response whether the probe would accept it, where a probe asks.
+    """
+
+    question_id: int
+    group: int
+    context_ids: tuple[int, ...]
+    question_ids: tuple[int, ...]
+    answers: tuple[str, ...]
+    most_steps: int
+    accepted: Callable[[str], bool] | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.context_ids and self.question_ids and self.answers and self.most_steps > 0):
+            raise ValueError(
+                "expected tokens of a context and of a question, an answer and a step, got "
+                f"{len(self.context_ids)}, {len(self.question_ids)}, {len(self.answers)} and "
+                f"{self.most_steps}"
+            )
+
+
+def questions_of(
+    drawn: DrawnCases,
+    probe: Probe,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    most_steps: int | None = None,
+) -> list[Question]:
+    """A probe's cases as questions, cases of one needle in one group."""
+    pieces = PieceTokenizer(tokenizer)
+    drawn_needles = {case.needle_id for case in drawn.cases}
+    asked = {n: len(tokenize_needle(drawn.needles[n], pieces).tail) for n in drawn_needles}
+    return [
+        Question(
+            question_id=case.case_id,
+            group=case.needle_id,
+            context_ids=case.input_ids[: -asked[case.needle_id]],
+            question_ids=case.input_ids[-asked[case.needle_id] :],
+            answers=(case.answer,),
+            most_steps=most_steps or probe.most_steps(case),
+            accepted=partial(_accepted, probe, case),
+        )
+        for case in drawn.cases
+    ]
+
+
+def _accepted(probe: Probe, case: Case, response: str) -> bool:
+    return probe.success(response, case) > ACCEPTED_ABOVE
+
+
+def read_questions(
+    path: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    longest: int | None,
+    limit: int | None = None,
+    most_steps: int | None = None,
+) -> list[Question]:
+    """Questions from JSONL: ``context``, ``question`` and ``answers``, a text or a list of texts.
+
+    ``input`` stands for ``question`` too, as in LongBench. The prompt is built as those of the
+    tasks are. Where it is longer than ``longest`` tokens, the middle of its context goes, as
+    LongBench has it. Of more than ``limit`` questions the first are taken.
+
+    Raises:
+        UsageError: no such file, no question in it, or a line that cannot be used (it is named).
+    """
+    try:
+        # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError as error:
+        raise UsageError(f"no case file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the case file {path}: {error}") from error
+    pieces = PieceTokenizer(tokenizer)
+    questions: list[Question] = []
+    shortened = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or len(questions) == limit:
+            continue
+        try:
+            context, question, answers = _parse(line)
+            context_ids, question_ids = _prompt(context, question, pieces)
+            room = (longest or len(context_ids) + len(question_ids)) - len(question_ids)
+            if room < 1:
+                raise ValueError(f"the question takes more than the model's {longest} tokens")
+        except ValueError as error:
+            raise UsageError(f"{path}, line {number}: {error}") from error
+        shortened += len(context_ids) > room
+        questions.append(
+            Question(
+                question_id=len(questions),
+                group=len(questions),
+                context_ids=_without_middle(context_ids, room),
+                question_ids=question_ids,
+                answers=answers,
+                most_steps=most_steps or ANSWER_STEPS,
+            )
+        )
+    if not questions:
+        raise UsageError(f"{path} holds no question; write one JSON object a line")
+    if shortened:
+        warnings.warn(
+            f"{shortened} of {len(questions)} prompts are longer than {longest} tokens: "
+            "the middle of their contexts is left out",
+            HeadprobeWarning,
+            stacklevel=2,
+        )
+    return questions
+
+
+def _parse(line: str) -> tuple[str, str, tuple[str, ...]]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise ValueError("expected a JSON object")
+    named = next((name for name in _QUESTION_FIELDS if name in fields), "question")
+    answers = fields.get("answers")
+    listed = answers if isinstance(answers, list) else [answers]
+    texts = tuple(one.strip() for one in listed if isinstance(one, str) and one.strip())
+    if not listed or len(texts) < len(listed):
+        raise ValueError(f"expected a text or a list of texts in field 'answers', got {answers!r}")
+    return _text(fields, "context"), _text(fields, named), texts
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expected a text in field {name!r}, got {value!r}")
+    return value.strip()
+
+
+def _prompt(
+    context: str, question: str, pieces: PieceTokenizer
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    head, tail, _ = pieces.frame()
+    asked = pieces.encode(INSTRUCTION.format(question=question))
+    return (*head, *pieces.encode(context)), (*asked, *tail)
+
+
+def _without_middle(tokens: tuple[int, ...], room: int) -> tuple[int, ...]:
+    if len(tokens) <= room:
+        return tokens
+    first = (room + 1) // 2
+    return (*tokens[:first], *tokens[len(tokens) - (room - first) :])
+
+
+def held_out_seed(given: int | None, theirs: int | None) -> int:
+    """The seed given, or one that the scored cases were not drawn with.
+
+    Raises:
+        UsageError: it is theirs.
+    """
+    if given is None:
+        return 1 if theirs is None else theirs + 1
+    if given == theirs:
+        raise UsageError(
+            f"--seed {given} drew the cases that were scored: leave it out, give another, or give "
+            "--scored-cases to evaluate on them all the same"
+        )
+    return given
+
+
+def check_held_out(
+    drawn: DrawnCases, runs: Sequence[Path], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuse needles that heads were scored on.
+
+    The prompts in the runs' case tables are searched for the needles' tokens: neither the name of
+    a file nor its order counts. A warning names runs without one, such as imported runs.
+
+    Raises:
+        UsageError: some of the needles were scored.
+    """
+    pieces = PieceTokenizer(tokenizer)
+    needles = {tuple(tokenize_needle(needle, pieces).tokens) for needle in drawn.needles}
+    sizes = {len(needle) for needle in needles}
+    for run in runs:
+        table = read_cases(run, ["position", "input_ids"])
+        if table is None:
+            warnings.warn(
+                f"no case table in {run}: cannot tell whether its heads were scored on the needles "
+                "that are asked",
+                HeadprobeWarning,
+                stacklevel=2,
+            )
+            continue
+        scored = {
+            found
+            for position, prompt in zip(table["position"], table["input_ids"], strict=True)
+            for size in sizes
+            if (found := tuple(prompt[position : position + size].tolist())) in needles
+        }
+        if scored:
+            raise UsageError(
+                f"{len(scored)} of {len(needles)} needles are those that {run} was scored on; "
+                "leave out --needles for the held-out ones, name others, or give --scored-cases "
+                "to evaluate on them all the same"
+            )

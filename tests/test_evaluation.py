@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headprobe.evaluation import (
+    ANSWERS,
+    FULL,
+    REPORT,
+    RESULTS,
+    SETTINGS,
+    Evaluation,
+    Outcome,
+    Trial,
+    grade,
+    write,
+)
+from headprobe.metrics import interval
+
+QUESTIONS, NEEDLES = 24, 6
+GROUPS = tuple(question % NEEDLES for question in range(QUESTIONS))
+
+
+def trial(setting: str, strategy: str, budget: str, mean: float, *, seed: int) -> Trial:
+    generator = np.random.default_rng(seed)
+    grades = {
+        name: 100.0 * (generator.random(QUESTIONS) < mean + extra)
+        for name, extra in (("exact_match", 0), ("f1", 0.1), ("recall", 0.1))
+    }
+    return Trial(
+        setting=setting,
+        strategy=strategy,
+        budget=budget,
+        is_baseline=strategy in ("uniform", "streaming"),
+        shares=generator.uniform(0.1, 0.2, QUESTIONS),
+        responses=tuple(f"answer {n}" for n in range(QUESTIONS)),
+        grades=grades,
+    )
+
+
+def evaluation() -> Evaluation:
+    trials = []
+    for number, setting in enumerate(SETTINGS):
+        trials.append(trial(setting, FULL, "100%", 0.9, seed=100 + number))
+        for size, mean in (("16", 0.4), ("64", 0.7)):
+            for i, (name, gain) in enumerate(
+                (("headkv", 0.1), ("uniform", 0.0), ("streaming", -0.3))
+            ):
+                seed = 10 * number + i + (1000 if size == "64" else 0)
+                trials.append(trial(setting, name, size, mean + gain, seed=seed))
+    return Evaluation(questions=tuple(range(QUESTIONS)), groups=GROUPS, trials=tuple(trials))
+
+
+def find(found: list[Outcome] | tuple[Trial, ...], *names: str) -> Outcome | Trial:
+    return next(one for one in found if (one.setting, one.strategy, one.budget) == names)
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "f1"])
+def test_outcomes_are_what_plain_computation_gives(metric: str) -> None:
+    found = evaluation()
+    outcomes = found.outcomes(metric=metric, seed=3)
+    assert len(outcomes) == len(found.trials)
+    for outcome, own in zip(outcomes, found.trials, strict=True):
+        assert outcome.share == pytest.approx(own.shares.mean())
+        for name, grades in own.grades.items():
+            assert outcome.grades[name].value == pytest.approx(grades.mean())
+            assert outcome.grades[name] == interval(grades, GROUPS, seed=3)
+        full = find(found.trials, own.setting, FULL, "100%").grades[metric].mean()
+        assert outcome.of_full == pytest.approx(own.grades[metric].mean() / full)
+
+
+def test_the_rival_is_the_best_baseline_of_the_same_budget_and_setting() -> None:
+    found = evaluation()
+    for outcome in found.outcomes(metric="f1"):
+        if outcome.strategy != "headkv":
+            assert outcome.rival is None
+            assert outcome.lead is None
+            continue
+        assert outcome.rival == "uniform"
+        names = outcome.setting, outcome.budget
+        own, other = (
+            find(found.trials, names[0], strategy, names[1]).grades["f1"]
+            for strategy in ("headkv", "uniform")
+        )
+        assert outcome.lead is not None
+        assert outcome.lead.value == pytest.approx(own.mean() - other.mean())
+        assert outcome.lead == interval(own - other, GROUPS)
+
+
+def test_a_lead_is_resampled_in_pairs() -> None:
+    """Question by question a little better is surely better, however the questions differ."""
+    base = trial("known", "uniform", "16", 0.5, seed=0)
+    better = trial("known", "headkv", "16", 0.5, seed=0)
+    ahead = {name: grades + 1.0 for name, grades in base.grades.items()}
+    better = Trial(**{**vars(better), "grades": ahead})
+    found = Evaluation(
+        questions=tuple(range(QUESTIONS)),
+        groups=GROUPS,
+        trials=(trial("known", FULL, "100%", 0.9, seed=1), better, base),
+    )
+    lead = found.outcomes(metric="f1")[1].lead
+    assert lead is not None
+    assert lead.ci_low == pytest.approx(1.0) == pytest.approx(lead.ci_high)
+
+
+def test_where_the_full_cache_answers_nothing_no_part_of_it_is_named() -> None:
+    full = trial("known", FULL, "100%", -1.0, seed=0)
+    found = Evaluation(questions=tuple(range(QUESTIONS)), groups=GROUPS, trials=(full,))
+    assert found.outcomes(metric="exact_match")[0].of_full is None
+
+
+def test_an_unknown_metric_is_named() -> None:
+    with pytest.raises(ValueError, match=r"exact_match, f1, recall, got 'rouge'"):
+        evaluation().outcomes(metric="rouge")
+
+
+def test_trials_hold_an_answer_to_every_question() -> None:
+    with pytest.raises(ValueError, match="expected 3 answers of full"):
+        Evaluation(
+            questions=(0, 1, 2), groups=(0, 1, 2), trials=(trial("known", FULL, "", 0.5, seed=0),)
+        )
+
+
+def test_a_response_is_graded_by_every_metric() -> None:
+    assert grade("red", ["red kites", "blue"]) == {
+        "exact_match": 0.0,
+        "f1": pytest.approx(200 / 3),
+        "recall": 50.0,
+    }
+
+
+def test_three_files_are_written(tmp_path: Path) -> None:
+    found = evaluation()
+    outcomes = found.outcomes()
+    report = {"metric": "f1", "results": [asdict(outcome) for outcome in outcomes]}
+    write(found, outcomes, tmp_path, report=report)
+    assert json.loads((tmp_path / REPORT).read_text()) == json.loads(json.dumps(report))
+    answers = pd.read_parquet(tmp_path / ANSWERS)
+    assert len(answers) == QUESTIONS * len(found.trials)
+    kept = answers.query("setting == 'unseen' and strategy == 'uniform' and budget == '64'")
+    own = find(found.trials, "unseen", "uniform", "64")
+    np.testing.assert_array_equal(kept["f1"], own.grades["f1"])
+    assert kept["group"].tolist() == list(GROUPS)
+    assert kept["response"].tolist() == list(own.responses)
+    table = pd.read_csv(tmp_path / RESULTS)
+    assert len(table) == len(outcomes)
+    for row, outcome in zip(table.to_dict("records"), outcomes, strict=True):
+        assert row["recall_ci_high"] == pytest.approx(outcome.grades["recall"].ci_high)
+        if outcome.lead:
+            assert row["lead_ci_low"] == pytest.approx(outcome.lead.ci_low)
+            assert row["rival"] == outcome.rival
+        else:
+            assert np.isnan(row["lead"])
