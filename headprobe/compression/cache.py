@@ -24,7 +24,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.compression.attend import check_mask
 from headprobe.compression.layer import BudgetLayer
 from headprobe.errors import HeadprobeError
-from headprobe.model import head_layout
+from headprobe.model import check_layout
 
 
 class HeadBudgetCache(Cache):
@@ -59,7 +59,7 @@ class HeadBudgetCache(Cache):
     def __init__(
         self, model: PreTrainedModel, budgets: HeadBudgets, *, cut_at: int | None = None
     ) -> None:
-        _check_budgets(model, budgets)
+        check_layout(model.config, budgets.layout)
         layers = [
             BudgetLayer(budgets, index)
             if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
@@ -173,13 +173,3 @@ class HeadBudgetCache(Cache):
             if isinstance(layer, BudgetLayer) and layer.given is key:
                 return layer
         return None
-
-
-def _check_budgets(model: PreTrainedModel, budgets: HeadBudgets) -> None:
-    found, wanted = head_layout(model.config, id=budgets.layout.id), budgets.layout
-    for name in ("layers", "heads", "kv_heads"):
-        if getattr(found, name) != getattr(wanted, name):
-            raise HeadprobeError(
-                f"the budget is for a model with {getattr(wanted, name)} {name} "
-                f"({wanted.id}), this one has {getattr(found, name)}; allocate one for it"
-            )
