@@ -190,6 +190,21 @@ def head_layout(config: Any, *, id: str) -> HeadLayout:
     )
 
 
+def check_layout(config: Any, wanted: HeadLayout) -> None:
+    """Refuse to put a budget on a model that it was not made for.
+
+    Raises:
+        HeadprobeError: its layers or heads are others than those that the configuration describes.
+    """
+    found = head_layout(config, id=wanted.id)
+    for name in ("layers", "heads", "kv_heads"):
+        if getattr(found, name) != getattr(wanted, name):
+            raise HeadprobeError(
+                f"the budget is for a model with {getattr(wanted, name)} {name} "
+                f"({wanted.id}), this one has {getattr(found, name)}; allocate one for it"
+            )
+
+
 def _check_alias(name: str, layout: HeadLayout, window: int | None) -> None:
     """Refuse a configuration other than the one the alias promises."""
     alias = ALIASES.get(name)

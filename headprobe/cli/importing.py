@@ -19,7 +19,8 @@ def import_scores(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Whose heads they are: a name, or a model's directory, whose sizes are taken.",
+            help="Whose heads they are: an alias or a model's directory, whose sizes are taken, "
+            "or another name.",
             show_default="the file's name",
         ),
     ] = None,
@@ -42,19 +43,9 @@ def import_scores(
     """
     from headprobe.importing import KnownModel, import_run
 
-    given: dict[str, Any] = {
-        "id": model,
-        "layers": layers,
-        "heads": heads,
-        "kv_heads": kv_heads,
-        "head_dim": head_dim,
-    }
-    if model is not None and (directory := Path(model).expanduser()).is_dir():
-        from headprobe.model import read_layout
-
-        own = read_layout(directory).to_json()
-        given = own | {name: value for name, value in given.items() if value is not None}
-    run, notes = import_run(file, out, source=source, known=KnownModel(**given))
+    given = {"layers": layers, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    known = _known(model) | {name: value for name, value in given.items() if value is not None}
+    run, notes = import_run(file, out, source=source, known=KnownModel(**known))
     for line in notes:
         output.warn(line)
     output.note(
@@ -62,3 +53,22 @@ def import_scores(
         f"{run.layout.kv_heads} KV heads; next: headprobe allocate {out}"
     )
     typer.echo(out)
+
+
+def _known(model: str | None) -> dict[str, Any]:
+    """What a model's name tells: an alias its hub id and sizes, a directory what is in it."""
+    from headprobe.aliases import ALIASES, NANO
+    from headprobe.bundled import bundled
+
+    if model is None:
+        return {}
+    if model in ALIASES and model != NANO:
+        alias = ALIASES[model]
+        sizes = {"layers": alias.layers, "heads": alias.heads, "kv_heads": alias.kv_heads}
+        return {"id": alias.repository} | sizes
+    directory = bundled("models", NANO) if model == NANO else Path(model).expanduser()
+    if not directory.is_dir():
+        return {"id": model}
+    from headprobe.model import read_layout
+
+    return read_layout(directory).to_json() | {"id": model}

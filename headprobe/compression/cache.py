@@ -27,7 +27,7 @@ from headprobe.compression.attend import check_mask
 from headprobe.compression.layer import BudgetLayer
 from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
-from headprobe.model import head_layout
+from headprobe.model import check_layout
 
 
 class HeadBudgetCache(Cache):
@@ -69,7 +69,7 @@ class HeadBudgetCache(Cache):
         cut_at: int | None = None,
         floor: float | None = None,
     ) -> None:
-        _check_budgets(model, budgets)
+        check_layout(model.config, budgets.layout)
         target = Target(budgets=budgets, floor=floor)
         layers = [
             BudgetLayer([target], index)
@@ -131,7 +131,7 @@ class HeadBudgetCache(Cache):
                 smaller, or the targets differ in granularity.
         """
         for target in targets:
-            _check_budgets(self._model, target.budgets)
+            check_layout(self._model.config, target.budgets.layout)
         if len({target.budgets.granularity for target in targets}) != 1:
             raise ValueError("expected targets of one granularity")
         if self.entries.shape[1] != 1:
@@ -217,13 +217,3 @@ def _repeated(layer: Any, targets: Sequence[Target]) -> Any:
     own = copy.deepcopy(layer)
     own.reorder_cache(torch.zeros(len(targets), dtype=torch.int64))
     return own
-
-
-def _check_budgets(model: PreTrainedModel, budgets: HeadBudgets) -> None:
-    found, wanted = head_layout(model.config, id=budgets.layout.id), budgets.layout
-    for name in ("layers", "heads", "kv_heads"):
-        if getattr(found, name) != getattr(wanted, name):
-            raise HeadprobeError(
-                f"the budget is for a model with {getattr(wanted, name)} {name} "
-                f"({wanted.id}), this one has {getattr(found, name)}; allocate one for it"
-            )

@@ -102,6 +102,23 @@ def test_the_sizes_of_a_models_directory_are_taken(heads: Path) -> None:
     assert "it lacks 0-1 of 6 layers of 8 heads" in str(error)
 
 
+def test_the_sizes_of_an_alias_are_taken(heads: Path) -> None:
+    result = done("import", heads, "--from", "headkv", "--out", "run", "--model", "nano")
+    assert "6 layers of 8 query and 4 KV heads" in result.stderr
+    assert "warning" not in result.stderr
+    assert json.loads(done("show", "run", "--json").stdout)["model"]["head_dim"] == 32
+    table = {f"{layer}-{head}": [head / 32] for layer in range(32) for head in range(32)}
+    heads.write_text(json.dumps(table))
+    arguments = ["import", heads, "--from", "headkv", "--out", "llama", "--model", "llama3-8b"]
+    done(*arguments)
+    model = json.loads(done("show", "llama", "--json").stdout)["model"]
+    assert (model["id"], model["kv_heads"]) == ("meta-llama/Meta-Llama-3-8B-Instruct", 8)
+    done(*arguments, "--kv-heads", "16")
+    assert json.loads(done("show", "llama", "--json").stdout)["model"]["kv_heads"] == 16
+    heads.write_text('{"0-0": [1.0]}')
+    assert "it lacks 0-1 of 32 layers of 32 heads" in str(refusal(*arguments))
+
+
 def test_what_a_file_does_not_say_is_a_warning(heads: Path) -> None:
     result = done("import", heads, "--from", "headkv", "--out", "run")
     assert "warning: the file holds query heads: took as many KV heads, 8 a layer" in result.stderr
