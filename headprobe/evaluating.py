@@ -101,6 +101,8 @@ def plan_evaluation(
     graded = [*METRICS, *([] if cases else [ACCEPTED])]
     if metric not in graded:
         raise UsageError(f"--metric takes {', '.join(graded)}, got {metric!r}")
+    runs = [WeightedRun(name=str(run), scores=known)] if known else []
+    entrants = line_up(budgets, runs, strategies=strategies, **options)
     if cases is not None:
         unused = {"task": task, "lengths": lengths, "needles": needles, "haystack": haystack}
         for option, value in unused.items():
@@ -134,8 +136,6 @@ def plan_evaluation(
             check_held_out(drawn, _runs_behind(run, budgets), loaded.tokenizer)
         questions = questions_of(drawn, probe, loaded.tokenizer, most_steps=answer_tokens)
         asked = {"task": name, "scored_cases": scored_cases, **drawn.options}
-    runs = [WeightedRun(name=str(run), scores=known)] if known else []
-    entrants = line_up(budgets, runs, strategies=strategies, **options)
     check_fit(entrants, loaded.layout, _contexts(questions))
     return PlannedEvaluation(
         subject=f"{loaded.layout.id}, {name}",

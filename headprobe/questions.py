@@ -171,7 +171,7 @@ def _prompt(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     head, tail, _ = pieces.frame()
     asked = pieces.encode(INSTRUCTION.format(question=question))
-    return (*head, *pieces.encode(context)), (*asked, *tail)
+    return (*head, *pieces.encode(" " + context)), (*asked, *tail)
 
 
 def _without_middle(tokens: tuple[int, ...], room: int) -> tuple[int, ...]:

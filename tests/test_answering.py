@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from headprobe.allocators import Budget, allocate
+from headprobe.answering import evaluate
+from headprobe.budgets import HeadBudgets
+from headprobe.compression import HeadBudgetCache
+from headprobe.contenders import Contender, baselines, fixed
+from headprobe.errors import HeadprobeError, Interrupted
+from headprobe.evaluation import FULL, KNOWN, UNSEEN, Evaluation, Trial
+from headprobe.layout import HeadLayout
+from headprobe.model import LoadedModel, load_model
+from headprobe.planning import draw_cases
+from headprobe.probes import PROBES
+from headprobe.questions import Question, questions_of
+
+
+@pytest.fixture(scope="module")
+def nano() -> LoadedModel:
+    return load_model("nano")
+
+
+@pytest.fixture(scope="module")
+def questions(nano: LoadedModel) -> list[Question]:
+    probe = PROBES["reasoning"]
+    drawn = draw_cases(nano, probe, lengths="100,140", limit=4, held_out=True)
+    return questions_of(drawn, probe, nano.tokenizer, most_steps=6)
+
+
+def budgets(nano: LoadedModel, **options: Any) -> HeadBudgets:
+    scores = np.random.default_rng(0).random((nano.layout.layers, nano.layout.heads))
+    return allocate(scores, nano.layout, **options)
+
+
+def small(nano: LoadedModel, tokens: int = 24) -> Contender:
+    return fixed("headkv", str(tokens), budgets(nano, budget=Budget(tokens=tokens)))
+
+
+@torch.no_grad()
+def plainly(
+    nano: LoadedModel, question: Question, contender: Contender, setting: str
+) -> tuple[str, float]:
+    """One sequence, one budget, one token after the other; the share of the cache that is kept."""
+    context = torch.tensor([question.context_ids])
+    prompt = torch.cat([context, torch.tensor([question.question_ids])], dim=1)
+    end = (context if setting == UNSEEN else prompt).shape[1]
+    given = contender.at(end, question.question_id)
+    written: list[int] = []
+    with HeadBudgetCache(nano.model, given, cut_at=end, floor=contender.floor) as cache:
+        if setting == UNSEEN:
+            nano.model(context, past_key_values=cache)
+            share = cache.entries.mean() / end
+            logits = nano.model(prompt[:, end:], past_key_values=cache).logits
+        else:
+            logits = nano.model(prompt, past_key_values=cache).logits
+            share = cache.entries.mean() / end
+        while True:
+            written.append(int(logits[0, -1].argmax()))
+            ended = written[-1] == nano.tokenizer.eos_token_id or "\n" in nano.tokenizer.decode(
+                written[-1:]
+            )
+            if ended or len(written) == question.most_steps:
+                return nano.tokenizer.decode(written, skip_special_tokens=True).strip(), share
+            logits = nano.model(torch.tensor([written[-1:]]), past_key_values=cache).logits
+
+
+def find(found: Evaluation, setting: str, strategy: str) -> Trial:
+    return next(t for t in found.trials if (t.setting, t.strategy) == (setting, strategy))
+
+
+def test_answers_are_those_of_each_budget_alone(
+    nano: LoadedModel, questions: Sequence[Question]
+) -> None:
+    contenders = [small(nano), *baselines(small(nano), seed=0)]
+    found = evaluate(nano, questions, contenders, chunk=30)
+    assert [t.strategy for t in found.trials[:7]] == [FULL, *(c.strategy for c in contenders)]
+    for setting in (KNOWN, UNSEEN):
+        for contender in contenders:
+            trial = find(found, setting, contender.strategy)
+            expected = [plainly(nano, question, contender, setting) for question in questions]
+            assert trial.responses == tuple(response for response, _ in expected)
+            np.testing.assert_allclose(trial.shares, [share for _, share in expected])
+            assert trial.is_baseline == (contender.strategy != "headkv")
+    assert len({trial.responses for trial in found.trials}) > 2
+    assert found.groups == tuple(question.group for question in questions)
+
+
+def test_a_full_budget_gives_the_uncompressed_answers(
+    nano: LoadedModel, questions: Sequence[Question]
+) -> None:
+    whole = fixed("duo", "all", budgets(nano, strategy="duo", full=1.0))
+    found = evaluate(nano, questions, [whole])
+    for question, response in zip(questions, find(found, KNOWN, FULL).responses, strict=True):
+        ids = torch.tensor([(*question.context_ids, *question.question_ids)])
+        written = nano.model.generate(
+            ids, do_sample=False, max_new_tokens=question.most_steps, stop_strings=None
+        )[0, ids.shape[1] :]
+        text = nano.tokenizer.decode(written, skip_special_tokens=True)
+        assert response == text.split("\n")[0].strip()
+    for setting in (KNOWN, UNSEEN):
+        own, full = find(found, setting, "duo"), find(found, setting, FULL)
+        assert own.responses == full.responses
+        assert (own.shares == 1).all()
+        for name, grades in full.grades.items():
+            np.testing.assert_array_equal(own.grades[name], grades)
+
+
+def test_answers_are_graded_by_the_probe_too(
+    nano: LoadedModel, questions: Sequence[Question]
+) -> None:
+    full = evaluate(nano, questions, []).trials[0]
+    assert set(full.grades) == {"exact_match", "f1", "recall", "accepted"}
+    for question, response, accepted in zip(
+        questions, full.responses, full.grades["accepted"], strict=True
+    ):
+        assert question.accepted is not None
+        assert accepted == 100 * question.accepted(response)
+
+
+def test_one_setting_alone_gives_the_same_answers(
+    nano: LoadedModel, questions: Sequence[Question]
+) -> None:
+    both = evaluate(nano, questions[:2], [small(nano)])
+    for setting in (KNOWN, UNSEEN):
+        alone = evaluate(nano, questions[:2], [small(nano)], settings=[setting])
+        assert {trial.setting for trial in alone.trials} == {setting}
+        for trial in alone.trials:
+            assert trial.responses == find(both, setting, trial.strategy).responses
+
+
+def test_every_question_is_reported_and_an_interruption_says_how_far_it_came(
+    nano: LoadedModel, questions: Sequence[Question]
+) -> None:
+    done: list[int] = []
+
+    def advance(stop_at: int) -> Callable[[], None]:
+        def one_more() -> None:
+            done.append(1)
+            if len(done) == stop_at:
+                raise KeyboardInterrupt
+
+        return one_more
+
+    evaluate(nano, questions, [], advance=advance(99))
+    assert len(done) == len(questions)
+    done.clear()
+    with pytest.raises(Interrupted, match="stopped after 2 of 4 questions; nothing was written"):
+        evaluate(nano, questions, [], advance=advance(2))
+
+
+def test_a_budget_for_another_model_is_refused(
+    nano: LoadedModel, questions: Sequence[Question]
+) -> None:
+    other = HeadLayout(id="other", architecture="x", layers=1, heads=2, kv_heads=1, head_dim=4)
+    wrong = allocate(np.ones((1, 2)), other, budget=Budget(tokens=24))
+    with pytest.raises(HeadprobeError, match="the budget is for a model with 1 layers"):
+        evaluate(nano, questions, [fixed("headkv", "24", wrong)])

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from headprobe.bundled import bundled
+from headprobe.embedded.tokenizer import build_tokenizer
+from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.model import LoadedModel, load_model
+from headprobe.planning import DrawnCases, draw_cases
+from headprobe.probes import PROBES
+from headprobe.prompt import INSTRUCTION
+from headprobe.questions import (
+    ANSWER_STEPS,
+    Question,
+    check_held_out,
+    held_out_seed,
+    questions_of,
+    read_questions,
+)
+from headprobe.rundir import CASES
+
+PROBE = PROBES["reasoning"]
+CHAT = "{% for m in messages %}<s>{{ m.content }}{% endfor %}:"
+
+
+@pytest.fixture(scope="module")
+def nano() -> LoadedModel:
+    return load_model("nano", weights=False)
+
+
+def draw(nano: LoadedModel, **options: Any) -> DrawnCases:
+    return draw_cases(nano, PROBE, lengths="128", limit=12, **options)
+
+
+def plain_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_a_case_is_parted_where_its_question_begins(nano: LoadedModel) -> None:
+    drawn = draw(nano, held_out=True)
+    questions = questions_of(drawn, PROBE, nano.tokenizer)
+    for question, case in zip(questions, drawn.cases, strict=True):
+        assert question.context_ids + question.question_ids == case.input_ids
+        asked = INSTRUCTION.format(question=drawn.needles[case.needle_id].question)
+        said = nano.tokenizer.decode(question.question_ids)
+        assert "".join(said.split()) == "".join(asked.split())
+        assert question.answers == (case.answer,)
+        assert question.group == case.needle_id
+        assert question.most_steps == len(case.answer_ids)
+        assert question.accepted is not None
+        assert question.accepted(case.answer)
+        assert not question.accepted("something else")
+    longer = questions_of(drawn, PROBE, nano.tokenizer, most_steps=9)
+    assert {question.most_steps for question in longer} == {9}
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def row(**fields: Any) -> dict[str, Any]:
+    own = {"context": "Noah likes kites.", "question": "What does Noah like?", "answers": "kites"}
+    return own | fields
+
+
+def test_questions_are_asked_by_the_tasks_template(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    path = write(
+        tmp_path / "own.jsonl",
+        row(answers=["kites", "red kites"]),
+        {name: value for name, value in row(input="Who?").items() if name != "question"},
+        row(),
+    )
+    first, second = read_questions(path, tokenizer, longest=None, limit=2)
+    head = (tokenizer.bos_token_id,)
+    assert first.context_ids == head + plain_tokens(tokenizer, "Noah likes kites.")
+    asked = INSTRUCTION.format(question="What does Noah like?")
+    assert (
+        tokenizer.decode(first.question_ids).split()
+        == tokenizer.decode(plain_tokens(tokenizer, asked)).split()
+    )
+    assert first.answers == ("kites", "red kites")
+    assert second.answers == ("kites",)
+    assert "Who" in tokenizer.decode(second.question_ids)
+    assert (first.group, second.group) == (0, 1)
+    assert first.most_steps == ANSWER_STEPS
+    assert first.accepted is None
+
+
+def test_a_chat_template_stands_around_context_and_question(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = CHAT
+    (question,) = read_questions(
+        write(tmp_path / "own.jsonl", row()), tokenizer, longest=None, most_steps=3
+    )
+    assert question.context_ids[0] == plain_tokens(tokenizer, "<s>")[0]
+    colon = plain_tokens(tokenizer, "a:")[-1]
+    assert question.question_ids[-2:] == (colon, colon)
+    assert question.most_steps == 3
+
+
+def test_the_middle_of_a_long_context_is_left_out(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    path = write(tmp_path / "own.jsonl", row(context="Noah likes kites. " * 50), row())
+    (whole, short) = read_questions(path, tokenizer, longest=None)
+    with pytest.warns(HeadprobeWarning, match="1 of 2 prompts are longer than 61 tokens"):
+        cut, same = read_questions(path, tokenizer, longest=61)
+    room = 61 - len(whole.question_ids)
+    assert len(cut.context_ids) == room
+    half = room // 2
+    assert cut.context_ids[:half] == whole.context_ids[:half]
+    assert cut.context_ids[-half:] == whole.context_ids[-half:]
+    assert same.context_ids == short.context_ids
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", "line 3: not JSON"),
+        ("[1]", "line 3: expected a JSON object"),
+        (json.dumps(row(context=" ")), "line 3: expected a text in field 'context'"),
+        (json.dumps(row(question=7)), "line 3: expected a text in field 'question', got 7"),
+        ('{"context": "a", "answers": "b"}', "line 3: expected a text in field 'question'"),
+        (json.dumps(row(answers=[])), "line 3: expected a text or a list of texts"),
+        (json.dumps(row(answers=["a", 3])), "line 3: expected a text or a list of texts"),
+        (json.dumps(row(answers=None)), "line 3: expected a text or a list of texts"),
+        (json.dumps(row(question="Who? " * 40)), "line 3: the question takes more than"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "own.jsonl"
+    path.write_text(f"{json.dumps(row())}\n\n{line}\n", encoding="utf-8")
+    with pytest.raises(UsageError) as raised:
+        read_questions(path, build_tokenizer(), longest=60)
+    assert f"{path}, {problem}" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_files_without_questions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no case file"):
+        read_questions(tmp_path / "none.jsonl", build_tokenizer(), longest=None)
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(UsageError, match="holds no question"):
+        read_questions(tmp_path / "empty.jsonl", build_tokenizer(), longest=None)
+    (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(UsageError, match="cannot read the case file"):
+        read_questions(tmp_path / "bytes.jsonl", build_tokenizer(), longest=None)
+
+
+def test_a_question_has_all_its_parts() -> None:
+    with pytest.raises(ValueError, match="got 0, 1, 1 and 5"):
+        Question(
+            question_id=0,
+            group=0,
+            context_ids=(),
+            question_ids=(1,),
+            answers=("a",),
+            most_steps=5,
+        )
+
+
+def scored_run(folder: Path, drawn: DrawnCases) -> Path:
+    folder.mkdir()
+    table = pd.DataFrame(
+        {"position": case.position, "input_ids": list(case.input_ids)} for case in drawn.cases
+    )
+    table.to_parquet(folder / CASES)
+    return folder
+
+
+def test_needles_that_were_scored_are_refused_wherever_they_come_from(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    run = scored_run(tmp_path / "run", draw(nano))
+    held_out = draw(nano, held_out=True, seed=1)
+    check_held_out(held_out, [run], nano.tokenizer)
+    scored = {case.needle_id for case in draw(nano).cases}
+    # Under another name, in another order, at other places, with another seed.
+    lines = bundled("needles", "nano", "r2.jsonl").read_text().splitlines()
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(reversed(lines)))
+    again = draw(nano, needles=other, seed=9)
+    with pytest.raises(UsageError) as raised:
+        check_held_out(again, [run], nano.tokenizer)
+    message = f"{len(scored)} of 48 needles are those that {run} was scored on"
+    assert message in str(raised.value)
+    assert "--scored-cases" in str(raised.value)
+
+
+def test_a_run_without_its_cases_cannot_say(nano: LoadedModel, tmp_path: Path) -> None:
+    with pytest.warns(HeadprobeWarning, match="no case table in"):
+        check_held_out(draw(nano, held_out=True), [tmp_path], nano.tokenizer)
+
+
+def test_the_seed_is_another_than_the_scores_were_taken_with() -> None:
+    assert held_out_seed(None, None) == 1
+    assert held_out_seed(None, 4) == 5
+    assert held_out_seed(7, 4) == 7
+    with pytest.raises(UsageError, match="--seed 4 drew the cases that were scored"):
+        held_out_seed(4, 4)
+
+
+def test_held_out_needles_are_the_default_and_are_named(nano: LoadedModel) -> None:
+    assert draw(nano).options["needles"] == "bundled nano"
+    assert draw(nano, held_out=True).options["needles"] == "bundled nano/held-out"
