@@ -259,7 +259,7 @@ def _cost(
 
 
 def longest_prompt(window: int | None) -> int | None:
-    """Tokens of the longest prompt that leaves room for an answer; ``None`` if there is no limit."""
+    """Tokens of the longest prompt that leaves room for an answer; ``None`` for any length."""
     return None if window is None else max(1, window - ANSWER_ROOM)
 
 
