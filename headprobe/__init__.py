@@ -11,11 +11,11 @@ forward pass; ``probes`` ask and grade; ``measures`` give heads numbers; ``walk`
 along the ``tree`` of their prompts; ``journal`` keeps what was observed; ``planning``, ``scoring``
 and ``rundir`` make a run of it; ``alibi`` and ``weights`` make one without cases; ``scores`` holds
 the numbers, ``reliability`` and ``comparison`` say how alike they rank heads, by ``ranks``;
-``silencing`` takes heads out of a model and ``ablating`` makes an ``ablation`` of it;
-``mixing`` adds up those of several runs; ``allocators`` turn them into ``budgets``; ``compression``
-runs a model with its cache cut to one; ``formats`` are files of other programs and ``importing``
-makes runs of them; ``plots`` and ``cli`` show them; ``registry`` finds methods by name;
-``embedded`` is the bundled model.
+``silencing`` takes heads out of a model and ``ablating`` makes an ``ablation`` of it; ``mixing``
+adds up those of several runs; ``allocators`` turn them into ``budgets``; ``compression`` runs a
+model with its cache cut to one; ``formats`` are files of other programs and ``importing`` makes
+runs of them; ``plots`` and ``cli`` show them; ``registry`` finds methods by name; ``embedded`` is
+the bundled model.
 """
 
 __version__ = "0.1.0"

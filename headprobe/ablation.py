@@ -100,7 +100,8 @@ class Ablation:
         draws. All curves get the same resamples.
         """
         means = self._means()
-        draw = np.random.default_rng(self.seed)
+        # A stream of its own: needles are drawn from that of the seed.
+        draw = np.random.default_rng((self.seed, 1))
         times = draw.multinomial(self.draws, np.full(self.draws, 1 / self.draws), size=RESAMPLES)
         weights = np.vstack([np.ones(self.draws), times]) / self.draws
         measures = dict.fromkeys(trial.measure for trial in self.trials)

@@ -226,7 +226,7 @@ def test_intervals_resample_needles_and_for_random_heads_draws_too() -> None:
     done = ablation("r2", seed=3)
     (curve,) = done.curves()
     needles = np.random.default_rng(3).multinomial(4, [1 / 4] * 4, size=RESAMPLES)
-    draws = np.random.default_rng(3).multinomial(3, [1 / 3] * 3, size=RESAMPLES)
+    draws = np.random.default_rng((3, 1)).multinomial(3, [1 / 3] * 3, size=RESAMPLES)
     grades = {(t.choice, t.k, t.draw): g for t, g in zip(done.trials, done.grades, strict=True)}
     tops, random, areas = [], [], []
     for times, drawn in zip(needles, draws, strict=True):
