@@ -28,6 +28,11 @@ TASKS = {
         probe=PROBES["retrieval"],
         measures=("retrieval",),
     ),
+    "razor": Task(
+        summary="repeated random tokens (RazorAttention): find where a token stood before",
+        probe=PROBES["repetition"],
+        measures=("induction", "echo"),
+    ),
 }
 
 WEIGHT_TASKS = {

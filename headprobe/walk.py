@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from headprobe.model import LoadedModel
 
 Decode = Literal["greedy", "forced"]
+
+# Queries whose rows are held at a time: what they take grows with the keys alone.
+_MOST_ROWS = 128
 
 
 def walk(
@@ -113,18 +116,24 @@ class _Walker:
 
     @torch.inference_mode()
     def _observe(self, case: Case, visit: Visit) -> Observation:
+        probe = self._task.probe
         prompt = torch.tensor([case.input_ids], device=self._loaded.device)
         if self._whole:
             visit = replace(visit, shared=0, cuts=())
-        held = self._read_trunk(prompt, visit)
+        first = probe.first_query(case)
+        held = self._read_trunk(prompt[:, : first + 1], visit)
+        unread = prompt[:, held:]
         tally = _Tally(self._loaded, case, self._task)
-        generated = self._answer(case, prompt[:, held:], tally)
+        if probe.most_steps(case):
+            generated = self._answer(case, unread, tally)
+        else:
+            generated = self._watch(unread, first - held, tally)
         response = str(self._loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
         return Observation(
             case_id=case.case_id,
             generated_ids=tuple(generated),
             response=response,
-            success=self._task.probe.success(response, case),
+            success=probe.success(response, case),
             scores={name: total.float().cpu().numpy() for name, total in tally.totals.items()},
         )
 
@@ -151,6 +160,14 @@ class _Walker:
                     logits_to_keep=1,
                     use_cache=True,
                 )
+
+    def _watch(self, unread: Int[Tensor, "1 token"], before: int, tally: _Tally) -> list[int]:
+        """Score the rows of all unread tokens but the ones ``before``; nothing is answered."""
+        for piece in torch.split(unread, unread.shape[1] if self._whole else self._pieces.chunk, 1):
+            self._see(piece, len(piece[0]) - before, tally, logits=1)
+            tally.choose(piece[0, before:])
+            before = 0
+        return []
 
     def _answer(self, case: Case, unread: Int[Tensor, "1 token"], tally: _Tally) -> list[int]:
         """The tokens of the answer's steps, each step's rows scored."""
@@ -186,19 +203,27 @@ class _Walker:
         """The tokens that the model chooses behind the prompt and behind each draft token."""
         behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
         steps = len(draft) + 1
+        output = self._see(torch.cat([unread, behind], dim=1), steps, tally, logits=steps)
+        chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
+        return chosen
+
+    def _see(
+        self, tokens: Int[Tensor, "1 token"], steps: int, tally: _Tally, *, logits: int
+    ) -> Any:
+        """Run some tokens, the rows of the last ``steps`` going to the tally."""
+        keys = self._cache.get_seq_length() + tokens.shape[1]
+        row_bytes = _MOST_ROWS * 4 * self._loaded.layout.heads * keys
         tally.begin()
-        output = observe(
+        return observe(
             self._loaded.model,
-            torch.cat([unread, behind], dim=1),
+            tokens,
             tally.see,
             watch=slice(-steps, None),
             past_key_values=self._cache,
-            logits_to_keep=steps,
-            chunk_bytes=self._pieces.row_bytes,
+            logits_to_keep=logits,
+            chunk_bytes=min(row_bytes, self._pieces.row_bytes),
             use_cache=True,
         )
-        chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
-        return chosen
 
     def _agreed(self, draft: list[int], chosen: list[int]) -> list[int]:
         """The greedy answer that a draft shows: as far as it was chosen, and the choice behind."""
@@ -246,12 +271,16 @@ class _Tally:
 
     def see(self, seen: LayerRows) -> None:
         """Keep what the measures need of a layer's rows."""
+        rows = seen.rows[..., : seen.queries.stop]
         for name, measure in self._measures.items():
-            summary = measure.summarise(seen.rows, self._case)
+            summary = measure.summarise(rows, self._case)
             self._summaries.setdefault((name, seen.layer), []).append(summary)
 
     def choose(self, tokens: Int[Tensor, " step"]) -> None:
-        """Score the first of the steps seen last, now that the tokens that they chose are known."""
+        """Score the first of the steps seen last, now that the tokens that they chose are known.
+
+        Where nothing is answered, ``tokens`` are those that were read at the steps.
+        """
         for (name, layer), summaries in self._summaries.items():
             summary = torch.cat(summaries, dim=1)[:, : len(tokens)]
             shares = self._measures[name].score(summary, self._case, tokens.to(summary.device))

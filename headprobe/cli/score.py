@@ -25,13 +25,16 @@ def score(
         str | None,
         typer.Option(
             help="Prompt lengths in tokens: start:stop:count or a comma list.",
-            show_default="ten up to 10,000 or the model's window",
+            show_default="ten up to 10,000 or the model's window; of razor the longest",
         ),
     ] = None,
     depths: Annotated[
-        str,
-        typer.Option(help="Needle depths in per cent: start:stop:count or a comma list."),
-    ] = "0:100:10",
+        str | None,
+        typer.Option(
+            help="Needle depths in per cent: start:stop:count or a comma list.",
+            show_default="0:100:10",
+        ),
+    ] = None,
     needles: Annotated[
         Path | None,
         typer.Option(help="Needles, JSONL.", show_default="the bundled ones"),
@@ -102,6 +105,7 @@ def score(
 
     Example: headprobe score --model llama3-8b --task r2
     """
+    from headprobe.allocators import STRATEGIES
     from headprobe.model import load_model
     from headprobe.planning import prepare
     from headprobe.processes import joined
@@ -120,7 +124,12 @@ def score(
             trust_remote_code=trust_remote_code,
         )
         if task in WEIGHT_TASKS:
-            unused = {"lengths": lengths, "needles": needles, "haystack": haystack}
+            unused = {
+                "lengths": lengths,
+                "depths": depths,
+                "needles": needles,
+                "haystack": haystack,
+            }
             _from_weights(loaded, task, unused, seed=seed, fresh=fresh, out=out, json=json)
             return
         run = prepare(
@@ -150,7 +159,8 @@ def score(
     if scores is not None:
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
         describe(scores)
-        output.note(f"written to {run.out}; next: headprobe allocate --budget 128")
+        strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"
+        output.note(f"written to {run.out}; next: headprobe allocate {strategy}")
 
 
 def _name_others(loaded: LoadedModel) -> None:

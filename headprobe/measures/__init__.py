@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headprobe.errors import UsageError
-from headprobe.measures import r2, retrieval
+from headprobe.measures import r2, repetition, retrieval
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class Measure:
     """How one number a head is got from what it attends to.
 
-    ``summarise``: rows ``[query_head, step, key]`` and the case to ``[query_head, step]``;
-    ``score``: that, the case and the tokens generated at the steps to ``[query_head, step]``.
+    ``summarise``: rows ``[query_head, step, key]``, whose last key is that of the last step's
+    query, and the case to ``[query_head, step]``; ``score``: that, the case and the tokens that the
+    steps generated, or read where nothing is answered, to ``[query_head, step]``.
     """
 
     summarise: Callable[[Tensor, Case], Tensor]
@@ -35,6 +36,8 @@ class Measure:
 MEASURES = {
     "retrieval": Measure(summarise=retrieval.summarise, score=retrieval.score),
     "r2": Measure(summarise=r2.summarise, score=r2.score),
+    "induction": Measure(summarise=repetition.induction, score=repetition.score),
+    "echo": Measure(summarise=repetition.echo, score=repetition.score),
 }
 
 
