@@ -8,6 +8,7 @@ from headprobe.errors import UsageError
 
 LONGEST_BY_DEFAULT = 10_000
 STEPS_BY_DEFAULT = 10
+DEPTHS_BY_DEFAULT = "0:100:10"
 
 
 def parse_grid(text: str, *, name: str) -> list[float]:
@@ -54,18 +55,18 @@ def parse_lengths(text: str | None, *, longest: int | None) -> list[int]:
     if longest is not None and lengths[-1] > longest:
         raise UsageError(
             f"a length of {lengths[-1]} tokens does not fit the model's window; "
-            f"with room for the answer it takes at most {longest}"
+            f"prompts take at most {longest} of it"
         )
     return lengths
 
 
-def parse_depths(text: str) -> list[float]:
-    """Needle depths in per cent of the haystack.
+def parse_depths(text: str | None) -> list[float]:
+    """Needle depths in per cent of the haystack; by default every ten.
 
     Raises:
         UsageError: a depth lies outside 0 to 100.
     """
-    depths = parse_grid(text, name="--depths")
+    depths = parse_grid(text or DEPTHS_BY_DEFAULT, name="--depths")
     outside = [depth for depth in depths if not 0 <= depth <= 100]
     if outside:
         raise UsageError(f"a depth of {outside[0]:g} % cannot be; depths go from 0 to 100")

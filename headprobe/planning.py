@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def draw_cases(
     probe: Probe,
     *,
     lengths: str | None = None,
-    depths: str = "0:100:10",
+    depths: str | None = None,
     needles: Path | None = None,
     haystack: str | None = None,
     limit: int | None = 200,
@@ -64,6 +64,11 @@ def draw_cases(
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
     """
+    if probe.draw is not None:
+        for option, given in (("depths", depths), ("needles", needles), ("haystack", haystack)):
+            if given is not None:
+                raise UsageError(f"this task hides no needles: leave out --{option}")
+        return _draw_read(loaded, probe.draw, lengths=lengths, limit=limit, seed=seed)
     corpus = NANO if loaded.name == NANO else "english"
     source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
     own = f"{corpus}/{HELD_OUT}" if held_out else corpus
@@ -88,6 +93,36 @@ def draw_cases(
             "depths": wanted_depths,
             "needles": str(needles) if needles else f"bundled {own}",
             "haystack": haystack or f"bundled {corpus}",
+            "limit": limit,
+            "seed": seed,
+            "prompts": _digest(cases),
+        },
+    )
+
+
+def _draw_read(
+    loaded: LoadedModel,
+    draw: Callable[..., list[Case]],
+    *,
+    lengths: str | None,
+    limit: int | None,
+    seed: int,
+) -> DrawnCases:
+    """Cases that are only read: they may fill the window, nothing is kept free for an answer."""
+    every = draw(
+        loaded.tokenizer,
+        lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.window),
+        window=loaded.window,
+        seed=seed,
+    )
+    kept = sorted(case.case_id for case in visiting_order(every, seed)[:limit])
+    cases = [replace(every[old], case_id=new) for new, old in enumerate(kept)]
+    return DrawnCases(
+        cases=cases,
+        needles=(),
+        possible=len(every),
+        options={
+            "lengths": sorted({case.length for case in every}),
             "limit": limit,
             "seed": seed,
             "prompts": _digest(cases),
@@ -164,7 +199,7 @@ def prepare(
     task: str,
     measures: str | None = None,
     lengths: str | None = None,
-    depths: str = "0:100:10",
+    depths: str | None = None,
     needles: Path | None = None,
     haystack: str | None = None,
     limit: int | None = 200,
@@ -183,6 +218,8 @@ def prepare(
     if until_stable is not None and not 0 < until_stable < 1:
         raise UsageError(f"--until-stable lies between 0 and 1, got {until_stable:g}")
     chosen = get_task(task).measuring(measures)
+    if decode == "forced" and chosen.probe.draw is not None:
+        raise UsageError(f"task {task} has no answers to force: leave out --decode")
     allowance = parse_bytes(memory_allowance)
     drawn = draw_cases(
         loaded,

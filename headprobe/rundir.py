@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Int
 
 from headprobe import journal, scores
 from headprobe.cases import Case
@@ -78,17 +79,22 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
             "length": case.length,
             "depth": float(case.depth),
             "position": case.position,
-            "input_ids": list(case.input_ids),
+            "input_ids": _ids(case.input_ids),
             "span_start": case.span_start,
             "span_end": case.span_end,
-            "answer_ids": list(case.answer_ids),
-            "generated_ids": list(seen.generated_ids),
+            "answer_ids": _ids(case.answer_ids),
+            "generated_ids": _ids(seen.generated_ids),
             "response": seen.response,
             "success": float(seen.success),
             "accepted": seen.success > ACCEPTED_ABOVE,
         }
         for case, seen in zip(cases, observations, strict=True)
     )
+
+
+def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:
+    # An empty list would not say that it is one of integers.
+    return np.array(tokens, dtype=np.int64)
 
 
 def head_table(run: HeadScores, *, seed: int) -> pd.DataFrame:

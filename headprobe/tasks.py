@@ -62,6 +62,11 @@ TASKS = {
         measures=("retrieval",),
         more=_OF_NEEDLES,
     ),
+    "razor": Task(
+        summary="repeated random tokens (RazorAttention): find where a token stood before",
+        probe=PROBES["repetition"],
+        measures=("induction", "echo"),
+    ),
 }
 
 WEIGHT_TASKS = {

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from headprobe.model import LoadedModel
 
 Decode = Literal["greedy", "forced"]
+
+# Queries whose rows are held at a time: what they take grows with the keys alone.
+_MOST_ROWS = 128
 
 
 def walk(
@@ -144,6 +147,7 @@ class _Walker:
 
     @torch.inference_mode()
     def _observe(self, case: Case, visit: Visit) -> Observation:
+        probe = self._task.probe
         prompt = torch.tensor([case.input_ids], device=self._loaded.device)
         if self._whole:
             visit = replace(visit, shared=0, cuts=())
@@ -151,14 +155,18 @@ class _Walker:
         held = self._read_trunk(prompt, visit)
         if self._asks:
             held = self._read_question(prompt, held, question_of(case), tally)
-        held = self._read_ahead(prompt, held)
-        generated = self._answer(case, prompt[:, held:], tally)
+        first = probe.first_query(case)
+        held = self._read_ahead(prompt[:, : first + 1], held)
+        if probe.most_steps(case):
+            generated = self._answer(case, prompt[:, held:], tally)
+        else:
+            generated = self._watch(prompt[:, held:], first - held, tally)
         response = str(self._loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
         return Observation(
             case_id=case.case_id,
             generated_ids=tuple(generated),
             response=response,
-            success=self._task.probe.success(response, case),
+            success=probe.success(response, case),
             scores={name: total.float().cpu().numpy() for name, total in tally.totals.items()},
         )
 
@@ -185,16 +193,7 @@ class _Walker:
             self._cache.cut(behind)
             tally.begin("question")
             for piece in self._split(tokens[:, behind:]):
-                observe(
-                    self._loaded.model,
-                    piece,
-                    tally.see,
-                    watch=slice(question.start - behind, None),
-                    past_key_values=self._cache,
-                    logits_to_keep=1,
-                    chunk_bytes=self._pieces.row_bytes,
-                    use_cache=True,
-                )
+                self._see(piece, piece.shape[1] - (question.start - behind), tally)
             tally.choose(tokens[0, question.start :], weight=weight)
         if self._whole:
             self._cache.cut(0)
@@ -221,6 +220,15 @@ class _Walker:
         """The pieces in which tokens are run; those of a model that cannot do so stay whole."""
         size = tokens.shape[1] if self._whole else self._pieces.chunk
         return [piece for piece in torch.split(tokens, max(1, size), dim=1) if piece.shape[1]]
+
+    def _watch(self, unread: Int[Tensor, "1 token"], before: int, tally: _Tally) -> list[int]:
+        """Score the rows of all unread tokens but the ones ``before``; nothing is answered."""
+        for piece in self._split(unread):
+            tally.begin("answer")
+            self._see(piece, piece.shape[1] - before, tally)
+            tally.choose(piece[0, before:])
+            before = 0
+        return []
 
     def _answer(self, case: Case, unread: Int[Tensor, "1 token"], tally: _Tally) -> list[int]:
         """The tokens of the answer's steps, each step's rows scored."""
@@ -257,23 +265,31 @@ class _Walker:
         behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
         steps = len(draft) + 1
         tally.begin("answer")
+        output = self._see(torch.cat([unread, behind], dim=1), steps, tally, logits=steps)
+        chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
+        return chosen
+
+    def _see(
+        self, tokens: Int[Tensor, "1 token"], steps: int, tally: _Tally, *, logits: int = 1
+    ) -> Any:
+        """Run some tokens, the rows of the last ``steps`` going to the tally."""
         run = forward
         if self._task.measures:
+            keys = self._cache.get_seq_length() + tokens.shape[1]
+            row_bytes = _MOST_ROWS * 4 * self._loaded.layout.heads * keys
             run = partial(
                 observe,
                 sink=tally.see,
                 watch=slice(-steps, None),
-                chunk_bytes=self._pieces.row_bytes,
+                chunk_bytes=min(row_bytes, self._pieces.row_bytes),
             )
-        output = run(
+        return run(
             self._loaded.model,
-            torch.cat([unread, behind], dim=1),
+            tokens,
             past_key_values=self._cache,
-            logits_to_keep=steps,
+            logits_to_keep=logits,
             use_cache=True,
         )
-        chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
-        return chosen
 
     def _agreed(self, draft: list[int], chosen: list[int]) -> list[int]:
         """The greedy answer that a draft shows: as far as it was chosen, and the choice behind."""
@@ -332,7 +348,10 @@ class _Tally:
                 self._summaries.setdefault((name, seen.layer), []).append(summary)
 
     def choose(self, tokens: Int[Tensor, " step"], *, weight: float = 1.0) -> None:
-        """Score the first of the steps seen last, now that the tokens that they chose are known."""
+        """Score the first of the steps seen last, now that the tokens that they chose are known.
+
+        Where nothing is answered, ``tokens`` are those that were read at the steps.
+        """
         for (name, layer), summaries in self._summaries.items():
             measure, total = self._measures[name], self.totals[name]
             summary = torch.cat(summaries, dim=1)[:, : len(tokens)]

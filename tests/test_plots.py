@@ -150,6 +150,11 @@ def test_an_imported_run_has_no_pass_grid() -> None:
     assert not any("cases accepted (%)" in text for text in texts(figure))
 
 
+def test_a_task_that_asks_nothing_has_no_pass_grid() -> None:
+    figure = draw([run_picture(replace(scores(), task="razor"), case_table())])
+    assert len(figure.axes) == 1 + 3
+
+
 def test_the_heatmap_shows_the_mean_scores_layer_0_at_the_top() -> None:
     run = scores()
     axes = panel(run_picture(run), "Score of every head")

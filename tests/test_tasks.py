@@ -9,7 +9,13 @@ from headprobe.tasks import TASKS, get_task
 def test_a_task_takes_measures_that_there_are_its_own_first(name: str) -> None:
     task = get_task(name)
     assert set(task.offered) <= set(MEASURES)
-    assert task.measures[0] == task.offered[0] == name
+    assert task.measures[0] == task.offered[0]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_probe_either_hides_needles_or_draws_its_cases(name: str) -> None:
+    probe = get_task(name).probe
+    assert bool(probe.needles) == (probe.draw is None)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +41,9 @@ def test_a_measure_that_a_task_does_not_take_is_a_usage_error(names: str) -> Non
 
 
 def test_an_unknown_task_is_a_usage_error_that_lists_the_choices() -> None:
-    with pytest.raises(UsageError, match="no task 'r3'; there are r2, retrieval, alibi") as error:
+    with pytest.raises(
+        UsageError, match="no task 'r3'; there are r2, retrieval, razor, alibi"
+    ) as error:
         get_task("r3")
     assert error.value.exit_code == 2
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
-from architectures import WITH_STATES
+from architectures import WINDOWED, WITH_STATES
 from headprobe.attention import observe
 from headprobe.bundled import bundled
 from headprobe.cases import Case, hide_needles
@@ -23,11 +23,11 @@ from headprobe.memory import Pieces
 from headprobe.model import LoadedModel, load_model
 from headprobe.needles import read_needles
 from headprobe.planning import prepare
-from headprobe.probes import PROBES
+from headprobe.probes import PROBES, repetition
 from headprobe.tasks import TASKS, Task
 from headprobe.tree import BLOCK
 from headprobe.walk import walk
-from plain import PLAIN, Step, cases_of, plain_observation, plain_qr, tiny
+from plain import PLAIN, Step, attention_layers, cases_of, plain_observation, plain_qr, tiny
 
 
 @pytest.fixture(scope="module")
@@ -73,34 +73,91 @@ def test_scores_equal_the_plain_procedure_case_by_case(
     check_equals_plain(nano, plain_nano, cases, every(task), pieces=Pieces(chunk=chunk))
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    [
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma2",
-        "gemma3_text",
-        "phi3",
-        "gpt_neox",
-        "olmo3",
-        "mixtral",
-        "gpt_oss",
-        "deepseek_v3",
-        "gpt2",
-        "gpt_bigcode",
-        "opt",
-        "phi",
-        "cohere",
-        *WITH_STATES,
-    ],
-)
+WALKED = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt_neox",
+    "olmo3",
+    "mixtral",
+    "gpt_oss",
+    "deepseek_v3",
+    "gpt2",
+    "gpt_bigcode",
+    "opt",
+    "phi",
+    "cohere",
+    *WITH_STATES,
+]
+
+
+@pytest.mark.parametrize("architecture", WALKED)
 def test_every_architecture_is_walked_as_the_plain_procedure_goes(architecture: str) -> None:
     loaded, plain = tiny(architecture)
     short = replace(every("retrieval"), probe=replace(PROBES["retrieval"], most_steps=lambda _: 4))
     cases = cases_of(loaded, "retrieval", limit=5)
     check_equals_plain(loaded, plain, cases, short, pieces=Pieces(chunk=64))
+
+
+def full_maps(plain: torch.nn.Module, case: Case) -> np.ndarray:
+    """Attention ``[layer, head, query, key]`` of a whole prompt in one pass, without a cache."""
+    with torch.no_grad():
+        output = plain(torch.tensor([case.input_ids]), use_cache=False, output_attentions=True)
+    return torch.stack([layer[0] for layer in output.attentions]).double().numpy()
+
+
+def plain_repetition(maps: np.ndarray, case: Case) -> dict[str, np.ndarray]:
+    """METHODS.md 4: means over the queries of all repeats but the first."""
+    ids = case.input_ids
+    queries = range(case.span_end, case.length)
+    echo, induction = np.zeros(maps.shape[:2]), np.zeros(maps.shape[:2])
+    for i in queries:
+        for j in range(case.span_start, i):
+            if ids[j] == ids[i]:
+                echo += maps[:, :, i, j]
+                induction += maps[:, :, i, j + 1]
+    return {"echo": echo / len(queries), "induction": induction / len(queries)}
+
+
+def check_repetition(
+    loaded: LoadedModel, plain: torch.nn.Module, lengths: list[int], pieces: Pieces
+) -> None:
+    probe = PROBES["repetition"]
+    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=loaded.window, seed=3)[:4]
+    walked = list(walk(loaded, cases, TASKS["razor"], pieces=pieces))
+    assert {seen.case_id for seen in walked} == {0, 1, 2, 3}
+    for seen in walked:
+        case = cases[seen.case_id]
+        assert (seen.generated_ids, seen.response) == ((), "")
+        assert seen.success == probe.success("", case) == 100
+        for name, expected in plain_repetition(full_maps(plain, case), case).items():
+            scores = np.zeros((loaded.layout.layers, loaded.layout.heads))
+            scores[attention_layers(loaded)] = expected
+            assert scores.any()
+            np.testing.assert_allclose(seen.scores[name], scores, rtol=1e-3, atol=1e-6)
+
+
+# A few queries' rows at a time; a cut inside the first block and one inside a repeat.
+PIECES = [Pieces(), Pieces(chunk=50, row_bytes=2**15)]
+
+
+@pytest.mark.parametrize("pieces", PIECES, ids=["whole", "chunked"])
+def test_repetition_equals_the_full_map(
+    nano: LoadedModel, plain_nano: torch.nn.Module, pieces: Pieces
+) -> None:
+    check_repetition(nano, plain_nano, [261, 521], pieces)
+
+
+@pytest.mark.parametrize("architecture", WALKED)
+def test_repetition_equals_the_full_map_of_every_architecture(architecture: str) -> None:
+    # A sliding window that reaches back to the last repeat, and to no earlier one.
+    windowed = {"sliding_window": 24} if architecture in WINDOWED else {}
+    loaded, plain = tiny(architecture, **windowed)
+    check_repetition(loaded, plain, [69, 77], Pieces(chunk=24, row_bytes=2**12))
 
 
 def test_the_expected_answer_can_be_forced(nano: LoadedModel, plain_nano: torch.nn.Module) -> None:
@@ -247,18 +304,28 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_the_largest_tensor_grows_with_the_length_and_not_its_square(nano: LoadedModel) -> None:
+@pytest.mark.parametrize(
+    ("task", "pieces"),
+    [("retrieval", Pieces(chunk=128)), ("razor", Pieces(chunk=128)), ("razor", Pieces())],
+)
+def test_the_largest_tensor_grows_with_the_length_and_not_its_square(
+    nano: LoadedModel, task: str, pieces: Pieces
+) -> None:
+    taken = TASKS[task] if task == "razor" else every(task)
     largest = []
     for length in (512, 1024, 2048):
-        cases = hide_needles(
-            read_needles(bundled("needles", "nano", "retrieval.jsonl"))[:1],
-            sentences=sentences("noise", seed=0),
-            tokenizer=nano.tokenizer,
-            lengths=[length],
-            depths=[50.0],
-        )
+        if task == "razor":
+            cases = repetition.draw(nano.tokenizer, lengths=[length], window=None, seed=0)[:1]
+        else:
+            cases = hide_needles(
+                read_needles(bundled("needles", "nano", "retrieval.jsonl"))[:1],
+                sentences=sentences("noise", seed=0),
+                tokenizer=nano.tokenizer,
+                lengths=[length],
+                depths=[50.0],
+            )
         with LargestTensor() as watch:
-            list(walk(nano, cases, every("retrieval"), pieces=Pieces(chunk=128)))
+            list(walk(nano, cases, taken, pieces=pieces))
         largest.append(watch.elements)
     assert largest[2] / largest[1] < 2.2
     assert largest[1] / largest[0] < 2.2

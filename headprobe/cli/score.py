@@ -31,10 +31,16 @@ def score(
         str | None,
         typer.Option(
             help="Prompt lengths in tokens: start:stop:count or a comma list.",
-            show_default="ten up to 10,000 or the model's window",
+            show_default="ten up to 10,000 or the model's window; of razor the longest",
         ),
     ] = None,
-    depths: options.Depths = "0:100:10",
+    depths: Annotated[
+        str | None,
+        typer.Option(
+            help="Needle depths in per cent: start:stop:count or a comma list.",
+            show_default="0:100:10",
+        ),
+    ] = None,
     needles: Annotated[
         Path | None,
         typer.Option(help="Needles, JSONL.", show_default="the bundled ones"),
@@ -91,6 +97,7 @@ def score(
 
     Example: headprobe score --model llama3-8b --task r2
     """
+    from headprobe.allocators import STRATEGIES
     from headprobe.model import load_model
     from headprobe.planning import prepare
     from headprobe.processes import joined
@@ -112,6 +119,7 @@ def score(
             unused = {
                 "measures": measures,
                 "lengths": lengths,
+                "depths": depths,
                 "needles": needles,
                 "haystack": haystack,
             }
@@ -147,7 +155,8 @@ def score(
         describe(scores)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
-        output.note(f"written to {run.out}; next: headprobe allocate --budget 128")
+        strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"
+        output.note(f"written to {run.out}; next: headprobe allocate {strategy}")
 
 
 def _name_others(loaded: LoadedModel) -> None:

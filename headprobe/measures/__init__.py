@@ -14,7 +14,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from headprobe.errors import UsageError
-from headprobe.measures import contrast, locos, mass, qr, r2, retrieval, semantic
+from headprobe.measures import (
+    contrast,
+    locos,
+    mass,
+    qr,
+    r2,
+    repetition,
+    retrieval,
+    semantic,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +39,8 @@ class Measure:
     """How one number a head is got from what it attends to.
 
     ``summarise``: what is seen of a layer, its rows ``[query_head, step, key]`` above all, and the
-    case to ``[query_head, step]``; ``score``: that, the case and the tokens generated at the steps
-    to ``[query_head, step]``.
+    case to ``[query_head, step]``; ``score``: that, the case and the tokens that the steps
+    generated, or read where nothing is answered, to ``[query_head, step]``.
 
     Where ``watches`` is ``question``, the steps are the tokens of the question, and a case scores
     their sum less that of the question "N/A" in its place. With ``reads_out`` the summary is a sum
@@ -53,6 +62,8 @@ MEASURES = {
     "contrast": Measure(summarise=contrast.summarise, score=contrast.score),
     "locos": Measure(summarise=locos.summarise, score=locos.score, reads_out=True),
     "qr": Measure(summarise=qr.summarise, score=qr.score, watches="question"),
+    "induction": Measure(summarise=repetition.induction, score=repetition.score),
+    "echo": Measure(summarise=repetition.echo, score=repetition.score),
 }
 
 

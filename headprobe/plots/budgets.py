@@ -45,10 +45,11 @@ def budget_column(budgets: HeadBudgets) -> Column:
 
 
 def _strategy(budgets: HeadBudgets) -> tuple[str, ...]:
+    """The strategy's name and options, without the runs that it was made from."""
     options = [
         f"{name.replace('_', ' ')} {value}"
         for name, value in budgets.strategy.items()
-        if name != "name" and value is not None
+        if name not in ("name", "scores") and value is not None
     ]
     return f"strategy {budgets.strategy['name']}", *options
 

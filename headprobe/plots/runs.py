@@ -14,7 +14,7 @@ from headprobe.plots.matrix import draw_grid, draw_heads
 from headprobe.plots.ranking import LINE, draw_ranking
 from headprobe.plots.scales import counted, evenly, plain
 from headprobe.scores import HeadScores, HeadStatistics
-from headprobe.tasks import WEIGHT_TASKS
+from headprobe.tasks import TASKS, WEIGHT_TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ class RunPicture:
     """A run to draw: one ``measure`` of its scores, and its case table if there is one.
 
     Of the table, the columns ``length`` (tokens), ``depth`` (per cent) and ``accepted`` are used.
+    It shows where cases passed; that of a task that asks nothing is not drawn.
     """
 
     scores: HeadScores
@@ -60,6 +61,7 @@ def run_column(run: RunPicture) -> Column:
     )
     on = f" on {counted(layout.kv_heads, 'KV head')}" if layout.group > 1 else ""
     few = scores.few_accepted
+    asked = scores.task not in TASKS or TASKS[scores.task].probe.draw is None
     return Column(
         title=layout.id,
         warning=f"Warning: only {accepted}" if few else None,
@@ -71,7 +73,7 @@ def run_column(run: RunPicture) -> Column:
             partial(_heads, run=run, mean=numbers.mean, label=label),
             partial(_distribution, measure=run.measure, mean=numbers.mean, label=label),
             partial(_top_heads, numbers=numbers, label=label),
-            None if run.cases is None else partial(_pass_grid, cases=run.cases),
+            partial(_pass_grid, cases=run.cases) if asked and run.cases is not None else None,
         ),
     )
 

@@ -6,20 +6,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from headprobe.cases import Case
-from headprobe.probes import reasoning, retrieval
+from headprobe.probes import reasoning, repetition, retrieval
 
 ACCEPTED_ABOVE = 50.0
+
+
+def _last_token(case: Case) -> int:
+    """The first query of an answer: the one that chooses its first token."""
+    return case.length - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Probe:
     """One kind of case.
 
-    ``needles`` names the bundled needle file; ``most_steps`` bounds the answer's tokens;
-    ``success`` grades a response from 0 to 100; it is accepted above ``ACCEPTED_ABOVE``.
+    ``needles`` names the bundled file of needles, which are hidden and asked for. In their place
+    ``draw`` makes prompts that are only read, with the parameters of ``repetition.draw``.
+
+    Watched are the prompt's queries from position ``first_query`` on, and the answer's.
+    ``most_steps`` bounds the answer's tokens, 0 where there is none; ``success`` grades a response
+    from 0 to 100; it is accepted above ``ACCEPTED_ABOVE``.
     """
 
-    needles: str
+    needles: str = ""
+    draw: Callable[..., list[Case]] | None = None
+    first_query: Callable[[Case], int] = _last_token
     most_steps: Callable[[Case], int]
     success: Callable[[str, Case], float]
 
@@ -34,5 +45,11 @@ PROBES = {
         needles="r2.jsonl",
         most_steps=reasoning.most_steps,
         success=reasoning.success,
+    ),
+    "repetition": Probe(
+        draw=repetition.draw,
+        first_query=repetition.first_query,
+        most_steps=repetition.most_steps,
+        success=repetition.success,
     ),
 }

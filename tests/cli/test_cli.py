@@ -193,7 +193,7 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) 
     ("arguments", "code", "message"),
     [
         (["score", "--model", "./nowhere"], 2, "no such directory"),
-        (["score", "--task", "nothing"], 2, "there are r2, retrieval, alibi"),
+        (["score", "--task", "nothing"], 2, "there are r2, retrieval, razor, alibi"),
         (["score", "--lengths", "128,4096"], 2, "does not fit the model's window"),
         (["score", "--lengths", "10"], 2, "is too short for needle"),
         (["score", "--lengths", "ten"], 2, "start:stop:count"),

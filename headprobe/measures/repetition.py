@@ -1,0 +1,46 @@
+"""Echo and induction of RazorAttention (Tang et al., arXiv 2407.15891, section 3.2).
+
+In a repeated block of different tokens, the token of a query stands at the same place of every
+earlier repeat. Echo is the attention on these places, induction that on the places right behind
+them, where the token stands that comes next. A case's score is the mean over its watched queries.
+Of a row only these few entries are kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from headprobe.attention import LayerRows
+    from headprobe.cases import Case
+
+
+def echo(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+    """Attention on the places of the query's token in earlier repeats."""
+    return _on_earlier(seen, case, behind=0)
+
+
+def induction(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+    """Attention on the places right behind those of the query's token in earlier repeats."""
+    return _on_earlier(seen, case, behind=1)
+
+
+def score(
+    attention: Float[Tensor, "query_head step"], case: Case, read: Int[Tensor, " step"]
+) -> Float[Tensor, "query_head step"]:
+    """The summary over the number of watched queries; the tokens do not matter."""
+    return attention / (case.length - case.span_end)
+
+
+def _on_earlier(seen: LayerRows, case: Case, *, behind: int) -> Float[Tensor, "query_head step"]:
+    block = case.span_end - case.span_start
+    query = torch.tensor(seen.queries, device=seen.rows.device)
+    most = seen.queries.stop - case.span_start
+    distance = torch.arange(block, most, block, device=seen.rows.device)
+    earlier = query[:, None] - distance
+    places = (earlier + behind).clamp(min=0).expand(len(seen.rows), -1, -1)
+    return (seen.rows.gather(-1, places) * (earlier >= case.span_start)).sum(dim=-1)
