@@ -167,8 +167,8 @@ class Author:
         return self.rng.choice(relation.wordings(self.split))
 
     def pair(self) -> Pair:
-        """Two people, told apart by age (mostly), work or home."""
-        attribute = self.rng.choice((AGE, AGE, AGE, WORK, HOME))
+        """Two people, told apart by age, work or home."""
+        attribute = self.rng.choice((AGE, AGE, WORK, WORK, HOME))
         relation = self.rng.choice((LIKES, LIKES, HOME) if attribute is not HOME else (LIKES,))
         names = [self.word("person"), self.word("person")]
         values = list(self.two_values(attribute))
