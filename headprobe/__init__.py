@@ -7,15 +7,17 @@
     cases ──┘   (torch ends here)      (numpy from here on)       plot · show · compare
 
 ``model`` loads; ``needles``, ``haystacks`` and ``cases`` make prompts; ``attention`` looks into a
-forward pass; ``probes`` ask and grade; ``measures`` give heads numbers; ``walk`` runs the cases
-along the ``tree`` of their prompts; ``journal`` keeps what was observed; ``planning``, ``scoring``
-and ``rundir`` make a run of it; ``alibi`` and ``weights`` make one without cases; ``scores`` holds
-the numbers, ``reliability`` and ``comparison`` say how alike they rank heads, by ``ranks``;
-``silencing`` takes heads out of a model and ``ablating`` makes an ``ablation`` of it; ``mixing``
-adds up those of several runs; ``allocators`` turn them into ``budgets``; ``compression`` runs a
-model with its cache cut to one; ``formats`` are files of other programs and ``importing`` makes
-runs of them; ``plots`` and ``cli`` show them; ``registry`` finds methods by name; ``embedded`` is
-the bundled model.
+forward pass, ``readout`` from a head's output to the logits; ``probes`` ask and grade; ``measures``
+give heads numbers; ``walk`` runs the cases along the ``tree`` of their prompts; ``journal`` keeps
+what was observed; ``planning``, ``scoring`` and ``rundir`` make a run of it; ``alibi`` and
+``weights`` make one without cases; ``scores`` holds the numbers, ``reliability`` and ``comparison``
+say how alike they rank heads, by ``ranks``; ``mixing`` adds up those of several runs;
+``allocators`` turn them into ``budgets``; ``compression`` runs a model with its cache cut to one;
+``questions`` are asked under budgets of ``contenders``: ``answering`` and ``evaluating`` make an
+``evaluation`` of it; ``silencing`` takes heads out of a model and ``ablating`` makes an
+``ablation`` of it; ``metrics`` grade both; ``formats`` are files of other programs and
+``importing`` makes runs of them; ``plots`` and ``cli`` show them; ``registry`` finds methods by
+name; ``embedded`` is the bundled model.
 """
 
 __version__ = "0.1.0"

@@ -53,6 +53,15 @@ class Collect:
         return [position for chunk in self.chunks[layer] for position in chunk.queries]
 
 
+def check_outputs(chunk: LayerRows) -> None:
+    """What a layer returned is its values by the rows, dropped keys being those without a value."""
+    kv_heads, kept, _ = chunk.values.shape
+    query_heads, _, keys = chunk.rows.shape
+    values = chunk.values.repeat_interleave(query_heads // kv_heads, dim=0)
+    assert not chunk.rows[..., : keys - kept].any()
+    torch.testing.assert_close(chunk.outputs, chunk.rows[..., keys - kept :] @ values, **CLOSE)
+
+
 def reference(model: PreTrainedModel, ids: Tensor) -> dict[int, Tensor]:
     """Eager attention of every attention layer, ``[query_head, query, key]``, one full forward."""
     before = model.config._attn_implementation
@@ -97,6 +106,7 @@ def test_rows_of_prefill_and_decoding_equal_eager_attention(
         assert collect.rows().keys() == expected.keys()
         for layer, rows in collect.rows().items():
             torch.testing.assert_close(rows, expected[layer][:, [stop - 1], :stop], **CLOSE)
+            check_outputs(*collect.chunks[layer])
 
 
 @torch.no_grad()
@@ -112,6 +122,8 @@ def test_chunks_hold_the_same_rows(architecture: str, chunk_bytes: int) -> None:
         assert chunked.queries(layer) == whole.queries(layer) == list(range(3, LENGTH))
         sizes = {len(chunk.queries) for chunk in chunked.chunks[layer]}
         assert sizes == ({1} if chunk_bytes == 1 else {2})
+        for chunk in chunked.chunks[layer]:
+            check_outputs(chunk)
 
 
 @torch.no_grad()

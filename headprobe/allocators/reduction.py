@@ -24,7 +24,8 @@ def usable_scores(
         HeadprobeError: a score is negative or not finite, or all are zero.
     """
     heads = rankable_scores(scores, group=group, reduce=reduce)
-    _refuse(scores, scores < 0, f"negative, and a budget cannot be; {_ADVICE}")
+    advice = "take --strategy top or duo, which only compare heads, or another --measure"
+    _refuse(scores, scores < 0, f"negative, and a budget cannot be; {advice}")
     return heads
 
 

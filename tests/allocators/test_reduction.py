@@ -29,7 +29,7 @@ def test_a_group_of_one_leaves_the_scores_as_they_are() -> None:
     [
         (np.nan, "layer 0, head 1: nan is not a finite number; score again"),
         (np.inf, "layer 0, head 1: inf is not a finite number"),
-        (-0.5, "layer 0, head 1: -0.5 is negative"),
+        (-0.5, "layer 0, head 1: -0.5 is negative, and a budget cannot be; take"),
     ],
 )
 @pytest.mark.parametrize("group", [1, 2])

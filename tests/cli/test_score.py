@@ -136,9 +136,74 @@ def test_a_run_stops_when_the_ranking_is_reliable(tmp_path: Path) -> None:
     assert json.loads((folder / "run.json").read_text())["observed"] == report["observed"]
 
 
+ALL = ["r2", "retrieval", "semantic", "mass", "contrast", "locos", "qr"]
+
+
+def test_all_measures_land_in_the_run_and_any_can_be_picked(alone: Path, tmp_path: Path) -> None:
+    done = run("headprobe", "score", *GRID, "--measures", "all", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "also: retrieval, semantic, mass, contrast, locos, qr" in done.stderr
+    folder = tmp_path / "outputs" / "nano" / "r2"
+    tensors = load_file(folder / "scores.safetensors")
+    assert tensors.keys() == {*ALL, *(f"{name}.per_case" for name in ALL)}
+    np.testing.assert_allclose(
+        tensors["r2"], load_file(alone / "scores.safetensors")["r2"], atol=1e-5
+    )
+    heads = pd.read_csv(folder / "heads.csv")
+    assert heads["measure"].unique().tolist() == ALL
+    assert len(heads) == len(ALL) * 48
+    report = json.loads((folder / "run.json").read_text())
+    assert report["plan"]["measures"] == ALL
+    assert list(report["reliability"]) == ALL
+    for name in ("locos", "qr"):
+        shown = run("headprobe", "show", "--measure", name, "--json", cwd=tmp_path)
+        best = json.loads(shown.stdout)["heads"][0]
+        assert best["score"] == pytest.approx(tensors[name].max(), rel=1e-5)
+    for command in (
+        ["allocate", "--measure", "mass"],
+        ["allocate", "--measure", "locos", "--strategy", "top", "--heads", "4"],
+        ["plot", "--measure", "contrast"],
+        ["compare", "--measure", "r2", "--measure", "qr"],
+    ):
+        done = run("headprobe", *command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    signed = run("headprobe", "allocate", "--measure", "locos", cwd=tmp_path)
+    assert signed.returncode == 1
+    assert "take --strategy top or duo" in signed.stderr
+
+
+def test_a_run_with_other_measures_is_another_run(alone: Path) -> None:
+    done = run("headprobe", "score", *GRID, "--measures", "qr", cwd=alone.parents[2])
+    assert done.returncode == 2
+    assert 'measures was ["r2"], now ["qr"]' in done.stderr
+
+
+def test_a_dry_run_counts_the_questions_that_ask_nothing(tmp_path: Path) -> None:
+    costs = [
+        json.loads(
+            run("headprobe", "score", *GRID, *more, "--dry-run", "--json", cwd=tmp_path).stdout
+        )
+        for more in ([], ["--measures", "mass,locos"], ["--measures", "r2,qr"])
+    ]
+    assert costs[0] == costs[1]
+    assert 0 < costs[2]["distinct_tokens"] - costs[0]["distinct_tokens"] < 24 * 32
+    assert costs[2]["prompt_tokens"] > 1.5 * costs[0]["prompt_tokens"]
+
+
+def test_measures_are_listed_with_the_tasks_that_take_them(tmp_path: Path) -> None:
+    listed = run("headprobe", "list", "measures", "--json", cwd=tmp_path)
+    rows = {row["measure"]: row for row in json.loads(listed.stdout)}
+    assert set(ALL) <= set(rows)
+    assert rows["qr"]["tasks"] == "r2, retrieval"
+    assert "LOCOS" in rows["locos"]["what it is"]
+    assert rows["alibi"]["tasks"] == "alibi"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--measures", "r2,eco"], "no measure 'eco' for this task; there are r2, retrieval"),
+        (["--task", "alibi", "--measures", "r2"], "task alibi has no cases: leave out --measures"),
         (["--memory-allowance", "lots"], "'lots' is no amount of memory; write it as 1GiB"),
         (["--until-stable", "1.5"], "--until-stable lies between 0 and 1, got 1.5"),
         (["--device-map", "wild"], "no device map 'wild'; choose auto"),
