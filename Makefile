@@ -2,8 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# kvpress wants an older transformers.
+KVPRESS := .venv-kvpress
+KVPRESS_READY := $(KVPRESS)/.ready
 
-.PHONY: run test lint bench clean
+.PHONY: run test test-kvpress lint bench clean
 
 run: $(READY)
 	$(BIN)/headprobe score --model nano --task r2
@@ -12,6 +15,9 @@ run: $(READY)
 
 test: lint
 	$(BIN)/pytest -q
+
+test-kvpress: $(KVPRESS_READY)
+	$(KVPRESS)/bin/pytest -q -W "ignore:'pipes' is deprecated" tests/formats/test_press.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -27,10 +33,16 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/decode.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(KVPRESS)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+$(KVPRESS_READY): pyproject.toml constraints-kvpress.txt
+	$(PYTHON) -m venv $(KVPRESS)
+	$(KVPRESS)/bin/pip install --quiet --constraint constraints-kvpress.txt torch
+	$(KVPRESS)/bin/pip install --quiet --constraint constraints-kvpress.txt --editable . kvpress beartype pytest
 	touch $@

@@ -5,7 +5,7 @@ the user should know of the file, a line each; their keyword-only options are th
 ``read(path, *, layers, heads)``, told the sizes that are known, returns a ``Table`` and raises
 ``ValueError`` for a file of another kind. Other packages add theirs, a ``Format``, through the
 entry-point group ``headprobe.formats``. What formats share lies in ``heads`` (scores and masks)
-and ``files`` (reading, and the one place with torch).
+and ``files`` (reading, and torch for ``.pt``); ``press`` is what kvpress itself loads.
 """
 
 from __future__ import annotations

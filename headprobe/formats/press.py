@@ -45,7 +45,7 @@ class HeadBudgetPress(BasePress):  # type: ignore[misc]
         ValueError: ``press`` does not score entries.
     """
 
-    press: ScorerPress
+    press: BasePress
     budgets: HeadBudgets
     _dropped: dict[int, float] = field(init=False, repr=False, default_factory=dict)
 

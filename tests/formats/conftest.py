@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from headprobe.budgets import HeadBudgets
 from headprobe.layout import HeadLayout
 from headprobe.scores import HeadScores
+
+# Which needs kvpress: `make test-kvpress`.
+collect_ignore = [] if find_spec("kvpress") else ["test_press.py"]
 
 LAYOUT = HeadLayout(id="tiny", architecture="llama", layers=3, heads=8, kv_heads=4, head_dim=8)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from headprobe.allocators import Budget, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.formats import export_budget, export_scores
+from headprobe.formats import export_budget, export_scores, kvpress
 from headprobe.scores import HeadScores
 
 MakeRun = Callable[..., HeadScores]
@@ -97,3 +98,12 @@ def test_what_cannot_be_used_is_refused(make_run: MakeRun, tmp_path: Path) -> No
     with pytest.raises(HeadprobeError, match="all r2 scores are zero"):
         export_scores(make_run(np.zeros((1, 3, 8))), tmp_path / "curve.npy", to="kvpress")
     assert not list(tmp_path.iterdir())
+
+
+def test_without_kvpress_the_press_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kvpress", None)
+    monkeypatch.delitem(sys.modules, "headprobe.formats.press", raising=False)
+    with pytest.raises(HeadprobeError, match=r"needs kvpress: pip install kvpress \(import of"):
+        _ = kvpress.HeadBudgetPress
+    with pytest.raises(AttributeError, match=r"kvpress' has no attribute 'BudgetPress'"):
+        _ = kvpress.BudgetPress

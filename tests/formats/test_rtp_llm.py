@@ -16,7 +16,10 @@ from headprobe.scores import HeadScores
 
 def load(path: Path) -> tuple[dict[str, Any], np.ndarray]:
     """The object that RTP-LLM takes from config.json, and its heads layer by layer."""
-    config = json.loads(path.read_text())["headwise_config"]
+    whole = {"architectures": ["Qwen3ForCausalLM"], "num_attention_heads": 8}
+    merged = whole | json.loads(path.read_text())
+    assert sorted(merged.keys() - whole.keys()) == ["headwise_config"]
+    config = merged["headwise_config"]
     layers = sorted(int(key) for key in config if key.isdigit())
     assert layers == list(range(len(layers)))
     return config, np.array([config[str(layer)] for layer in layers])
