@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from headprobe.attention import check_terms, intercepted
 from headprobe.budgets import HeadBudgets
+from headprobe.cache import check_cache
 from headprobe.compression.attend import check_mask
 from headprobe.compression.layer import BudgetLayer
 from headprobe.errors import HeadprobeError
@@ -53,13 +54,14 @@ class HeadBudgetCache(Cache):
 
     Raises:
         HeadprobeError: the budget is for another layout or names an unknown reduction, or the
-            model has no layer whose cache could be cut.
+            model has no layer whose cache could be cut, or needs a cache of its own kind.
     """
 
     def __init__(
         self, model: PreTrainedModel, budgets: HeadBudgets, *, cut_at: int | None = None
     ) -> None:
         _check_budgets(model, budgets)
+        check_cache(model)
         layers = [
             BudgetLayer(budgets, index)
             if type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
