@@ -12,10 +12,11 @@ are computed beside it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from headprobe.errors import HeadprobeError
 # Terms of the scores that the rows would miss: learned biases, sinks that are not one number a
 # head (inkling2), and selections that a kernel applies by itself (DeepSeek-V3.2 with FlashMLA).
 _UNKNOWN_TERMS = ("position_bias", "sinks", "indices", "block_indices")
+_EAGER = "eager_attention_forward"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,25 +127,44 @@ def intercepted(model: PreTrainedModel, attend: Callable[..., Any]) -> Iterator[
     modules = frozenset(model.modules())
     if not _use_interface(modules):
         raise _out_of_reach(model)
-    name = model.config.get_text_config(decoder=True)._attn_implementation
-    registered = ALL_ATTENTION_FUNCTIONS.get(name)
-
-    def pass_on(module: Any, *tensors: Any, **terms: Any) -> Any:
-        # "eager" is not in the registry: each modelling file has a function of its own.
-        original = registered or sys.modules[type(module).__module__].eager_attention_forward
-        if module not in modules:
-            return original(module, *tensors, **terms)
-        return attend(original, module, *tensors, **terms)
 
     # Bound here, not looked up: not every model passes unknown keywords on (stablelm, nemotron).
-    ALL_ATTENTION_FUNCTIONS[name] = pass_on
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def pass_on(module: Any, *tensors: Any, **terms: Any) -> Any:
+            if module not in modules:
+                return original(module, *tensors, **terms)
+            return attend(original, module, *tensors, **terms)
+
+        return pass_on
+
+    name = model.config.get_text_config(decoder=True)._attn_implementation
+    with ExitStack() as wrappers:
+        for functions, key in _places(name, modules):
+            wrappers.enter_context(_wrapped(functions, key, wrap))
+        yield
+
+
+def _places(name: str, modules: Iterable[nn.Module]) -> list[tuple[MutableMapping[str, Any], str]]:
+    """Where models look the attention function of that name up."""
+    if name != "eager":
+        return [(ALL_ATTENTION_FUNCTIONS, name)]
+    # It is not in the registry: each modelling file has a function of its own.
+    return [(vars(file), _EAGER) for file in modelling_files(modules) if hasattr(file, _EAGER)]
+
+
+@contextmanager
+def _wrapped(
+    functions: MutableMapping[str, Any], key: str, wrap: Callable[..., Any]
+) -> Iterator[None]:
+    original = functions[key]
+    functions[key] = wrap(original)
     try:
         yield
     finally:
         # This removes the registry's local entry, under which a global one may come to light.
-        ALL_ATTENTION_FUNCTIONS.pop(name)
-        if ALL_ATTENTION_FUNCTIONS.get(name) is not registered:
-            ALL_ATTENTION_FUNCTIONS[name] = registered
+        functions.pop(key)
+        if functions.get(key) is not original:
+            functions[key] = original
 
 
 def forward(
@@ -217,6 +238,9 @@ def share_heads(
     """
     batch, heads, queries, _ = query.shape
     kv_heads = key.shape[1]
+    if isinstance(attention_mask, Tensor) and attention_mask.ndim == 4:
+        # In older releases of transformers some have room for one more key (persimmon, stablelm).
+        attention_mask = attention_mask[..., : key.shape[2]]
     alike = isinstance(attention_mask, Tensor) and batch == 1 and attention_mask.shape[1] == 1
     plain = all(terms.get(name) is None for name in ("softcap", "position_bias"))
     if original is not sdpa_attention_forward or heads == kv_heads or not (alike and plain):
@@ -334,8 +358,12 @@ def check_terms(implementation: str, terms: dict[str, Any]) -> None:
 
 def _use_interface(modules: Iterable[nn.Module]) -> bool:
     """Whether some module comes from a modelling file that asks the registry."""
-    files = (sys.modules[type(module).__module__] for module in modules)
-    return any(hasattr(file, "ALL_ATTENTION_FUNCTIONS") for file in files)
+    return any(hasattr(file, "ALL_ATTENTION_FUNCTIONS") for file in modelling_files(modules))
+
+
+def modelling_files(modules: Iterable[nn.Module]) -> list[ModuleType]:
+    """The files that the modules come from."""
+    return [sys.modules[name] for name in {type(module).__module__ for module in modules}]
 
 
 def _out_of_reach(model: PreTrainedModel) -> HeadprobeError:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from copy import deepcopy
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers import PreTrainedModel, __version__
+from transformers.cache_utils import CacheLayerMixin, DynamicCache, DynamicLayer
+
+from headprobe.attention import modelling_files
+from headprobe.errors import HeadprobeError
 
 
 class PrefixCache(DynamicCache):
@@ -22,9 +26,13 @@ class PrefixCache(DynamicCache):
     Args:
         model: whose configuration says what kinds of layers there are.
         room: tokens that memory is set aside for; more can be added, at the price of a copy.
+
+    Raises:
+        HeadprobeError: the model needs a cache of its own kind.
     """
 
     def __init__(self, model: PreTrainedModel, room: int) -> None:
+        check_cache(model)
         super().__init__(config=model.config)
         for index, layer in enumerate(self.layers):
             sliding = getattr(layer, "is_sliding", False)
@@ -61,6 +69,23 @@ class PrefixCache(DynamicCache):
             else:
                 layer.crop(-surplus)  # type: ignore[union-attr]
         self._marks = {at: copies for at, copies in self._marks.items() if at <= length}
+
+
+def check_cache(model: PreTrainedModel) -> None:
+    """Refuse a model that runs with no cache but one that its own modelling file defines.
+
+    Raises:
+        HeadprobeError: it is such a model: minimax, and before transformers 5.5 every hybrid.
+    """
+    for file in modelling_files(model.modules()):
+        for kind in vars(file).values():
+            own = inspect.isclass(kind) and kind.__module__ == file.__name__
+            if own and hasattr(kind, "get_seq_length") and not issubclass(kind, CacheLayerMixin):
+                raise HeadprobeError(
+                    f"cannot follow a {model.config.model_type!r} model: in transformers "
+                    f"{__version__} it runs with a cache of its own alone, {kind.__name__}; "
+                    "try a newer release"
+                )
 
 
 def _has_state(layer: Any) -> bool:

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
-    CONFIG_MAPPING,
     AttentionInterface,
     AttentionMaskInterface,
     AutoConfig,
@@ -24,9 +23,6 @@ from architectures import ARCHITECTURES, COMMON, STRANGE, build
 from headprobe.attention import LayerRows, observe
 from headprobe.cache import PrefixCache
 from headprobe.errors import HeadprobeError
-
-# gpt_bigcode, before transformers 5.20 or so.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is dep:DeprecationWarning")
 
 PROMPT, STEPS = 20, 3
 LENGTH = PROMPT + STEPS
@@ -172,8 +168,6 @@ def test_flash_kernels_which_get_no_mask_are_observed(architecture: str) -> None
 def test_models_that_look_at_the_name_of_the_implementation_keep_their_logits(
     architecture: str,
 ) -> None:
-    if architecture not in CONFIG_MAPPING:
-        pytest.skip(f"this transformers has no {architecture}")
     model, ids = build(architecture), tokens()
     collect = Collect()
     output = observe(model, ids, collect, watch=slice(-2, None), logits_to_keep=2)

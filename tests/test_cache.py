@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from architectures import ARCHITECTURES, STATES, WITH_STATES, build
+from architectures import ARCHITECTURES, COMMON, GROUPED, STATES, WITH_STATES, build
 from headprobe.attention import forward
 from headprobe.cache import PrefixCache, runs_in_pieces
+from headprobe.errors import HeadprobeError
 
 # Its state starts anew with every piece.
 WHOLE = "jamba"
@@ -79,3 +80,11 @@ def test_memory_is_set_aside_once() -> None:
 def test_a_model_that_starts_anew_with_every_piece_is_told(architecture: str) -> None:
     model = build(architecture)
     assert runs_in_pieces(model) == (architecture != WHOLE)
+
+
+def test_a_model_with_a_cache_of_its_own_is_named() -> None:
+    config = AutoConfig.for_model("minimax", **COMMON | GROUPED)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(HeadprobeError, match=r"'minimax' model: .* of its own alone, MiniMaxCache"):
+        PrefixCache(model, 32)

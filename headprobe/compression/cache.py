@@ -23,6 +23,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 
 from headprobe.attention import check_terms, intercepted
 from headprobe.budgets import HeadBudgets
+from headprobe.cache import check_cache
 from headprobe.compression.attend import check_mask
 from headprobe.compression.layer import BudgetLayer
 from headprobe.compression.sharing import Target
@@ -58,7 +59,7 @@ class HeadBudgetCache(Cache):
 
     Raises:
         HeadprobeError: the budget is for another layout or names an unknown reduction, or the
-            model has no layer whose cache could be cut.
+            model has no layer whose cache could be cut, or needs a cache of its own kind.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class HeadBudgetCache(Cache):
         floor: float | None = None,
     ) -> None:
         check_layout(model.config, budgets.layout)
+        check_cache(model)
         target = Target(budgets=budgets, floor=floor)
         layers = [
             BudgetLayer([target], index)

@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     DynamicCache,
     PreTrainedModel,
+    __version__,
 )
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
@@ -24,8 +26,6 @@ from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
 from headprobe.layout import HeadLayout
 from headprobe.model import head_layout
-
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is dep:DeprecationWarning")
 
 PROMPT, STEPS, TURN = 20, 4, 5
 CLOSE = {"rtol": 0, "atol": 2e-5}
@@ -440,7 +440,7 @@ def test_a_reset_cache_starts_over(tiny_llama: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def test_layers_that_share_keys_share_what_is_left_of_them() -> None:
-    model = pytest.importorskip("transformers.models.gemma4") and build("gemma4_text")
+    model = build("gemma4_text")
     tokens = ids(PROMPT + STEPS)
     with HeadBudgetCache(model, budgets(model, ratio=1.0), cut_at=PROMPT) as cache:
         model(tokens[:, :PROMPT], past_key_values=cache)
@@ -583,6 +583,8 @@ def test_a_budget_for_another_model_is_refused(tiny_llama: PreTrainedModel) -> N
 @pytest.mark.parametrize("architecture", ["bloom", "deepseek_v3"])
 def test_models_whose_cache_cannot_be_cut_are_named(architecture: str) -> None:
     model = build(architecture)
+    if architecture in LATENT and Version(__version__) < Version("5.17"):
+        pytest.skip("it caches heads")
     with (
         pytest.raises(HeadprobeError, match=r"cannot (cut the cache|reach the attention)"),
         HeadBudgetCache(model, budgets(model)) as cache,
