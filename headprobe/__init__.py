@@ -4,7 +4,7 @@
 
     model ──┐
             ├─► observe ─► measures ─► HeadScores ─► allocate ─► HeadBudgets ─► export · compress
-    cases ──┘   (torch ends here)      (numpy from here on)       plot · show · compare
+    cases ──┘   (torch ends here)      (numpy from here on)       plot · show · compare · evaluate
 
 ``model`` loads; ``needles``, ``haystacks`` and ``cases`` make prompts; ``attention`` looks into a
 forward pass; ``probes`` ask and grade; ``measures`` give heads numbers; ``walk`` runs the cases
@@ -13,9 +13,10 @@ and ``rundir`` make a run of it; ``alibi`` and ``weights`` make one without case
 the numbers, ``reliability`` and ``comparison`` say how alike they rank heads, by ``ranks``;
 ``silencing`` takes heads out of a model and ``ablating`` makes an ``ablation`` of it;
 ``mixing`` adds up those of several runs; ``allocators`` turn them into ``budgets``; ``compression``
-runs a model with its cache cut to one; ``formats`` are files of other programs and ``importing``
-makes runs of them; ``plots`` and ``cli`` show them; ``registry`` finds methods by name;
-``embedded`` is the bundled model.
+runs a model with its cache cut to one; ``questions`` are put to it under ``contenders``,
+``answering`` and ``evaluating`` make an ``evaluation`` of that, by ``metrics``; ``formats`` are
+files of other programs and ``importing`` makes runs of them; ``plots`` and ``cli`` show them;
+``registry`` finds methods by name; ``embedded`` is the bundled model.
 """
 
 __version__ = "0.1.0"
