@@ -4,7 +4,7 @@
 
     model ──┐
             ├─► observe ─► measures ─► HeadScores ─► allocate ─► HeadBudgets ─► export · compress
-    cases ──┘   (torch ends here)      (numpy from here on)       plot · show · compare
+    cases ──┘   (torch ends here)      (numpy from here on)       plot · show · compare · evaluate
 
 ``model`` loads; ``needles``, ``haystacks`` and ``cases`` make prompts; ``attention`` looks into a
 forward pass, ``readout`` from a head's output to the logits; ``probes`` ask and grade; ``measures``

@@ -29,6 +29,7 @@ from headprobe.scoring import versions
 from headprobe.tasks import TASKS, get_task
 
 DEFAULT_TASK = "r2"
+LIMIT = 96
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -76,20 +77,18 @@ def plan_evaluation(
     strategies: Sequence[str] = ("headkv",),
     metric: str = "f1",
     scored_cases: bool = False,
-    lengths: str | None = None,
-    depths: str = "0:100:10",
-    needles: Path | None = None,
-    haystack: str | None = None,
-    limit: int | None = 96,
+    limit: int | None = None,
     answer_tokens: int | None = None,
     seed: int | None = None,
     out: Path | None = None,
+    drawing: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> PlannedEvaluation:
     """What is to be asked, and under which budgets.
 
     ``budgets`` are as typed, sizes or files; ``options`` those of allocating. Sizes are divided by
-    the scores of a run, the newest if none is named.
+    the scores of a run, the newest if none is named. ``drawing`` are further options of
+    ``draw_cases``. A ``limit`` of 0 asks everything; left out, it is ``LIMIT`` for a task's cases.
 
     Raises:
         UsageError: an option that makes no sense, a file that is not there or not usable, or cases
@@ -104,42 +103,23 @@ def plan_evaluation(
     runs = [WeightedRun(name=str(run), scores=known)] if known else []
     entrants = line_up(budgets, runs, strategies=strategies, **options)
     if cases is not None:
-        unused = {"task": task, "lengths": lengths, "needles": needles, "haystack": haystack}
-        for option, value in unused.items():
-            if value is not None:
-                raise UsageError(f"--cases brings its own questions: leave out --{option}")
-        name, seed = cases.stem, seed or 0
-        questions = read_questions(
-            cases,
-            loaded.tokenizer,
-            longest=longest_prompt(loaded.window),
-            limit=limit,
-            most_steps=answer_tokens,
-        )
-        asked: dict[str, Any] = {"cases": str(cases), "limit": limit}
+        asked = _read(loaded, cases, limit, answer_tokens, {"task": task, **(drawing or {})})
     else:
-        name = task or (known.task if known and known.task in TASKS else DEFAULT_TASK)
-        probe = get_task(name).probe
-        seed = _seed(seed, known, scored_cases=scored_cases)
-        drawn = draw_cases(
+        asked = _draw(
             loaded,
-            probe,
-            lengths=lengths or _longest(loaded),
-            depths=depths,
-            needles=needles,
-            haystack=haystack,
-            limit=limit,
-            seed=seed,
-            held_out=not scored_cases,
+            task or (known.task if known and known.task in TASKS else DEFAULT_TASK),
+            limit=LIMIT if limit is None else limit or None,
+            seed=_seed(seed, known, scored_cases=scored_cases),
+            most_steps=answer_tokens,
+            others=[] if scored_cases else _runs_behind(run, budgets),
+            scored_cases=scored_cases,
+            drawing=drawing or {},
         )
-        if not scored_cases:
-            check_held_out(drawn, _runs_behind(run, budgets), loaded.tokenizer)
-        questions = questions_of(drawn, probe, loaded.tokenizer, most_steps=answer_tokens)
-        asked = {"task": name, "scored_cases": scored_cases, **drawn.options}
-    check_fit(entrants, loaded.layout, _contexts(questions))
+    check_fit(entrants, loaded.layout, _contexts(asked.questions))
+    seed = asked.plan.get("seed", seed or 0)
     return PlannedEvaluation(
-        subject=f"{loaded.layout.id}, {name}",
-        questions=questions,
+        subject=f"{loaded.layout.id}, {asked.name}",
+        questions=asked.questions,
         contenders=with_baselines(entrants, seed=seed),
         metric=metric,
         seed=seed,
@@ -154,9 +134,9 @@ def plan_evaluation(
             "answer_tokens": answer_tokens,
             "seed": seed,
             **options,
-            **asked,
+            **asked.plan,
         },
-        out=out or rundir.directory_for(loaded.name, f"evaluate-{name}"),
+        out=out or rundir.directory_for(loaded.name, f"evaluate-{asked.name}"),
     )
 
 
@@ -178,6 +158,66 @@ def run_evaluation(
     save(picture, planned.out / PICTURE)
     write(found, outcomes, planned.out, report=planned.report(outcomes))
     return outcomes
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Asked:
+    """Questions, what to call them, and the options that made them."""
+
+    name: str
+    questions: Sequence[Question]
+    plan: Mapping[str, Any]
+
+
+def _read(
+    loaded: LoadedModel,
+    cases: Path,
+    limit: int | None,
+    most_steps: int | None,
+    unused: Mapping[str, Any],
+) -> _Asked:
+    """One's own questions, with which a task's options make no sense."""
+    for option, value in unused.items():
+        if value is not None:
+            raise UsageError(f"--cases brings its own questions: leave out --{option}")
+    questions = read_questions(
+        cases,
+        loaded.tokenizer,
+        longest=longest_prompt(loaded.window),
+        limit=limit or None,
+        most_steps=most_steps,
+    )
+    return _Asked(name=cases.stem, questions=questions, plan={"cases": str(cases), "limit": limit})
+
+
+def _draw(
+    loaded: LoadedModel,
+    task: str,
+    *,
+    limit: int | None,
+    seed: int,
+    most_steps: int | None,
+    others: Sequence[Path],
+    scored_cases: bool,
+    drawing: Mapping[str, Any],
+) -> _Asked:
+    """A task's cases at its longest length, on needles other than those of some runs."""
+    probe = get_task(task).probe
+    given = {name: value for name, value in drawing.items() if value is not None}
+    drawn = draw_cases(
+        loaded,
+        probe,
+        limit=limit,
+        seed=seed,
+        held_out=not scored_cases,
+        **{"lengths": _longest(loaded), **given},
+    )
+    check_held_out(drawn, others, loaded.tokenizer)
+    return _Asked(
+        name=task,
+        questions=questions_of(drawn, probe, loaded.tokenizer, most_steps=most_steps),
+        plan={"task": task, "scored_cases": scored_cases, **drawn.options},
+    )
 
 
 def _find_run(named: Path | None, budgets: Sequence[str]) -> Path | None:

@@ -74,13 +74,26 @@ def evaluate(
             show_default="the longest of score's",
         ),
     ] = None,
-    depths: options.Depths = "0:100:10",
+    depths: Annotated[
+        str | None,
+        typer.Option(
+            help="Needle depths in per cent: start:stop:count or a comma list.",
+            show_default="0:100:10",
+        ),
+    ] = None,
     needles: Annotated[
         Path | None,
         typer.Option(help="Needles, JSONL.", show_default="the bundled held-out ones"),
     ] = None,
     haystack: options.Haystack = None,
-    limit: Annotated[int, typer.Option(min=0, help="Questions at most; 0 asks all of them.")] = 96,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Questions at most; 0 asks all of them.",
+            show_default="96 of a task's, all of --cases",
+        ),
+    ] = None,
     answer_tokens: Annotated[
         int | None,
         typer.Option(
@@ -141,14 +154,16 @@ def evaluate(
         strategies=strategy or ["headkv"],
         metric=metric,
         scored_cases=scored_cases,
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=limit or None,
+        limit=limit,
         answer_tokens=answer_tokens,
         seed=seed,
         out=out,
+        drawing={
+            "lengths": lengths,
+            "depths": depths,
+            "needles": needles,
+            "haystack": haystack,
+        },
         measure=measure,
         beta=beta,
         reduce=reduce,

@@ -170,6 +170,7 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
         (["--budget", "16", "--strategy", "duo"], "strategy duo takes no --budget"),
         (["--budget", "16", "--strategy", "best"], "no strategy 'best'"),
         (["--cases", "x.jsonl", "--task", "r2"], "leave out --task"),
+        (["--cases", "x.jsonl", "--depths", "0,50"], "leave out --depths"),
         (["--cases", "x.jsonl", "--metric", "accepted"], "--metric takes exact_match, f1, recall,"),
         (["--cases", "none.jsonl"], "no case file none.jsonl"),
     ],
