@@ -61,12 +61,12 @@ def parse_lengths(text: str | None, *, longest: int | None) -> list[int]:
 
 
 def parse_depths(text: str | None) -> list[float]:
-    """Needle depths in per cent of the haystack; by default every ten.
+    """Needle depths in per cent of the haystack; by default ten of them, evenly.
 
     Raises:
         UsageError: a depth lies outside 0 to 100.
     """
-    depths = parse_grid(text or DEPTHS_BY_DEFAULT, name="--depths")
+    depths = parse_grid(DEPTHS_BY_DEFAULT if text is None else text, name="--depths")
     outside = [depth for depth in depths if not 0 <= depth <= 100]
     if outside:
         raise UsageError(f"a depth of {outside[0]:g} % cannot be; depths go from 0 to 100")

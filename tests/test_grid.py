@@ -92,3 +92,7 @@ def test_a_depth_outside_the_haystack_is_refused(text: str, wrong: str) -> None:
 
 def test_both_ends_of_the_haystack_are_depths() -> None:
     assert parse_depths("0:100:3") == [0, 50, 100]
+
+
+def test_by_default_there_are_ten_depths_evenly_from_end_to_end() -> None:
+    assert parse_depths(None) == pytest.approx([100 * step / 9 for step in range(10)])
