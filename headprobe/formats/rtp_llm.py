@@ -1,9 +1,8 @@
 """``headwise_config`` of RTP-LLM (Qwen2, Qwen3): query heads that see all, 1, or stream, 0.
 
 It stands in the model's ``config.json``: the file is that part of it, key and object, to be merged
-into the rest. Over ``seqlen_threshold`` tokens a head of 0 sees
-``sink_token_num`` first and ``swa_token_num`` newest ones. Heads of a group share their cache, so
-whole groups are written.
+into the rest. Over ``seqlen_threshold`` tokens a head of 0 sees ``sink_token_num`` first and
+``swa_token_num`` newest ones. Heads of a group share their cache, so whole groups are written.
 """
 
 from __future__ import annotations
