@@ -59,13 +59,18 @@ def scopes(
     """The distance in tokens from which on a head's attention weights are at most ``epsilon``.
 
     Raises:
-        HeadprobeError: the model has no ALiBi, or is not of bloom, falcon or mpt.
+        HeadprobeError: the model has no ALiBi, is not of bloom, falcon or mpt, or not in memory.
     """
     read = _READERS.get(model.config.model_type)
     if read is None or not getattr(model.config, "alibi", True):
         raise HeadprobeError(
             f"task alibi reads bloom, mpt, and falcon with alibi; this is a "
             f"{model.config.model_type!r} model without it: take another --task"
+        )
+    if any(weight.is_meta for weight in model.parameters()):
+        raise HeadprobeError(
+            "task alibi takes all weights in memory, and there is no room for some: "
+            "leave out --device-map, or try --dtype bfloat16"
         )
     return torch.stack(
         [

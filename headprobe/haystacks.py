@@ -7,6 +7,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ def _first_text(row: Mapping[str, Any]) -> str | None:
 
 
 def _from_hub(source: str) -> Iterator[str]:
+    if find_spec("datasets") is None:
+        raise UsageError(f"--haystack {source} needs datasets: pip install datasets")
     import datasets
 
     name, _, column = source.removeprefix(_HUB).partition(":")

@@ -65,7 +65,9 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         """Where the input tokens go."""
-        return self.model.device
+        # Weights that accelerate found no room for are on device meta until they are used.
+        hook = getattr(self.model, "_hf_hook", None)
+        return self.model.device if hook is None else torch.device(hook.execution_device)
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
@@ -278,7 +280,7 @@ def _device_map(device_map: str | None, device: str) -> dict[str, str]:
     if device != "auto":
         raise UsageError("--device and --device-map exclude each other: leave one out")
     if find_spec("accelerate") is None:
-        raise UsageError("--device-map needs accelerate: pip install accelerate")
+        raise UsageError("--device-map needs accelerate: pip install 'headprobe[accelerate]'")
     return {"device_map": device_map}
 
 
@@ -364,12 +366,28 @@ def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 
 def _fingerprint(model: PreTrainedModel) -> str:
-    """A digest of 64 values of every weight in memory: other weights, another fingerprint."""
+    """A digest of 64 values of every weight: other weights, another fingerprint."""
     digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        if weight.is_meta:
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        # One weight in two places may be two when accelerate has moved them.
+        if name in model.all_tied_weights_keys:
             continue
-        flat = weight.detach().flatten()
-        digest.update(name.encode())
-        digest.update(flat[:: max(1, flat.numel() // 64)].float().cpu().numpy().tobytes())
+        with _at_hand(model, name) as weight:
+            if weight.is_meta:
+                continue
+            flat = weight.detach().flatten()
+            digest.update(name.encode())
+            digest.update(flat[:: max(1, flat.numel() // 64)].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _at_hand(model: PreTrainedModel, name: str) -> Iterator[torch.nn.Parameter]:
+    """A weight, brought in from where accelerate keeps it if there was no room for it."""
+    part: Any = model.get_submodule(name.rpartition(".")[0])
+    hook = getattr(part, "_hf_hook", None)
+    if hook is not None:
+        hook.pre_forward(part)
+    yield model.get_parameter(name)
+    if hook is not None:
+        hook.post_forward(part, None)

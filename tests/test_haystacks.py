@@ -166,6 +166,12 @@ def test_a_data_set_out_of_reach_is_one_clear_error() -> None:
     assert error.value.exit_code == 1
 
 
+def test_a_data_set_without_the_library_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headprobe.haystacks.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match="hf:some/set needs datasets: pip install datasets"):
+        first("hf:some/set", 1)
+
+
 def test_text_files_are_read_without_the_heavy_libraries(tmp_path: Path) -> None:
     (tmp_path / "essay.txt").write_text("One.")
     script = (

@@ -109,6 +109,14 @@ def test_a_wrong_device_or_dtype_is_wrong_usage(
         load_model(str(directory), device=device, dtype=dtype)
 
 
+def test_a_device_map_without_accelerate_is_wrong_usage(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headprobe.model.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"pip install 'headprobe\[accelerate\]'"):
+        load_model(str(directory), device_map="auto")
+
+
 def test_a_path_without_a_model_is_wrong_usage(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     assert "no such directory" in problem(tmp_path / "missing", UsageError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from headprobe.cases import Case, hide_needles
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.haystacks import sentences
 from headprobe.memory import Pieces
-from headprobe.model import LoadedModel, load_model
+from headprobe.model import LoadedModel, _fingerprint, load_model
 from headprobe.needles import read_needles
 from headprobe.planning import prepare
 from headprobe.probes import PROBES, repetition
@@ -158,6 +159,49 @@ def test_repetition_equals_the_full_map_of_every_architecture(architecture: str)
     windowed = {"sliding_window": 24} if architecture in WINDOWED else {}
     loaded, plain = tiny(architecture, **windowed)
     check_repetition(loaded, plain, [69, 77], Pieces(chunk=24, row_bytes=2**12))
+
+
+# Measures that read no weights.
+BOTH = TASKS["r2"].measuring("r2,retrieval")
+
+
+def spread(nano: LoadedModel, elsewhere: str | int, share: float, **how: Any) -> LoadedModel:
+    """A copy of the model with the last ``share`` of its layers elsewhere, the rest on the CPU."""
+    accelerate = pytest.importorskip("accelerate")
+    parts = [f"model.layers.{index}" for index in range(nano.layout.layers)]
+    parts = ["model.embed_tokens", "model.rotary_emb", *parts, "model.norm", "lm_head"]
+    here = round((1 - share) * len(parts))
+    places = {part: "cpu" if at < here else elsewhere for at, part in enumerate(parts)}
+    model = copy.deepcopy(nano.model)
+    accelerate.dispatch_model(model, places, "cpu", skip_keys="past_key_values", **how)
+    return replace(nano, model=model)
+
+
+def check_equals_whole(spread: LoadedModel, nano: LoadedModel) -> None:
+    cases = cases_of(nano, "r2", limit=4)
+    expected = {seen.case_id: seen for seen in walk(nano, cases, BOTH)}
+    for seen in walk(spread, cases, BOTH):
+        assert seen.generated_ids == expected[seen.case_id].generated_ids
+        for name, scores in expected[seen.case_id].scores.items():
+            np.testing.assert_allclose(seen.scores[name], scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_weights_without_room_are_read_from_disk(
+    nano: LoadedModel, tmp_path: Path, share: float
+) -> None:
+    loaded = spread(nano, "disk", share, offload_dir=tmp_path)
+    assert any(weight.is_meta for weight in loaded.model.parameters())
+    assert loaded.device == nano.device
+    assert _fingerprint(loaded.model) == nano.fingerprint
+    check_equals_whole(loaded, nano)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="takes a second device")
+def test_layers_may_lie_on_several_devices(nano: LoadedModel) -> None:
+    loaded = spread(nano, 0, 0.5)
+    assert {weight.device.type for weight in loaded.model.parameters()} == {"cpu", "cuda"}
+    check_equals_whole(loaded, nano)
 
 
 def test_the_expected_answer_can_be_forced(nano: LoadedModel, plain_nano: torch.nn.Module) -> None:

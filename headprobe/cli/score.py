@@ -107,6 +107,10 @@ def score(
     if task not in WEIGHT_TASKS:
         get_task(task).measuring(measures)
     with joined() as processes:
+        if task in WEIGHT_TASKS and not processes.is_first:
+            return
+        if device_map and processes.count > 1:
+            raise UsageError("--device-map is for one process: leave it out, or start one alone")
         loaded = load_model(
             model,
             device=processes.device(device),
@@ -122,6 +126,7 @@ def score(
                 "depths": depths,
                 "needles": needles,
                 "haystack": haystack,
+                "dry-run": dry_run or None,
             }
             _from_weights(loaded, task, unused, seed=seed, fresh=fresh, out=out, json=json)
             return

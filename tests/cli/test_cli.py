@@ -266,10 +266,27 @@ def test_an_alibi_model_is_scored_without_cases_and_allocated(bloom: Path) -> No
     assert plotted.returncode == 0, plotted.stderr
 
 
+def test_the_first_of_several_processes_alone_reads_the_weights(bloom: Path) -> None:
+    command = ["score", "--model", "./bloom", "--task", "alibi", "--out", "together"]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", *torchrun, "-m", "headprobe", *command],
+        cwd=bloom,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("from the weights alone") == 1
+    assert done.stderr.count("written to together") == 1
+
+
 @pytest.mark.parametrize(
     ("model", "arguments", "code", "message"),
     [
         ("./bloom", ["--lengths", "128"], 2, "task alibi has no cases: leave out --lengths"),
+        ("./bloom", ["--dry-run"], 2, "task alibi has no cases: leave out --dry-run"),
         ("nano", [], 1, "this is a 'llama' model without it: take another --task"),
     ],
 )

@@ -60,6 +60,13 @@ def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Pa
     assert done.stdout.count("cases accepted") == 1
 
 
+def test_a_device_map_changes_nothing(alone: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    done = run("headprobe", "score", *GRID, "--device-map", "auto", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_same_run(alone, tmp_path / "outputs" / "nano" / "r2")
+
+
 def test_killed_processes_resume_with_another_number(tmp_path: Path) -> None:
     longer = ["--lengths", "600,900", "--depths", "0,50,100", "--limit", "40"]
     started = subprocess.Popen(
