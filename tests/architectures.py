@@ -135,6 +135,10 @@ WITH_STATES = ["lfm2", *STATES]
 # The release of transformers since when attention goes through the interface (nemotron), or the
 # cache is of the common kind.
 SINCE = {"nemotron": "5.13"} | dict.fromkeys(WITH_STATES, "5.5")
+# Their state starts anew with every piece of a text.
+WHOLE = ["jamba"]
+if Version(__version__) < Version("5.17"):
+    WHOLE += ["lfm2", "falcon_h1"]
 WINDOWED = [
     name for name, extra in ARCHITECTURES.items() if "window" in str(extra) or "chunk" in str(extra)
 ]

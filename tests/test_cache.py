@@ -2,19 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from packaging.version import Version
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, __version__
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from architectures import ARCHITECTURES, COMMON, GROUPED, STATES, WITH_STATES, build
+from architectures import ARCHITECTURES, COMMON, GROUPED, STATES, WHOLE, WITH_STATES, build
 from headprobe.attention import forward
 from headprobe.cache import PrefixCache, runs_in_pieces
 from headprobe.errors import HeadprobeError
-
-# Their state starts anew with every piece.
-WHOLE = ["jamba"]
-if Version(__version__) < Version("5.17"):
-    WHOLE += ["lfm2", "falcon_h1"]
 
 
 def tokens(count: int, seed: int) -> Tensor:

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 
-from architectures import ARCHITECTURES, build
+from architectures import ARCHITECTURES, WHOLE, build
 from dense_cache import DenseCache
 from headprobe.attention import LayerRows, observe
 from headprobe.budgets import HeadBudgets
@@ -182,7 +182,7 @@ def test_each_sequence_of_a_padded_batch_is_cut_as_it_is_alone(architecture: str
 
 @torch.no_grad()
 @pytest.mark.parametrize("granularity", ["kv", "query"])
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES.keys() - LATENT))
+@pytest.mark.parametrize("architecture", sorted({*ARCHITECTURES} - {*LATENT, *WHOLE}))
 def test_a_full_budget_equals_the_uncompressed_model(architecture: str, granularity: str) -> None:
     model = build(architecture)
     full = budgets(model, ratio=1.0, granularity=granularity)
