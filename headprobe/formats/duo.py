@@ -104,7 +104,7 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
     rows = [line.rstrip("\r").split("\t") for line in read_text(found[0]).splitlines() if line]
     if not rows or len({len(row) for row in rows}) > 1:
         raise ValueError("expected lines of as many numbers each, with tabs between them")
-    values = np.array([[float(cell) for cell in row] for row in rows])[None]
+    values = np.array([[_number(cell) for cell in row] for row in rows])[None]
     clipped = np.clip(values, 0, 1)
     config = read_json(folder / _CONFIG)[0] if (folder / _CONFIG).is_file() else {}
     if not isinstance(config, dict):
@@ -116,3 +116,10 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
         details={name: config[name] for name in wanted if name in config},
         notes=(f"{changed} gates were clipped to 0 to 1",) if changed else (),
     )
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise ValueError(f"expected numbers with tabs between them, got {cell[:20]!r}") from None

@@ -1,9 +1,10 @@
 """Ours against the peers' procedure and against the floor, on the same cases: ``make bench``.
 
-The peers run each case from scratch: SDPA for the prompt, then token by token with
-``output_attentions=True``, which takes eager attention, and the heads of every layer one by one in
-Python. In float32 their scores must equal ours. They are timed on a sample of the cases and scaled
-by prompt tokens. The floor is the plain forward pass over the tokens that prompts do not share.
+The peers run each case from scratch: the prompt with SDPA (or ``--prefill eager``), then token by
+token with ``output_attentions=True``, which takes eager attention, and the heads of every layer one
+by one in Python. In float32 their scores must equal ours. They are timed on a sample of the cases
+and scaled by prompt tokens. The floor is the plain forward pass over the tokens that prompts do not
+share.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from headprobe.walk import Decode, walk
 
 
 @torch.inference_mode()
-def peer(loaded: LoadedModel, case: Case, decode: Decode) -> np.ndarray:
+def peer(loaded: LoadedModel, case: Case, decode: Decode, prefill: str) -> np.ndarray:
     """The r2 scores of one case, ``[layer, head]``, as the peers compute them."""
     model, cache = loaded.model, DynamicCache()
     inputs = torch.tensor([case.input_ids], device=loaded.device)
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(prefill)
     model(inputs[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
     model.set_attn_implementation("eager")
     token = inputs[:, -1:]
@@ -84,6 +85,9 @@ def main() -> None:
     parser.add_argument("--needles", type=int, default=1)
     parser.add_argument("--decode", default="greedy", choices=["greedy", "forced"])
     parser.add_argument("--sample", type=int, default=10, help="cases that the peer is timed on")
+    parser.add_argument(
+        "--prefill", default="sdpa", choices=["sdpa", "eager"], help="how the peer reads prompts"
+    )
     parser.add_argument("--chunk", type=int, default=2048)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
@@ -99,9 +103,11 @@ def main() -> None:
 
     sample = [cases[i] for i in np.linspace(0, len(cases) - 1, options.sample).astype(int)]
     scores: list[np.ndarray] = []
-    peer(loaded, sample[0], options.decode)
+    peer(loaded, sample[0], options.decode, options.prefill)
     theirs = timed(
-        lambda: scores.extend(peer(loaded, case, options.decode) for case in sample),
+        lambda: scores.extend(
+            peer(loaded, case, options.decode, options.prefill) for case in sample
+        ),
         loaded.device,
     )
     observed = {one.case_id: one.scores["r2"] for one in seen}

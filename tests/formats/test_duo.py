@@ -166,8 +166,8 @@ def test_a_pattern_alone_without_its_config_is_read(tmp_path: Path) -> None:
     [
         ("", "expected lines of as many numbers"),
         ("0.1\t0.2\n0.3\n", "expected lines of as many numbers"),
-        ("0.1\t0.2\t\n", "could not convert"),
-        ("head0\thead1\n0.1\t0.2\n", "could not convert"),
+        ("0.1\t0.2\t\n", "expected numbers with tabs"),
+        ("head0\thead1\n0.1\t0.2\n", "expected numbers with tabs"),
         ("nan\t0.2\n", "layer 0, head 0 of duo: expected finite float32 numbers"),
     ],
 )
