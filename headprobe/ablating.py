@@ -19,7 +19,7 @@ from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.journal import Journal, Observation, discard_journal, open_journal
 from headprobe.layout import Head
 from headprobe.memory import Pieces, parse_bytes, pieces_for
-from headprobe.metrics import exact_match, f1, recall
+from headprobe.metrics import METRICS
 from headprobe.planning import draw_cases
 from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
@@ -34,13 +34,7 @@ if TYPE_CHECKING:
 
 JOURNAL, TABLE, REPORT, PICTURE = "ablation.sqlite", "ablation.csv", "ablation.json", "ablation.png"
 SILENCES = ("zero", "mean")
-METRICS: Mapping[str, Callable[[Observation, Case], float]] = {
-    "accepted": lambda seen, case: 100.0 * (seen.success > ACCEPTED_ABOVE),
-    "exact_match": lambda seen, case: exact_match(seen.response, [case.answer]),
-    "f1": lambda seen, case: f1(seen.response, [case.answer]),
-    "recall": lambda seen, case: recall(seen.response, [case.answer]),
-}
-"""How an answer is graded, 0 to 100; ``accepted`` is the probe's own word."""
+ACCEPTED = "accepted"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,8 +42,9 @@ class PlannedAblation:
     """Everything that is known before the model runs.
 
     ``plan`` holds every option that changes the answers; an ablation is resumed only under an equal
-    one. ``metric`` grades the answers. ``calibration`` are the prompts over which outputs are
-    averaged, none where heads are silenced by zero. ``tree`` is over the cases' prompts.
+    one. ``metric`` grades the answers, ``accepted`` being the probe's own word. ``calibration`` are
+    the prompts over which outputs are averaged, none where heads are silenced by zero. ``tree`` is
+    over the cases' prompts.
     """
 
     task_name: str
@@ -115,8 +110,8 @@ def plan_ablation(
     """
     if silence not in SILENCES:
         raise UsageError(f"--silence takes {' or '.join(SILENCES)}, got {silence!r}")
-    if metric not in METRICS:
-        raise UsageError(f"--metric takes {', '.join(METRICS)}, got {metric!r}")
+    if metric not in (ACCEPTED, *METRICS):
+        raise UsageError(f"--metric takes {', '.join((ACCEPTED, *METRICS))}, got {metric!r}")
     counts = parse_tops(tops)
     if seed is None:
         seed = 1 + max(run.plan.get("seed", 0) for _, run in runs)
@@ -263,7 +258,10 @@ def _answer(
 
 
 def _grade(run: PlannedAblation, seen: Observation) -> float:
-    return METRICS[run.metric](seen, run.cases[seen.case_id % len(run.cases)])
+    if run.metric == ACCEPTED:
+        return 100.0 * (seen.success > ACCEPTED_ABOVE)
+    case = run.cases[seen.case_id % len(run.cases)]
+    return METRICS[run.metric](seen.response, [case.answer])
 
 
 def _group(trial: Trial) -> tuple[Head, ...]:

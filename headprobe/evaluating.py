@@ -11,8 +11,9 @@ from headprobe import rundir, scores
 from headprobe.answering import evaluate
 from headprobe.contenders import Contender, check_fit, line_up, with_baselines
 from headprobe.errors import UsageError
-from headprobe.evaluation import ACCEPTED, METRICS, PICTURE, Outcome, write
+from headprobe.evaluation import ACCEPTED, PICTURE, Outcome, write
 from headprobe.grid import LONGEST_BY_DEFAULT
+from headprobe.metrics import METRICS
 from headprobe.mixing import WeightedRun
 from headprobe.model import LoadedModel
 from headprobe.planning import draw_cases, longest_prompt

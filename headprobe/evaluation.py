@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe import rundir
-from headprobe.metrics import Estimate, exact_match, f1, interval, recall
+from headprobe.metrics import METRICS, Estimate, interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +22,6 @@ SETTINGS = {
     UNSEEN: "the context is cut before the question is seen",
 }
 FULL = "full"
-METRICS = {"exact_match": exact_match, "f1": f1, "recall": recall}
 ACCEPTED = "accepted"
 RESULTS, REPORT, ANSWERS, PICTURE = "results.csv", "results.json", "answers.parquet", "accuracy.png"
 

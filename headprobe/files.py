@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and lines that are read one by one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,22 @@ _ADVICE = {
     errno.EPERM: "write where you have permission",
     errno.EROFS: "write to a file system that is not read-only",
 }
+
+
+def numbered_lines(path: Path, *, kind: str) -> list[tuple[int, str]]:
+    """The lines that are not blank, each with its number from 1.
+
+    Raises:
+        UsageError: there is no such ``kind`` of file, as in "needle", or it cannot be read.
+    """
+    try:
+        # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError as error:
+        raise UsageError(f"no {kind} file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the {kind} file {path}: {error}") from error
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 @contextmanager

@@ -46,6 +46,10 @@ def recall(response: str, answers: Sequence[str]) -> float:
     return max(_share(given, wanted, 0.0) for wanted in map(_words, answers))
 
 
+METRICS = {"exact_match": exact_match, "f1": f1, "recall": recall}
+"""Grades of a response against right answers, in per cent."""
+
+
 def interval(
     values: Float[np.ndarray, " case"], groups: Sequence[int], *, seed: int = 0
 ) -> Estimate:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
+from headprobe.files import numbered_lines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +43,12 @@ def read_needles(path: Path) -> list[Needle]:
     Raises:
         UsageError: no such file, no needle in it, or a line that cannot be used (it is named).
     """
-    try:
-        # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise UsageError(f"no needle file {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the needle file {path}: {error}") from error
     needles = []
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                needles.append(parse_needle(_fields(line)))
-            except ValueError as error:
-                raise UsageError(f"{path}, line {number}: {error}") from error
+    for number, line in numbered_lines(path, kind="needle"):
+        try:
+            needles.append(parse_needle(_fields(line)))
+        except ValueError as error:
+            raise UsageError(f"{path}, line {number}: {error}") from error
     if not needles:
         raise UsageError(f"{path} holds no needle; write one JSON object a line")
     return needles

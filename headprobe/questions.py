@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from headprobe.cases import Case, PieceTokenizer, tokenize_needle
 from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.files import numbered_lines
 from headprobe.planning import DrawnCases
 from headprobe.probes import ACCEPTED_ABOVE, Probe
 from headprobe.prompt import INSTRUCTION
@@ -99,19 +100,10 @@ def read_questions(
     Raises:
         UsageError: no such file, no question in it, or a line that cannot be used (it is named).
     """
-    try:
-        # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise UsageError(f"no case file {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the case file {path}: {error}") from error
     pieces = PieceTokenizer(tokenizer)
     questions: list[Question] = []
     shortened = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or len(questions) == limit:
-            continue
+    for number, line in numbered_lines(path, kind="case")[:limit]:
         try:
             context, question, answers = _parse(line)
             context_ids, question_ids = _prompt(context, question, pieces)
