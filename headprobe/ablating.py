@@ -22,6 +22,7 @@ from headprobe.memory import Pieces, parse_bytes, pieces_for
 from headprobe.metrics import METRICS
 from headprobe.planning import draw_cases
 from headprobe.probes import ACCEPTED_ABOVE
+from headprobe.questions import check_held_out, held_out_seed
 from headprobe.scores import HeadScores
 from headprobe.scoring import versions
 from headprobe.silencing import MeanOutputs, mean_outputs, silenced
@@ -105,16 +106,15 @@ def plan_ablation(
     are named, and by default of the next seed. Outputs are averaged over cases of the others.
 
     Raises:
-        UsageError: an option that makes no sense, a run that does not fit the model, or a measure
-            that no run holds.
+        UsageError: an option that makes no sense, a run that does not fit the model, a measure
+            that no run holds, or needles that heads were scored on.
     """
     if silence not in SILENCES:
         raise UsageError(f"--silence takes {' or '.join(SILENCES)}, got {silence!r}")
     if metric not in (ACCEPTED, *METRICS):
         raise UsageError(f"--metric takes {', '.join((ACCEPTED, *METRICS))}, got {metric!r}")
     counts = parse_tops(tops)
-    if seed is None:
-        seed = 1 + max(run.plan.get("seed", 0) for _, run in runs)
+    seed = held_out_seed(seed, max(run.plan.get("seed", 0) for _, run in runs))
     rankings = find_rankings(runs, measures, loaded.layout)
     trials = plan_trials(
         rankings,
@@ -140,6 +140,8 @@ def plan_ablation(
         haystack=haystack,
     )
     drawn = draw(limit=limit, seed=seed, held_out=True)
+    scored_in = [path for path in map(Path, dict(runs)) if path.exists()]
+    check_held_out(drawn, scored_in, loaded.tokenizer)
     averaged = draw(limit=calibration, seed=seed + 1) if silence == "mean" else None
     longest = max(case.length + chosen.probe.most_steps(case) for case in drawn.cases)
     return PlannedAblation(

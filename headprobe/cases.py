@@ -28,7 +28,7 @@ NEAR = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class QuestionSpan:
     """The tokens of a prompt's question, ``start`` to ``end``, half open.
 
     ``blank_ids`` are the tokens that stand from ``start`` on where nothing is asked: "N/A".
@@ -60,7 +60,7 @@ class Case:
     span_end: int
     answer: str
     answer_ids: tuple[int, ...]
-    question: Question | None = None
+    question: QuestionSpan | None = None
 
     def __post_init__(self) -> None:
         if len(self.input_ids) != self.length:
@@ -154,7 +154,7 @@ class HiddenNeedle:
     tail: list[int]
     answer: str
     answer_ids: list[int]
-    question: Question
+    question: QuestionSpan
 
     @property
     def size(self) -> int:
@@ -183,7 +183,7 @@ def tokenize_needle(needle: Needle, pieces: PieceTokenizer) -> HiddenNeedle:
     )
 
 
-def _find_question(question: str, pieces: PieceTokenizer) -> Question:
+def _find_question(question: str, pieces: PieceTokenizer) -> QuestionSpan:
     """Where the question's tokens stand in the instruction, one that merged with it included."""
     before, _, behind = (pieces.encode(part) for part in INSTRUCTION.partition("{question}"))
     asked, blank = (
@@ -193,7 +193,7 @@ def _find_question(question: str, pieces: PieceTokenizer) -> Question:
     end, blank_end = (
         len(whole) - max(1, _common(behind[::-1], whole[::-1])) for whole in (asked, blank)
     )
-    return Question(start=start, end=end, blank_ids=tuple(blank[start:blank_end]))
+    return QuestionSpan(start=start, end=end, blank_ids=tuple(blank[start:blank_end]))
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -328,7 +328,7 @@ def _place(
         span_end=position + needle.span_end,
         answer=needle.answer,
         answer_ids=tuple(needle.answer_ids),
-        question=Question(
+        question=QuestionSpan(
             start=tail + needle.question.start,
             end=tail + needle.question.end,
             blank_ids=needle.question.blank_ids,

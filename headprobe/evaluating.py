@@ -235,8 +235,8 @@ def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
     """Where the cases may be that heads were scored on."""
     folders = [Path(text).parent for text in budgets if text.endswith(".json")]
     if run is not None:
-        folders.append(run if run.is_dir() else run.parent)
-    return list(dict.fromkeys(folders))
+        folders.append(run)
+    return folders
 
 
 def _seed(given: int | None, known: HeadScores | None, *, scored_cases: bool) -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANSWER_STEPS = 64
+ALL_THE_SAME = "`evaluate --scored-cases` asks them all the same"
 _QUESTION_FIELDS = ("question", "input")
 
 
@@ -183,8 +184,8 @@ def held_out_seed(given: int | None, theirs: int | None) -> int:
         return 1 if theirs is None else theirs + 1
     if given == theirs:
         raise UsageError(
-            f"--seed {given} drew the cases that were scored: leave it out, give another, or give "
-            "--scored-cases to evaluate on them all the same"
+            f"--seed {given} drew the cases that were scored: leave it out or give another "
+            f"({ALL_THE_SAME})"
         )
     return given
 
@@ -192,7 +193,7 @@ def held_out_seed(given: int | None, theirs: int | None) -> int:
 def check_held_out(
     drawn: DrawnCases, runs: Sequence[Path], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Refuse needles that heads were scored on.
+    """Refuse needles that heads were scored on in runs, each a directory or its scores.
 
     The prompts in the runs' case tables are searched for the needles' tokens: neither the name of
     a file nor its order counts. A warning names runs without one, such as imported runs.
@@ -203,7 +204,7 @@ def check_held_out(
     pieces = PieceTokenizer(tokenizer)
     needles = {tuple(tokenize_needle(needle, pieces).tokens) for needle in drawn.needles}
     sizes = {len(needle) for needle in needles}
-    for run in runs:
+    for run in dict.fromkeys(run if run.is_dir() else run.parent for run in runs):
         table = read_cases(run, ["position", "input_ids"])
         if table is None:
             warnings.warn(
@@ -222,6 +223,5 @@ def check_held_out(
         if scored:
             raise UsageError(
                 f"{len(scored)} of {len(needles)} needles are those that {run} was scored on; "
-                "leave out --needles for the held-out ones, name others, or give --scored-cases "
-                "to evaluate on them all the same"
+                f"leave out --needles for the held-out ones, or name others ({ALL_THE_SAME})"
             )

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from headprobe.attention import LayerRows, forward, observe
 from headprobe.cache import PrefixCache, runs_in_pieces
-from headprobe.cases import Case, Question
+from headprobe.cases import Case, QuestionSpan
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.journal import Observation
 from headprobe.measures import Watched, get_measure
@@ -89,7 +89,7 @@ def trunks(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:
     return [case.input_ids[: question_of(case).start] for case in cases]
 
 
-def question_of(case: Case) -> Question:
+def question_of(case: Case) -> QuestionSpan:
     """Where the question of a case stands.
 
     Raises:
@@ -181,7 +181,7 @@ class _Walker:
         return held
 
     def _read_question(
-        self, prompt: Int[Tensor, "1 token"], held: int, question: Question, tally: _Tally
+        self, prompt: Int[Tensor, "1 token"], held: int, question: QuestionSpan, tally: _Tally
     ) -> int:
         """Score the tokens of "N/A" in the question's place and of the question; returns where."""
         behind = 0 if self._whole else question.start

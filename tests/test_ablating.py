@@ -15,11 +15,13 @@ import pytest
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from headprobe import ablating
+from headprobe import ablating, rundir
 from headprobe.ablating import PlannedAblation, ablate, plan_ablation
+from headprobe.bundled import bundled
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.layout import Head
 from headprobe.model import LoadedModel, load_model
+from headprobe.planning import draw_cases
 from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
 from headprobe.silencing import mean_outputs, silenced
@@ -115,6 +117,21 @@ def test_cases_are_not_those_that_were_scored(nano: LoadedModel, tmp_path: Path)
     assert run.seed == run.plan["seed"] == 7
     assert "held-out" in str(run.plan["needles"])
     assert planned(nano, tmp_path, seed=3).seed == 3
+    with pytest.raises(UsageError, match="--seed 0 drew the cases that were scored"):
+        planned(nano, tmp_path, seed=0)
+
+
+def test_needles_that_heads_were_scored_on_are_refused(nano: LoadedModel, tmp_path: Path) -> None:
+    own = bundled("needles", "nano", "r2.jsonl")
+    drawn = draw_cases(nano, TASKS["r2"].probe, lengths="160", limit=3, needles=own)
+    rundir.write_table(
+        pd.DataFrame({"position": c.position, "input_ids": list(c.input_ids)} for c in drawn.cases),
+        tmp_path / "run" / rundir.CASES,
+    )
+    runs = [(str(tmp_path / "run"), scored(nano))]
+    assert planned(nano, tmp_path / "out", runs=runs).cases
+    with pytest.raises(UsageError, match=r"3 of 48 needles are those that .*run was scored on"):
+        planned(nano, tmp_path / "out", runs=runs, needles=own)
 
 
 def test_heads_that_several_trials_silence_are_silenced_once(

@@ -27,6 +27,7 @@ from headprobe.allocators.razor import razor
 from headprobe.allocators.supply import Budget, parse_budget
 from headprobe.allocators.threshold import threshold
 from headprobe.allocators.top import top
+from headprobe.allocators.tuned import tuned
 from headprobe.allocators.uniform import uniform
 from headprobe.budgets import GRANULARITIES, HeadBudgets
 from headprobe.errors import UsageError
@@ -54,6 +55,7 @@ STRATEGIES: dict[str, Strategy] = {
     "razor": razor,
     "threshold": threshold,
     "top": top,
+    "tuned": tuned,
     "uniform": uniform,
 }
 READS = {"alibi": ("alibi",), "razor": ("induction", "echo")}

@@ -28,8 +28,8 @@ def allocate(
     budget: Annotated[
         str | None,
         typer.Option(
-            help="headkv, pyramid, uniform: cache entries a head on average, 128, or a share of "
-            "the context, 1.5%.",
+            help="headkv, tuned, pyramid, uniform: cache entries a head on average, 128, or a "
+            "share of the context, 1.5%.",
             show_default="128",
         ),
     ] = None,
@@ -37,7 +37,7 @@ def allocate(
     beta: Annotated[
         float | None,
         typer.Option(
-            help="headkv: a larger beta shares out less; pyramid: how steep.",
+            help="headkv, tuned: a larger beta shares out less; pyramid: how steep.",
             show_default="the strategy's",
         ),
     ] = None,
@@ -64,6 +64,8 @@ def allocate(
             show_default=False,
         ),
     ] = None,
+    floor: options.Floor = None,
+    saturation: options.Saturation = None,
     full: Annotated[
         float | None,
         typer.Option(help="duo: share of heads that keep everything.", show_default="0.5"),
@@ -147,6 +149,8 @@ def allocate(
         reduce=reduce,
         rounding=rounding,
         context_length=context_length,
+        floor=floor,
+        saturation=saturation,
         full=full,
         heads=heads,
         threshold=threshold,

@@ -63,6 +63,8 @@ def evaluate(
     reduce: Annotated[
         str | None, typer.Option(help="As of allocate.", show_default="the strategy's")
     ] = None,
+    floor: options.Floor = None,
+    saturation: options.Saturation = None,
     window: Annotated[int, typer.Option(help="Newest entries that every head keeps.")] = 8,
     granularity: Annotated[
         str, typer.Option(help="kv: a budget a KV head; query: a budget a query head.")
@@ -167,6 +169,8 @@ def evaluate(
         measure=measure,
         beta=beta,
         reduce=reduce,
+        floor=floor,
+        saturation=saturation,
         window=window,
         granularity=granularity,
     )

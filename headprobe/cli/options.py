@@ -51,3 +51,16 @@ MeasureOption = Annotated[
     str | None,
     typer.Option("--measure", help="Which measure of the run to take.", show_default="the task's"),
 ]
+Floor = Annotated[
+    int | None,
+    typer.Option(
+        help="tuned: entries beyond the window at which the floor of all heads stops.",
+        show_default="4",
+    ),
+]
+Saturation = Annotated[
+    int | None,
+    typer.Option(
+        help="tuned: entries at which a head waits until all have as many.", show_default=False
+    ),
+]

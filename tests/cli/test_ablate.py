@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from headprobe import rundir
 from headprobe.cli.ablate import ablate
 from headprobe.errors import UsageError
 from headprobe.layout import HeadLayout
@@ -40,6 +41,8 @@ def make_run(
         plan={"seed": 0},
     )
     run.save(directory / FILE_NAME)
+    scored = pd.DataFrame({"position": [0], "input_ids": [[1, 2, 3]]})
+    rundir.write_table(scored, directory / rundir.CASES)
     return run
 
 
