@@ -21,7 +21,7 @@ CURVES_SHOWN = 6
 _RANDOM = "0.45"
 # Okabe and Ito's colours, one a measure, and a mark of its own for who does not see them.
 _LINES = (LEVEL, LINE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
-_MARKS = "osv^DPX"
+_MARKS = "osv^DPXh"  # another number than colours, so that pairs repeat late
 
 
 def ablation_column(ablation: Ablation) -> Column:
