@@ -13,11 +13,10 @@ what was observed; ``planning``, ``scoring`` and ``rundir`` make a run of it; ``
 ``weights`` make one without cases; ``scores`` holds the numbers, ``reliability`` and ``comparison``
 say how alike they rank heads, by ``ranks``; ``mixing`` adds up those of several runs;
 ``allocators`` turn them into ``budgets``; ``compression`` runs a model with its cache cut to one;
-``questions`` are asked under budgets of ``contenders``: ``answering`` and ``evaluating`` make an
-``evaluation`` of it; ``silencing`` takes heads out of a model and ``ablating`` makes an
-``ablation`` of it; ``metrics`` grade both; ``formats`` are files of other programs and
-``importing`` makes runs of them; ``plots`` and ``cli`` show them; ``registry`` finds methods by
-name; ``embedded`` is the bundled model.
+``evaluation`` is the accuracy that a budget leaves, ``ablation`` that without some heads,
+``metrics`` grade both; ``formats`` are files of other programs and ``importing`` makes runs of
+them; ``plots`` and ``cli`` show them; ``registry`` finds methods by name; ``embedded`` is the
+bundled model.
 """
 
 __version__ = "0.1.0"

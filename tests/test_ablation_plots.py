@@ -9,7 +9,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from headprobe.ablation import Ablation, plan_trials
+from headprobe.ablation.curves import Ablation, plan_trials
 from headprobe.layout import HeadLayout
 from headprobe.plots import draw_ablation, save
 from headprobe.plots.ablations import CURVES_SHOWN, ablation_column

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from headprobe.evaluation import FULL, SETTINGS, Outcome
+from headprobe.evaluation.outcomes import FULL, SETTINGS, Outcome
 from headprobe.metrics import Estimate
 from headprobe.plots import draw_evaluation, save
 from headprobe.plots.evaluations import evaluation_column

@@ -10,7 +10,7 @@ import typer
 from headprobe.cli import options, output
 
 if TYPE_CHECKING:
-    from headprobe.ablation import Ablation
+    from headprobe.ablation.curves import Ablation
     from headprobe.metrics import Estimate
 
 
@@ -104,8 +104,8 @@ def ablate(
 
     Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top 1,2,4,8
     """
-    from headprobe.ablating import PICTURE, plan_ablation
-    from headprobe.ablating import ablate as run_ablation
+    from headprobe.ablation.run import PICTURE, plan_ablation
+    from headprobe.ablation.run import ablate as run_ablation
     from headprobe.model import load_model
     from headprobe.plots import draw_ablation, save
     from headprobe.rundir import newest_run
@@ -149,7 +149,7 @@ def ablate(
 
 
 def _show(result: Ablation, *, json: bool) -> None:
-    from headprobe.ablation import CHOICES
+    from headprobe.ablation.curves import CHOICES
 
     if json:
         output.show_json(result.to_json())

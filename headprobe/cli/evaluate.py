@@ -11,8 +11,8 @@ import typer
 from headprobe.cli import options, output
 
 if TYPE_CHECKING:
-    from headprobe.evaluating import PlannedEvaluation
-    from headprobe.evaluation import Outcome
+    from headprobe.evaluation.outcomes import Outcome
+    from headprobe.evaluation.run import PlannedEvaluation
     from headprobe.metrics import Estimate
 
 BUDGETS = ["1.5%,3%,6%,12%,25%"]
@@ -137,7 +137,7 @@ def evaluate(
 
     Example: headprobe evaluate --budget outputs/nano/r2/budget-headkv-128.json --cases own.jsonl
     """
-    from headprobe.evaluating import plan_evaluation, run_evaluation
+    from headprobe.evaluation.run import plan_evaluation, run_evaluation
     from headprobe.model import load_model
 
     loaded = load_model(
@@ -183,7 +183,7 @@ def evaluate(
 
 def _show(outcomes: Sequence[Outcome], planned: PlannedEvaluation, *, json: bool) -> None:
     """One table a setting, or all as JSON."""
-    from headprobe.evaluation import SETTINGS
+    from headprobe.evaluation.outcomes import SETTINGS
 
     if json:
         output.show_json(planned.report(outcomes))

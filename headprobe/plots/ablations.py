@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headprobe.ablation import Ablation, Curve
+from headprobe.ablation.curves import Ablation, Curve
 from headprobe.metrics import Estimate
 from headprobe.plots.column import Column, Draw
 from headprobe.plots.ranking import LEVEL, LINE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headprobe.evaluation import FULL, SETTINGS, Outcome
+from headprobe.evaluation.outcomes import FULL, SETTINGS, Outcome
 from headprobe.plots.column import Column
 from headprobe.plots.ranking import LEVEL, LINE
 from headprobe.plots.scales import is_wide, log_ticks, plain

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headprobe.ablation import Ablation
+from headprobe.ablation.curves import Ablation
 from headprobe.budgets import HeadBudgets
 from headprobe.comparison import Comparison
 from headprobe.errors import UsageError
-from headprobe.evaluation import Outcome
+from headprobe.evaluation.outcomes import Outcome
 from headprobe.files import atomic_write
 from headprobe.plots.ablations import ablation_column
 from headprobe.plots.budgets import budget_column

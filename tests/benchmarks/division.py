@@ -15,14 +15,14 @@ from jaxtyping import Float, Int
 
 from headprobe.allocators import parse_budget
 from headprobe.allocators.rounding import round_to_total, water_fill
-from headprobe.answering import evaluate
 from headprobe.budgets import HeadBudgets
-from headprobe.contenders import Contender, allocated
-from headprobe.evaluation import ACCEPTED, UNSEEN
+from headprobe.evaluation.answering import evaluate
+from headprobe.evaluation.contenders import Contender, allocated
+from headprobe.evaluation.outcomes import ACCEPTED, UNSEEN
+from headprobe.evaluation.questions import questions_of
 from headprobe.mixing import WeightedRun
 from headprobe.model import load_model
 from headprobe.planning import draw_cases
-from headprobe.questions import questions_of
 from headprobe.scores import HeadScores
 from headprobe.tasks import get_task
 

@@ -19,12 +19,21 @@ from torch import Tensor
 from headprobe.budgets import HeadBudgets
 from headprobe.cache import runs_in_pieces
 from headprobe.compression import HeadBudgetCache, Target
-from headprobe.contenders import Contender
 from headprobe.errors import HeadprobeError, Interrupted
-from headprobe.evaluation import ACCEPTED, FULL, KNOWN, SETTINGS, UNSEEN, Evaluation, Trial, grade
+from headprobe.evaluation.contenders import Contender
+from headprobe.evaluation.outcomes import (
+    ACCEPTED,
+    FULL,
+    KNOWN,
+    SETTINGS,
+    UNSEEN,
+    Evaluation,
+    Trial,
+    grade,
+)
+from headprobe.evaluation.questions import Question
 from headprobe.layout import HeadLayout
 from headprobe.model import LoadedModel
-from headprobe.questions import Question
 from headprobe.walk import Stops
 
 CHUNK = 2048

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headprobe.evaluation import (
+from headprobe.evaluation.outcomes import (
     ANSWERS,
     FULL,
     REPORT,

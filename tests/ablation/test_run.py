@@ -15,8 +15,10 @@ import pytest
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from headprobe import ablating, rundir
-from headprobe.ablating import PlannedAblation, ablate, plan_ablation
+from headprobe import rundir
+from headprobe.ablation import run as ablating
+from headprobe.ablation.run import PlannedAblation, ablate, plan_ablation
+from headprobe.ablation.silencing import mean_outputs, silenced
 from headprobe.bundled import bundled
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.layout import Head
@@ -24,7 +26,6 @@ from headprobe.model import LoadedModel, load_model
 from headprobe.planning import draw_cases
 from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
-from headprobe.silencing import mean_outputs, silenced
 from headprobe.tasks import TASKS
 from headprobe.walk import walk
 

@@ -11,11 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from headprobe.bundled import bundled
 from headprobe.embedded.tokenizer import build_tokenizer
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.model import LoadedModel, load_model
-from headprobe.planning import DrawnCases, draw_cases
-from headprobe.probes import PROBES
-from headprobe.prompt import INSTRUCTION
-from headprobe.questions import (
+from headprobe.evaluation.questions import (
     ANSWER_STEPS,
     Question,
     check_held_out,
@@ -23,6 +19,10 @@ from headprobe.questions import (
     questions_of,
     read_questions,
 )
+from headprobe.model import LoadedModel, load_model
+from headprobe.planning import DrawnCases, draw_cases
+from headprobe.probes import PROBES
+from headprobe.prompt import INSTRUCTION
 from headprobe.rundir import CASES
 
 PROBE = PROBES["reasoning"]

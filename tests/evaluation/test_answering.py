@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from headprobe.allocators import Budget, allocate
-from headprobe.answering import evaluate
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache
-from headprobe.contenders import Contender, baselines, fixed
 from headprobe.errors import HeadprobeError, Interrupted
-from headprobe.evaluation import FULL, KNOWN, UNSEEN, Evaluation, Trial
+from headprobe.evaluation.answering import evaluate
+from headprobe.evaluation.contenders import Contender, baselines, fixed
+from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
+from headprobe.evaluation.questions import Question, questions_of
 from headprobe.layout import HeadLayout
 from headprobe.model import LoadedModel, load_model
 from headprobe.planning import draw_cases
 from headprobe.probes import PROBES
-from headprobe.questions import Question, questions_of
 
 
 @pytest.fixture(scope="module")

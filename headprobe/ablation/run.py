@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headprobe import rundir
-from headprobe.ablation import Ablation, Trial, find_rankings, parse_tops, plan_trials
+from headprobe.ablation.curves import Ablation, Trial, find_rankings, parse_tops, plan_trials
+from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.cases import Case
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
+from headprobe.evaluation.questions import check_held_out, held_out_seed
 from headprobe.journal import Journal, Observation, discard_journal, open_journal
 from headprobe.layout import Head
 from headprobe.memory import Pieces, parse_bytes, pieces_for
 from headprobe.metrics import METRICS
 from headprobe.planning import draw_cases
 from headprobe.probes import ACCEPTED_ABOVE
-from headprobe.questions import check_held_out, held_out_seed
 from headprobe.scores import HeadScores
 from headprobe.scoring import versions
-from headprobe.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.tasks import TASKS, Task
 from headprobe.tree import PrefixTree
 from headprobe.walk import walk

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from headprobe import rundir, scores
-from headprobe.answering import evaluate
-from headprobe.contenders import Contender, check_fit, line_up, with_baselines
 from headprobe.errors import UsageError
-from headprobe.evaluation import ACCEPTED, PICTURE, Outcome, write
-from headprobe.grid import LONGEST_BY_DEFAULT
-from headprobe.metrics import METRICS
-from headprobe.mixing import WeightedRun
-from headprobe.model import LoadedModel
-from headprobe.planning import draw_cases, longest_prompt
-from headprobe.plots import draw_evaluation, save
-from headprobe.questions import (
+from headprobe.evaluation.answering import evaluate
+from headprobe.evaluation.contenders import Contender, check_fit, line_up, with_baselines
+from headprobe.evaluation.outcomes import ACCEPTED, PICTURE, Outcome, write
+from headprobe.evaluation.questions import (
     Question,
     check_held_out,
     held_out_seed,
     questions_of,
     read_questions,
 )
+from headprobe.grid import LONGEST_BY_DEFAULT
+from headprobe.metrics import METRICS
+from headprobe.mixing import WeightedRun
+from headprobe.model import LoadedModel
+from headprobe.planning import draw_cases, longest_prompt
+from headprobe.plots import draw_evaluation, save
 from headprobe.scores import HeadScores
 from headprobe.scoring import versions
 from headprobe.tasks import TASKS, get_task

@@ -8,7 +8,8 @@ import pytest
 
 from headprobe.allocators import Budget, allocate
 from headprobe.budgets import HeadBudgets
-from headprobe.contenders import (
+from headprobe.errors import UsageError
+from headprobe.evaluation.contenders import (
     BASELINES,
     SINKS,
     Contender,
@@ -20,7 +21,6 @@ from headprobe.contenders import (
     shuffle,
     with_baselines,
 )
-from headprobe.errors import UsageError
 from headprobe.layout import HeadLayout
 from headprobe.mixing import WeightedRun
 from headprobe.scores import HeadScores

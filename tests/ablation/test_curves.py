@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from headprobe.ablation import (
+from headprobe.ablation.curves import (
     CHOICES,
     Ablation,
     Trial,
