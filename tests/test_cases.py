@@ -18,7 +18,7 @@ from headprobe.cases import (
     INSTRUCTION,
     Case,
     PieceTokenizer,
-    Question,
+    QuestionSpan,
     balanced,
     hide_needles,
     visiting_order,
@@ -562,7 +562,7 @@ def invalid(**changes: Any) -> dict[str, Any]:
         "span_end": 4,
         "answer": "x",
         "answer_ids": (9,),
-        "question": Question(start=4, end=5, blank_ids=(8,)),
+        "question": QuestionSpan(start=4, end=5, blank_ids=(8,)),
     }
     return fields | changes
 
@@ -580,9 +580,9 @@ def test_the_span_cuts_the_watched_tokens_out_of_the_prompt() -> None:
         {"span_end": 7},
         {"position": 3},
         {"position": -1},
-        {"question": Question(start=3, end=5, blank_ids=(8,))},
-        {"question": Question(start=5, end=5, blank_ids=(8,))},
-        {"question": Question(start=4, end=6, blank_ids=(8,))},
+        {"question": QuestionSpan(start=3, end=5, blank_ids=(8,))},
+        {"question": QuestionSpan(start=5, end=5, blank_ids=(8,))},
+        {"question": QuestionSpan(start=4, end=6, blank_ids=(8,))},
     ],
 )
 def test_a_case_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
