@@ -189,8 +189,8 @@ def _show(outcomes: Sequence[Outcome], planned: PlannedEvaluation, *, json: bool
         output.show_json(planned.report(outcomes))
         return
     others = [name for name in outcomes[0].grades if name != planned.metric]
-    columns = ["strategy", "budget", "cache %", planned.metric, *others]
-    columns += ["% of full", "ahead of the best baseline"]
+    columns = ["strategy", "budget", "cache %", planned.metric, " / ".join(others)]
+    columns += ["% of full", "lead over the best baseline"]
     for setting, meaning in SETTINGS.items():
         rows = [_row(one, planned.metric, others) for one in outcomes if one.setting == setting]
         output.show_table(f"{planned.subject}: {meaning}", columns, rows)
@@ -202,7 +202,7 @@ def _row(outcome: Outcome, metric: str, others: Sequence[str]) -> list[object]:
         outcome.budget,
         f"{100 * outcome.share:.2f}",
         _interval(outcome.grades[metric]),
-        *(f"{outcome.grades[name].value:.1f}" for name in others),
+        " / ".join(f"{outcome.grades[name].value:.1f}" for name in others),
         None if outcome.of_full is None else f"{100 * outcome.of_full:.1f}",
         outcome.lead and f"{_interval(outcome.lead)} {outcome.rival}",
     ]

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+NAME_WIDTH = 20
+
+
 class Advance(Protocol):
     """Called after each piece of long work."""
 
@@ -55,7 +58,14 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     table = Table(title=Text(title), title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], int | float | None) for row in rows)
-        table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+        # Names stay whole in a narrow terminal; what stands beside them gives way.
+        short = max((len(_cell(row[i])) for row in rows), default=0) <= NAME_WIDTH
+        table.add_column(
+            Text(column),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=i == 0 and short,
+        )
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     Console(highlight=False).print(table)
