@@ -9,7 +9,7 @@ before it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -51,6 +51,32 @@ class Stage:
 
 _FACTS = {"cloze": 1.0, "bare": 1.0, "bare age": 1.0, "who": 1.0}
 _ALL = _FACTS | {"link": 2.0, "compare age": 1.0, "compare who": 1.0, "compare": 2.0}
+
+_LONG = Stage(
+    name="length 2048",
+    questions=_ALL,
+    gate={},
+    least_steps=700,
+    most_steps=700,
+    context=(128, 2040),
+    others=(0, 6),
+    tokens=6144,
+    slots=12,
+    hidden=0.5,
+    strange=0.5,
+    local=0.0,
+    stretch=0.3,
+)
+_POLISH = replace(
+    _LONG,
+    name="polish",
+    questions=_ALL | {"link": 4.0, "compare": 3.0},
+    least_steps=1300,
+    most_steps=1300,
+    decay=True,
+    strange=0.3,
+    stretch=0.1,
+)
 
 STAGES = (
     Stage(
@@ -102,69 +128,23 @@ STAGES = (
         local=0.3,
         stretch=0.5,
     ),
-    Stage(
-        name="length 2048",
-        questions=_ALL,
-        gate={},
-        least_steps=700,
-        most_steps=700,
-        context=(128, 2040),
-        others=(0, 6),
-        tokens=6144,
-        slots=12,
-        hidden=0.5,
-        strange=0.5,
-        local=0.0,
-        stretch=0.3,
-    ),
-    Stage(
-        name="polish",
-        questions=_ALL | {"link": 4.0, "compare": 3.0},
-        gate={},
-        least_steps=1300,
-        most_steps=1300,
-        decay=True,
-        context=(128, 2040),
-        others=(0, 6),
-        tokens=6144,
-        slots=12,
-        hidden=0.5,
-        strange=0.3,
-        local=0.0,
-        stretch=0.1,
-    ),
-    Stage(
+    _LONG,
+    _POLISH,
+    replace(
+        _POLISH,
         name="comparing",
         questions=_ALL | {"link": 3.0, "compare age": 3.0, "compare": 6.0},
-        gate={},
         least_steps=700,
         most_steps=700,
-        decay=True,
         rate=8e-4,
-        context=(128, 2040),
-        others=(0, 6),
-        tokens=6144,
-        slots=12,
-        hidden=0.5,
-        strange=0.3,
-        local=0.0,
-        stretch=0.1,
     ),
-    Stage(
+    replace(
+        _POLISH,
         name="strange words",
         questions=_ALL | {"link": 3.0, "compare age": 2.0, "compare": 4.0},
-        gate={},
         least_steps=600,
         most_steps=600,
-        decay=True,
         rate=8e-4,
-        context=(128, 2040),
-        others=(0, 6),
-        tokens=6144,
-        slots=12,
-        hidden=0.5,
         strange=0.8,
-        local=0.0,
-        stretch=0.1,
     ),
 )
