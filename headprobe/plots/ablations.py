@@ -21,7 +21,8 @@ CURVES_SHOWN = 6
 _RANDOM = "0.45"
 # Okabe and Ito's colours, one a measure, and a mark of its own for who does not see them.
 _LINES = (LEVEL, LINE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "black")
-_MARKS = "osv^DPXh"  # another number than colours, so that pairs repeat late
+_MARKS = "osv^DPX"
+_DASHES = ("-", ":", "-.")  # from one round of the colours to the next
 
 
 def ablation_column(ablation: Ablation) -> Column:
@@ -56,6 +57,7 @@ def _compare(axes: Axes, *, curves: Sequence[Curve], full: Estimate) -> None:
             [full, *curve.top],
             color=_LINES[i % len(_LINES)],
             marker=_MARKS[i % len(_MARKS)],
+            linestyle=_DASHES[i // len(_LINES) % len(_DASHES)],
             label=curve.measure,
         )
     together = list(zip(*(curve.random for curve in curves), strict=True))
