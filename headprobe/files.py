@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from headprobe.errors import HeadprobeError, UsageError
 
@@ -34,6 +36,25 @@ def numbered_lines(path: Path, *, kind: str) -> list[tuple[int, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the {kind} file {path}: {error}") from error
     return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """The object that a line of JSONL holds; ``ValueError`` says what is wrong with it."""
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise ValueError("expected a JSON object")
+    return fields
+
+
+def text_field(fields: Mapping[str, Any], name: str) -> str:
+    """A field's text without the white space around it; ``ValueError`` where there is none."""
+    value = fields.get(name)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"expected a text in field {name!r}, got {value!r}")
+    return value.strip()
 
 
 @contextmanager

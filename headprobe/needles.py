@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
-from headprobe.files import numbered_lines
+from headprobe.files import json_object, numbered_lines, text_field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +45,7 @@ def read_needles(path: Path) -> list[Needle]:
     needles = []
     for number, line in numbered_lines(path, kind="needle"):
         try:
-            needles.append(parse_needle(_fields(line)))
+            needles.append(parse_needle(json_object(line)))
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: {error}") from error
     if not needles:
@@ -56,29 +55,12 @@ def read_needles(path: Path) -> list[Needle]:
 
 def parse_needle(fields: Mapping[str, Any]) -> Needle:
     """The needle that one object of a needle file describes; ``ValueError`` says what is wrong."""
-    needle = _text(fields, "needle").strip()
-    watched = _text(fields, "real_needle").strip()
+    needle = text_field(fields, "needle")
+    watched = text_field(fields, "real_needle")
     start, stop = _find(watched, needle)
-    answer = _text(fields, "answer").strip() if "answer" in fields else watched
-    question = _text(fields, "question").strip()
+    answer = text_field(fields, "answer") if "answer" in fields else watched
+    question = text_field(fields, "question")
     return Needle(text=needle, question=question, answer=answer, start=start, stop=stop)
-
-
-def _fields(line: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise ValueError("expected a JSON object")
-    return fields
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"expected a text in field {name!r}, got {value!r}")
-    return value
 
 
 def _find(watched: str, needle: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from headprobe.ablation.curves import Ablation, Trial, find_rankings, parse_tops
 from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.cases import Case
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
+from headprobe.evaluation.outcomes import ACCEPTED
 from headprobe.evaluation.questions import check_held_out, held_out_seed
 from headprobe.journal import Journal, Observation, discard_journal, open_journal
 from headprobe.layout import Head
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 JOURNAL, TABLE, REPORT, PICTURE = "ablation.sqlite", "ablation.csv", "ablation.json", "ablation.png"
 SILENCES = ("zero", "mean")
-ACCEPTED = "accepted"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -6,17 +6,16 @@ needles that the heads were scored on.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from headprobe.cases import Case, PieceTokenizer, tokenize_needle
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.files import numbered_lines
+from headprobe.files import json_object, numbered_lines, text_field
 from headprobe.planning import DrawnCases
 from headprobe.probes import ACCEPTED_ABOVE, Probe
 from headprobe.prompt import INSTRUCTION
@@ -137,26 +136,14 @@ def read_questions(
 
 
 def _parse(line: str) -> tuple[str, str, tuple[str, ...]]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise ValueError("expected a JSON object")
+    fields = json_object(line)
     named = next((name for name in _QUESTION_FIELDS if name in fields), "question")
     answers = fields.get("answers")
     listed = answers if isinstance(answers, list) else [answers]
     texts = tuple(one.strip() for one in listed if isinstance(one, str) and one.strip())
     if not listed or len(texts) < len(listed):
         raise ValueError(f"expected a text or a list of texts in field 'answers', got {answers!r}")
-    return _text(fields, "context"), _text(fields, named), texts
-
-
-def _text(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"expected a text in field {name!r}, got {value!r}")
-    return value.strip()
+    return text_field(fields, "context"), text_field(fields, named), texts
 
 
 def _prompt(
