@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,16 @@ SMALL = ["--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
 RUN = Path("outputs", "nano", "r2")
 
 
-def headprobe(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+SIGNALLED = Path(__file__).parents[1] / "signalled.py"
+
+
+def headprobe(
+    *arguments: str, cwd: Path, signal_at: tuple[str, int] | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command; with ``signal_at`` it gets a signal after so many cases."""
+    program = [str(SIGNALLED), *map(str, signal_at)] if signal_at else ["-m", "headprobe"]
     return subprocess.run(
-        [sys.executable, "-m", "headprobe", *arguments],
+        [sys.executable, *program, *arguments],
         cwd=cwd,
         env=os.environ | {"COLUMNS": "120"} | environment,
         capture_output=True,
@@ -139,23 +145,13 @@ def test_show_says_how_many_cases_were_accepted(scored: Path) -> None:
 
 def test_a_run_killed_in_the_middle_goes_on_and_gives_the_same_scores(tmp_path: Path) -> None:
     options = ["score", "--lengths", "128", "--limit", "150"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headprobe", *options, "--out", "cut"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    journal = tmp_path / "cut" / "journal.sqlite"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not journal.exists() or journal.stat().st_size < 28_000):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed = headprobe(*options, "--out", "cut", cwd=tmp_path, signal_at=("SIGKILL", 20))
+    assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "scores.safetensors").exists()
     resumed = headprobe(*options, "--out", "cut", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     report = json.loads((tmp_path / "cut" / "run.json").read_text())
-    assert 0 < report["resumed_from"] < 150
+    assert report["resumed_from"] == 20
     whole = headprobe(*options, "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     with (
@@ -167,26 +163,15 @@ def test_a_run_killed_in_the_middle_goes_on_and_gives_the_same_scores(tmp_path: 
 
 
 def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "headprobe", "score", "--lengths", "1024", "--out", "run"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    journal = tmp_path / "run" / "journal.sqlite"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not journal.exists() or journal.stat().st_size < 28_000):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert out == ""
-    assert "the same command goes on" in err.splitlines()[-1]
-    assert "Traceback" not in err
+    options = ["--lengths", "128", "--limit", "150", "--out", "run"]
+    stopped = headprobe("score", *options, cwd=tmp_path, signal_at=("SIGINT", 20))
+    assert stopped.returncode == 130
+    assert stopped.stdout == ""
+    assert "the same command goes on" in stopped.stderr.splitlines()[-1]
+    assert "Traceback" not in stopped.stderr
     report = json.loads((tmp_path / "run" / "run.json").read_text())
     assert report["status"] == "stopped"
-    assert 0 < report["observed"] < report["cases"]
+    assert (report["observed"], report["cases"]) == (20, 150)
 
 
 @pytest.mark.parametrize(

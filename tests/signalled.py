@@ -1,0 +1,37 @@
+"""``python signalled.py SIGKILL 3 score ...``: a ``headprobe`` that is stopped from inside.
+
+It sends itself the signal when it has written that many cases; of several processes, each does so
+when all have.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from torch import distributed
+
+from headprobe.cli import main
+from headprobe.journal import Journal, Observation
+
+number, cases = signal.Signals[sys.argv.pop(1)], int(sys.argv.pop(1))
+written = 0
+add = Journal.add
+
+
+def add_and_stop(journal: Journal, observation: Observation) -> None:
+    global written
+    add(journal, observation)
+    written += 1
+    if written == cases:
+        if distributed.is_initialized():
+            distributed.barrier()
+        os.kill(os.getpid(), number)
+
+
+if __name__ == "__main__":
+    # A shell's background jobs are started deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Journal.add = add_and_stop  # type: ignore[method-assign]
+    main()
