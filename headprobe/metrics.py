@@ -49,6 +49,9 @@ def recall(response: str, answers: Sequence[str]) -> float:
 METRICS = {"exact_match": exact_match, "f1": f1, "recall": recall}
 """Grades of a response against right answers, in per cent."""
 
+ACCEPTED = "accepted"
+"""The grade that a probe itself gives: 100 where it accepts the response, else 0."""
+
 
 def interval(
     values: Float[np.ndarray, " case"], groups: Sequence[int], *, seed: int = 0

@@ -17,12 +17,11 @@ from headprobe.ablation.curves import Ablation, Trial, find_rankings, parse_tops
 from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.cases import Case
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
-from headprobe.evaluation.outcomes import ACCEPTED
-from headprobe.evaluation.questions import check_held_out, held_out_seed
+from headprobe.held_out import check_held_out, held_out_seed
 from headprobe.journal import Journal, Observation, discard_journal, open_journal
 from headprobe.layout import Head
 from headprobe.memory import Pieces, parse_bytes, pieces_for
-from headprobe.metrics import METRICS
+from headprobe.metrics import ACCEPTED, METRICS
 from headprobe.planning import draw_cases
 from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
@@ -91,7 +90,7 @@ def plan_ablation(
     metric: str = "accepted",
     task: str | None = None,
     lengths: str | None = None,
-    depths: str = "0:100:10",
+    depths: str | None = None,
     needles: Path | None = None,
     haystack: str | None = None,
     limit: int | None = 50,

@@ -50,32 +50,12 @@ def ablate(
         str | None,
         typer.Option(help="What to ask: r2, retrieval.", show_default="the first run's"),
     ] = None,
-    lengths: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt lengths in tokens: start:stop:count or a comma list.",
-            show_default="those of score",
-        ),
-    ] = None,
-    depths: options.Depths = "0:100:10",
-    needles: Annotated[
-        Path | None,
-        typer.Option(help="Needles, JSONL.", show_default="the bundled held-out ones"),
-    ] = None,
+    lengths: Annotated[str | None, options.lengths("those of score")] = None,
+    depths: options.Depths = None,
+    needles: Annotated[Path | None, options.needles("the bundled held-out ones")] = None,
     haystack: options.Haystack = None,
-    limit: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Cases at most, balanced over needles, lengths and depths; 0 runs all of them.",
-        ),
-    ] = 50,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Seed of everything that is drawn.", show_default="one more than the runs'"
-        ),
-    ] = None,
+    limit: options.Limit = 50,
+    seed: Annotated[int | None, options.seed("one more than the runs'")] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where the results go.", show_default="outputs/<model>/ablate-<task>"),
@@ -83,15 +63,8 @@ def ablate(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
-    chunk: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Tokens a forward pass.", show_default="what --memory-allowance permits"
-        ),
-    ] = None,
-    memory_allowance: Annotated[
-        str, typer.Option(help="Memory beside the weights and one KV cache.")
-    ] = "1GiB",
+    chunk: options.Chunk = None,
+    memory_allowance: options.MemoryAllowance = "1GiB",
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over, dropping what is there.")
     ] = False,

@@ -69,24 +69,9 @@ def evaluate(
     granularity: Annotated[
         str, typer.Option(help="kv: a budget a KV head; query: a budget a query head.")
     ] = "kv",
-    lengths: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt lengths in tokens: start:stop:count or a comma list.",
-            show_default="the longest of score's",
-        ),
-    ] = None,
-    depths: Annotated[
-        str | None,
-        typer.Option(
-            help="Needle depths in per cent: start:stop:count or a comma list.",
-            show_default="0:100:10",
-        ),
-    ] = None,
-    needles: Annotated[
-        Path | None,
-        typer.Option(help="Needles, JSONL.", show_default="the bundled held-out ones"),
-    ] = None,
+    lengths: Annotated[str | None, options.lengths("the longest of score's")] = None,
+    depths: options.Depths = None,
+    needles: Annotated[Path | None, options.needles("the bundled held-out ones")] = None,
     haystack: options.Haystack = None,
     limit: Annotated[
         int | None,
@@ -122,12 +107,7 @@ def evaluate(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            help="Seed of everything that is drawn.", show_default="one more than the run's"
-        ),
-    ] = None,
+    seed: Annotated[int | None, options.seed("one more than the run's")] = None,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:

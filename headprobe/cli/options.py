@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,15 +27,32 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the model's files bring.")
 ]
+Chunk = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Tokens a forward pass.", show_default="what --memory-allowance permits"
+    ),
+]
+MemoryAllowance = Annotated[str, typer.Option(help="Memory beside the weights and one KV cache.")]
 Depths = Annotated[
-    str,
-    typer.Option(help="Needle depths in per cent: start:stop:count or a comma list."),
+    str | None,
+    typer.Option(
+        help="Needle depths in per cent: start:stop:count or a comma list.",
+        show_default="0:100:10",
+    ),
 ]
 Haystack = Annotated[
     str | None,
     typer.Option(
         help="Text file, folder, JSONL, hf:<dataset>[:column], or noise.",
         show_default="bundled essays; noise for nano",
+    ),
+]
+Limit = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Cases at most, balanced over needles, lengths and depths; 0 runs all of them.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
@@ -64,3 +81,20 @@ Saturation = Annotated[
         help="tuned: entries at which a head waits until all have as many.", show_default=False
     ),
 ]
+
+
+def lengths(default: str) -> Any:
+    """``--lengths`` of a command that asks prompts of some lengths where none are given."""
+    return typer.Option(
+        help="Prompt lengths in tokens: start:stop:count or a comma list.", show_default=default
+    )
+
+
+def needles(default: str) -> Any:
+    """``--needles`` of a command that asks some where none are given."""
+    return typer.Option(help="Needles, JSONL.", show_default=default)
+
+
+def seed(default: str) -> Any:
+    """``--seed`` of a command that takes it from a run where it is not given."""
+    return typer.Option(help="Seed of everything that is drawn.", show_default=default)

@@ -29,30 +29,12 @@ def score(
     ] = None,
     lengths: Annotated[
         str | None,
-        typer.Option(
-            help="Prompt lengths in tokens: start:stop:count or a comma list.",
-            show_default="ten up to 10,000 or the model's window; of razor the longest",
-        ),
+        options.lengths("ten up to 10,000 or the model's window; of razor the longest"),
     ] = None,
-    depths: Annotated[
-        str | None,
-        typer.Option(
-            help="Needle depths in per cent: start:stop:count or a comma list.",
-            show_default="0:100:10",
-        ),
-    ] = None,
-    needles: Annotated[
-        Path | None,
-        typer.Option(help="Needles, JSONL.", show_default="the bundled ones"),
-    ] = None,
+    depths: options.Depths = None,
+    needles: Annotated[Path | None, options.needles("the bundled ones")] = None,
     haystack: options.Haystack = None,
-    limit: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Cases at most, balanced over needles, lengths and depths; 0 runs all of them.",
-        ),
-    ] = 200,
+    limit: options.Limit = 200,
     out: Annotated[
         Path | None,
         typer.Option(help="The run directory.", show_default="outputs/<model>/<task>"),
@@ -67,15 +49,8 @@ def score(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
-    chunk: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Tokens a forward pass.", show_default="what --memory-allowance permits"
-        ),
-    ] = None,
-    memory_allowance: Annotated[
-        str, typer.Option(help="Memory beside the weights and one KV cache.")
-    ] = "1GiB",
+    chunk: options.Chunk = None,
+    memory_allowance: options.MemoryAllowance = "1GiB",
     until_stable: Annotated[
         float | None,
         typer.Option(

@@ -22,7 +22,6 @@ from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, Interrupted
 from headprobe.evaluation.contenders import Contender
 from headprobe.evaluation.outcomes import (
-    ACCEPTED,
     FULL,
     KNOWN,
     SETTINGS,
@@ -33,6 +32,7 @@ from headprobe.evaluation.outcomes import (
 )
 from headprobe.evaluation.questions import Question
 from headprobe.layout import HeadLayout
+from headprobe.metrics import ACCEPTED
 from headprobe.model import LoadedModel
 from headprobe.walk import Stops
 

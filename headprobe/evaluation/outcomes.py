@@ -22,7 +22,6 @@ SETTINGS = {
     UNSEEN: "the context is cut before the question is seen",
 }
 FULL = "full"
-ACCEPTED = "accepted"
 RESULTS, REPORT, ANSWERS, PICTURE = "results.csv", "results.json", "answers.parquet", "accuracy.png"
 
 

@@ -11,16 +11,11 @@ from headprobe import rundir, scores
 from headprobe.errors import UsageError
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.contenders import Contender, check_fit, line_up, with_baselines
-from headprobe.evaluation.outcomes import ACCEPTED, PICTURE, Outcome, write
-from headprobe.evaluation.questions import (
-    Question,
-    check_held_out,
-    held_out_seed,
-    questions_of,
-    read_questions,
-)
+from headprobe.evaluation.outcomes import PICTURE, Outcome, write
+from headprobe.evaluation.questions import Question, questions_of, read_questions
 from headprobe.grid import LONGEST_BY_DEFAULT
-from headprobe.metrics import METRICS
+from headprobe.held_out import check_held_out, held_out_seed
+from headprobe.metrics import ACCEPTED, METRICS
 from headprobe.mixing import WeightedRun
 from headprobe.model import LoadedModel
 from headprobe.planning import draw_cases, longest_prompt

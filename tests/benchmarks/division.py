@@ -18,8 +18,9 @@ from headprobe.allocators.rounding import round_to_total, water_fill
 from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.contenders import Contender, allocated
-from headprobe.evaluation.outcomes import ACCEPTED, UNSEEN
+from headprobe.evaluation.outcomes import UNSEEN
 from headprobe.evaluation.questions import questions_of
+from headprobe.metrics import ACCEPTED
 from headprobe.mixing import WeightedRun
 from headprobe.model import load_model
 from headprobe.planning import draw_cases

@@ -1,0 +1,71 @@
+"""Cases that heads were not scored on: other needles, another seed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headprobe.cases import PieceTokenizer, tokenize_needle
+from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.planning import DrawnCases
+from headprobe.rundir import read_cases
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_ALL_THE_SAME = "`evaluate --scored-cases` asks them all the same"
+
+
+def held_out_seed(given: int | None, theirs: int | None) -> int:
+    """The seed given, or one that the scored cases were not drawn with.
+
+    Raises:
+        UsageError: it is theirs.
+    """
+    if given is None:
+        return 1 if theirs is None else theirs + 1
+    if given == theirs:
+        raise UsageError(
+            f"--seed {given} drew the cases that were scored: leave it out or give another "
+            f"({_ALL_THE_SAME})"
+        )
+    return given
+
+
+def check_held_out(
+    drawn: DrawnCases, runs: Sequence[Path], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Refuse needles that heads were scored on in runs, each a directory or its scores.
+
+    The prompts in the runs' case tables are searched for the needles' tokens: neither the name of
+    a file nor its order counts. A warning names runs without one, such as imported runs.
+
+    Raises:
+        UsageError: some of the needles were scored.
+    """
+    pieces = PieceTokenizer(tokenizer)
+    needles = {tuple(tokenize_needle(needle, pieces).tokens) for needle in drawn.needles}
+    sizes = {len(needle) for needle in needles}
+    for run in dict.fromkeys(run if run.is_dir() else run.parent for run in runs):
+        table = read_cases(run, ["position", "input_ids"])
+        if table is None:
+            warnings.warn(
+                f"no case table in {run}: cannot tell whether its heads were scored on the needles "
+                "that are asked",
+                HeadprobeWarning,
+                stacklevel=2,
+            )
+            continue
+        scored = {
+            found
+            for position, prompt in zip(table["position"], table["input_ids"], strict=True)
+            for size in sizes
+            if (found := tuple(prompt[position : position + size].tolist())) in needles
+        }
+        if scored:
+            raise UsageError(
+                f"{len(scored)} of {len(needles)} needles are those that {run} was scored on; "
+                f"leave out --needles for the held-out ones, or name others ({_ALL_THE_SAME})"
+            )
