@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,23 @@ def text_field(fields: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"expected a text in field {name!r}, got {value!r}")
     return value.strip()
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that files can be written to, and its parents, where they are missing.
+
+    Raises:
+        UsageError: there is something else of that name, or of a parent's.
+        HeadprobeError: permission is lacking, the disk is full or read-only, or the like.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{path} is no directory: give the name of one") from error
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.files import atomic_write
+from headprobe.files import atomic_write, make_directory
 
 
 def test_the_file_holds_what_was_written_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -101,3 +101,22 @@ def test_a_file_gets_the_permissions_that_open_would_give(tmp_path: Path) -> Non
         temporary.write_text("new")
     (tmp_path / "b").write_text("new")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_directory_is_made_or_one_line_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_directory(tmp_path / "a" / "b")
+    make_directory(tmp_path / "a" / "b")
+    assert not list((tmp_path / "a" / "b").iterdir())
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(UsageError, match="is no directory"):
+            make_directory(path)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(HeadprobeError, match="c: Read-only file system; write to a file system"):
+        make_directory(tmp_path / "c")

@@ -26,13 +26,13 @@ def water_fill(
     weights: Float[np.ndarray, "layer head"],
     *,
     total: float,
-    cap: float,
+    cap: float | Float[np.ndarray, "layer head"],
 ) -> Float[np.ndarray, "layer head"]:
     """``base`` and on top of it, by weight, what is left of ``total``; no head above ``cap``.
 
     What a capped head cannot take goes to the others by weight, and evenly once those left have
-    none. The sum is ``total``, or ``cap`` times the heads where that is less. A head of more weight
-    never gets less; the order of the heads does not matter, to the last bit.
+    none. The sum is ``total``, or that of the caps where it is less. Under one cap a head of more
+    weight never gets less; the order of the heads does not matter, to the last bit.
     """
     filled: Float[np.ndarray, "layer head"] = np.minimum(base, cap)
     free = filled < cap

@@ -162,6 +162,18 @@ class HeadBudgetCache(Cache):
         none = np.zeros_like(next(iter(lengths.values())))
         return np.stack([lengths.get(index, none) for index in range(self._layers)])
 
+    @property
+    def room(self) -> Int[np.ndarray, " layer"]:
+        """Entries that a cut could leave a head of each layer: the tokens inside its window.
+
+        Layers without a budget have room for none.
+
+        Raises:
+            ValueError: the cache is empty or cut.
+        """
+        rooms = {layer.index: layer.room for layer in self._own}
+        return np.array([rooms.get(index, 0) for index in range(self._layers)])
+
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:

@@ -78,6 +78,13 @@ class BudgetLayer(DynamicLayer):
         batch = 0 if self.keys is None else len(self.keys)
         return np.full((batch, self._heads), self._tokens)
 
+    @property
+    def room(self) -> int:
+        """Entries that a cut could leave a head: the tokens that the newest query sees."""
+        if self.keys is None:
+            raise ValueError("expected a layer that holds tokens and is not cut")
+        return int(self._visible(len(self.keys)).sum(dim=1).max())
+
     def get_seq_length(self) -> int:
         """Tokens seen, kept or not: positions go on counting."""
         return self._tokens

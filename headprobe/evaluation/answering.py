@@ -16,11 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headprobe.budgets import HeadBudgets
 from headprobe.cache import runs_in_pieces
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, Interrupted
-from headprobe.evaluation.contenders import Contender
+from headprobe.evaluation.contenders import Contender, Moment, everything
 from headprobe.evaluation.outcomes import (
     FULL,
     KNOWN,
@@ -31,7 +30,6 @@ from headprobe.evaluation.outcomes import (
     grade,
 )
 from headprobe.evaluation.questions import Question
-from headprobe.layout import HeadLayout
 from headprobe.metrics import ACCEPTED
 from headprobe.model import LoadedModel
 from headprobe.walk import Stops
@@ -147,43 +145,57 @@ class _Reader:
     @torch.inference_mode()
     def answer(self, question: Question) -> dict[str, _Answers]:
         """The answers in every setting."""
-        context, asked = (
-            torch.tensor([ids], device=self._loaded.device)
-            for ids in (question.context_ids, question.question_ids)
-        )
-        before = self._targets(context.shape[1], question)
-        behind = self._targets(context.shape[1] + asked.shape[1], question)
-        window = max((target.budgets.window for target in (*before, *behind)), default=0)
-        cache = HeadBudgetCache(self._loaded.model, _everything(self._loaded.layout, window))
-        shares, written = {}, {}
+        window = max((one.window for one in self._contenders), default=0)
+        uncut = everything(self._loaded.layout, window=window)
+        cache = HeadBudgetCache(self._loaded.model, uncut)
+        cut = {}
         with cache:
-            self._read(cache, context)
-        if UNSEEN in self._settings and before:
-            fork, shares[UNSEEN] = _forked(cache, before)
-            with fork:
-                first = self._read(fork, asked.expand(len(before), -1))
-                written[UNSEEN] = self._go_on(fork, first, question.most_steps)
+            self._read(cache, self._tensor(question.context_ids))
+        if UNSEEN in self._settings and self._contenders:
+            cut[UNSEEN] = self._answer_cut(cache, question)
         with cache:
-            first = self._read(cache, asked)
-        if KNOWN in self._settings and behind:
-            fork, shares[KNOWN] = _forked(cache, behind)
-            with fork:
-                written[KNOWN] = self._go_on(fork, first.expand(len(behind)), question.most_steps)
+            first = self._read(cache, self._tensor(question.question_ids))
+        if KNOWN in self._settings and self._contenders:
+            cut[KNOWN] = self._answer_cut(cache, question, first)
         with cache:
             full = self._go_on(cache, first, question.most_steps)
+        none = _Answers(shares=np.array([]), responses=[])
         return {
             setting: _Answers(
-                shares=np.array([1.0, *shares.get(setting, [])]),
-                responses=[self._text(ids) for ids in (*full, *written.get(setting, []))],
+                shares=np.array([1.0, *cut.get(setting, none).shares]),
+                responses=[*map(self._text, full), *cut.get(setting, none).responses],
             )
             for setting in self._settings
         }
 
-    def _targets(self, tokens: int, question: Question) -> list[Target]:
-        return [
-            Target(budgets=one.at(tokens, question.question_id), floor=one.floor)
-            for one in self._contenders
-        ]
+    def _answer_cut(
+        self,
+        cache: HeadBudgetCache,
+        question: Question,
+        first: Int[Tensor, 1] | None = None,
+    ) -> _Answers:
+        """The contenders' answers, the cache cut now.
+
+        ``first`` are the tokens that answers begin with, where the question is read already; else
+        it is read behind the cut.
+        """
+        count, tokens = len(self._contenders), len(question.context_ids)
+        if first is not None:
+            tokens += len(question.question_ids)
+        moment = Moment(tokens=tokens, question_id=question.question_id, room=cache.room)
+        fork = cache.fork(
+            [Target(budgets=one.at(moment), floor=one.floor) for one in self._contenders]
+        )
+        kept = fork.entries.sum(axis=(0, 2))
+        full = moment.room.sum() * fork.entries.shape[2]
+        with fork:
+            if first is None:
+                first = self._read(fork, self._tensor(question.question_ids).expand(count, -1))
+            written = self._go_on(fork, first.expand(count), question.most_steps)
+        return _Answers(shares=kept / full, responses=[self._text(ids) for ids in written])
+
+    def _tensor(self, ids: Sequence[int]) -> Int[Tensor, "1 token"]:
+        return torch.tensor([ids], device=self._loaded.device)
 
     def _read(
         self, cache: HeadBudgetCache, ids: Int[Tensor, "sequence token"]
@@ -221,28 +233,3 @@ class _Reader:
 
     def _text(self, ids: list[int]) -> str:
         return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
-
-def _forked(
-    cache: HeadBudgetCache, targets: Sequence[Target]
-) -> tuple[HeadBudgetCache, Float[np.ndarray, " target"]]:
-    """The cache cut to each target, and what part of it each has kept."""
-    fork = cache.fork(targets)
-    kept = fork.entries.sum(axis=(0, 2))
-    return fork, kept / cache.entries.sum()
-
-
-def _everything(layout: HeadLayout, window: int) -> HeadBudgets:
-    """A budget that cuts nothing away, and lets as many queries choose as others will need."""
-    shape = layout.layers, layout.kv_heads
-    return HeadBudgets(
-        layout=layout,
-        strategy={"name": FULL},
-        granularity="kv",
-        window=window,
-        sinks=0,
-        compensation=False,
-        selection=np.full(shape, "attention"),
-        tokens=np.zeros(shape, dtype=np.int64),
-        ratio=np.ones(shape),
-    )

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe import rundir
+from headprobe.evaluation.contenders import BASELINES
 from headprobe.metrics import METRICS, Estimate, interval
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ class Outcome:
     ``share`` is the mean part of the cache that was kept, 0 to 1. ``grades`` are means in per cent
     by metric, with intervals over groups of questions. Of the metric that strategies are compared
     by, ``of_full`` is the part of the full cache's mean, and ``lead`` what the trial is ahead of
-    its ``rival``, the best baseline of the same budget and setting, answer by answer; baselines
-    have no rival.
+    its ``rival``, the best (other) baseline of the same budget and setting, answer by answer;
+    baselines have none, unless they were entered.
     """
 
     setting: str
@@ -123,13 +124,15 @@ class Evaluation:
         )
 
     def _rival(self, trial: Trial, metric: str) -> Trial | None:
-        """The best baseline of the same budget and setting."""
-        if trial.is_baseline or trial.strategy == FULL:
+        """The best other baseline of the same budget and setting, entered or not."""
+        if trial.is_baseline or trial is self._full(trial):
             return None
         others = [
             one
             for one in self.trials
-            if one.is_baseline and (one.setting, one.budget) == (trial.setting, trial.budget)
+            if one is not trial
+            and one.strategy in BASELINES
+            and (one.setting, one.budget) == (trial.setting, trial.budget)
         ]
         return max(others, key=lambda one: one.grades[metric].mean(), default=None)
 

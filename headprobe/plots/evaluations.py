@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours; markers and dashes tell lines apart without them.
+_LINES = ("-", "-.", ":")
 _ENTRANTS = ((LINE, "o"), (LEVEL, "s"), ("#56B4E9", "D"), ("#F0E442", "h"))
 _BASELINES = (("#E69F00", "^"), ("#009E73", "v"), ("#CC79A7", "P"), ("0.35", "X"), ("0.65", "*"))
 
@@ -59,7 +60,7 @@ def _looks(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
                 "color": colour,
                 "marker": marker,
                 "markersize": 5,
-                "linestyle": "--" if is_baseline else "-",
+                "linestyle": "--" if is_baseline else _LINES[number // len(pairs) % len(_LINES)],
                 "zorder": 2 if is_baseline else 3,
             }
     return looks

@@ -17,7 +17,7 @@ from headprobe.allocators import parse_budget
 from headprobe.allocators.rounding import round_to_total, water_fill
 from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.answering import evaluate
-from headprobe.evaluation.contenders import Contender, allocated
+from headprobe.evaluation.contenders import Contender, Moment, allocated
 from headprobe.evaluation.outcomes import UNSEEN
 from headprobe.evaluation.questions import questions_of
 from headprobe.metrics import ACCEPTED
@@ -80,9 +80,10 @@ def main() -> None:
     )
 
     def contender(budget: str, parts: tuple[float, float]) -> Contender:
-        def at(context: int, question: int) -> HeadBudgets:
-            del question
-            supply = parse_budget(budget).supply(heads.size, window=WINDOW, context_length=context)
+        def at(moment: Moment) -> HeadBudgets:
+            supply = parse_budget(budget).supply(
+                heads.size, window=WINDOW, context_length=moment.tokens
+            )
             return HeadBudgets(
                 layout=layout,
                 strategy={"name": "divided", "reduce": "max"},
@@ -92,12 +93,13 @@ def main() -> None:
                 compensation=False,
                 selection=np.full(heads.shape, "attention"),
                 tokens=divided(
-                    heads, (first, second), parts, total=int(supply.total), context=context
+                    heads, (first, second), parts, total=int(supply.total), context=moment.tokens
                 ),
                 ratio=np.zeros(heads.shape),
             )
 
-        return Contender(strategy=f"{parts[0]:.0%} / {parts[1]:.0%}", budget=budget, at=at)
+        name = f"{parts[0]:.0%} / {parts[1]:.0%}"
+        return Contender(strategy=name, budget=budget, window=WINDOW, at=at)
 
     runs = [WeightedRun(name=str(options.scores), scores=scores)]
     contenders = []

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from architectures import build
 from headprobe.allocators import Budget, allocate
 from headprobe.budgets import HeadBudgets
-from headprobe.compression import HeadBudgetCache
+from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, Interrupted
 from headprobe.evaluation.answering import evaluate
-from headprobe.evaluation.contenders import Contender, baselines, fixed
+from headprobe.evaluation.contenders import Contender, Moment, baselines, everything, fixed
 from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
 from headprobe.evaluation.questions import Question, questions_of
 from headprobe.layout import HeadLayout
-from headprobe.model import LoadedModel, load_model
+from headprobe.model import LoadedModel, head_layout, load_model
 from headprobe.planning import draw_cases
 from headprobe.probes import PROBES
 
@@ -50,7 +51,8 @@ def plainly(
     context = torch.tensor([question.context_ids])
     prompt = torch.cat([context, torch.tensor([question.question_ids])], dim=1)
     end = (context if setting == UNSEEN else prompt).shape[1]
-    given = contender.at(end, question.question_id)
+    room = np.full(nano.layout.layers, end)
+    given = contender.at(Moment(tokens=end, question_id=question.question_id, room=room))
     written: list[int] = []
     with HeadBudgetCache(nano.model, given, cut_at=end, floor=contender.floor) as cache:
         if setting == UNSEEN:
@@ -161,3 +163,23 @@ def test_a_budget_for_another_model_is_refused(
     wrong = allocate(np.ones((1, 2)), other, budget=Budget(tokens=24))
     with pytest.raises(HeadprobeError, match="the budget is for a model with 1 layers"):
         evaluate(nano, questions, [fixed("headkv", "24", wrong)])
+
+
+@pytest.mark.parametrize("architecture", ["llama", "lfm2", "gemma3_text", "gpt_oss"])
+@torch.no_grad()
+def test_baselines_keep_as_much_of_any_model(architecture: str) -> None:
+    model = build(architecture)
+    layout = head_layout(model.config, id=architecture)
+    scores = np.random.default_rng(0).lognormal(0, 1, (layout.layers, layout.heads))
+    entrant = fixed("headkv", "6", allocate(scores, layout, window=4, budget=Budget(tokens=6)))
+    contenders = [entrant, *baselines(entrant, seed=0)]
+    ids = torch.randint(3, 60, (1, 60), generator=torch.Generator().manual_seed(0))
+    with HeadBudgetCache(model, everything(layout, window=4)) as cache:
+        model(ids, past_key_values=cache)
+    moment = Moment(tokens=60, question_id=0, room=cache.room)
+    whole = cache.fork([Target(budgets=everything(layout))])
+    np.testing.assert_array_equal(moment.room, whole.entries[:, 0, 0])
+    fork = cache.fork([Target(budgets=one.at(moment), floor=one.floor) for one in contenders])
+    kept = fork.entries.sum(axis=(0, 2))
+    assert (kept == kept[0]).all()
+    assert kept[0] < whole.entries.sum()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from headprobe.evaluation.contenders import (
     BASELINES,
     SINKS,
     Contender,
+    Moment,
     allocated,
     baselines,
     check_fit,
@@ -46,6 +49,12 @@ def budgets(strategy: str, layout: HeadLayout = LAYOUT, **options: Any) -> HeadB
     return allocate(SCORES, layout, strategy=strategy, measured=measured, **options)
 
 
+def moment(tokens: int, question_id: int = 0, room: Sequence[int] | None = None) -> Moment:
+    """With all tokens in every layer, unless there is less room."""
+    rooms = np.full(LAYOUT.layers, tokens) if room is None else np.array(room)
+    return Moment(tokens=tokens, question_id=question_id, room=rooms)
+
+
 def entrants() -> list[Contender]:
     """By tokens, by share, some heads full, with compensation, a budget for query heads."""
     return [
@@ -60,9 +69,9 @@ def entrants() -> list[Contender]:
 @pytest.mark.parametrize("entrant", entrants(), ids=lambda entrant: entrant.strategy)
 @pytest.mark.parametrize("tokens", [100, 333, 1000])
 def test_baselines_keep_as_many_entries_as_the_entrant(entrant: Contender, tokens: int) -> None:
-    own = entrant.at(tokens, 0)
+    own = entrant.at(moment(tokens))
     for baseline in baselines(entrant, seed=0):
-        other = baseline.at(tokens, 0)
+        other = baseline.at(moment(tokens))
         assert other.footprint(tokens).tokens == own.footprint(tokens).tokens
         assert other.granularity == own.granularity
         assert baseline.is_baseline
@@ -73,14 +82,16 @@ def test_each_baseline_chooses_in_its_own_way() -> None:
     entrant = allocated([run()], Budget(tokens=20))
     found = {one.strategy: one for one in baselines(entrant, seed=0)}
     assert tuple(found) == BASELINES
-    uniform, pyramid, adaptive, streaming, shuffled = (one.at(500, 7) for one in found.values())
+    uniform, pyramid, adaptive, streaming, shuffled = (
+        one.at(moment(500, 7)) for one in found.values()
+    )
     assert (uniform.tokens == 20).all()
     assert (np.diff(pyramid.tokens[:, 0]) < 0).all()
     np.testing.assert_array_equal(adaptive.tokens, uniform.tokens)
     assert {name for name, one in found.items() if one.floor} == {"adaptive"}
     assert (streaming.selection == "streaming").all()
     assert streaming.sinks == SINKS
-    own = entrant.at(500, 7).tokens
+    own = entrant.at(moment(500, 7)).tokens
     assert (shuffled.tokens != own).any()
     np.testing.assert_array_equal(np.sort(shuffled.tokens.ravel()), np.sort(own.ravel()))
 
@@ -92,20 +103,22 @@ def test_shuffled_budgets_are_those_of_shuffled_scores() -> None:
     shuffled = allocate(
         groups[order].reshape(SCORES.shape), LAYOUT, strategy="headkv", budget=Budget(tokens=50)
     )
-    np.testing.assert_array_equal(shuffle(own, seed=5).tokens, shuffled.tokens)
+    np.testing.assert_array_equal(
+        shuffle(own, room=np.full(3, 999), seed=5).tokens, shuffled.tokens
+    )
 
 
 def test_every_question_shuffles_anew_and_the_same_with_the_same_seed() -> None:
     entrant = allocated([run()], Budget(tokens=20))
     one, same, other = (baselines(entrant, seed=seed)[-1] for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.at(500, 3).tokens, same.at(500, 3).tokens)
-    assert (one.at(500, 3).tokens != one.at(500, 4).tokens).any()
-    assert (one.at(500, 3).tokens != other.at(500, 3).tokens).any()
+    np.testing.assert_array_equal(one.at(moment(500, 3)).tokens, same.at(moment(500, 3)).tokens)
+    assert (one.at(moment(500, 3)).tokens != one.at(moment(500, 4)).tokens).any()
+    assert (one.at(moment(500, 3)).tokens != other.at(moment(500, 3)).tokens).any()
 
 
 def test_what_a_context_is_too_short_for_goes_to_other_heads() -> None:
     entrant = allocated([run()], Budget(tokens=100))
-    kept = entrant.at(150, 0).kept(150)
+    kept = entrant.at(moment(150)).kept(150)
     assert kept.max() == 150
     assert kept.sum() == 100 * kept.size
 
@@ -113,7 +126,7 @@ def test_what_a_context_is_too_short_for_goes_to_other_heads() -> None:
 def test_a_share_too_small_for_the_window_is_one_entry_more_than_it() -> None:
     entrant = allocated([run()], Budget(share=0.01), window=8)
     for one in (entrant, *baselines(entrant, seed=0)):
-        assert one.at(200, 0).kept(200).sum() == 9 * 12
+        assert one.at(moment(200)).kept(200).sum() == 9 * 12
 
 
 def test_entrants_are_read_as_typed(tmp_path: Path) -> None:
@@ -130,14 +143,57 @@ def test_entrants_are_read_as_typed(tmp_path: Path) -> None:
         ("headkv", "64"),
         ("pyramid", "64"),
     ]
-    np.testing.assert_array_equal(lined_up[4].at(99, 0).ratio, budgets("duo").ratio)
+    np.testing.assert_array_equal(lined_up[4].at(moment(99)).ratio, budgets("duo").ratio)
     everyone = with_baselines(lined_up, seed=0)
     # A baseline that entered is not there twice, and those of a budget stand behind it.
     names = [one.strategy for one in everyone if one.budget == "16"]
     assert names == ["headkv", "pyramid", "uniform", "adaptive", "streaming", "shuffled"]
     assert [one.budget for one in everyone] == [
-        name for name in ("16", "1.5%", "own", "64") for _ in range(5 if name == "own" else 6)
+        name for name in ("16", "1.5%", "own", "64") for _ in range(6)
     ]
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "16.json" for folder in ("a", "b")]
+    for file, size in zip(files, (12, 40), strict=True):
+        file.parent.mkdir()
+        budgets("headkv", budget=Budget(tokens=size)).save(file)
+    typed = [*map(str, files), "16"]
+    everyone = with_baselines(line_up(typed, [run()], strategies=["headkv"]), seed=0)
+    kept = {(one.strategy, one.budget): one.at(moment(500)).kept(500).mean() for one in everyone}
+    for name in ("headkv", "uniform", "shuffled"):
+        assert [kept[name, budget] for budget in typed] == [12, 40, 16]
+    alone = line_up([str(files[0]), "16"], [run()], strategies=["headkv"])
+    assert [one.budget for one in alone] == [str(files[0]), "16"]
+
+
+@pytest.mark.parametrize("entrant", entrants(), ids=lambda entrant: entrant.strategy)
+def test_baselines_keep_as_much_where_layers_have_less_room(entrant: Contender) -> None:
+    room = [300, 0, 24]
+    own = entrant.at(moment(300, room=room))
+    held = np.stack([own.kept(most)[layer] for layer, most in enumerate(room)])
+    total = held.sum() + own.compensation * (held < np.array(room)[:, None]).sum()
+    for baseline in baselines(entrant, seed=0):
+        other = baseline.at(moment(300, room=room))
+        kept = other.kept(300)
+        assert (kept <= np.array(room)[:, None]).all()
+        more = other.compensation * (kept < np.array(room)[:, None]).sum()
+        assert kept.sum() + more == total
+
+
+def test_a_context_within_the_window_is_kept_whole() -> None:
+    for budget in (Budget(tokens=20), Budget(share=0.1)):
+        entrant = allocated([run()], budget)
+        for one in (entrant, *baselines(entrant, seed=0)):
+            assert (one.at(moment(5)).kept(5) == 5).all()
+
+
+def test_baselines_of_less_than_the_window_keep_no_more() -> None:
+    few = budgets("headkv", budget=Budget(tokens=20))
+    for size in (4, 0):
+        small = replace(few, tokens=np.full_like(few.tokens, size))
+        for one in baselines(fixed("own", "a", small), seed=0):
+            assert one.at(moment(128)).kept(128).sum() == small.tokens.sum()
 
 
 @pytest.mark.parametrize(
