@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from headprobe.cases import PieceTokenizer, tokenize_needle
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.planning import DrawnCases
 from headprobe.rundir import read_cases
+from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,15 +19,20 @@ if TYPE_CHECKING:
 _ALL_THE_SAME = "`evaluate --scored-cases` asks them all the same"
 
 
-def held_out_seed(given: int | None, theirs: int | None) -> int:
+def seeds_of(runs: Iterable[HeadScores]) -> set[int]:
+    """The seeds that the cases of some runs were drawn with; imported runs have none."""
+    return {seed for run in runs if isinstance(seed := run.plan.get("seed"), int)}
+
+
+def held_out_seed(given: int | None, theirs: Collection[int]) -> int:
     """The seed given, or one that the scored cases were not drawn with.
 
     Raises:
-        UsageError: it is theirs.
+        UsageError: it is one of theirs.
     """
     if given is None:
-        return 1 if theirs is None else theirs + 1
-    if given == theirs:
+        return max(theirs, default=0) + 1
+    if given in theirs:
         raise UsageError(
             f"--seed {given} drew the cases that were scored: leave it out or give another "
             f"({_ALL_THE_SAME})"

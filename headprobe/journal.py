@@ -51,37 +51,34 @@ class Observation:
 
 
 class Journal:
-    """The observations of one run, each written in a transaction of its own."""
+    """The observations of one run, each written as it is made."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def add(self, observation: Observation) -> None:
-        """Write one observation; when this returns it survives a crash."""
+    def add(self, *observations: Observation) -> None:
+        """Write observations, all or none; when this returns they survive a crash."""
         with self._connection as connection:
-            connection.execute(
+            connection.executemany(
                 "INSERT INTO observation VALUES (?, ?, ?, ?)",
-                (
-                    observation.case_id,
-                    json.dumps(observation.generated_ids),
-                    observation.response,
-                    observation.success,
-                ),
+                [
+                    (one.case_id, json.dumps(one.generated_ids), one.response, one.success)
+                    for one in observations
+                ],
             )
             connection.executemany(
                 "INSERT INTO score VALUES (?, ?, ?, ?)",
                 [
-                    (observation.case_id, measure, len(scores), scores.astype("<f4").tobytes())
-                    for measure, scores in observation.scores.items()
+                    (one.case_id, measure, len(scores), scores.astype("<f4").tobytes())
+                    for one in observations
+                    for measure, scores in one.scores.items()
                 ],
             )
 
     def merge(self, observations: Iterable[Observation]) -> None:
         """Write those observations whose cases are not here yet."""
         here = self.observed()
-        for observation in observations:
-            if observation.case_id not in here:
-                self.add(observation)
+        self.add(*(one for one in observations if one.case_id not in here))
 
     def observed(self) -> set[int]:
         """The cases that need not be run again."""

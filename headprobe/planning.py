@@ -56,10 +56,12 @@ def draw_cases(
     limit: int | None = 200,
     seed: int = 0,
     held_out: bool = False,
+    answer_room: int = ANSWER_ROOM,
 ) -> DrawnCases:
     """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
 
     Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
+    ``answer_room`` is what prompts leave of the model's window, in tokens.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -74,7 +76,8 @@ def draw_cases(
     own = f"{corpus}/{HELD_OUT}" if held_out else corpus
     told = read_needles(needles or bundled("needles", own, probe.needles))
     wanted_depths = parse_depths(depths)
-    wanted_lengths = parse_lengths(lengths, longest=longest_prompt(loaded.window))
+    longest = longest_prompt(loaded.window, answer_room=answer_room)
+    wanted_lengths = parse_lengths(lengths, longest=longest)
     cases = hide_needles(
         told,
         sentences=sentences(source, seed=seed),
@@ -295,9 +298,9 @@ def _cost(
     )
 
 
-def longest_prompt(window: int | None) -> int | None:
+def longest_prompt(window: int | None, *, answer_room: int = ANSWER_ROOM) -> int | None:
     """Tokens of the longest prompt that leaves room for an answer; ``None`` for any length."""
-    return None if window is None else max(1, window - ANSWER_ROOM)
+    return None if window is None else max(1, window - answer_room)
 
 
 def _digest(cases: Sequence[Case]) -> str:

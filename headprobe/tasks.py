@@ -69,10 +69,26 @@ TASKS = {
     ),
 }
 
+DEFAULT_TASK = "r2"
+
 WEIGHT_TASKS = {
     "alibi": "how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
 }
 """Tasks that need no cases, and what they probe; each has one measure, of its own name."""
+
+
+def asks(task: str) -> bool:
+    """Whether a task asks for answers; of a name that is none, no."""
+    return task in TASKS and bool(TASKS[task].probe.needles)
+
+
+def get_asking_task(name: str) -> Task:
+    """The task of that name that asks for answers; ``UsageError`` lists what there is."""
+    if not asks(name):
+        raise UsageError(
+            f"--task takes {', '.join(filter(asks, TASKS))}, which ask for answers; got {name!r}"
+        )
+    return TASKS[name]
 
 
 def get_task(name: str) -> Task:

@@ -23,7 +23,7 @@ from torch import Tensor
 from headprobe.attention import LayerRows, forward, observe
 from headprobe.cache import PrefixCache, runs_in_pieces
 from headprobe.cases import Case, QuestionSpan
-from headprobe.errors import HeadprobeError, HeadprobeWarning
+from headprobe.errors import HeadprobeWarning, out_of_memory
 from headprobe.journal import Observation
 from headprobe.measures import Watched, get_measure
 from headprobe.memory import LEAST_CHUNK, Pieces
@@ -129,12 +129,9 @@ class _Walker:
             try:
                 return self._observe(case, visit)
             except torch.OutOfMemoryError as error:
-                shortage = str(error).splitlines()[0]
+                shortage = out_of_memory(error, tokens=case.length)
             if self._pieces.chunk <= LEAST_CHUNK:
-                raise HeadprobeError(
-                    f"a prompt of {case.length:,} tokens does not fit into the device's memory: "
-                    f"try shorter --lengths, --dtype bfloat16 or --device-map auto ({shortage})"
-                )
+                raise shortage
             self._cache = PrefixCache(self._loaded.model, self._room)
             torch.cuda.empty_cache()
             self._pieces = self._pieces.halved(longest=case.length)

@@ -1,7 +1,7 @@
 """``python signalled.py SIGKILL 3 score ...``: a ``headprobe`` that is stopped from inside.
 
-It sends itself the signal when it has written that many cases; of several processes, each does so
-when all have.
+It sends itself the signal when it has written its journal that often; of several processes, each
+does so when all have.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ written = 0
 add = Journal.add
 
 
-def add_and_stop(journal: Journal, observation: Observation) -> None:
+def add_and_stop(journal: Journal, *observations: Observation) -> None:
     global written
-    add(journal, observation)
-    written += 1
-    if written == cases:
+    add(journal, *observations)
+    written += bool(observations)
+    if observations and written == cases:
         if distributed.is_initialized():
             distributed.barrier()
         os.kill(os.getpid(), number)

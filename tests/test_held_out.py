@@ -58,11 +58,11 @@ def test_a_run_without_its_cases_cannot_say(nano: LoadedModel, tmp_path: Path) -
 
 
 def test_the_seed_is_another_than_the_scores_were_taken_with() -> None:
-    assert held_out_seed(None, None) == 1
-    assert held_out_seed(None, 4) == 5
-    assert held_out_seed(7, 4) == 7
+    assert held_out_seed(None, []) == 1
+    assert held_out_seed(None, [4, 2]) == 5
+    assert held_out_seed(7, [4, 8]) == 7
     with pytest.raises(UsageError, match="--seed 4 drew the cases that were scored"):
-        held_out_seed(4, 4)
+        held_out_seed(4, [4, 8])
 
 
 def test_held_out_needles_are_the_default_and_are_named(nano: LoadedModel) -> None:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from headprobe import rundir
 from headprobe.ablation.curves import Ablation, Trial, find_rankings, parse_tops, plan_trials
 from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.cases import Case
-from headprobe.errors import HeadprobeError, Interrupted, UsageError
-from headprobe.held_out import check_held_out, held_out_seed
+from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_memory
+from headprobe.files import make_directory
+from headprobe.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.journal import Journal, Observation, discard_journal, open_journal
 from headprobe.layout import Head
 from headprobe.memory import Pieces, parse_bytes, pieces_for
@@ -26,7 +28,7 @@ from headprobe.planning import draw_cases
 from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
 from headprobe.scoring import versions
-from headprobe.tasks import TASKS, Task
+from headprobe.tasks import DEFAULT_TASK, Task, asks, get_asking_task
 from headprobe.tree import PrefixTree
 from headprobe.walk import walk
 
@@ -113,7 +115,7 @@ def plan_ablation(
     if metric not in (ACCEPTED, *METRICS):
         raise UsageError(f"--metric takes {', '.join((ACCEPTED, *METRICS))}, got {metric!r}")
     counts = parse_tops(tops)
-    seed = held_out_seed(seed, max(run.plan.get("seed", 0) for _, run in runs))
+    seed = held_out_seed(seed, seeds_of(run for _, run in runs))
     rankings = find_rankings(runs, measures, loaded.layout)
     trials = plan_trials(
         rankings,
@@ -122,23 +124,17 @@ def plan_ablation(
         draws=draws,
         seed=seed,
     )
-    name = task or next((run.task for _, run in runs if _asks(run.task)), "r2")
-    if not _asks(name):
-        raise UsageError(
-            f"--task takes {', '.join(filter(_asks, TASKS))}, whose answers can be lost; "
-            f"got {name!r}"
-        )
-    chosen = replace(TASKS[name], measures=())
+    name = task or next((run.task for _, run in runs if asks(run.task)), DEFAULT_TASK)
+    chosen = replace(get_asking_task(name), measures=())
     draw = partial(
         draw_cases,
         loaded,
         chosen.probe,
         lengths=lengths,
         depths=depths,
-        needles=needles,
         haystack=haystack,
     )
-    drawn = draw(limit=limit, seed=seed, held_out=True)
+    drawn = draw(needles=needles, limit=limit, seed=seed, held_out=True)
     scored_in = [path for path in map(Path, dict(runs)) if path.exists()]
     check_held_out(drawn, scored_in, loaded.tokenizer)
     averaged = draw(limit=calibration, seed=seed + 1) if silence == "mean" else None
@@ -195,7 +191,7 @@ def ablate(
         Interrupted: Ctrl-C; the same call goes on from there.
         HeadprobeError: the model answers nothing as it is.
     """
-    run.out.mkdir(parents=True, exist_ok=True)
+    make_directory(run.out)
     if fresh:
         _clear(run.out)
     with open_journal(run.out / JOURNAL, run.plan) as journal:
@@ -241,7 +237,10 @@ def _answer(
     prompts = [case.input_ids for case in run.calibration]
     means: MeanOutputs | None = None
     if prompts and len(done) < run.total:
-        means = mean_outputs(loaded.model, prompts, chunk=run.pieces.chunk)
+        try:
+            means = mean_outputs(loaded.model, prompts, chunk=run.pieces.chunk)
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(error, tokens=max(map(len, prompts))) from error
     for place, heads in enumerate(run.groups):
         first = place * len(run.cases)
         left = {case.case_id for case in run.cases} - {number - first for number in done}
@@ -267,11 +266,6 @@ def _grade(run: PlannedAblation, seen: Observation) -> float:
 
 def _group(trial: Trial) -> tuple[Head, ...]:
     return tuple(sorted(trial.heads))
-
-
-def _asks(task: str) -> bool:
-    """Whether a task has answers."""
-    return task in TASKS and bool(TASKS[task].probe.needles)
 
 
 def _clear(out: Path) -> None:

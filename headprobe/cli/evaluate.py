@@ -12,7 +12,7 @@ from headprobe.cli import options, output
 
 if TYPE_CHECKING:
     from headprobe.evaluation.outcomes import Outcome
-    from headprobe.evaluation.run import PlannedEvaluation
+    from headprobe.evaluation.plan import PlannedEvaluation
     from headprobe.metrics import Estimate
 
 BUDGETS = ["1.5%,3%,6%,12%,25%"]
@@ -65,10 +65,16 @@ def evaluate(
     ] = None,
     floor: options.Floor = None,
     saturation: options.Saturation = None,
-    window: Annotated[int, typer.Option(help="Newest entries that every head keeps.")] = 8,
+    window: Annotated[
+        int | None,
+        typer.Option(help="Newest entries that every head keeps.", show_default="8"),
+    ] = None,
     granularity: Annotated[
-        str, typer.Option(help="kv: a budget a KV head; query: a budget a query head.")
-    ] = "kv",
+        str | None,
+        typer.Option(
+            help="kv: a budget a KV head; query: a budget a query head.", show_default="kv"
+        ),
+    ] = None,
     lengths: Annotated[str | None, options.lengths("the longest of score's")] = None,
     depths: options.Depths = None,
     needles: Annotated[Path | None, options.needles("the bundled held-out ones")] = None,
@@ -108,16 +114,22 @@ def evaluate(
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
     seed: Annotated[int | None, options.seed("one more than the run's")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over, dropping what is there.")
+    ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
     """Accuracy with the KV cache cut to budgets, beside the full cache and the baselines.
 
+    Run again, it resumes.
+
     Example: headprobe evaluate --scores outputs/nano/r2 --budget 1.5%,6%
 
     Example: headprobe evaluate --budget outputs/nano/r2/budget-headkv-128.json --cases own.jsonl
     """
-    from headprobe.evaluation.run import plan_evaluation, run_evaluation
+    from headprobe.evaluation.plan import plan_evaluation
+    from headprobe.evaluation.run import run_evaluation
     from headprobe.model import load_model
 
     loaded = load_model(
@@ -133,7 +145,7 @@ def evaluate(
         scores=scores,
         task=task,
         cases=cases,
-        strategies=strategy or ["headkv"],
+        strategies=strategy or [],
         metric=metric,
         scored_cases=scored_cases,
         limit=limit,
@@ -156,7 +168,7 @@ def evaluate(
     )
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:
-        outcomes = run_evaluation(loaded, planned, advance=advance)
+        outcomes = run_evaluation(loaded, planned, fresh=fresh, advance=advance)
     _show(outcomes, planned, json=json)
     output.note(f"written to {planned.out}")
 

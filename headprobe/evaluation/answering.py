@@ -8,7 +8,7 @@ question.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headprobe.cache import runs_in_pieces
 from headprobe.compression import HeadBudgetCache, Target
-from headprobe.errors import HeadprobeError, Interrupted
+from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.evaluation.contenders import Contender, Moment, everything
 from headprobe.evaluation.outcomes import (
     FULL,
@@ -37,6 +37,17 @@ from headprobe.walk import Stops
 CHUNK = 2048
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Answers:
+    """To one question in one setting, of the full cache first, then of each contender.
+
+    ``shares`` are the parts of the cache that were kept, 0 to 1.
+    """
+
+    shares: Float[np.ndarray, " contender"]
+    responses: Sequence[str]
+
+
 def evaluate(
     loaded: LoadedModel,
     questions: Sequence[Question],
@@ -44,9 +55,24 @@ def evaluate(
     *,
     settings: Collection[str] = tuple(SETTINGS),
     chunk: int = CHUNK,
-    advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Every question answered under every contender's budget, and with the full cache.
+
+    Arguments and errors are those of ``answer``.
+    """
+    answered = [*answer(loaded, questions, contenders, settings=settings, chunk=chunk)]
+    return graded(questions, contenders, answered)
+
+
+def answer(
+    loaded: LoadedModel,
+    questions: Iterable[Question],
+    contenders: Sequence[Contender],
+    *,
+    settings: Collection[str] = tuple(SETTINGS),
+    chunk: int = CHUNK,
+) -> Iterator[dict[str, Answers]]:
+    """The answers to one question after the other, by setting.
 
     Args:
         loaded: the model.
@@ -54,26 +80,30 @@ def evaluate(
         contenders: how the cache is cut; all with one granularity.
         settings: of ``SETTINGS``, when it is cut.
         chunk: tokens a forward pass reads.
-        advance: called after each question.
 
     Raises:
-        HeadprobeError: the model's cache cannot be cut, or a budget is for another model.
-        Interrupted: Ctrl-C.
+        HeadprobeError: the model's cache cannot be cut, a budget is for another model, or a prompt
+            does not fit into the device's memory.
     """
     if loaded.layers_without_attention and not runs_in_pieces(loaded.model):
         raise HeadprobeError(
             f"cannot evaluate {loaded.layout.id}: it reads a text in pieces otherwise than whole"
         )
     reader = _Reader(loaded, contenders, settings=settings, chunk=chunk)
-    answered: list[dict[str, _Answers]] = []
-    try:
-        for question in questions:
-            answered.append(reader.answer(question))
-            advance()
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"stopped after {len(answered)} of {len(questions)} questions; nothing was written"
-        ) from None
+    for question in questions:
+        try:
+            yield reader.answer(question)
+        except torch.OutOfMemoryError as error:
+            tokens = len(question.context_ids) + len(question.question_ids)
+            raise out_of_memory(error, tokens=tokens) from error
+
+
+def graded(
+    questions: Sequence[Question],
+    contenders: Sequence[Contender],
+    answered: Sequence[Mapping[str, Answers]],
+) -> Evaluation:
+    """The answers to questions, one after the other, with their grades."""
     names = [(FULL, "100%", False)]
     names += [(one.strategy, one.budget, one.is_baseline) for one in contenders]
     return Evaluation(
@@ -82,18 +112,10 @@ def evaluate(
         trials=tuple(
             _trial(setting, *name, questions, [answers[setting] for answers in answered], row)
             for setting in SETTINGS
-            if setting in settings
+            if setting in answered[0]
             for row, name in enumerate(names)
         ),
     )
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Answers:
-    """To one question in one setting, of the full cache first, then of each contender."""
-
-    shares: Float[np.ndarray, " contender"]
-    responses: Sequence[str]
 
 
 def _trial(
@@ -102,7 +124,7 @@ def _trial(
     budget: str,
     is_baseline: bool,
     questions: Sequence[Question],
-    answers: Sequence[_Answers],
+    answers: Sequence[Answers],
     row: int,
 ) -> Trial:
     responses = tuple(one.responses[row] for one in answers)
@@ -143,7 +165,7 @@ class _Reader:
         self._stops = Stops(loaded)
 
     @torch.inference_mode()
-    def answer(self, question: Question) -> dict[str, _Answers]:
+    def answer(self, question: Question) -> dict[str, Answers]:
         """The answers in every setting."""
         window = max((one.window for one in self._contenders), default=0)
         uncut = everything(self._loaded.layout, window=window)
@@ -159,9 +181,9 @@ class _Reader:
             cut[KNOWN] = self._answer_cut(cache, question, first)
         with cache:
             full = self._go_on(cache, first, question.most_steps)
-        none = _Answers(shares=np.array([]), responses=[])
+        none = Answers(shares=np.array([]), responses=[])
         return {
-            setting: _Answers(
+            setting: Answers(
                 shares=np.array([1.0, *cut.get(setting, none).shares]),
                 responses=[*map(self._text, full), *cut.get(setting, none).responses],
             )
@@ -173,7 +195,7 @@ class _Reader:
         cache: HeadBudgetCache,
         question: Question,
         first: Int[Tensor, 1] | None = None,
-    ) -> _Answers:
+    ) -> Answers:
         """The contenders' answers, the cache cut now.
 
         ``first`` are the tokens that answers begin with, where the question is read already; else
@@ -192,7 +214,7 @@ class _Reader:
             if first is None:
                 first = self._read(fork, self._tensor(question.question_ids).expand(count, -1))
             written = self._go_on(fork, first.expand(count), question.most_steps)
-        return _Answers(shares=kept / full, responses=[self._text(ids) for ids in written])
+        return Answers(shares=kept / full, responses=[self._text(ids) for ids in written])
 
     def _tensor(self, ids: Sequence[int]) -> Int[Tensor, "1 token"]:
         return torch.tensor([ids], device=self._loaded.device)

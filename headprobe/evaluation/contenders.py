@@ -40,6 +40,11 @@ class Moment:
     question_id: int
     room: Int[np.ndarray, " layer"]
 
+    @classmethod
+    def whole(cls, layout: HeadLayout, *, tokens: int) -> Moment:
+        """One of a model all of whose layers hold every token."""
+        return cls(tokens=tokens, question_id=0, room=np.full(layout.layers, tokens))
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Contender:
@@ -240,8 +245,7 @@ def check_fit(entrants: Sequence[Contender], layout: HeadLayout, contexts: Seque
     granularities = set()
     for contender in entrants:
         for tokens in contexts:
-            room = np.full(layout.layers, tokens)
-            budgets = contender.at(Moment(tokens=tokens, question_id=0, room=room))
+            budgets = contender.at(Moment.whole(layout, tokens=tokens))
             own = budgets.layout
             if (own.layers, own.heads, own.kv_heads) != shape:
                 raise UsageError(

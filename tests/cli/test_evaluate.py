@@ -30,6 +30,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a scored run and a budget of it."""
     folder = tmp_path_factory.mktemp("work")
     for arguments in (
+        ["score", "--task", "razor", "--lengths", "128", "--limit", "2"],
+        ["allocate", "--strategy", "razor", "--recent", "24"],
         ["score", "--lengths", "128", "--depths", "0,100", "--limit", "8"],
         ["allocate", "--budget", "24"],
     ):
@@ -85,6 +87,7 @@ def test_sizes_are_evaluated_from_the_newest_run_beside_every_baseline(work: Pat
     assert sorted(path.name for path in out.iterdir()) == [
         "accuracy.png",
         "answers.parquet",
+        "evaluation.sqlite",
         "results.csv",
         "results.json",
     ]
@@ -124,6 +127,23 @@ def test_a_budget_file_is_evaluated_beside_baselines_of_its_size(inside: Path) -
     assert {round(one["share"], 9) for one in own[1:]} == {24 / 128}
 
 
+def test_a_budget_of_a_task_that_asks_nothing_is_asked_r2(inside: Path) -> None:
+    file = "outputs/nano/razor/budget-razor.json"
+    found = json.loads(invoke(*SMALL, "--budget", file, "--json", "--out", "razor").stdout)
+    assert found["plan"]["task"] == "r2"
+    assert found["results"][1]["strategy"] == "razor"
+
+
+def test_an_answer_is_as_long_as_asked_for(inside: Path) -> None:
+    options = [*SMALL, "--budget", "60", "--answer-tokens", "1", "--out", "short"]
+    assert invoke(*options).exception is None
+    said = pd.read_parquet("short/answers.parquet")["response"]
+    assert (said.str.split().str.len() <= 1).all()
+    assert "does not fit" in str(
+        refusal("--lengths", "2000", "--answer-tokens", "200", "--budget", "60")
+    )
+
+
 def test_own_questions_are_asked_in_place_of_a_tasks(inside: Path) -> None:
     row = {
         "context": "Noah likes velvet kettles. Carl lives in Oxley Mill.",
@@ -131,8 +151,10 @@ def test_own_questions_are_asked_in_place_of_a_tasks(inside: Path) -> None:
         "answers": ["velvet kettles", "kettles"],
     }
     (inside / "own.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
-    done = invoke("--cases", "own.jsonl", "--budget", "9", "--limit", "1", "--json")
-    found = json.loads(done.stdout)
+    options = ["--cases", "own.jsonl", "--budget", "9", "--limit", "1", "--answer-tokens", "1"]
+    found = json.loads(invoke(*options, "--json").stdout)
+    said = pd.read_parquet("outputs/nano/evaluate-own/answers.parquet")["response"]
+    assert (said.str.split().str.len() <= 1).all()
     assert found["questions"] == 1
     assert set(found["results"][0]["grades"]) == {"exact_match", "f1", "recall"}
     assert (inside / "outputs" / "nano" / "evaluate-own" / "results.csv").is_file()
@@ -153,6 +175,12 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
     file = "outputs/nano/r2/budget-headkv-24.json"
     options = ["--scores", other, "--budget", file, "--needles", scored]
     assert "was scored on" in str(refusal(*SMALL, *options))
+    # So are the runs that it names, wherever it lies.
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_bytes(Path(file).read_bytes())
+    asked = [*SMALL, "--budget", elsewhere]
+    assert "outputs/nano/r2 was scored on" in str(refusal(*asked, "--needles", scored))
+    assert "--seed 0 drew the cases" in str(refusal(*asked, "--seed", "0"))
     told = invoke(*SMALL, "--budget", "16", "--scored-cases", "--json", "--out", tmp_path / "told")
     plan = json.loads(told.stdout)["plan"]
     assert (plan["needles"], plan["seed"], plan["scored_cases"]) == ("bundled nano", 0, True)
@@ -165,7 +193,10 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
         (["--budget", "8"], "nothing beyond the window"),
         (["--budget", "16", "--scores", "none"], "no scores at none"),
         (["--budget", "none.json"], "none.json"),
-        (["--budget", "16", "--task", "alibi"], "no task 'alibi'"),
+        (["--budget", "16", "--task", "alibi"], "--task takes r2, retrieval, which ask"),
+        (["--budget", "16", "--task", "razor"], "--task takes r2, retrieval, which ask"),
+        (["--budget", "outputs/nano/r2/budget-headkv-24.json", "--beta", "2"], "leave it out"),
+        (["--budget", "16", "--out", "outputs/nano/r2/heads.csv"], "is no directory"),
         (["--budget", "16", "--metric", "rouge"], "--metric takes exact_match, f1, recall, accep"),
         (["--budget", "16", "--strategy", "duo"], "strategy duo takes no --budget"),
         (["--budget", "16", "--strategy", "best"], "no strategy 'best'"),

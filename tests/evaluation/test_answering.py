@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from architectures import build
 from headprobe.allocators import Budget, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
-from headprobe.errors import HeadprobeError, Interrupted
+from headprobe.errors import HeadprobeError
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.contenders import Contender, Moment, baselines, everything, fixed
 from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
@@ -134,26 +134,6 @@ def test_one_setting_alone_gives_the_same_answers(
         assert {trial.setting for trial in alone.trials} == {setting}
         for trial in alone.trials:
             assert trial.responses == find(both, setting, trial.strategy).responses
-
-
-def test_every_question_is_reported_and_an_interruption_says_how_far_it_came(
-    nano: LoadedModel, questions: Sequence[Question]
-) -> None:
-    done: list[int] = []
-
-    def advance(stop_at: int) -> Callable[[], None]:
-        def one_more() -> None:
-            done.append(1)
-            if len(done) == stop_at:
-                raise KeyboardInterrupt
-
-        return one_more
-
-    evaluate(nano, questions, [], advance=advance(99))
-    assert len(done) == len(questions)
-    done.clear()
-    with pytest.raises(Interrupted, match="stopped after 2 of 4 questions; nothing was written"):
-        evaluate(nano, questions, [], advance=advance(2))
 
 
 def test_a_budget_for_another_model_is_refused(

@@ -1,0 +1,280 @@
+"""What an evaluation is, from its options: questions, contenders, and where the results go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from headprobe import rundir, scores
+from headprobe.budgets import HeadBudgets
+from headprobe.errors import UsageError
+from headprobe.evaluation.contenders import (
+    Contender,
+    Moment,
+    check_fit,
+    is_file,
+    line_up,
+    with_baselines,
+)
+from headprobe.evaluation.outcomes import (
+    Outcome,
+)
+from headprobe.evaluation.questions import Question, questions_of, read_questions
+from headprobe.grid import LONGEST_BY_DEFAULT
+from headprobe.held_out import check_held_out, held_out_seed, seeds_of
+from headprobe.metrics import ACCEPTED, METRICS
+from headprobe.mixing import WeightedRun
+from headprobe.model import LoadedModel
+from headprobe.planning import ANSWER_ROOM, draw_cases, longest_prompt
+from headprobe.registry import flag
+from headprobe.scores import HeadScores
+from headprobe.scoring import versions
+from headprobe.tasks import DEFAULT_TASK, asks, get_asking_task
+
+STRATEGY = "headkv"
+LIMIT = 96
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PlannedEvaluation:
+    """Everything that is known before the model runs.
+
+    ``subject`` is the model and what it is asked; ``plan`` holds every option that changes the
+    numbers; strategies are compared by ``metric``.
+    """
+
+    subject: str
+    questions: Sequence[Question]
+    contenders: Sequence[Contender]
+    metric: str
+    seed: int
+    plan: Mapping[str, Any]
+    out: Path
+
+    @property
+    def summary(self) -> str:
+        """One line for the terminal."""
+        return (
+            f"{self.subject}: {len(self.questions)} questions with the full cache and under "
+            f"{len(self.contenders)} budgets, baselines among them, in two settings"
+        )
+
+    def report(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """The content of ``results.json``."""
+        return {
+            "plan": dict(self.plan),
+            "questions": len(self.questions),
+            "metric": self.metric,
+            "results": [asdict(outcome) for outcome in outcomes],
+            "versions": versions(),
+        }
+
+
+def plan_evaluation(
+    loaded: LoadedModel,
+    *,
+    budgets: Sequence[str],
+    scores: Path | None = None,
+    task: str | None = None,
+    cases: Path | None = None,
+    strategies: Sequence[str] = (),
+    metric: str = "f1",
+    scored_cases: bool = False,
+    limit: int | None = None,
+    answer_tokens: int | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    drawing: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> PlannedEvaluation:
+    """What is to be asked, and under which budgets.
+
+    ``budgets`` are as typed, sizes or files; ``strategies``, headkv where none is named, and
+    ``options``, those of allocating, are for sizes. These are divided by the scores of a run, the
+    newest if none is named. ``drawing`` are further options of ``draw_cases``. A ``limit`` of 0
+    asks everything; left out, it is ``LIMIT`` for a task's cases.
+
+    Raises:
+        UsageError: an option that makes no sense, a file that is not there or not usable, or cases
+            that the heads were scored on.
+        HeadprobeError: a file is damaged.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if all(map(is_file, budgets)):
+        for name in [*(["strategy"] if strategies else []), *given]:
+            raise UsageError(
+                f"{flag(name)} says how sizes are divided: leave it out, or give --budget a size"
+            )
+    run = _find_run(scores, budgets)
+    known = HeadScores.load(run) if run else None
+    grades = [*METRICS, *([] if cases else [ACCEPTED])]
+    if metric not in grades:
+        raise UsageError(f"--metric takes {', '.join(grades)}, got {metric!r}")
+    runs = [WeightedRun(name=str(run), scores=known)] if known else []
+    entrants = line_up(budgets, runs, strategies=strategies or [STRATEGY], **given)
+    if cases is not None:
+        asked = _read(loaded, cases, limit, answer_tokens, {"task": task, **(drawing or {})})
+    else:
+        scored = _runs_behind(run, budgets)
+        asked = _draw(
+            loaded,
+            task or (known.task if known and asks(known.task) else DEFAULT_TASK),
+            limit=LIMIT if limit is None else limit or None,
+            seed=_seed(seed, known, scored, scored_cases=scored_cases),
+            most_steps=answer_tokens,
+            others=[] if scored_cases else scored,
+            scored_cases=scored_cases,
+            drawing=drawing or {},
+        )
+    contexts = _contexts(asked.questions)
+    check_fit(entrants, loaded.layout, contexts)
+    longest = Moment.whole(loaded.layout, tokens=contexts[-1])
+    seed = asked.plan.get("seed", seed or 0)
+    return PlannedEvaluation(
+        subject=f"{loaded.layout.id}, {asked.name}",
+        questions=asked.questions,
+        contenders=with_baselines(entrants, seed=seed),
+        metric=metric,
+        seed=seed,
+        plan={
+            "model": loaded.layout.to_json(),
+            "weights": loaded.fingerprint,
+            "dtype": loaded.dtype,
+            "device": loaded.device.type,
+            "scores": str(run) if run else None,
+            "budgets": list(budgets),
+            "strategies": list(dict.fromkeys(entrant.strategy for entrant in entrants)),
+            "entries": _digest([entrant.at(longest).to_json() for entrant in entrants]),
+            "asked": _digest([(one.context_ids, one.question_ids) for one in asked.questions]),
+            "answer_tokens": answer_tokens,
+            "seed": seed,
+            **given,
+            **asked.plan,
+        },
+        out=out or rundir.directory_for(loaded.name, f"evaluate-{asked.name}"),
+    )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Asked:
+    """Questions, what to call them, and the options that made them."""
+
+    name: str
+    questions: Sequence[Question]
+    plan: Mapping[str, Any]
+
+
+def _read(
+    loaded: LoadedModel,
+    cases: Path,
+    limit: int | None,
+    most_steps: int | None,
+    unused: Mapping[str, Any],
+) -> _Asked:
+    """One's own questions, with which a task's options make no sense."""
+    for option, value in unused.items():
+        if value is not None:
+            raise UsageError(f"--cases brings its own questions: leave out --{option}")
+    questions = read_questions(
+        cases,
+        loaded.tokenizer,
+        longest=longest_prompt(loaded.window, answer_room=_room(most_steps)),
+        limit=limit or None,
+        most_steps=most_steps,
+    )
+    return _Asked(name=cases.stem, questions=questions, plan={"cases": str(cases), "limit": limit})
+
+
+def _draw(
+    loaded: LoadedModel,
+    task: str,
+    *,
+    limit: int | None,
+    seed: int,
+    most_steps: int | None,
+    others: Sequence[Path],
+    scored_cases: bool,
+    drawing: Mapping[str, Any],
+) -> _Asked:
+    """A task's cases at its longest length, on needles other than those of some runs."""
+    probe = get_asking_task(task).probe
+    given = {name: value for name, value in drawing.items() if value is not None}
+    room = _room(most_steps)
+    drawn = draw_cases(
+        loaded,
+        probe,
+        limit=limit,
+        seed=seed,
+        held_out=not scored_cases,
+        answer_room=room,
+        **{"lengths": _longest(loaded, room), **given},
+    )
+    check_held_out(drawn, others, loaded.tokenizer)
+    return _Asked(
+        name=task,
+        questions=questions_of(drawn, probe, loaded.tokenizer, most_steps=most_steps),
+        plan={"task": task, "scored_cases": scored_cases, **drawn.options},
+    )
+
+
+def _find_run(named: Path | None, budgets: Sequence[str]) -> Path | None:
+    """The run whose scores divide sizes; of budget files alone, the one that they lie in."""
+    if named is not None:
+        return named
+    if not all(text.endswith(".json") for text in budgets):
+        return rundir.newest_run()
+    beside = Path(budgets[0]).parent
+    return beside if (beside / scores.FILE_NAME).is_file() else None
+
+
+def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
+    """Where the cases may be that heads were scored on.
+
+    The runs that a budget file names, where they are still there, else the folder it lies in.
+    """
+    behind: list[Path] = []
+    for text in filter(is_file, budgets):
+        mixed = HeadBudgets.load(Path(text)).strategy.get("scores")
+        runs = (
+            [one.get("run") for one in mixed if isinstance(one, dict)]
+            if isinstance(mixed, list)
+            else []
+        )
+        named = [Path(run) for run in runs if isinstance(run, str) and Path(run).exists()]
+        behind += named or [Path(text).parent]
+    return behind if run is None else [*behind, run]
+
+
+def _seed(
+    given: int | None, known: HeadScores | None, scored: Sequence[Path], *, scored_cases: bool
+) -> int:
+    if scored_cases:
+        return given if given is not None else max(seeds_of([known] if known else []), default=0)
+    folders = {path if path.is_dir() else path.parent for path in scored}
+    files = [folder / scores.FILE_NAME for folder in folders]
+    return held_out_seed(given, seeds_of(HeadScores.load(file) for file in files if file.is_file()))
+
+
+def _room(most_steps: int | None) -> int:
+    """Tokens that a prompt leaves to the answer."""
+    return max(ANSWER_ROOM, most_steps or 0)
+
+
+def _longest(loaded: LoadedModel, room: int) -> str:
+    longest = longest_prompt(loaded.window, answer_room=room)
+    return str(min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _contexts(questions: Sequence[Question]) -> list[int]:
+    """The lengths at which caches are cut, in tokens."""
+    contexts = {len(one.context_ids) for one in questions}
+    prompts = {len(one.context_ids) + len(one.question_ids) for one in questions}
+    return sorted(contexts | prompts)

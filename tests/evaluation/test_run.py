@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from headprobe.allocators import Budget, allocate
+from headprobe.errors import HeadprobeError, Interrupted, UsageError
+from headprobe.evaluation.answering import evaluate
+from headprobe.evaluation.outcomes import ANSWERS, PICTURE, REPORT, RESULTS
+from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
+from headprobe.evaluation.run import JOURNAL, run_evaluation
+from headprobe.model import LoadedModel, load_model
+
+
+@pytest.fixture(scope="module")
+def nano() -> LoadedModel:
+    return load_model("nano")
+
+
+@pytest.fixture(scope="module")
+def file(nano: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A budget that names no run."""
+    path = tmp_path_factory.mktemp("budgets") / "own.json"
+    scores = np.random.default_rng(0).random((nano.layout.layers, nano.layout.heads))
+    allocate(scores, nano.layout, budget=Budget(tokens=24)).save(path)
+    return path
+
+
+def plan(nano: LoadedModel, file: Path, out: Path, **options: Any) -> PlannedEvaluation:
+    drawing = {"lengths": "128", "depths": "0,100"}
+    with pytest.warns(UserWarning, match="no case table"):
+        return plan_evaluation(
+            nano, budgets=[str(file)], drawing=drawing, out=out, **{"limit": 3} | options
+        )
+
+
+def after(count: int, do: Callable[[], None]) -> Callable[[], None]:
+    """Does it when it is called for the ``count``th time."""
+    left = [count]
+
+    def advance() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            do()
+
+    return advance
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_evaluation_that_is_stopped_goes_on(
+    nano: LoadedModel, file: Path, tmp_path: Path
+) -> None:
+    planned = plan(nano, file, tmp_path / "cut")
+    with pytest.raises(Interrupted, match="stopped after 2 of 3 questions; the same command goes"):
+        run_evaluation(nano, planned, advance=after(2, interrupt))
+    assert [path.name for path in planned.out.iterdir()] == [JOURNAL]
+    counted = []
+    outcomes = run_evaluation(nano, planned, advance=lambda: counted.append(1))
+    assert len(counted) == 3
+    whole = replace(planned, out=tmp_path / "whole")
+    run_evaluation(nano, whole)
+    for name in (RESULTS, REPORT):
+        assert (planned.out / name).read_bytes() == (whole.out / name).read_bytes()
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(planned.out / ANSWERS), pd.read_parquet(whole.out / ANSWERS)
+    )
+    # What the journal gave back is what is answered without one.
+    plainly = evaluate(nano, planned.questions, planned.contenders).outcomes(seed=planned.seed)
+    for one, other in zip(outcomes, plainly, strict=True):
+        assert one.share == pytest.approx(other.share, rel=1e-6)
+        assert replace(one, share=0.0) == replace(other, share=0.0)
+
+
+def test_a_finished_evaluation_is_graded_anew_and_asks_nothing(
+    nano: LoadedModel, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(nano, file, tmp_path)
+    run_evaluation(nano, planned)
+    monkeypatch.setattr(
+        "headprobe.evaluation.answering._Reader.answer", lambda *_: pytest.fail("asked again")
+    )
+    again = plan(nano, file, tmp_path, metric="accepted")
+    found = run_evaluation(nano, again)
+    assert [one.lead for one in found] != [None] * len(found)
+    full = next(one for one in found if one.strategy == "full")
+    for one in found:
+        accepted = one.grades["accepted"].value / full.grades["accepted"].value
+        assert one.of_full == pytest.approx(accepted)
+
+
+def test_other_options_are_refused_and_fresh_starts_over(
+    nano: LoadedModel, file: Path, tmp_path: Path
+) -> None:
+    run_evaluation(nano, plan(nano, file, tmp_path, limit=1))
+    other = plan(nano, file, tmp_path, limit=2)
+    with pytest.raises(UsageError, match=r"limit was 1, now 2.*--fresh"):
+        run_evaluation(nano, other)
+    run_evaluation(nano, other, fresh=True)
+    assert len(pd.read_parquet(tmp_path / ANSWERS)) == 2 * 2 * 7
+    # The same options, but the file holds another budget now.
+    changed = tmp_path / file.name
+    shutil.copy(file, changed)
+    first = plan(nano, changed, tmp_path / "out")
+    allocate(np.ones((6, 8)), nano.layout, budget=Budget(tokens=30)).save(changed)
+    assert plan(nano, changed, tmp_path / "out").plan != first.plan
+
+
+def test_a_directory_that_cannot_be_written_to_is_found_out_first(
+    nano: LoadedModel, file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    planned = plan(nano, file, tmp_path / "file")
+    with pytest.raises(UsageError, match="file is no directory"):
+        run_evaluation(nano, planned, advance=lambda: pytest.fail("asked"))
+
+
+def test_two_at_once_are_refused(nano: LoadedModel, file: Path, tmp_path: Path) -> None:
+    planned = plan(nano, file, tmp_path)
+
+    def second() -> None:
+        with pytest.raises(HeadprobeError, match="another headprobe is working on"):
+            run_evaluation(nano, planned)
+
+    run_evaluation(nano, planned, advance=after(1, second))
+    assert (tmp_path / PICTURE).is_file()
