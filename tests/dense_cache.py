@@ -32,7 +32,8 @@ class DenseCache:
         with intercepted(self.model, self.attend):
             return self.model(ids, past_key_values=self.cache, **inputs).logits
 
-    def cut(self) -> None:
+    def cut(self, *, since: int = 0) -> None:
+        """Cut by the attention of the newest queries, those of tokens from ``since`` on."""
         for layer, (query, _, visible, _) in self.last.items():
             heads = self.budgets.tokens.shape[1]
             for sequence in range(len(query)):
@@ -40,7 +41,7 @@ class DenseCache:
                 grants = self.budgets.kept(len(tokens))[layer]
                 for head in range(heads):
                     shown = [t for t in self.shown[layer][sequence][head] if t in set(tokens)]
-                    weights = self.watched(layer, sequence, head)
+                    weights = self.watched(layer, sequence, head, since)
                     chosen = self.choose(layer, head, shown, int(grants[head]), weights)
                     self.shown[layer][sequence][head] = chosen
                     gone = [t for t in shown if t not in chosen]
@@ -66,7 +67,7 @@ class DenseCache:
             picked = sorted(middle, key=lambda t: (-pooled[t], -weights[t], t))[:free]
         return sorted([*oldest, *picked, *newest])
 
-    def watched(self, layer: int, sequence: int, head: int) -> dict[int, float]:
+    def watched(self, layer: int, sequence: int, head: int, since: int) -> dict[int, float]:
         """Attention of the newest queries on each token, reduced over the head's query heads."""
         query, key, visible, terms = self.last[layer]
         tokens, newest = key.shape[2], max(self.budgets.window, 1)
@@ -75,7 +76,7 @@ class DenseCache:
         means = []
         for query_head in range(head * group, (head + 1) * group):
             total = torch.zeros(tokens, dtype=torch.float64)
-            real = [t for t in range(tokens - newest, tokens) if t >= 0 and allowed[t]]
+            real = [t for t in range(max(tokens - newest, since), tokens) if allowed[t]]
             for at in real:
                 seen = allowed & (torch.arange(tokens) <= at)
                 weights, _ = self.softmax(

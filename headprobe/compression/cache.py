@@ -52,8 +52,10 @@ class HeadBudgetCache(Cache):
             is reduced as the strategy's ``reduce`` says, else by their mean. With granularity
             ``query`` each query head stores entries of its own.
         cut_at: the number of tokens after which to cut, padding included. The forward pass that
-            ends there sees everything; each layer is cut when its attention is done. For the next
-            turn of a conversation it may be set anew. ``None`` leaves it to ``cut``.
+            ends there sees everything; each layer is cut when its attention is done. ``None``
+            leaves it to ``cut``. For the next turn of a conversation it may be set anew, to a
+            number not yet reached. A cut cache keeps queries only while such a cut is ahead, so
+            of the newest ``window`` those choose that came since it was set.
         floor: share out what a layer's heads keep by their attention, prompt by prompt, as Ada-KV
             does; every head keeps at least this part of its own, 0 to 1.
 
@@ -116,7 +118,8 @@ class HeadBudgetCache(Cache):
         """Cut every head down to the budget, now, by the attention of the newest queries.
 
         Raises:
-            ValueError: there is nothing in the cache, or its newest token is padding.
+            ValueError: there is nothing in the cache, its newest token is padding, or it was cut
+                before and no further cut was ahead when the newest tokens came.
         """
         for layer in self._own:
             layer.cut()
@@ -149,8 +152,9 @@ class HeadBudgetCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory that the layers with a budget hold."""
-        return sum(layer.nbytes for layer in self._own)
+        """Bytes of memory that the layers with a budget hold, all their tensors included."""
+        storages = (held.untyped_storage() for layer in self._own for held in layer.tensors)
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
     @property
     def entries(self) -> Int[np.ndarray, "layer sequence head"]:
@@ -212,8 +216,13 @@ class HeadBudgetCache(Cache):
         else:
             result = original(module, query, key, value, attention_mask, **terms)
         if layer.index == module.layer_idx:
-            layer.watch(query, attention_mask, terms)
-            if layer.get_seq_length() == self.cut_at:
+            layer.attended = True
+            tokens = layer.get_seq_length()
+            if not layer.is_cut or (self.cut_at is not None and tokens <= self.cut_at):
+                layer.watch(query, attention_mask, terms)
+            else:
+                layer.forget()
+            if tokens == self.cut_at:
                 layer.cut()
         return result
 
@@ -221,7 +230,7 @@ class HeadBudgetCache(Cache):
         """The layer that handed out these keys: this one, or the one it shares them with."""
         # Layers that share the keys of others stand last, and may have no cache at all.
         for layer in chain(self.layers[index : index + 1], self._own):
-            if isinstance(layer, BudgetLayer) and layer.given is key:
+            if isinstance(layer, BudgetLayer) and layer.has_given(key):
                 return layer
         return None
 

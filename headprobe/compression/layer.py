@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -27,8 +28,8 @@ _SCORE_TERMS = ("scaling", "softcap", "s_aux", "sliding_window")
 class BudgetLayer(DynamicLayer):
     """A layer of transformers' ``DynamicCache`` until it is cut, then ragged.
 
-    ``given`` are the keys that the last update handed to the model. There is one target for all
-    sequences, or one for each.
+    ``attended`` is set once the attention function has come by with the newest keys. There is one
+    target for all sequences, or one for each.
 
     Raises:
         HeadprobeError: a budget names an unknown reduction.
@@ -50,13 +51,11 @@ class BudgetLayer(DynamicLayer):
         self._kv_heads = targets[0].budgets.layout.kv_heads
 
     def _start_over(self) -> None:
-        self.given: Tensor | None = None
+        self.attended = True
         self._tokens = 0
         self._ragged: Ragged | None = None
-        self._attended = True
-        self._recent: deque[Tensor] = deque()
-        self._mask: Tensor | None = None
-        self._terms: dict[str, Any] = {}
+        self._given: weakref.ref[Tensor] | None = None
+        self.forget()
 
     @property
     def is_cut(self) -> bool:
@@ -64,11 +63,11 @@ class BudgetLayer(DynamicLayer):
         return self._ragged is not None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of memory that it holds."""
-        if self._ragged is not None:
-            return self._ragged.nbytes
-        return sum(t.nbytes for t in (self.keys, self.values) if t is not None)
+    def tensors(self) -> list[Tensor]:
+        """All that it holds."""
+        held = [self.keys, self.values, self._mask, *self._recent]
+        ragged = [] if self._ragged is None else self._ragged.tensors
+        return [tensor for tensor in held if tensor is not None] + ragged
 
     @property
     def lengths(self) -> Int[np.ndarray, "sequence head"]:
@@ -105,13 +104,18 @@ class BudgetLayer(DynamicLayer):
             keys, values = key_states, value_states
             self._ragged.append(self._by_stream(keys), self._by_stream(values), self._tokens)
         self._tokens += key_states.shape[2]
-        self._attended = False
-        self.given = keys
+        self.attended = False
+        # The model holds them as long as they are asked for; here they would be held for longer.
+        self._given = weakref.ref(keys)
         return keys, values
+
+    def has_given(self, key: Tensor) -> bool:
+        """Whether the last update handed out these keys."""
+        return self._given is not None and self._given() is key
 
     def check_attended(self) -> None:
         """Refuse a model that works on something else than the keys it caches (deepseek_v3)."""
-        if not self._attended:
+        if not self.attended:
             raise HeadprobeError(
                 f"cannot cut the cache: layer {self.index} of the model does not hand the keys "
                 "that it caches to its attention function"
@@ -124,11 +128,17 @@ class BudgetLayer(DynamicLayer):
         output: Tensor = attend(self._ragged, query, mask, position=position, terms=terms)
         return output
 
+    def forget(self) -> None:
+        """Keep nothing for a cut."""
+        self._recent: deque[Tensor] = deque()
+        self._mask: Tensor | None = None
+        self._terms: dict[str, Any] = {}
+
     def watch(self, query: Tensor, mask: Tensor | None, terms: dict[str, Any]) -> None:
         """Keep what a cut needs: the newest queries, and what the last one sees."""
-        self._attended = True
         newest = self._newest
-        self._recent.append(query[:, :, -newest:].clone() if query.shape[2] > newest else query)
+        # Of some models the query is a view of more.
+        self._recent.append(query[:, :, -newest:].clone())
         while sum(part.shape[2] for part in self._recent) - self._recent[0].shape[2] >= newest:
             self._recent.popleft()
         self._mask = mask[:, :, -1:].clone() if mask is not None and mask.ndim == 4 else mask
@@ -141,7 +151,6 @@ class BudgetLayer(DynamicLayer):
         """
         forked = copy.copy(self)
         forked._aim(targets)
-        forked._recent = deque(self._recent)
         watched = sum(part.shape[2] for part in self._recent)
         if self.is_cut or watched < min(forked._newest, self._tokens):
             raise ValueError(
@@ -158,6 +167,11 @@ class BudgetLayer(DynamicLayer):
         """
         if not self._tokens:
             raise ValueError("expected tokens in the cache before it is cut, got none")
+        if not self._recent:
+            raise ValueError(
+                "expected `cut_at` to be set before the newest tokens came: "
+                "a cache that is cut keeps no queries for another cut unless one is ahead"
+            )
         streams = self._streams()
         visible = self._visible(len(streams) // self._heads)
 
@@ -168,8 +182,8 @@ class BudgetLayer(DynamicLayer):
         cutter = Cutter(self.index, streams, visible, attention)
         kept = [cutter.cut(sequence, target) for sequence, target in self._aims(visible)]
         self._ragged = Ragged(list(chain.from_iterable(kept)))
-        self.keys = self.values = self.given = None
-        self._spread(len(kept))
+        self.keys = self.values = self._given = None
+        self.forget()
 
     def _aims(self, visible: Bool[Tensor, "sequence token"]) -> Iterator[tuple[int, Target]]:
         """Sequences to be cut, each with its target."""
@@ -180,13 +194,6 @@ class BudgetLayer(DynamicLayer):
             raise ValueError(f"expected a target for each of {batch} sequences, got {targets}")
         for number in range(max(batch, targets)):
             yield number % batch, self._targets[number % targets]
-
-    def _spread(self, batch: int) -> None:
-        """What was seen of one sequence is what all that came of it have seen."""
-        if len(self._recent[0]) < batch:
-            self._recent = deque(part.expand(batch, -1, -1, -1) for part in self._recent)
-            if self._mask is not None:
-                self._mask = self._mask.expand(batch, *self._mask.shape[1:])
 
     def _attention(
         self,
@@ -283,11 +290,10 @@ class BudgetLayer(DynamicLayer):
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Take every sequence of the batch that often."""
-        if self._recent:
-            self._take(torch.arange(len(self._recent[0])).repeat_interleave(repeats))
+        self._take(torch.arange(len(self.lengths)).repeat_interleave(repeats))
 
     def _take(self, sequences: Tensor) -> None:
-        if not self._recent:
+        if not self._tokens:
             return
         if self._ragged is None:
             super().batch_select_indices(sequences)

@@ -77,10 +77,9 @@ class Ragged:
         self._lay_out()
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the buffers, free room and positions included."""
-        buffers = (self.keys, self.values, self.positions)
-        return sum(buffer.untyped_storage().nbytes() for buffer in buffers)
+    def tensors(self) -> list[Tensor]:
+        """All that it holds: the buffers, free room and positions included, and their layout."""
+        return [held for held in vars(self).values() if isinstance(held, Tensor)]
 
     @property
     def used(self) -> Int32[Tensor, " stream"]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,23 @@ def greedy(model: PreTrainedModel, prompt: Tensor, **options: Any) -> Tensor:
     return model.generate(prompt, do_sample=False, max_new_tokens=6, **options)
 
 
+def held(cache: HeadBudgetCache) -> int:
+    """Bytes of all storages that the cache's layers lead to, each counted once."""
+    storages, things = {}, list(cache.layers)
+    while things:
+        thing = things.pop()
+        if isinstance(thing, Tensor):
+            storage = thing.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(thing, (list, tuple, deque)):
+            things += thing
+        elif isinstance(thing, dict):
+            things += thing.values()
+        else:
+            things += getattr(thing, "__dict__", {}).values()
+    return sum(storages.values())
+
+
 def shown(dense: DenseCache, layers: int) -> np.ndarray:
     """Entries of every head as ``HeadBudgetCache.entries`` counts them."""
     some = next(iter(dense.shown))
@@ -120,18 +138,22 @@ def test_ragged_equals_a_dense_cache_with_a_mask_token_by_token(
     """Prefill, a cut, decoding, the next turn as a chunk, a second cut, decoding."""
     model = build(architecture)
     budget = budgets(model, **KINDS[kind])
-    tokens = ids(PROMPT + STEPS + TURN + STEPS)
-    ends = [PROMPT, *range(PROMPT + 1, PROMPT + STEPS + 1)]
-    ends += [ends[-1] + TURN, *range(ends[-1] + TURN + 1, tokens.shape[1] + 1)]
+    turn = PROMPT + STEPS
+    tokens = ids(turn + TURN + STEPS)
+    ends = [*range(PROMPT, turn + 1), *range(turn + TURN, tokens.shape[1] + 1)]
     dense = DenseCache(model, budget)
     with HeadBudgetCache(model, budget) as cache:
-        for start, stop in zip([0, *ends], ends, strict=False):
+        for start, stop in itertools.pairwise([0, *ends]):
+            if start == turn:
+                cache.cut_at = turn + TURN
             logits = model(tokens[:, start:stop], past_key_values=cache).logits
             torch.testing.assert_close(logits, dense(tokens[:, start:stop]), **CLOSE)
-            if stop in (PROMPT, PROMPT + STEPS + TURN):
+            if stop == PROMPT:
                 cache.cut()
                 dense.cut()
-                np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
+            elif stop == cache.cut_at:
+                dense.cut(since=turn)
+            np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
     assert cache.get_seq_length() == tokens.shape[1]
 
 
@@ -153,10 +175,8 @@ def test_a_padded_batch_equals_a_dense_cache_with_a_mask(architecture: str, kind
             expected = dense(tokens[:, start:stop], **inputs)
             seen = real[:, start:stop].bool()
             torch.testing.assert_close(logits[seen], expected[seen], **CLOSE)
-            if stop == PROMPT:
-                dense.cut()
-        cache.cut()
-        dense.cut()
+            dense.cut(since=start)
+            cache.cut_at = PROMPT + TURN
         np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
 
 
@@ -265,9 +285,9 @@ def test_a_window_only_budget_equals_a_sliding_window() -> None:
     assert not torch.allclose(full(tokens).logits, expected, atol=1e-2)
     with HeadBudgetCache(full, newest) as cache:
         for at in range(tokens.shape[1]):
+            cache.cut_at = at + 1
             logits = full(tokens[:, at : at + 1], past_key_values=cache).logits
             torch.testing.assert_close(logits, expected[:, at : at + 1], **CLOSE)
-            cache.cut()
     assert (cache.entries == window - 1).all()
 
 
@@ -285,8 +305,81 @@ def test_measured_bytes_are_within_a_tenth_of_the_budgets_own_count(
             model(ids(1), past_key_values=cache)
     kept = budget.kept(400) + steps
     own = kept.sum() * 2 * budget.layout.head_dim * torch.float32.itemsize
-    assert own <= cache.nbytes <= 1.1 * own
+    assert own <= held(cache) <= 1.1 * own
+    assert cache.nbytes == held(cache)
     assert (cache.entries[:, 0] == kept).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [0, 1, 12])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("window", [8, 32])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_small_budgets_of_wide_heads_in_half_precision_hold_no_more_either(
+    attention: str, window: int, batch: int, steps: int
+) -> None:
+    """Llama-3-8B's heads: the queries of a window of 8 take a quarter of what is kept."""
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}
+    model = build("llama", **heads, num_hidden_layers=2, max_position_embeddings=256).bfloat16()
+    model.set_attn_implementation(attention)
+    budget = budgets(model, tokens=(32, 97), window=window)
+    tokens, real = ids(160 + steps, batch=batch), torch.ones(batch, 160 + steps, dtype=torch.long)
+    real[-1, : 3 * (batch - 1)] = 0
+    with HeadBudgetCache(model, budget, cut_at=160) as cache:
+        for stop in range(160, 160 + steps + 1):
+            new = tokens[:, cache.get_seq_length() : stop]
+            model(new, past_key_values=cache, attention_mask=real[:, :stop])
+    own = batch * (budget.kept(160) + steps).sum() * 2 * 128 * torch.bfloat16.itemsize
+    assert own <= held(cache) <= 1.1 * own
+    assert cache.nbytes == held(cache)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "gpt_bigcode", "gemma2"])
+def test_bytes_are_those_of_all_tensors_held_cut_or_not(architecture: str) -> None:
+    """Before a cut a window's queries and a row of the mask are held, and no more of them."""
+    model = build(architecture)
+    budget, tokens = budgets(model), ids(PROMPT + 2 * TURN)
+    layout = budget.layout
+    numbers = (2 * layout.kv_heads * PROMPT + layout.heads * budget.window) * layout.head_dim
+    whole = layout.layers * (numbers + PROMPT) * torch.float32.itemsize
+    real = torch.ones_like(tokens)
+    real[:, 0] = 0
+    with HeadBudgetCache(model, budget) as cache:
+        assert cache.nbytes == held(cache) == 0
+        for stop in (PROMPT, PROMPT + TURN, PROMPT + 2 * TURN):
+            new = tokens[:, cache.get_seq_length() : stop]
+            model(new, past_key_values=cache, attention_mask=real[:, :stop])
+            assert cache.nbytes == held(cache)
+            if stop == PROMPT:
+                assert held(cache) <= whole
+                cache.cut()
+                assert cache.nbytes == held(cache)
+                cache.cut_at = tokens.shape[1]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("early", [0, 2])
+def test_the_queries_since_cut_at_was_set_choose(tiny_llama: PreTrainedModel, early: int) -> None:
+    """The turn is shorter than the window; a change of mind forgets what came before."""
+    budget, stop = budgets(tiny_llama, window=7, tokens=(9, 13)), PROMPT + STEPS + TURN
+    tokens, dense = ids(stop), DenseCache(tiny_llama, budget)
+    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+        tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
+        dense(tokens[:, :PROMPT])
+        dense.cut()
+        for at in range(PROMPT, stop):
+            if at == PROMPT + STEPS - 1:
+                cache.cut_at = None
+            elif at in (PROMPT + early, PROMPT + STEPS):
+                cache.cut_at = stop
+            step = tokens[:, at : at + 1]
+            logits = tiny_llama(step, past_key_values=cache).logits
+            torch.testing.assert_close(logits, dense(step), **CLOSE)
+    dense.cut(since=PROMPT + STEPS)
+    for layer in cache.layers:
+        kept = [stream.positions.tolist() for stream in layer._ragged.streams()]
+        assert kept == dense.shown[layer.index][0]
 
 
 @torch.no_grad()
@@ -469,9 +562,9 @@ def test_a_fork_is_to_each_target_what_a_cache_of_its_own_is(architecture: str) 
     for target in targets:
         with HeadBudgetCache(model, target.budgets, floor=target.floor) as cache:
             parts = []
-            for start, stop in zip([0, *ends], ends, strict=False):
+            for start, stop in itertools.pairwise([0, *ends]):
+                cache.cut_at = stop
                 parts.append(model(tokens[:, start:stop], past_key_values=cache).logits)
-                cache.cut()
             alone.append(torch.cat(parts[1:], dim=1))
             entries.append(cache.entries[:, 0])
     with HeadBudgetCache(model, full(model)) as whole:
@@ -479,9 +572,9 @@ def test_a_fork_is_to_each_target_what_a_cache_of_its_own_is(architecture: str) 
     with whole.fork(targets) as fork:
         parts = []
         for start, stop in itertools.pairwise(ends):
+            fork.cut_at = stop
             batch = tokens[:, start:stop].expand(len(targets), -1)
             parts.append(model(batch, past_key_values=fork).logits)
-            fork.cut()
     torch.testing.assert_close(torch.cat(parts, dim=1), torch.cat(alone), **CLOSE)
     np.testing.assert_array_equal(fork.entries, np.stack(entries, axis=1))
     with whole:
@@ -491,15 +584,26 @@ def test_a_fork_is_to_each_target_what_a_cache_of_its_own_is(architecture: str) 
 
 @torch.no_grad()
 def test_sequences_taken_from_a_fork_keep_their_targets(tiny_llama: PreTrainedModel) -> None:
+    """Taken in the middle of a turn that is cut at its end."""
     targets = [Target(budgets=budgets(tiny_llama, tokens=(n, n + 1))) for n in (4, 6, 8)]
+    turn, taken = ids(TURN + 1, batch=3), torch.tensor([2, 0])
     with HeadBudgetCache(tiny_llama, full(tiny_llama)) as whole:
         tiny_llama(ids(PROMPT), past_key_values=whole)
-    with whole.fork(targets) as fork:
-        fork.reorder_cache(torch.tensor([2, 0]))
-        tiny_llama(ids(TURN, batch=2), past_key_values=fork)
-        fork.cut()
-    assert (fork.entries[:, 0] == 8).all()
-    assert (fork.entries[:, 1] == 4).all()
+    logits = []
+    for early in (False, True):
+        with whole.fork(targets) as fork:
+            fork.cut_at = PROMPT + TURN
+            tiny_llama(turn[:, :2], past_key_values=fork)
+            if early:
+                fork.reorder_cache(taken)
+            rows = taken if early else slice(None)
+            tiny_llama(turn[rows, 2:TURN], past_key_values=fork)
+            if not early:
+                fork.reorder_cache(taken)
+            logits.append(tiny_llama(turn[taken, TURN:], past_key_values=fork).logits)
+        assert (fork.entries[:, 0] == 8 + 1).all()
+        assert (fork.entries[:, 1] == 4 + 1).all()
+    torch.testing.assert_close(*logits, **CLOSE)
 
 
 @torch.no_grad()
@@ -552,6 +656,11 @@ def test_wrong_use_is_refused(tiny_llama: PreTrainedModel) -> None:
         with pytest.raises(ValueError, match=r"end at token 17, where .* from token 0 to 20"):
             tiny_llama(ids(PROMPT), past_key_values=cache)
         with pytest.raises(ValueError, match="expected tokens in the cache"):
+            cache.cut()
+        cache.cut_at = PROMPT
+        tiny_llama(ids(PROMPT), past_key_values=cache)
+        tiny_llama(ids(TURN), past_key_values=cache)
+        with pytest.raises(ValueError, match="`cut_at` to be set before the newest tokens came"):
             cache.cut()
         with pytest.raises(ValueError, match="got one inside its `with`"), cache:
             pass
