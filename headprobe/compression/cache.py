@@ -185,14 +185,25 @@ class HeadBudgetCache(Cache):
         if self._interception is None:
             raise ValueError("expected the model to be called inside the cache's `with`")
         start = self.get_seq_length(layer_idx)
-        stop = start + key_states.shape[2]
-        if self.cut_at is not None and start < self.cut_at < stop:
+        self._check_cut_at(layer_idx, start, start + key_states.shape[2])
+        keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        return keys, values
+
+    def _check_cut_at(self, index: int, start: int, stop: int) -> None:
+        """Refuse a pass over these tokens that would miss the cut."""
+        if self.cut_at is None or stop <= self.cut_at:
+            return
+        if start < self.cut_at:
             raise ValueError(
                 f"expected a forward pass to end at token {self.cut_at}, where the cache is cut, "
                 f"got one from token {start} to {stop}"
             )
-        keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        return keys, values
+        layer = self.layers[index]
+        if isinstance(layer, BudgetLayer) and layer.cut_after != self.cut_at:
+            raise ValueError(
+                f"expected `cut_at` to be more than the {start} tokens already seen, "
+                f"got {self.cut_at}; it counts all tokens, those of earlier turns too"
+            )
 
     def _attend(
         self,

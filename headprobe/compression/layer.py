@@ -28,8 +28,9 @@ _SCORE_TERMS = ("scaling", "softcap", "s_aux", "sliding_window")
 class BudgetLayer(DynamicLayer):
     """A layer of transformers' ``DynamicCache`` until it is cut, then ragged.
 
-    ``attended`` is set once the attention function has come by with the newest keys. There is one
-    target for all sequences, or one for each.
+    ``attended`` is set once the attention function has come by with the newest keys, ``cut_after``
+    is the number of tokens seen at the last cut. There is one target for all sequences, or one for
+    each.
 
     Raises:
         HeadprobeError: a budget names an unknown reduction.
@@ -52,6 +53,7 @@ class BudgetLayer(DynamicLayer):
 
     def _start_over(self) -> None:
         self.attended = True
+        self.cut_after: int | None = None
         self._tokens = 0
         self._ragged: Ragged | None = None
         self._given: weakref.ref[Tensor] | None = None
@@ -183,6 +185,7 @@ class BudgetLayer(DynamicLayer):
         kept = [cutter.cut(sequence, target) for sequence, target in self._aims(visible)]
         self._ragged = Ragged(list(chain.from_iterable(kept)))
         self.keys = self.values = self._given = None
+        self.cut_after = self._tokens
         self.forget()
 
     def _aims(self, visible: Bool[Tensor, "sequence token"]) -> Iterator[tuple[int, Target]]:

@@ -659,6 +659,10 @@ def test_wrong_use_is_refused(tiny_llama: PreTrainedModel) -> None:
             cache.cut()
         cache.cut_at = PROMPT
         tiny_llama(ids(PROMPT), past_key_values=cache)
+        cache.cut_at = TURN
+        with pytest.raises(ValueError, match=r"more than the 20 tokens already seen, got 5"):
+            tiny_llama(ids(TURN), past_key_values=cache)
+        cache.cut_at = None
         tiny_llama(ids(TURN), past_key_values=cache)
         with pytest.raises(ValueError, match="`cut_at` to be set before the newest tokens came"):
             cache.cut()
