@@ -261,7 +261,7 @@ def parse_tops(text: str) -> tuple[int, ...]:
         tops = sorted({int(number) for number in text.split(",")})
     except ValueError:
         tops = [0]
-    if tops[0] < 1:
+    if tops[0] < 1 or "_" in text:
         raise UsageError(f"cannot read --top {text!r}; write numbers of heads as in 1,2,4,8")
     return tuple(tops)
 

@@ -25,6 +25,7 @@ from headprobe.layout import Head
 from headprobe.memory import Pieces, parse_bytes, pieces_for
 from headprobe.metrics import ACCEPTED, METRICS
 from headprobe.planning import draw_cases
+from headprobe.plots import draw_ablation, save
 from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
 from headprobe.scoring import versions
@@ -217,6 +218,7 @@ def ablate(
     )
     rundir.write_table(result.table(), run.out / TABLE)
     rundir.write_json(result.to_json() | {"versions": versions()}, run.out / REPORT)
+    save(draw_ablation(result), run.out / PICTURE)
     return result
 
 

@@ -29,7 +29,7 @@ from headprobe.allocators.threshold import threshold
 from headprobe.allocators.top import top
 from headprobe.allocators.tuned import tuned
 from headprobe.allocators.uniform import uniform
-from headprobe.budgets import GRANULARITIES, HeadBudgets
+from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.layout import HeadLayout
 from headprobe.registry import flag, get_method, given_options, method_names
@@ -107,8 +107,8 @@ def allocate(
             )
     if granularity not in GRANULARITIES:
         raise UsageError(f"--granularity takes {' or '.join(GRANULARITIES)}, got {granularity!r}")
-    if window < 0:
-        raise UsageError(f"--window must be 0 or more, got {window}")
+    if not 0 <= window <= MAX_TOKENS:
+        raise UsageError(f"--window must be 0 to {MAX_TOKENS}, got {window}")
     function = get_strategy(strategy)
     chosen = _options(strategy, function, {"budget": budget, **options})
     group = layout.group if granularity == "kv" else 1

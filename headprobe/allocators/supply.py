@@ -25,7 +25,7 @@ class Budget:
         if (self.tokens is None) == (self.share is None):
             raise ValueError("expected either tokens or a share of the context")
         if self.tokens is not None and not 1 <= self.tokens <= MAX_TOKENS:
-            raise UsageError(f"a budget in tokens must be 1 or more, got {self.tokens}")
+            raise UsageError(f"a budget in tokens must be 1 to {MAX_TOKENS}, got {self.tokens}")
         if self.share is not None and not 0 < self.share <= 1:
             raise UsageError(
                 f"a budget's share must be above 0 % and at most 100 %, got {100 * self.share:g}%"

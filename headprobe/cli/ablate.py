@@ -80,7 +80,6 @@ def ablate(
     from headprobe.ablation.run import PICTURE, plan_ablation
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.model import load_model
-    from headprobe.plots import draw_ablation, save
     from headprobe.rundir import newest_run
     from headprobe.scores import HeadScores
 
@@ -96,7 +95,7 @@ def ablate(
     planned = plan_ablation(
         loaded,
         runs,
-        measures=[name.strip() for name in measures.split(",")] if measures else [],
+        measures=[name for part in (measures or "").split(",") if (name := part.strip())],
         tops=top,
         draws=seeds,
         silence=silence,
@@ -116,7 +115,6 @@ def ablate(
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:
         result = run_ablation(loaded, planned, fresh=fresh, advance=advance)
-    save(draw_ablation(result), planned.out / PICTURE)
     _show(result, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
 

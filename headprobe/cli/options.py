@@ -14,7 +14,7 @@ Model = Annotated[
         show_default=True,
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DeviceMap = Annotated[
     str | None,
@@ -97,4 +97,4 @@ def needles(default: str) -> Any:
 
 def seed(default: str) -> Any:
     """``--seed`` of a command that takes it from a run where it is not given."""
-    return typer.Option(help="Seed of everything that is drawn.", show_default=default)
+    return typer.Option(min=0, help="Seed of everything that is drawn.", show_default=default)

@@ -12,14 +12,23 @@ from headprobe.allocators import Budget, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
-from headprobe.evaluation.answering import evaluate
-from headprobe.evaluation.contenders import Contender, Moment, baselines, everything, fixed
+from headprobe.evaluation.answering import _Reader, evaluate
+from headprobe.evaluation.contenders import (
+    Contender,
+    Moment,
+    allocated,
+    baselines,
+    everything,
+    fixed,
+)
 from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
 from headprobe.evaluation.questions import Question, questions_of
 from headprobe.layout import HeadLayout
+from headprobe.mixing import WeightedRun
 from headprobe.model import LoadedModel, head_layout, load_model
 from headprobe.planning import draw_cases
 from headprobe.probes import PROBES
+from headprobe.scores import HeadScores
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +46,18 @@ def questions(nano: LoadedModel) -> list[Question]:
 def budgets(nano: LoadedModel, **options: Any) -> HeadBudgets:
     scores = np.random.default_rng(0).random((nano.layout.layers, nano.layout.heads))
     return allocate(scores, nano.layout, **options)
+
+
+def scored(nano: LoadedModel) -> WeightedRun:
+    means = np.random.default_rng(0).random((nano.layout.layers, nano.layout.heads))
+    scores = HeadScores(
+        layout=nano.layout,
+        task="r2",
+        per_case={"r2": means[None].astype(np.float32)},
+        needles=(0,),
+        cases=1,
+    )
+    return WeightedRun(name="run", scores=scores)
 
 
 def small(nano: LoadedModel, tokens: int = 24) -> Contender:
@@ -79,18 +100,52 @@ def find(found: Evaluation, setting: str, strategy: str) -> Trial:
 def test_answers_are_those_of_each_budget_alone(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:
-    contenders = [small(nano), *baselines(small(nano), seed=0)]
+    shared = allocated([scored(nano)], Budget(share=0.2), strategy="tuned")
+    contenders = [small(nano), shared, *baselines(small(nano), seed=0)]
     found = evaluate(nano, questions, contenders, chunk=30)
-    assert [t.strategy for t in found.trials[:7]] == [FULL, *(c.strategy for c in contenders)]
+    assert [t.strategy for t in found.trials[:8]] == [FULL, *(c.strategy for c in contenders)]
     for setting in (KNOWN, UNSEEN):
         for contender in contenders:
             trial = find(found, setting, contender.strategy)
             expected = [plainly(nano, question, contender, setting) for question in questions]
             assert trial.responses == tuple(response for response, _ in expected)
             np.testing.assert_allclose(trial.shares, [share for _, share in expected])
-            assert trial.is_baseline == (contender.strategy != "headkv")
+            assert trial.is_baseline == (contender.strategy not in ("headkv", "tuned"))
     assert len({trial.responses for trial in found.trials}) > 2
     assert found.groups == tuple(question.group for question in questions)
+
+
+def test_sequences_that_end_early_leave_the_others_their_own_tokens(
+    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = nano.tokenizer.eos_token_id
+    scripts = [[50, end], [51, 61, 71, 81], [52, end], [53, end], [54, 64, 74], [55, end]]
+
+    class Rows(HeadBudgetCache):
+        """Which sequence each row of the cache is of, and how many of its tokens were read."""
+
+        def __init__(self) -> None:
+            self.numbers = list(range(len(scripts)))
+            self.read = [0] * len(scripts)
+
+        def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+            self.numbers = [self.numbers[row] for row in beam_idx.tolist()]
+
+    def read(self: object, rows: Rows, newest: torch.Tensor) -> torch.Tensor:
+        said = []
+        for number, [token] in zip(rows.numbers, newest.tolist(), strict=True):
+            script, place = scripts[number], rows.read[number]
+            assert token == script[min(place, len(script) - 1)]
+            rows.read[number] = place + 1
+            said.append(script[min(place + 1, len(script) - 1)])
+        return torch.tensor(said)
+
+    monkeypatch.setattr(_Reader, "_read", read)
+    reader = _Reader(nano, [], settings=(), chunk=1)
+    rows = Rows()
+    first = torch.tensor([script[0] for script in scripts])
+    assert reader._go_on(rows, first, 3) == [script[:3] for script in scripts]
+    assert rows.numbers == [1, 4]
 
 
 def test_a_full_budget_gives_the_uncompressed_answers(

@@ -88,7 +88,7 @@ def test_each_baseline_chooses_in_its_own_way() -> None:
     assert (uniform.tokens == 20).all()
     assert (np.diff(pyramid.tokens[:, 0]) < 0).all()
     np.testing.assert_array_equal(adaptive.tokens, uniform.tokens)
-    assert {name for name, one in found.items() if one.floor} == {"adaptive"}
+    assert {name: one.floor for name, one in found.items() if one.floor} == {"adaptive": 0.2}
     assert (streaming.selection == "streaming").all()
     assert streaming.sinks == SINKS
     own = entrant.at(moment(500, 7)).tokens
