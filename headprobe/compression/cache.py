@@ -153,8 +153,9 @@ class HeadBudgetCache(Cache):
     @property
     def nbytes(self) -> int:
         """Bytes of memory that the layers with a budget hold, all their tensors included."""
-        storages = (held.untyped_storage() for layer in self._own for held in layer.tensors)
-        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        storages = [held.untyped_storage() for layer in self._own for held in layer.tensors]
+        sizes = {(one.device, one.data_ptr()): one.nbytes() for one in storages}
+        return sum(sizes.values())
 
     @property
     def entries(self) -> Int[np.ndarray, "layer sequence head"]:

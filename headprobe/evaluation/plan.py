@@ -20,9 +20,7 @@ from headprobe.evaluation.contenders import (
     line_up,
     with_baselines,
 )
-from headprobe.evaluation.outcomes import (
-    Outcome,
-)
+from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
 from headprobe.grid import LONGEST_BY_DEFAULT
 from headprobe.held_out import check_held_out, held_out_seed, seeds_of
@@ -225,7 +223,7 @@ def _find_run(named: Path | None, budgets: Sequence[str]) -> Path | None:
     """The run whose scores divide sizes; of budget files alone, the one that they lie in."""
     if named is not None:
         return named
-    if not all(text.endswith(".json") for text in budgets):
+    if not all(map(is_file, budgets)):
         return rundir.newest_run()
     beside = Path(budgets[0]).parent
     return beside if (beside / scores.FILE_NAME).is_file() else None
@@ -238,14 +236,12 @@ def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
     """
     behind: list[Path] = []
     for text in filter(is_file, budgets):
-        mixed = HeadBudgets.load(Path(text)).strategy.get("scores")
-        runs = (
-            [one.get("run") for one in mixed if isinstance(one, dict)]
-            if isinstance(mixed, list)
-            else []
-        )
-        named = [Path(run) for run in runs if isinstance(run, str) and Path(run).exists()]
-        behind += named or [Path(text).parent]
+        recorded = HeadBudgets.load(Path(text)).strategy.get("scores")
+        parts = recorded if isinstance(recorded, list) else []
+        named = [
+            Path(str(part["run"])) for part in parts if isinstance(part, dict) and "run" in part
+        ]
+        behind += [path for path in named if path.exists()] or [Path(text).parent]
     return behind if run is None else [*behind, run]
 
 
