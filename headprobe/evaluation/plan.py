@@ -147,7 +147,6 @@ def plan_evaluation(
             "budgets": list(budgets),
             "strategies": list(dict.fromkeys(entrant.strategy for entrant in entrants)),
             "entries": _digest([entrant.at(longest).to_json() for entrant in entrants]),
-            "asked": _digest([(one.context_ids, one.question_ids) for one in asked.questions]),
             "answer_tokens": answer_tokens,
             "seed": seed,
             **given,
@@ -184,7 +183,9 @@ def _read(
         limit=limit or None,
         most_steps=most_steps,
     )
-    return _Asked(name=cases.stem, questions=questions, plan={"cases": str(cases), "limit": limit})
+    prompts = _digest([(one.context_ids, one.question_ids) for one in questions])
+    plan = {"cases": str(cases), "limit": limit, "prompts": prompts}
+    return _Asked(name=cases.stem, questions=questions, plan=plan)
 
 
 def _draw(
