@@ -8,6 +8,7 @@ from pathlib import Path
 
 from headprobe import __version__, journal, rundir, scores
 from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import make_directory
 from headprobe.formats import FORMATS, Format, Notes, get_format
 from headprobe.formats.files import Table
 from headprobe.layout import HeadLayout
@@ -38,8 +39,9 @@ def import_run(
     taken for each.
 
     Raises:
-        UsageError: no such format or file, or ``out`` holds a run that was scored.
-        HeadprobeError: the file is damaged, of another kind or of another model.
+        UsageError: no such format or file, or ``out`` is a file or holds a run that was scored.
+        HeadprobeError: the file is damaged, of another kind or of another model, or ``out`` cannot
+            be written.
     """
     known = known or KnownModel()
     form = get_format(source)
@@ -121,6 +123,7 @@ def _digest(path: Path) -> str:
 
 
 def _write(run: HeadScores, out: Path) -> None:
+    make_directory(out)
     run.save(out / scores.FILE_NAME)
     rundir.write_table(rundir.head_table(run, seed=0), out / rundir.HEADS)
     report = {"status": "imported", "plan": dict(run.plan), "accepted": run.accepted}

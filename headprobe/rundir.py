@@ -60,12 +60,23 @@ def clear(run: Path) -> None:
     """Remove what an earlier run left in its directory, so that nothing stale is read.
 
     Raises:
-        HeadprobeError: another process is working on it.
+        UsageError: a directory bears the name of one of its files; nothing is removed then.
+        HeadprobeError: another process is working on it, or a file cannot be removed.
     """
-    for path in (run / journal.FILE_NAME, *left_journals(run)):
-        discard_journal(path)
-    for name in (scores.FILE_NAME, CASES, HEADS, RUN):
-        (run / name).unlink(missing_ok=True)
+    journals = [run / journal.FILE_NAME, *left_journals(run)]
+    files = [run / name for name in (scores.FILE_NAME, CASES, HEADS, RUN)]
+    for path in (*journals, *files):
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory, no run's file; give another --out")
+    try:
+        for path in journals:
+            discard_journal(path)
+        for path in files:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise HeadprobeError(
+            f"cannot remove {error.filename}: {error.strerror}; give another --out"
+        ) from error
 
 
 def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd.DataFrame:

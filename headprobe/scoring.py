@@ -15,6 +15,7 @@ import numpy as np
 
 from headprobe import __version__, rundir, scores
 from headprobe.errors import HeadprobeError, Interrupted
+from headprobe.files import make_directory
 from headprobe.journal import FILE_NAME as JOURNAL
 from headprobe.journal import Journal, Observation, discard_journal, open_journal
 from headprobe.planning import PlannedRun
@@ -45,16 +46,18 @@ def score_heads(
     called once a case of this process, those of an earlier start included.
 
     Raises:
-        UsageError: the directory holds a run with another plan, and ``fresh`` is not set.
+        UsageError: the directory holds a run with another plan, and ``fresh`` is not set; or it is
+            a file.
         Interrupted: Ctrl-C; what was observed is kept, the same call goes on from there.
-        HeadprobeError: no case was accepted (the case table is written all the same).
+        HeadprobeError: no case was accepted (the case table is written all the same), or the
+            directory cannot be written.
     """
     processes = processes or Processes()
     if processes.is_first:
         _make_ready(run, fresh=fresh)
     processes.share(None)
     own = run.out / (JOURNAL if processes.is_first else f"journal.{processes.rank}.sqlite")
-    run.out.mkdir(parents=True, exist_ok=True)
+    make_directory(run.out)
     with open_journal(own, run.plan) as journal:
         done = set().union(*processes.share(journal.observed()))
         part = set(run.tree.parts(processes.count)[processes.rank])
@@ -106,7 +109,7 @@ def score_heads(
 
 def _make_ready(run: PlannedRun, *, fresh: bool) -> None:
     """The run directory with one journal: what several processes left behind is taken into it."""
-    run.out.mkdir(parents=True, exist_ok=True)
+    make_directory(run.out)
     if fresh:
         rundir.clear(run.out)
     with open_journal(run.out / JOURNAL, run.plan) as journal:

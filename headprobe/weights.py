@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headprobe import alibi, rundir, scores
+from headprobe.files import make_directory
 from headprobe.journal import FILE_NAME as JOURNAL
 from headprobe.journal import open_journal
 from headprobe.scores import HeadScores
@@ -30,8 +31,8 @@ def score_weights(
     It holds no table of cases; the scores stand there as those of one case.
 
     Raises:
-        UsageError: the directory holds another run, and ``fresh`` is not set.
-        HeadprobeError: the task is none for this model.
+        UsageError: the directory holds another run, and ``fresh`` is not set; or it is a file.
+        HeadprobeError: the task is none for this model, or the directory cannot be written.
     """
     plan: dict[str, Any] = {
         "task": task,
@@ -50,7 +51,7 @@ def score_weights(
         plan=plan,
         versions=versions(),
     )
-    out.mkdir(parents=True, exist_ok=True)
+    make_directory(out)
     if fresh:
         rundir.clear(out)
     with open_journal(out / JOURNAL, plan):

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 from pathlib import Path
@@ -135,6 +136,24 @@ def test_clearing_removes_what_a_run_wrote_and_nothing_else() -> None:
     assert [path.name for path in Path().iterdir()] == ["notes.txt"]
     rundir.clear(Path())
     rundir.clear(Path("nowhere"))
+
+
+def test_clearing_removes_nothing_where_a_directory_bears_a_files_name() -> None:
+    rundir.write_json({}, Path("run.json"))
+    run().save(Path(SCORES))
+    Path("heads.csv").mkdir()
+    with pytest.raises(UsageError, match=r"heads\.csv is a directory, no run's file; give another"):
+        rundir.clear(Path())
+    assert sorted(path.name for path in Path().iterdir()) == ["heads.csv", "run.json", SCORES]
+
+
+def test_a_file_that_cannot_be_removed_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(HeadprobeError, match=r"cannot remove .*sqlite: Read-only file system"):
+        rundir.clear(Path())
 
 
 def test_the_case_table_is_the_one_that_the_contract_describes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 
@@ -59,7 +60,10 @@ app.command("list")(list_registry)
 
 
 def main() -> None:
-    """Run the command line; a problem becomes one line on stderr and an exit code."""
+    """Run the command line; a problem becomes one line on stderr and an exit code.
+
+    A reader that has had enough, as ``head`` has, is none.
+    """
     show_plainly = warnings.showwarning
     warnings.showwarning = lambda message, category, *where: (
         warn(str(message))
@@ -67,7 +71,25 @@ def main() -> None:
         else show_plainly(message, category, *where)
     )
     try:
-        app()
+        try:
+            app()
+        finally:
+            # Here, since nothing catches what fails when Python flushes on its way out.
+            if sys.stdout:
+                sys.stdout.flush()
     except HeadprobeError as error:
         fail(str(error))
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        _drop_output()
+        sys.exit(1)
+    except OSError as error:
+        _drop_output()
+        problem = error.strerror or " ".join(str(error).split())
+        fail(f"{error.filename}: {problem}" if error.filename else problem)
+        sys.exit(1)
+
+
+def _drop_output() -> None:
+    """What is left to be written to stdout goes nowhere, so that Python does not try again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

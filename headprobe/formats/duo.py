@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
-from headprobe.files import atomic_write
+from headprobe.files import atomic_write, make_directory
 from headprobe.formats.files import Table, read_json, read_text
 from headprobe.formats.heads import (
     HeadMask,
@@ -46,7 +46,8 @@ def write_scores(
     """Write the directory; a share of ``sparsity`` of the heads lies below 0.5, the others above.
 
     Raises:
-        UsageError: an option is out of range, or the model has one layer or one KV head.
+        UsageError: an option is out of range, ``path`` is a file, or the model has one layer or one
+            KV head.
         HeadprobeError: all scores are zero, or a file cannot be written.
     """
     scores = kv_scores(run, measure, reduce)
@@ -59,8 +60,8 @@ def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
     """Write the directory for the heads that a budget keeps whole.
 
     Raises:
-        UsageError: it is not a budget of whole and streaming KV heads, or the model has one layer
-            or one KV head.
+        UsageError: it is not a budget of whole and streaming KV heads, ``path`` is a file, or the
+            model has one layer or one KV head.
         HeadprobeError: a file cannot be written.
     """
     mask = mask_of_budget(budgets)
@@ -85,6 +86,7 @@ def _write(
     }
     table = "".join("\t".join(map(repr, row)) + "\n" for row in values.tolist())
     contents = {_CONFIG: json.dumps(config, indent=2) + "\n"} | dict.fromkeys(_TABLES, table)
+    make_directory(path)
     for name, content in contents.items():
         with atomic_write(path / name) as whole:
             whole.write_text(content, encoding="utf-8")

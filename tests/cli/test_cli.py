@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,11 @@ SIGNALLED = Path(__file__).parents[1] / "signalled.py"
 
 
 def headprobe(
-    *arguments: str, cwd: Path, signal_at: tuple[str, int] | None = None, **environment: str
+    *arguments: str,
+    cwd: Path,
+    signal_at: tuple[str, int] | None = None,
+    stdout: int | IO[str] = subprocess.PIPE,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command; with ``signal_at`` it gets a signal after so many cases."""
     program = [str(SIGNALLED), *map(str, signal_at)] if signal_at else ["-m", "headprobe"]
@@ -32,7 +38,8 @@ def headprobe(
         [sys.executable, *program, *arguments],
         cwd=cwd,
         env=os.environ | {"COLUMNS": "120"} | environment,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=300,
         check=False,
@@ -213,6 +220,41 @@ def test_bad_input_is_one_clear_line(
     assert message in only_line(done)
     assert done.stdout == ""
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["list", "tasks"]])
+def test_a_full_disk_behind_stdout_is_one_clear_line(scored: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = headprobe(*arguments, cwd=scored, stdout=full)
+    assert done.returncode == 1
+    assert only_line(done) == "error: No space left on device"
+
+
+@pytest.mark.parametrize("arguments", [["show"], ["show", "--json"]])
+def test_a_reader_that_has_had_enough_is_no_error(scored: Path, arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        done = headprobe(*arguments, cwd=scored, stdout=pipe)
+    assert done.returncode == 1
+    assert done.stderr == "" or "of 48 cases accepted" in only_line(done)
+
+
+def test_a_directory_that_cannot_be_written_is_one_clear_line(scored: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in ("file", "file/x"):
+        done = headprobe("score", *SMALL, "--out", out, cwd=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1] == f"error: {out} is no directory: give the name of one"
+    shutil.copytree(scored / RUN, tmp_path / "run")
+    (tmp_path / "run" / "heads.csv").unlink()
+    (tmp_path / "run" / "heads.csv").mkdir()
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    done = headprobe("score", *SMALL, "--out", "run", "--fresh", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run/heads.csv is a directory" in done.stderr.splitlines()[-1]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
 
 
 def test_help_answers_in_half_a_second_without_the_heavy_libraries() -> None:

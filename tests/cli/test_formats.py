@@ -148,6 +148,8 @@ def test_list_formats_says_what_is_written_and_read_and_by_whom() -> None:
         (["import", "cut.json", "--from", "headkv", "--out", "x"], 1, "no JSON, or cut short"),
         (["import", "heads.json", "--from", "duo", "--out", "x"], 1, "not a valid duo file"),
         (["import", "heads.json", "--from", "kvzip", "--out", "x"], 1, "not a valid kvzip file"),
+        (["import", "heads.json", "--from", "headkv", "--out", "cut.json"], 2, "is no directory"),
+        (["export", "run", "--to", "duo", "--out", "cut.json"], 2, "cut.json is no directory"),
     ],
 )
 def test_bad_input_is_one_clear_line(
