@@ -273,6 +273,16 @@ def test_depths_stand_in_rows_to_the_nearest_ten() -> None:
     assert numbers(axes) == ["50", "100"]
 
 
+def test_depths_stand_in_the_rows_of_the_depths_that_were_planned() -> None:
+    planned = np.linspace(0, 100, 10).tolist()
+    got = [depth + away for depth in planned for away in (-4.0, 3.0)]
+    cases = pd.DataFrame({"length": [8, 9] * 10, "depth": got, "accepted": True})
+    run = replace(scores(accepted=20, cases=20), plan={"depths": planned})
+    axes = panel(run_picture(run, cases), "20 of 20 cases")
+    assert tick_labels(axes)[1] == ["0", "11", "22", "33", "44", "56", "67", "78", "89", "100"]
+    assert numbers(axes) == ["100"] * 20
+
+
 def test_the_heading_names_model_task_measure_and_acceptance() -> None:
     written = heading(run_picture())
     assert "lab/model" in written
@@ -503,6 +513,9 @@ def test_numbers_are_short(value: float, text: str) -> None:
 def test_scores_have_the_decimals_that_the_largest_needs() -> None:
     write = evenly(np.array([[0.0437, 0.0004], [0.002, 0.0]]))
     assert [write(value) for value in (0.0437, 0.0004, 0.002, 0.0)] == ["0.044", "0", "0.002", "0"]
+    write = evenly(np.array([[1.0, 0.06, 0.14, 0.004]]))
+    assert [write(value) for value in (1.0, 0.06, 0.14, 0.004)] == ["1.00", "0.06", "0.14", "0"]
+    assert evenly(np.array([[123.4]]))(123.4) == "123"
     assert evenly(np.zeros((1, 1)))(0.0) == "0"
 
 

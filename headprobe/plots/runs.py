@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TOP = 12
+TENS = [10.0 * step for step in range(11)]
 RETRIEVAL_HEAD = 0.1  # a mean above it makes a retrieval head, arXiv 2404.15574
 
 
@@ -29,6 +31,7 @@ class RunPicture:
     """A run to draw: one ``measure`` of its scores, and its case table if there is one.
 
     Of the table, the columns ``length`` (tokens), ``depth`` (per cent) and ``accepted`` are used.
+    The depths that the scores' plan names are told apart, or tens where it names none.
     It shows where cases passed; that of a task that asks nothing is not drawn.
     """
 
@@ -73,7 +76,9 @@ def run_column(run: RunPicture) -> Column:
             partial(_heads, run=run, mean=numbers.mean, label=label),
             partial(_distribution, measure=run.measure, mean=numbers.mean, label=label),
             partial(_top_heads, numbers=numbers, label=label),
-            partial(_pass_grid, cases=run.cases) if asked and run.cases is not None else None,
+            partial(_pass_grid, cases=run.cases, planned=scores.plan.get("depths", TENS))
+            if asked and run.cases is not None
+            else None,
         ),
     )
 
@@ -127,14 +132,16 @@ def _top_heads(axes: Axes, *, numbers: HeadStatistics, label: str) -> None:
     axes.set_title(f"Top {counted(best.size, 'head')}, 95 % bootstrap intervals")
 
 
-def _pass_grid(axes: Axes, *, cases: pd.DataFrame) -> None:
-    """The share of accepted cases at every length and depth, depths to the nearest ten."""
-    tens = cases["depth"].div(10).round().mul(10).astype(int)
-    table = cases.pivot_table(index=tens, columns="length", values="accepted", aggfunc="mean")
+def _pass_grid(axes: Axes, *, cases: pd.DataFrame, planned: Sequence[float]) -> None:
+    """The share of accepted cases at every length and depth, the nearest of those ``planned``."""
+    # A needle stands between two sentences, so no case is at quite the depth that was planned.
+    away = np.abs(cases["depth"].to_numpy()[:, None] - np.asarray(planned))
+    depths = np.asarray(planned)[away.argmin(axis=1)]
+    table = cases.pivot_table(index=depths, columns="length", values="accepted", aggfunc="mean")
     draw_grid(
         axes,
         100 * table.to_numpy(dtype=np.float64),
-        rows=[str(depth) for depth in table.index],
+        rows=[plain(depth) for depth in table.index],
         columns=[f"{length:,}" for length in table.columns],
         label="cases accepted (%)",
         ends=(0.0, 100.0),

@@ -40,9 +40,13 @@ def plain(value: float) -> str:
 
 
 def evenly(values: Float[np.ndarray, "layer head"]) -> Write:
-    """Writes values with the decimals that give the largest two digits; 0 for what rounds to it."""
+    """Writes values with as many decimals, so that the largest has three digits at least.
+
+    Zero before the point is one of them; what rounds to zero is written as 0.
+    """
     largest = float(np.abs(values).max())
-    decimals = max(0, 1 - math.floor(math.log10(largest))) if largest > 0 else 0
+    exponent = math.floor(math.log10(largest)) if largest > 0 else 0
+    decimals = max(0, (2 if exponent >= 0 else 1) - exponent)
     return lambda value: f"{value:.{decimals}f}" if round(value, decimals) else "0"
 
 
