@@ -133,7 +133,7 @@ def allocate(
     Example: headprobe allocate --scores outputs/nano/r2:0.7 --scores outputs/nano/retrieval:0.3
     """
     from headprobe.allocators import parse_budget
-    from headprobe.cli.budgets import summarise
+    from headprobe.cli.budgets import summarise, warn_if_whole
     from headprobe.cli.runs import describe
     from headprobe.mixing import allocate_runs
 
@@ -164,6 +164,7 @@ def allocate(
     path = out or _beside(Path(runs[0].name), budgets, mixed=len(runs) > 1)
     budgets.save(path)
     summarise(budgets, json=json)
+    warn_if_whole(budgets, [source.scores for source in runs])
     for source in runs:
         describe(source.scores, name=source.name if len(runs) > 1 else None)
     output.note(f"written to {path}")

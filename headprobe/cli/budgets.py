@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from headprobe.budgets import HeadBudgets
+    from headprobe.scores import HeadScores
 
 CONTEXTS = (4096, 32_768, 131_072)
 
@@ -25,8 +27,9 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
     longest = CONTEXTS[-1]
     by_ratio = bool(budgets.ratio.any())
     matrix: np.ndarray = budgets.kept(longest) / longest if by_ratio else budgets.tokens
+    named = (budgets.strategy["name"], budgets.strategy.get("budget"))
     title = (
-        f"{budgets.layout.id}, {budgets.strategy['name']} {budgets.strategy.get('budget', '')}: "
+        f"{budgets.layout.id}, {' '.join(map(str, filter(None, named)))}: "
         f"{f'share of {longest:,} tokens' if by_ratio else 'entries'} kept by {matrix.shape[1]} "
         f"{unit} a layer, {matrix.mean():.4g} on average"
     )
@@ -41,6 +44,29 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
             for kept in footprints
         ],
     )
+
+
+def warn_if_whole(budgets: HeadBudgets, runs: Sequence[HeadScores]) -> None:
+    """A warning where an amount that was asked for is more than any context has.
+
+    That is the model's window if its alias tells it, else the longest prompt of the ``runs``.
+    """
+    from headprobe.aliases import ALIASES
+
+    amount = next((name for name in ("budget", "recent") if budgets.strategy.get(name)), None)
+    windows = {model.repository: model.window for model in ALIASES.values()}
+    windows |= {alias: model.window for alias, model in ALIASES.items()}
+    window = windows.get(budgets.layout.id)
+    prompts = [length for run in runs for length in run.plan.get("lengths", ())]
+    longest = window or max(prompts, default=None)
+    if amount is None or longest is None or (budgets.ratio == 1).all():
+        return
+    if (budgets.kept(longest) == longest).all():
+        where = "the model takes" if window else "the run's longest prompt has"
+        output.warn(
+            f"every head keeps all of the {longest:,} tokens that {where}; "
+            f"give a smaller --{amount}"
+        )
 
 
 def _size(count: int) -> str:

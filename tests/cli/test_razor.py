@@ -161,6 +161,8 @@ def test_the_run_is_shown_listed_and_plotted(work: Path) -> None:
 
 def test_a_budget_of_the_run_keeps_the_best_kv_heads_whole(work: Path) -> None:
     done = succeed("allocate", "--strategy", "razor", "--json", cwd=work)
+    longest = "every head keeps all of the 2,112 tokens that the model takes"
+    assert f"warning: {longest}; give a smaller --recent" in done.stderr
     full = np.array(json.loads(done.stdout)["ratio"]) == 1
     wanted = np.zeros((6, 4), dtype=bool)
     # 14 % and 1 % of 24 KV heads, rounded up.
