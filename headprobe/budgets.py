@@ -198,6 +198,11 @@ class HeadBudgets:
         )
 
 
+def is_budget_file(path: Path) -> bool:
+    """Whether a path is that of a budget by its name: a run's directory may be called so too."""
+    return path.suffix.lower() == ".json" and not path.is_dir()
+
+
 def budget_shape(layout: HeadLayout, granularity: str) -> tuple[int, int]:
     """Layers, and the heads a layer that a budget of that granularity has a value for."""
     if granularity not in GRANULARITIES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ROOT = Path("outputs")
-CASES, HEADS, RUN = "cases.parquet", "heads.csv", "run.json"
+CASES, HEADS, RUN = "cases.parquet", "heads.csv", scores.REPORT
 BUDGETS = "budget-*.json"
 BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
 
@@ -37,18 +37,25 @@ def newest_run() -> Path:
     """The run under ``outputs/`` whose scores were written last.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or none that is finished.
     """
-    found = list(ROOT.glob(f"**/{scores.FILE_NAME}"))
-    if not found:
-        raise UsageError(f"no run under {ROOT}/; make one with `headprobe score`, or name one")
-    return max(found, key=lambda file: file.stat().st_mtime_ns).parent
+    found = _by_age(ROOT.glob(f"**/{scores.FILE_NAME}"))
+    if found:
+        return found[-1].parent
+    begun = _by_age(ROOT.glob(f"**/{RUN}"))
+    if begun:
+        raise scores.no_scores(begun[-1].with_name(scores.FILE_NAME))
+    raise UsageError(f"no run under {ROOT}/; make one with `headprobe score`, or name one")
 
 
 def newest_budget(run: Path) -> Path | None:
     """The budget file that was written last into a run directory."""
-    found = list(run.glob(BUDGETS))
-    return max(found, key=lambda file: file.stat().st_mtime_ns) if found else None
+    return next(reversed(_by_age(run.glob(BUDGETS))), None)
+
+
+def _by_age(files: Iterable[Path]) -> list[Path]:
+    """Files in the order of their last writing."""
+    return sorted(files, key=lambda file: file.stat().st_mtime_ns)
 
 
 def left_journals(run: Path) -> list[Path]:

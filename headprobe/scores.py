@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from headprobe.metrics import resampled_means
 from headprobe.reliability import Reliability, split_half
 
 FORMAT_VERSION = 1
-FILE_NAME = "scores.safetensors"
+FILE_NAME, REPORT = "scores.safetensors", "run.json"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,15 +61,13 @@ class HeadScores:
         if not self.per_case:
             raise ValueError("expected the scores of at least one measure, got none")
         shape = (len(self.needles), self.layout.layers, self.layout.heads)
-        for measure, scores in self.per_case.items():
-            if scores.shape != shape:
-                raise ValueError(f"expected {measure} of shape {shape}, got {scores.shape}")
-            if not np.isfinite(scores).all():
-                raise ValueError(f"expected finite scores, got NaN or infinity in {measure}")
+        for measure, cases in self.per_case.items():
+            _check_numbers(f"{measure}.per_case", cases, shape)
         for measure, mean in self.means.items():
+            _check_numbers(measure, mean, shape[1:])
             cases = self.per_case[measure]
             close = 1e-6 * float(np.abs(cases).max())
-            if mean.shape != shape[1:] or not np.allclose(mean, _mean(cases), atol=close):
+            if not np.allclose(mean, _mean(cases), atol=close):
                 raise ValueError(f"expected {measure} to be the mean of {measure}.per_case")
         if not 1 <= len(self.needles) <= self.cases:
             raise ValueError(
@@ -163,19 +162,25 @@ class HeadScores:
         """Read a run directory or its ``scores.safetensors``.
 
         Raises:
-            UsageError: there is no such file.
+            UsageError: there is no such file, or it is of another kind.
             HeadprobeError: the file is damaged, or is not one of ours.
         """
         from safetensors import SafetensorError, safe_open
 
         file = path / FILE_NAME if path.is_dir() else path
         if not file.is_file():
-            raise UsageError(f"no scores at {file}; make them with `headprobe score`")
+            raise no_scores(file)
         try:
             with safe_open(file, framework="numpy") as opened:
                 metadata = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         except SafetensorError as error:
+            if file.suffix.lower() != ".safetensors":
+                json_file = file.suffix.lower() == ".json"
+                kind = "is a budget or other JSON" if json_file else "holds no scores"
+                raise UsageError(
+                    f"{file} {kind}; give a run directory or its {FILE_NAME}"
+                ) from error
             raise HeadprobeError(
                 f"{file} is damaged or no safetensors file ({error}); run `headprobe score` again"
             ) from error
@@ -189,7 +194,9 @@ class HeadScores:
             raise HeadprobeError(f"{file} is not a valid run: {error}") from error
 
     @classmethod
-    def _from_parts(cls, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> HeadScores:
+    def _from_parts(cls, header: Any, tensors: dict[str, np.ndarray]) -> HeadScores:
+        if not isinstance(header, dict):
+            raise ValueError(f"expected a JSON object in its header, got {json.dumps(header)[:60]}")
         if header["format_version"] != FORMAT_VERSION:
             raise ValueError(
                 f"expected format_version {FORMAT_VERSION}, got {header['format_version']}"
@@ -207,6 +214,25 @@ class HeadScores:
             versions=header["versions"],
             means={measure: tensors[measure] for measure in measures if measure in tensors},
         )
+
+
+def no_scores(file: Path) -> UsageError:
+    """That there is no such file of scores, and how to get it: a stopped run can go on."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        report = json.loads((file.parent / REPORT).read_text(encoding="utf-8"))
+        if report["status"] == "stopped":
+            return UsageError(
+                f"the run in {file.parent} stopped after {report['observed']} of "
+                f"{report['cases']} cases; give the score command again to go on"
+            )
+    return UsageError(f"no scores at {file}; make them with `headprobe score`")
+
+
+def _check_numbers(name: str, numbers: Float[np.ndarray, "*size"], shape: tuple[int, ...]) -> None:
+    if numbers.shape != shape:
+        raise ValueError(f"expected {name} of shape {shape}, got {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"expected finite scores, got NaN or infinity in {name}")
 
 
 def _mean(

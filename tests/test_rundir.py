@@ -116,6 +116,14 @@ def test_no_run_is_a_usage_error_that_says_how_to_make_one(folder: bool) -> None
         rundir.newest_run()
 
 
+def test_a_run_that_was_stopped_is_told_where_there_is_no_other() -> None:
+    Path("outputs/nano/r2").mkdir(parents=True)
+    report = {"status": "stopped", "observed": 6, "cases": 200}
+    rundir.write_json(report, Path("outputs/nano/r2/run.json"))
+    with pytest.raises(UsageError, match=r"run in outputs/nano/r2 stopped after 6 of 200 cases"):
+        rundir.newest_run()
+
+
 def test_the_newest_budget_is_the_one_written_last() -> None:
     assert rundir.newest_budget(Path()) is None
     for age, name in ((2, "budget-a.json"), (1, "budget-b.json"), (0, "run.json")):

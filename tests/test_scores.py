@@ -120,11 +120,24 @@ def test_the_mean_that_a_file_states_is_the_mean(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "stated", [scores().mean("mass"), np.full((2, 4), np.nan, dtype=np.float32)]
+    ("stated", "problem"),
+    [
+        (scores().mean("mass"), r"expected r2 to be the mean of r2\.per_case"),
+        (np.full((2, 4), np.nan, dtype=np.float32), "got NaN or infinity in r2$"),
+    ],
 )
-def test_a_mean_that_is_not_of_its_cases_is_a_clear_error(saved: Path, stated: np.ndarray) -> None:
+def test_a_mean_that_is_not_of_its_cases_is_a_clear_error(
+    saved: Path, stated: np.ndarray, problem: str
+) -> None:
     rewrite(saved, header_of(saved), r2=stated)
-    with pytest.raises(HeadprobeError, match=r"expected r2 to be the mean of r2\.per_case"):
+    with pytest.raises(HeadprobeError, match=problem):
+        HeadScores.load(saved)
+
+
+@pytest.mark.parametrize("header", [[], "r2", None])
+def test_a_header_that_is_no_object_is_a_clear_error(saved: Path, header: Any) -> None:
+    rewrite(saved, header)
+    with pytest.raises(HeadprobeError, match="expected a JSON object in its header, got"):
         HeadScores.load(saved)
 
 
@@ -142,6 +155,33 @@ def test_nothing_to_load_is_a_usage_error_that_says_how_to_make_it(tmp_path: Pat
     for path in (tmp_path, tmp_path / "elsewhere"):
         with pytest.raises(UsageError, match=r"no scores at .*make them with `headprobe score`"):
             HeadScores.load(path)
+
+
+def test_a_stopped_run_is_told_how_far_it_came(tmp_path: Path) -> None:
+    report = {"status": "stopped", "observed": 6, "cases": 200}
+    (tmp_path / "run.json").write_text(json.dumps(report))
+    problem = "stopped after 6 of 200 cases; give the score command again to go on"
+    for path in (tmp_path, tmp_path / FILE_NAME):
+        with pytest.raises(UsageError, match=problem):
+            HeadScores.load(path)
+
+
+@pytest.mark.parametrize("report", ["{", "[]", '{"status": "stopped"}', '{"status": "complete"}'])
+def test_a_report_that_tells_nothing_is_let_be(tmp_path: Path, report: str) -> None:
+    (tmp_path / "run.json").write_text(report)
+    with pytest.raises(UsageError, match="no scores at"):
+        HeadScores.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("b.json", "is a budget or other JSON"), ("b.JSON", "is a"), ("heads.csv", "holds no scores")],
+)
+def test_a_file_of_another_kind_is_not_called_damaged(tmp_path: Path, name: str, kind: str) -> None:
+    (tmp_path / name).write_text('{"format": "headprobe-budget"}')
+    problem = rf"{kind}.*; give a run directory or its scores\.safetensors"
+    with pytest.raises(UsageError, match=problem):
+        HeadScores.load(tmp_path / name)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.99])
@@ -176,9 +216,12 @@ def test_a_field_missing_from_the_header_is_named(saved: Path, name: str) -> Non
     [
         ({"format_version": 2}, "expected format_version 1, got 2"),
         ({"measures": ["r2", "gone"]}, "it lacks 'gone.per_case'"),
-        ({"needles": [0, 1]}, r"expected r2 of shape \(2, 2, 4\), got \(6, 2, 4\)"),
+        ({"needles": [0, 1]}, r"expected r2\.per_case of shape \(2, 2, 4\), got \(6, 2, 4\)"),
         ({"cases": 5}, "expected 1 to 5 accepted cases, got 6"),
-        ({"model": LAYOUT.to_json() | {"layers": 3}}, r"expected r2 of shape \(6, 3, 4\)"),
+        (
+            {"model": LAYOUT.to_json() | {"layers": 3}},
+            r"expected r2\.per_case of shape \(6, 3, 4\)",
+        ),
         ({"model": LAYOUT.to_json() | {"heads": 0}}, "positive integer for heads, got 0"),
         ({"model": without(LAYOUT.to_json(), "heads")}, "expected model.heads, got none"),
     ],
@@ -195,10 +238,10 @@ def test_a_header_that_does_not_fit_is_a_clear_error(
 def test_numbers_that_are_none_are_refused_in_memory_and_in_files(saved: Path, bad: float) -> None:
     damaged = scores().per_case["mass"].copy()
     damaged[3, 1, 2] = bad
-    with pytest.raises(ValueError, match="got NaN or infinity in mass"):
+    with pytest.raises(ValueError, match=r"got NaN or infinity in mass\.per_case"):
         scores(per_case={"mass": damaged})
     rewrite(saved, header_of(saved), **{"mass.per_case": damaged})
-    with pytest.raises(HeadprobeError, match="got NaN or infinity in mass"):
+    with pytest.raises(HeadprobeError, match=r"got NaN or infinity in mass\.per_case"):
         HeadScores.load(saved)
 
 
@@ -206,7 +249,7 @@ def test_numbers_that_are_none_are_refused_in_memory_and_in_files(saved: Path, b
     ("changes", "problem"),
     [
         ({"per_case": {}}, "at least one measure"),
-        ({"needles": (0,) * 5}, r"expected r2 of shape \(5, 2, 4\)"),
+        ({"needles": (0,) * 5}, r"expected r2\.per_case of shape \(5, 2, 4\)"),
         ({"cases": 5}, "expected 1 to 5 accepted cases, got 6 accepted"),
         (
             {"needles": (), "per_case": {"r2": np.zeros((0, 2, 4), dtype=np.float32)}},

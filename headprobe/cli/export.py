@@ -56,7 +56,7 @@ def export(
 
     Example: headprobe export outputs/nano/r2 --to headkv --out heads.json
     """
-    from headprobe.budgets import HeadBudgets
+    from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.formats import export_budget, export_scores
     from headprobe.rundir import newest_run
     from headprobe.scores import HeadScores
@@ -70,7 +70,7 @@ def export(
         "beta": beta,
         "context_length": context_length,
     }
-    if file is not None and file.suffix == ".json":
+    if file is not None and is_budget_file(file):
         notes = export_budget(HeadBudgets.load(file), out, to=to, **chosen)
     else:
         notes = export_scores(HeadScores.load(file or newest_run()), out, to=to, **chosen)

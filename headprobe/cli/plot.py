@@ -61,19 +61,21 @@ def _newest() -> list[Path]:
 
 
 def _beside(file: Path) -> Path:
-    if file.suffix == ".json":
+    from headprobe.budgets import is_budget_file
+
+    if is_budget_file(file):
         return file.with_suffix(".png")
     return (file if file.is_dir() else file.parent) / PICTURE
 
 
 def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
-    from headprobe.budgets import HeadBudgets
+    from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.plots import RunPicture
     from headprobe.scores import HeadScores
 
-    if file.suffix == ".json":
+    if is_budget_file(file):
         return HeadBudgets.load(file)
-    if file.is_file() and file.suffix != ".safetensors":
+    if file.is_file() and file.suffix.lower() != ".safetensors":
         raise UsageError(
             f"cannot draw {file}; give a run directory, its scores.safetensors or a budget's .json"
         )

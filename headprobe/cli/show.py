@@ -28,13 +28,13 @@ def show(
 
     Example: headprobe show outputs/nano/r2 --top 5
     """
-    from headprobe.budgets import HeadBudgets
+    from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.cli.budgets import summarise
     from headprobe.cli.runs import describe, top_heads
     from headprobe.rundir import newest_run
     from headprobe.scores import HeadScores
 
-    if file is not None and file.suffix == ".json":
+    if file is not None and is_budget_file(file):
         summarise(HeadBudgets.load(file), json=json)
         return
     run = HeadScores.load(file or newest_run())

@@ -164,6 +164,18 @@ def test_bad_input_is_one_clear_line(
     assert not Path("x").exists()
 
 
+def test_a_directory_called_json_is_a_run_and_a_budget_may_shout(heads: Path) -> None:
+    run = Path("run.json")
+    done("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
+    assert json.loads(done("show", run, "--json").stdout)["task"] == "headkv"
+    assert done("plot", run).stdout.strip() == "run.json/heads.png"
+    done("export", run, "--to", "headkv", "--out", "again.json")
+    done("allocate", run, "--budget", "64", "--out", "b.JSON")
+    assert json.loads(done("show", "b.JSON", "--json").stdout)["window"] == 8
+    assert done("plot", "b.JSON").stdout.strip() == "b.png"
+    done("export", "b.JSON", "--to", "csv", "--out", "b.csv")
+
+
 @pytest.mark.parametrize("command", ["export", "import"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: headprobe {command}" in done(command, "--help").stdout
