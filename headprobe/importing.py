@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from headprobe import __version__, journal, rundir, scores
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import make_directory
-from headprobe.formats import FORMATS, Format, Notes, get_format
+from headprobe.formats import FORMATS, Notes, get_format
 from headprobe.formats.files import Table
 from headprobe.layout import HeadLayout
+from headprobe.registry import flag
 from headprobe.scores import HeadScores
 
 _HEAD_DIM = 128
@@ -19,7 +22,10 @@ _HEAD_DIM = 128
 
 @dataclass(frozen=True, kw_only=True)
 class KnownModel:
-    """What is known of the model that a file's heads belong to; ``None`` is not known."""
+    """What is known of the model that a file's heads belong to; ``None`` is not known.
+
+    ``told_by`` says which option told a size, where it is not the size's own.
+    """
 
     id: str | None = None
     architecture: str | None = None
@@ -27,6 +33,7 @@ class KnownModel:
     heads: int | None = None
     kv_heads: int | None = None
     head_dim: int | None = None
+    told_by: Mapping[str, str] = field(default_factory=dict)
 
 
 def import_run(
@@ -39,9 +46,9 @@ def import_run(
     taken for each.
 
     Raises:
-        UsageError: no such format or file, or ``out`` is a file or holds a run that was scored.
-        HeadprobeError: the file is damaged, of another kind or of another model, or ``out`` cannot
-            be written.
+        UsageError: no such format or file, the file's sizes are not those that are known, or
+            ``out`` is a file or holds a run that was scored.
+        HeadprobeError: the file is damaged or of another kind, or ``out`` cannot be written.
     """
     known = known or KnownModel()
     form = get_format(source)
@@ -54,9 +61,9 @@ def import_run(
         raise UsageError(f"{out} holds a run that was scored; give another --out")
     by_kv = form.granularity == "kv"
     try:
-        table = form.read(path, layers=known.layers, heads=known.kv_heads if by_kv else known.heads)
-        name = path.resolve().name if path.is_dir() else path.stem
-        layout = _layout(table, form, known, name=name)
+        heads = known.kv_heads if by_kv else known.heads
+        table = _read(form.read, path, layers=known.layers, heads=heads)
+        layout = _layout(table, known, path, by_kv=by_kv)
         run = HeadScores(
             layout=layout,
             task=source,
@@ -76,30 +83,48 @@ def import_run(
     return run, table.notes + _guesses(layout, known, by_kv=by_kv)
 
 
-def _layout(table: Table, form: Format, known: KnownModel, *, name: str) -> HeadLayout:
+def _read(
+    read: Callable[..., Table], path: Path, *, layers: int | None, heads: int | None
+) -> Table:
+    """The file's numbers, for as many heads as are known if it has them.
+
+    Raises:
+        ValueError: it is not such a file.
+    """
+    try:
+        return read(path, layers=layers, heads=heads)
+    except ValueError:
+        # A file that can be read as it stands is whole: what is known is of another model.
+        with suppress(ValueError):
+            return read(path, layers=None, heads=None)
+        raise
+
+
+def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> HeadLayout:
     """The model's heads: what the file shows, what is known, and one query head a KV head.
 
     Raises:
-        ValueError: the file and what is known do not go together.
+        UsageError: the two do not go together; the options that told what is known are named.
     """
     layers, width = table.shape
-    if form.granularity == "kv":
-        heads, kv_heads = known.heads or width, width
-    else:
-        heads, kv_heads = width, known.kv_heads or width
-    layout = HeadLayout(
-        id=known.id or name,
+    own, other = ("kv_heads", "heads") if by_kv else ("heads", "kv_heads")
+    sizes = {"layers": layers, own: width, other: getattr(known, other) or width}
+    wrong = [size for size, found in sizes.items() if getattr(known, size) not in (None, found)]
+    if not wrong and sizes["heads"] % sizes["kv_heads"]:
+        wrong = [other]
+    if wrong:
+        options = {size: f"{flag(size)} {getattr(known, size)}" for size in wrong}
+        told = dict.fromkeys(known.told_by.get(size, options[size]) for size in wrong)
+        kind = "KV" if by_kv else "query"
+        raise UsageError(
+            f"{' and '.join(told)}: {path} holds {layers} layers of {width} {kind} heads"
+        )
+    return HeadLayout(
+        id=known.id or (path.resolve().name if path.is_dir() else path.stem),
         architecture=known.architecture or "unknown",
-        layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
         head_dim=known.head_dim or _HEAD_DIM,
+        **sizes,
     )
-    for field in ("layers", "heads", "kv_heads"):
-        wanted, found = getattr(known, field), getattr(layout, field)
-        if wanted not in (None, found):
-            raise ValueError(f"expected {wanted} {field}, got {found}")
-    return layout
 
 
 def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:

@@ -93,32 +93,48 @@ def test_a_model_is_named_after_a_folder_with_a_point_in_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("known", "problem"),
     [
-        (KnownModel(layers=3), "it lacks 2-0 of 3 layers of 4 heads"),
-        (KnownModel(layers=1), "it names layer 1"),
-        (KnownModel(heads=2), "it names layer 1 and head 3"),
-        (KnownModel(kv_heads=3), "expected heads to be a multiple of kv_heads, got 4 and 3"),
+        (KnownModel(layers=3), "--layers 3"),
+        (KnownModel(layers=1), "--layers 1"),
+        (KnownModel(heads=2), "--heads 2"),
+        (KnownModel(heads=7, layers=9, kv_heads=7), "--layers 9 and --heads 7"),
+        (KnownModel(kv_heads=3), "--kv-heads 3"),
+        (
+            KnownModel(layers=32, heads=8, told_by=dict.fromkeys(["layers", "heads"], "--model m")),
+            "--model m",
+        ),
+        (KnownModel(layers=9, heads=4, told_by={"heads": "--model m"}), "--layers 9"),
     ],
 )
-def test_a_file_of_another_model_is_refused(
+def test_sizes_that_are_not_the_files_are_wrong_usage(
     known: KnownModel, problem: str, heads: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(HeadprobeError, match=f"is not a valid headkv file: {problem}"):
+    with pytest.raises(
+        UsageError, match=rf"^{problem}: .*heads\.json holds 2 layers of 4 query heads$"
+    ):
         import_run(heads, tmp_path / "run", source="headkv", known=known)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_lacks_a_head_is_not_blamed_on_the_sizes(heads: Path, tmp_path: Path) -> None:
+    heads.write_text(json.dumps({name: s for name, s in SCORES.items() if name != "0-2"}))
+    with pytest.raises(HeadprobeError, match="is not a valid headkv file: it lacks 0-2") as error:
+        import_run(heads, tmp_path / "run", source="headkv", known=KnownModel(layers=3))
+    assert error.value.exit_code == 1
 
 
 @pytest.mark.parametrize(
     ("known", "problem"),
     [
-        (KnownModel(layers=3), "expected 3 layers, got 2"),
-        (KnownModel(kv_heads=4), "expected 4 kv_heads, got 2"),
+        (KnownModel(layers=3), "--layers 3: .* holds 2 layers of 2 KV heads"),
+        (KnownModel(kv_heads=4), "--kv-heads 4: .* holds 2 layers of 2 KV heads"),
+        (KnownModel(heads=3), "--heads 3: .* holds 2 layers of 2 KV heads"),
     ],
 )
 def test_a_table_of_another_shape_is_refused(
     known: KnownModel, problem: str, tmp_path: Path
 ) -> None:
     (tmp_path / "full_attention_heads.tsv").write_text("0.1\t0.2\n0.3\t0.4\n")
-    with pytest.raises(HeadprobeError, match=problem):
+    with pytest.raises(UsageError, match=problem):
         import_run(tmp_path, tmp_path / "run", source="duo", known=known)
 
 

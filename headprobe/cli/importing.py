@@ -24,7 +24,9 @@ def import_scores(
             show_default="the file's name",
         ),
     ] = None,
-    layers: Annotated[int | None, typer.Option(min=1, show_default="the file's")] = None,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Layers of the model.", show_default="the file's")
+    ] = None,
     heads: Annotated[
         int | None,
         typer.Option(min=1, help="Query heads a layer.", show_default="the file's"),
@@ -44,8 +46,11 @@ def import_scores(
     from headprobe.importing import KnownModel, import_run
 
     given = {"layers": layers, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
-    known = _known(model) | {name: value for name, value in given.items() if value is not None}
-    run, notes = import_run(file, out, source=source, known=KnownModel(**known))
+    given = {name: value for name, value in given.items() if value is not None}
+    of_model = _known(model)
+    told_by = dict.fromkeys(of_model.keys() - given.keys(), f"--model {model}")
+    known = KnownModel(**of_model | given, told_by=told_by)
+    run, notes = import_run(file, out, source=source, known=known)
     for line in notes:
         output.warn(line)
     output.note(

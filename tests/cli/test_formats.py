@@ -99,7 +99,7 @@ def test_the_sizes_of_a_models_directory_are_taken(heads: Path) -> None:
     assert (shown["model"]["id"], shown["model"]["architecture"]) == ("mine", "llama")
     heads.write_text('{"0-0": [1.0]}')
     error = refusal("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
-    assert "it lacks 0-1 of 6 layers of 8 heads" in str(error)
+    assert str(error) == "--model mine: heads.json holds 1 layers of 1 query heads"
 
 
 def test_the_sizes_of_an_alias_are_taken(heads: Path) -> None:
@@ -116,7 +116,10 @@ def test_the_sizes_of_an_alias_are_taken(heads: Path) -> None:
     done(*arguments, "--kv-heads", "16")
     assert json.loads(done("show", "llama", "--json").stdout)["model"]["kv_heads"] == 16
     heads.write_text('{"0-0": [1.0]}')
-    assert "it lacks 0-1 of 32 layers of 32 heads" in str(refusal(*arguments))
+    error = refusal(*arguments, "--heads", "16")
+    assert error.exit_code == 2
+    given = "--model llama3-8b and --heads 16"
+    assert str(error) == f"{given}: heads.json holds 1 layers of 1 query heads"
 
 
 def test_what_a_file_does_not_say_is_a_warning(heads: Path) -> None:
