@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-NAME_WIDTH = 20
+NAME_WIDTH, UNLIMITED = 20, 10_000
 
 
 class Advance(Protocol):
@@ -50,25 +51,53 @@ def show_json(content: Any) -> None:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; numbers stand to the right, and a dash where there is no value."""
+    """A table on stdout; numbers stand to the right, and a dash where there is no value.
+
+    It is as wide as the terminal at most, or as ``COLUMNS`` says; in a file as wide as it takes.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNLIMITED
     table = Table(title=Text(title), title_justify="left", header_style="bold")
+    cells = [[name, *(_cell(row[i]) for row in rows)] for i, name in enumerate(columns)]
+    widths = _whole_words(cells, console.width - 3 * len(columns) - 1)
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], int | float | None) for row in rows)
-        # Names stay whole in a narrow terminal; what stands beside them gives way.
-        short = max((len(_cell(row[i])) for row in rows), default=0) <= NAME_WIDTH
         table.add_column(
             Text(column),
             justify="right" if numeric else "left",
             overflow="fold",
-            no_wrap=i == 0 and short,
+            width=widths[i] if widths else None,
+            no_wrap=i == 0 and _is_name(cells[i]),
         )
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
-    Console(highlight=False).print(table)
+    console.print(table)
+
+
+def _whole_words(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Widths of columns that cut no word, the widest giving way first; ``None`` lacking the room.
+
+    ``cells`` are those of each column, its heading too.
+    """
+    full = [max(map(len, column)) for column in cells]
+    least = [max((len(w) for cell in column for w in cell.split()), default=0) for column in cells]
+    if _is_name(cells[0]):
+        least[0] = full[0]
+    for level in range(max(full), 0, -1):
+        widths = [max(low, min(high, level)) for low, high in zip(least, full, strict=True)]
+        if sum(widths) <= room:
+            return widths
+    return None
+
+
+def _is_name(column: Sequence[str]) -> bool:
+    """Whether a first column holds names: they stay whole, what stands beside them gives way."""
+    return max(map(len, column[1:]), default=0) <= NAME_WIDTH
 
 
 def _cell(value: object) -> str:
