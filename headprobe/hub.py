@@ -97,6 +97,11 @@ def _fetching(repository: str) -> Iterator[None]:
             "and not on the hub, or private (then `hf auth login` first)"
         ) from None
     except LocalEntryNotFoundError:
+        if "/" not in repository:
+            raise HeadprobeError(
+                f"no model {repository}: not an alias (see `headprobe list models`), not a "
+                "directory, not in the local cache, and no network to look for it on the hub"
+            ) from None
         raise HeadprobeError(
             f"cannot load {repository}: no network and not in the local cache; download it with "
             f"`hf download {repository}` where there is one, or give a local directory with --model"

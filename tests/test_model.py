@@ -188,6 +188,13 @@ def test_a_hub_model_without_network_is_one_clear_line() -> None:
     assert "give a local directory with --model" in message
 
 
+@pytest.mark.usefixtures("offline")
+def test_without_network_a_misspelt_alias_is_said_to_be_none() -> None:
+    message = problem("typo")
+    assert message.startswith("no model typo: not an alias (see `headprobe list models`)")
+    assert "no network" in message
+
+
 def test_a_cached_hub_model_loads_without_network(directory: Path, offline: Path) -> None:
     repository = offline / "models--some--model"
     (repository / "refs").mkdir(parents=True)

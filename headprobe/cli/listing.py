@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
@@ -57,30 +57,34 @@ def _tasks() -> _Table:
 
 
 def _measures() -> _Table:
+    from inspect import getmodule
+
     from headprobe.measures import MEASURES
     from headprobe.tasks import TASKS, WEIGHT_TASKS
 
     rows = []
     for name, measure in MEASURES.items():
         tasks = [task for task, taking in TASKS.items() if name in taking.offered]
-        rows.append([name, ", ".join(tasks), _first_line(measure.summarise)])
+        # Measures that share a file are told apart by their own words.
+        named = measure.summarise.__name__ == name
+        described = measure.summarise if named else getmodule(measure.summarise)
+        rows.append([name, ", ".join(tasks), _first_line(described)])
     rows += [[name, name, summary] for name, summary in WEIGHT_TASKS.items()]
     return ["measure", "tasks", "what it is"], rows
 
 
 def _strategies() -> _Table:
+    from inspect import getmodule
+
     from headprobe.allocators import get_strategy, strategy_names
 
-    rows = [[name, _first_line(get_strategy(name))] for name in strategy_names()]
+    rows = [[name, _first_line(getmodule(get_strategy(name)))] for name in strategy_names()]
     return ["strategy", "what it does"], rows
 
 
-def _first_line(method: Callable[..., object]) -> str:
-    """What the file of a method says first."""
-    from inspect import getmodule
-
-    module = getmodule(method)
-    return ((module and module.__doc__) or "").strip().split("\n")[0]
+def _first_line(described: object) -> str:
+    """What a file or a function says of itself first."""
+    return (described.__doc__ or "").strip().split("\n")[0]
 
 
 def _formats() -> _Table:

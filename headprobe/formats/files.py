@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,7 @@ def load_pt(path: Path) -> Any:
         ) from None
     # Cut or altered bytes make an unpickler raise anything.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:100]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+        reason = shorten(first, 100, placeholder=" ...")
         raise ValueError(f"it is damaged or no .pt file ({reason})") from None
     return content

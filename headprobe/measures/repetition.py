@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 def echo(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """Attention on the places of the query's token in earlier repeats."""
+    """RazorAttention's echo: attention on the places of the query's token in earlier repeats."""
     return _on_earlier(seen, case, behind=0)
 
 
 def induction(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """Attention on the places right behind those of the query's token in earlier repeats."""
+    """RazorAttention's induction: attention right behind the query's token in earlier repeats."""
     return _on_earlier(seen, case, behind=1)
 
 

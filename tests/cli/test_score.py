@@ -185,6 +185,9 @@ def test_measures_are_listed_with_the_tasks_that_take_them(tmp_path: Path) -> No
     assert rows["qr"]["tasks"] == "r2, retrieval"
     assert "LOCOS" in rows["locos"]["what it is"]
     assert rows["alibi"]["tasks"] == "alibi"
+    told = [row["what it is"] for row in rows.values()]
+    assert all(told)
+    assert len(set(told)) == len(told)
 
 
 @pytest.mark.parametrize(

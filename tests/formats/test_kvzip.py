@@ -100,3 +100,19 @@ def test_a_model_that_squeeze_would_flatten_is_refused(make_run: MakeRun, tmp_pa
         export_scores(
             make_run(np.ones((1, 3, 4)), layout=layout), tmp_path / "heads.pt", to="kvzip"
         )
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("the end is missing. Please report it", "the end is missing"), ("abcd " * 40, "abcd ...")],
+)
+def test_what_torch_says_of_a_damaged_file_is_not_cut_in_mid_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise RuntimeError(said)
+
+    (tmp_path / "heads.pt").touch()
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(HeadprobeError, match=rf"damaged or no \.pt file \(.*{told}\)$"):
+        import_run(tmp_path / "heads.pt", tmp_path / "run", source="kvzip")
