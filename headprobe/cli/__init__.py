@@ -62,7 +62,7 @@ app.command("list")(list_registry)
 def main() -> None:
     """Run the command line; a problem becomes one line on stderr and an exit code.
 
-    A reader that has had enough, as ``head`` has, is none.
+    A reader of stdout that has had enough, as ``head`` has, ends it without a word.
     """
     show_plainly = warnings.showwarning
     warnings.showwarning = lambda message, category, *where: (
@@ -92,4 +92,5 @@ def main() -> None:
 
 def _drop_output() -> None:
     """What is left to be written to stdout goes nowhere, so that Python does not try again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

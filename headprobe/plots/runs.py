@@ -76,7 +76,7 @@ def run_column(run: RunPicture) -> Column:
             partial(_heads, run=run, mean=numbers.mean, label=label),
             partial(_distribution, measure=run.measure, mean=numbers.mean, label=label),
             partial(_top_heads, numbers=numbers, label=label),
-            partial(_pass_grid, cases=run.cases, planned=scores.plan.get("depths", TENS))
+            partial(_pass_grid, cases=run.cases, planned=scores.plan.get("depths") or TENS)
             if asked and run.cases is not None
             else None,
         ),
