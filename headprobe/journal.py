@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.errors import HeadprobeError, UsageError
+from headprobe.probes import ACCEPTED_ABOVE
 
 FILE_NAME = "journal.sqlite"
 
@@ -48,6 +49,11 @@ class Observation:
     response: str
     success: float
     scores: Mapping[str, Float[np.ndarray, "layer query_head"]]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the probe takes the answer for right."""
+        return self.success > ACCEPTED_ABOVE
 
 
 class Journal:

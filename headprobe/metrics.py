@@ -27,6 +27,11 @@ class Estimate:
     ci_low: float
     ci_high: float
 
+    def text(self, decimals: int = 2, *, of_ends: int | None = None) -> str:
+        """``0.38 (0.31 to 0.43)``; the ends of the interval with other decimals if need be."""
+        ends = decimals if of_ends is None else of_ends
+        return f"{self.value:.{decimals}f} ({self.ci_low:.{ends}f} to {self.ci_high:.{ends}f})"
+
 
 def exact_match(response: str, answers: Sequence[str]) -> float:
     """100 where the response is one of the answers, else 0."""

@@ -15,7 +15,6 @@ from headprobe.cases import Case
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.journal import Observation, discard_journal
-from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:
@@ -70,8 +69,19 @@ def clear(run: Path) -> None:
         UsageError: a directory bears the name of one of its files; nothing is removed then.
         HeadprobeError: another process is working on it, or a file cannot be removed.
     """
-    journals = [run / journal.FILE_NAME, *left_journals(run)]
-    files = [run / name for name in (scores.FILE_NAME, CASES, HEADS, RUN)]
+    remove(
+        [run / journal.FILE_NAME, *left_journals(run)],
+        [run / name for name in (scores.FILE_NAME, CASES, HEADS, RUN)],
+    )
+
+
+def remove(journals: Sequence[Path], files: Sequence[Path]) -> None:
+    """Remove journals and files, those that are there.
+
+    Raises:
+        UsageError: one of them is a directory; nothing is removed then.
+        HeadprobeError: another process is writing a journal, or a file cannot be removed.
+    """
     for path in (*journals, *files):
         if path.is_dir():
             raise UsageError(f"{path} is a directory, no run's file; give another --out")
@@ -104,7 +114,7 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
             "generated_ids": _ids(seen.generated_ids),
             "response": seen.response,
             "success": float(seen.success),
-            "accepted": seen.success > ACCEPTED_ABOVE,
+            "accepted": seen.accepted,
         }
         for case, seen in zip(cases, observations, strict=True)
     )

@@ -19,7 +19,6 @@ from headprobe.files import make_directory
 from headprobe.journal import FILE_NAME as JOURNAL
 from headprobe.journal import Journal, Observation, discard_journal, open_journal
 from headprobe.planning import PlannedRun
-from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.processes import Processes
 from headprobe.reliability import split_half
 from headprobe.scores import HeadScores
@@ -124,9 +123,7 @@ def _settled(run: PlannedRun, processes: Processes, journal: Journal) -> bool:
     if run.until_stable is None:
         return False
     every = itertools.chain.from_iterable(processes.share(list(journal.observations())))
-    accepted = sorted(
-        (seen for seen in every if seen.success > ACCEPTED_ABOVE), key=lambda seen: seen.case_id
-    )
+    accepted = sorted((seen for seen in every if seen.accepted), key=lambda seen: seen.case_id)
     if not accepted:
         return False
     found = split_half(
@@ -180,7 +177,7 @@ def collect(
     Raises:
         HeadprobeError: there is none.
     """
-    accepted = [seen for seen in observations if seen.success > ACCEPTED_ABOVE]
+    accepted = [seen for seen in observations if seen.accepted]
     if not accepted:
         best = max(seen.success for seen in observations)
         raise HeadprobeError(

@@ -20,13 +20,12 @@ from headprobe.cases import Case
 from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_memory
 from headprobe.files import make_directory
 from headprobe.held_out import check_held_out, held_out_seed, seeds_of
-from headprobe.journal import Journal, Observation, discard_journal, open_journal
+from headprobe.journal import Journal, Observation, open_journal
 from headprobe.layout import Head
 from headprobe.memory import Pieces, parse_bytes, pieces_for
 from headprobe.metrics import ACCEPTED, METRICS
 from headprobe.planning import draw_cases
 from headprobe.plots import draw_ablation, save
-from headprobe.probes import ACCEPTED_ABOVE
 from headprobe.scores import HeadScores
 from headprobe.scoring import versions
 from headprobe.tasks import DEFAULT_TASK, Task, asks, get_asking_task
@@ -194,7 +193,8 @@ def ablate(
     """
     make_directory(run.out)
     if fresh:
-        _clear(run.out)
+        files = [run.out / name for name in (TABLE, REPORT, PICTURE)]
+        rundir.remove([run.out / JOURNAL], files)
     with open_journal(run.out / JOURNAL, run.plan) as journal:
         try:
             _answer(loaded, run, journal, advance=advance)
@@ -261,20 +261,13 @@ def _answer(
 
 def _grade(run: PlannedAblation, seen: Observation) -> float:
     if run.metric == ACCEPTED:
-        return 100.0 * (seen.success > ACCEPTED_ABOVE)
+        return 100.0 * seen.accepted
     case = run.cases[seen.case_id % len(run.cases)]
     return METRICS[run.metric](seen.response, [case.answer])
 
 
 def _group(trial: Trial) -> tuple[Head, ...]:
     return tuple(sorted(trial.heads))
-
-
-def _clear(out: Path) -> None:
-    """Remove what an earlier ablation left."""
-    discard_journal(out / JOURNAL)
-    for name in (TABLE, REPORT, PICTURE):
-        (out / name).unlink(missing_ok=True)
 
 
 def _digest(trials: Sequence[Trial]) -> str:

@@ -11,7 +11,6 @@ from headprobe.cli import options, output
 
 if TYPE_CHECKING:
     from headprobe.ablation.curves import Ablation
-    from headprobe.metrics import Estimate
 
 
 def ablate(
@@ -131,7 +130,7 @@ def _show(result: Ablation, *, json: bool) -> None:
             curve.measure if choice == "top" else "",
             choice,
             *(f"{point.value:5.1f}" for point in getattr(curve, choice)),
-            _interval(curve.area) if choice == "top" else "",
+            curve.area.text() if choice == "top" else "",
         ]
         for curve in curves
         for choice in CHOICES
@@ -142,7 +141,3 @@ def _show(result: Ablation, *, json: bool) -> None:
         ["measure", "heads", *(f"k={k}" for k in curves[0].tops), "area"],
         rows,
     )
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} ({estimate.ci_low:.2f} to {estimate.ci_high:.2f})"

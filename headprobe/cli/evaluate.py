@@ -13,7 +13,6 @@ from headprobe.cli import options, output
 if TYPE_CHECKING:
     from headprobe.evaluation.outcomes import Outcome
     from headprobe.evaluation.plan import PlannedEvaluation
-    from headprobe.metrics import Estimate
 
 BUDGETS = ["1.5%,3%,6%,12%,25%"]
 
@@ -193,12 +192,8 @@ def _row(outcome: Outcome, metric: str, others: Sequence[str]) -> list[object]:
         outcome.strategy,
         outcome.budget,
         f"{100 * outcome.share:.2f}",
-        _interval(outcome.grades[metric]),
+        outcome.grades[metric].text(1, of_ends=0),
         " / ".join(f"{outcome.grades[name].value:.1f}" for name in others),
         None if outcome.of_full is None else f"{100 * outcome.of_full:.1f}",
-        outcome.lead and f"{_interval(outcome.lead)} {outcome.rival}",
+        outcome.lead and f"{outcome.lead.text(1, of_ends=0)} {outcome.rival}",
     ]
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.1f} ({estimate.ci_low:.0f} to {estimate.ci_high:.0f})"

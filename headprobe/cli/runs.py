@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from headprobe.cli import output
 
 if TYPE_CHECKING:
-    from headprobe.metrics import Estimate
     from headprobe.planning import PlannedRun
     from headprobe.reliability import Reliability
     from headprobe.scores import HeadScores
@@ -100,13 +99,9 @@ def _firmness(found: Reliability) -> str:
             f"accepted cases have {found.needles}"
         )
     return (
-        f"split-half reliability over {found.needles} needles {_interval(found.rank_correlation)}, "
-        f"top {found.k} of halves overlap by {_interval(found.overlap)}"
+        f"split-half reliability over {found.needles} needles {found.rank_correlation.text()}, "
+        f"top {found.k} of halves overlap by {found.overlap.text()}"
     )
-
-
-def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.2f} ({estimate.ci_low:.2f} to {estimate.ci_high:.2f})"
 
 
 def _acceptance(run: HeadScores) -> str:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 
 from headprobe.allocators import Budget, allocate, parse_budget
 from headprobe.allocators.rounding import round_to_total, water_fill
-from headprobe.budgets import HeadBudgets, budget_shape
+from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
 from headprobe.layout import HeadLayout
 from headprobe.mixing import WeightedRun, allocate_runs
@@ -231,7 +231,7 @@ def line_up(
 
 def is_file(budget: str) -> bool:
     """Whether a budget as typed is the path of a file, rather than sizes."""
-    return budget.endswith(".json")
+    return is_budget_file(Path(budget))
 
 
 def check_fit(entrants: Sequence[Contender], layout: HeadLayout, contexts: Sequence[int]) -> None:

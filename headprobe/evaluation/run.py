@@ -19,9 +19,10 @@ from headprobe.evaluation.outcomes import (
 )
 from headprobe.evaluation.plan import PlannedEvaluation
 from headprobe.files import make_directory
-from headprobe.journal import Journal, Observation, discard_journal, open_journal
+from headprobe.journal import Journal, Observation, open_journal
 from headprobe.model import LoadedModel
 from headprobe.plots import draw_evaluation, save
+from headprobe.rundir import remove
 
 JOURNAL = "evaluation.sqlite"
 
@@ -45,9 +46,8 @@ def run_evaluation(
     """
     make_directory(planned.out)
     if fresh:
-        discard_journal(planned.out / JOURNAL)
-        for name in (ANSWERS, RESULTS, REPORT, PICTURE):
-            (planned.out / name).unlink(missing_ok=True)
+        files = [planned.out / name for name in (ANSWERS, RESULTS, REPORT, PICTURE)]
+        remove([planned.out / JOURNAL], files)
     with open_journal(planned.out / JOURNAL, planned.plan) as journal:
         answered = _answer(loaded, planned, journal, advance=advance)
         found = graded(planned.questions, planned.contenders, answered)
