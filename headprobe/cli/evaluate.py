@@ -127,6 +127,7 @@ def evaluate(
 
     Example: headprobe evaluate --budget outputs/nano/r2/budget-headkv-128.json --cases own.jsonl
     """
+    from headprobe.evaluation.outcomes import PICTURE
     from headprobe.evaluation.plan import plan_evaluation
     from headprobe.evaluation.run import run_evaluation
     from headprobe.model import load_model
@@ -169,7 +170,7 @@ def evaluate(
     with output.progress(planned.subject, total=len(planned.questions)) as advance:
         outcomes = run_evaluation(loaded, planned, fresh=fresh, advance=advance)
     _show(outcomes, planned, json=json)
-    output.note(f"written to {planned.out}")
+    output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
 
 
 def _show(outcomes: Sequence[Outcome], planned: PlannedEvaluation, *, json: bool) -> None:
