@@ -21,11 +21,13 @@ class Interrupted(HeadprobeError):
     exit_code = 130
 
 
-def out_of_memory(error: Exception, *, tokens: int) -> HeadprobeError:
+def out_of_memory(
+    error: Exception, *, tokens: int, hint: str = "shorter --lengths"
+) -> HeadprobeError:
     """The device's memory is too small for a prompt of so many tokens."""
     return HeadprobeError(
-        f"a prompt of {tokens:,} tokens does not fit into the device's memory: try shorter "
-        f"--lengths, --dtype bfloat16 or --device-map auto ({str(error).splitlines()[0]})"
+        f"a prompt of {tokens:,} tokens does not fit into the device's memory: try {hint}, "
+        f"--dtype bfloat16 or --device-map auto ({str(error).splitlines()[0]})"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from headprobe.errors import HeadprobeError, UsageError
 
-_ADVICE = {
+ADVICE = {
     errno.ENOSPC: "free some disk space, or write elsewhere",
     errno.EDQUOT: "free some of your disk quota, or write elsewhere",
     errno.EACCES: "write where you have permission",
@@ -114,7 +114,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def _cannot_write(path: Path, error: OSError) -> HeadprobeError:
-    advice = _ADVICE.get(error.errno or 0, "write elsewhere")
+    advice = ADVICE.get(error.errno or 0, "write elsewhere")
     return HeadprobeError(f"cannot write {path}: {error.strerror or error}; {advice}")
 
 

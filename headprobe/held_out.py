@@ -54,7 +54,7 @@ def check_held_out(
     pieces = PieceTokenizer(tokenizer)
     needles = {tuple(tokenize_needle(needle, pieces).tokens) for needle in drawn.needles}
     sizes = {len(needle) for needle in needles}
-    for run in dict.fromkeys(run if run.is_dir() else run.parent for run in runs):
+    for run in dict.fromkeys(run.parent if run.is_file() else run for run in runs):
         table = read_cases(run, ["position", "input_ids"])
         if table is None:
             warnings.warn(

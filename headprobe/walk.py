@@ -129,9 +129,8 @@ class _Walker:
             try:
                 return self._observe(case, visit)
             except torch.OutOfMemoryError as error:
-                shortage = out_of_memory(error, tokens=case.length)
-            if self._pieces.chunk <= LEAST_CHUNK:
-                raise shortage
+                if self._pieces.chunk <= LEAST_CHUNK:
+                    raise out_of_memory(error, tokens=case.length) from error
             self._cache = PrefixCache(self._loaded.model, self._room)
             torch.cuda.empty_cache()
             self._pieces = self._pieces.halved(longest=case.length)

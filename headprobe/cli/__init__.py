@@ -21,6 +21,7 @@ from headprobe.cli.plot import plot
 from headprobe.cli.score import score
 from headprobe.cli.show import show
 from headprobe.errors import HeadprobeError, HeadprobeWarning
+from headprobe.files import ADVICE
 
 app = typer.Typer(
     name="headprobe",
@@ -85,8 +86,9 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         _drop_output()
-        problem = error.strerror or " ".join(str(error).split())
-        fail(f"{error.filename}: {problem}" if error.filename else problem)
+        if error.errno not in ADVICE:
+            raise
+        fail(f"{error.filename or 'output'}: {error.strerror}; {ADVICE[error.errno]}")
         sys.exit(1)
 
 

@@ -60,7 +60,8 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    # Not console.is_terminal, which FORCE_COLOR makes true of a file.
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         console.width = UNLIMITED
     table = Table(title=Text(title), title_justify="left", header_style="bold")
     cells = [[name, *(_cell(row[i]) for row in rows)] for i, name in enumerate(columns)]
@@ -84,8 +85,12 @@ def _whole_words(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
 
     ``cells`` are those of each column, its heading too.
     """
-    full = [max(map(len, column)) for column in cells]
-    least = [max((len(w) for cell in column for w in cell.split()), default=0) for column in cells]
+    from rich.cells import cell_len
+
+    full = [max(map(cell_len, column)) for column in cells]
+    least = [
+        max((cell_len(w) for cell in column for w in cell.split()), default=0) for column in cells
+    ]
     if _is_name(cells[0]):
         least[0] = full[0]
     for level in range(max(full), 0, -1):
@@ -97,7 +102,9 @@ def _whole_words(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
 
 def _is_name(column: Sequence[str]) -> bool:
     """Whether a first column holds names: they stay whole, what stands beside them gives way."""
-    return max(map(len, column[1:]), default=0) <= NAME_WIDTH
+    from rich.cells import cell_len
+
+    return max(map(cell_len, column[1:]), default=0) <= NAME_WIDTH
 
 
 def _cell(value: object) -> str:

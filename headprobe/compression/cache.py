@@ -187,8 +187,10 @@ class HeadBudgetCache(Cache):
             raise ValueError("expected the model to be called inside the cache's `with`")
         start = self.get_seq_length(layer_idx)
         self._check_cut_at(layer_idx, start, start + key_states.shape[2])
-        keys, values = super().update(key_states, value_states, layer_idx, *args, **kwargs)
-        return keys, values
+        given: tuple[Tensor, Tensor] = super().update(
+            key_states, value_states, layer_idx, *args, **kwargs
+        )
+        return given
 
     def _check_cut_at(self, index: int, start: int, stop: int) -> None:
         """Refuse a pass over these tokens that would miss the cut."""

@@ -95,7 +95,8 @@ def answer(
             yield reader.answer(question)
         except torch.OutOfMemoryError as error:
             tokens = len(question.context_ids) + len(question.question_ids)
-            raise out_of_memory(error, tokens=tokens) from error
+            hint = "fewer --budget, shorter prompts"
+            raise out_of_memory(error, tokens=tokens, hint=hint) from error
 
 
 def graded(
@@ -103,7 +104,13 @@ def graded(
     contenders: Sequence[Contender],
     answered: Sequence[Mapping[str, Answers]],
 ) -> Evaluation:
-    """The answers to questions, one after the other, with their grades."""
+    """The answers to questions, one after the other, with their grades.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not answered:
+        raise ValueError("expected an answered question, got none")
     names = [(FULL, "100%", False)]
     names += [(one.strategy, one.budget, one.is_baseline) for one in contenders]
     return Evaluation(

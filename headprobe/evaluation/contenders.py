@@ -210,9 +210,7 @@ def line_up(
         HeadprobeError: a budget file is damaged.
     """
     entrants = []
-    typed = [
-        text for given in budgets for text in ([given] if is_file(given) else given.split(","))
-    ]
+    typed = split_budgets(budgets)
     stems = [Path(text).stem for text in typed if is_file(text)]
     for text in typed:
         if is_file(text):
@@ -227,6 +225,12 @@ def line_up(
         if pairs.count((strategy, budget)) > 1:
             raise UsageError(f"--budget {budget} ({strategy}) is given twice")
     return entrants
+
+
+def split_budgets(typed: Sequence[str]) -> list[str]:
+    """Budgets one by one: of a text with commas its parts, unless it is a file's path."""
+    texts = [[text] if is_file(text) and Path(text).exists() else text.split(",") for text in typed]
+    return [part.strip() for text in texts for part in text]
 
 
 def is_file(budget: str) -> bool:

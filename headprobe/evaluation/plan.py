@@ -18,6 +18,7 @@ from headprobe.evaluation.contenders import (
     check_fit,
     is_file,
     line_up,
+    split_budgets,
     with_baselines,
 )
 from headprobe.evaluation.outcomes import Outcome
@@ -102,6 +103,7 @@ def plan_evaluation(
         HeadprobeError: a file is damaged.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    budgets = split_budgets(budgets)
     if all(map(is_file, budgets)):
         for name in [*(["strategy"] if strategies else []), *given]:
             raise UsageError(
@@ -130,7 +132,7 @@ def plan_evaluation(
         )
     contexts = _contexts(asked.questions)
     check_fit(entrants, loaded.layout, contexts)
-    longest = Moment.whole(loaded.layout, tokens=contexts[-1])
+    moments = [Moment.whole(loaded.layout, tokens=tokens) for tokens in contexts]
     seed = asked.plan.get("seed", seed or 0)
     return PlannedEvaluation(
         subject=f"{loaded.layout.id}, {asked.name}",
@@ -145,11 +147,12 @@ def plan_evaluation(
             "device": loaded.device.type,
             "scores": str(run) if run else None,
             "budgets": list(budgets),
-            "strategies": list(dict.fromkeys(entrant.strategy for entrant in entrants)),
-            "entries": _digest([entrant.at(longest).to_json() for entrant in entrants]),
+            "entrants": [_recorded(entrant, moments[-1]) for entrant in entrants],
+            "entries": _digest(
+                [one.at(moment).to_json() for one in entrants for moment in moments]
+            ),
             "answer_tokens": answer_tokens,
             "seed": seed,
-            **given,
             **asked.plan,
         },
         out=out or rundir.directory_for(loaded.name, f"evaluate-{asked.name}"),
@@ -230,10 +233,17 @@ def _find_run(named: Path | None, budgets: Sequence[str]) -> Path | None:
     return beside if (beside / scores.FILE_NAME).is_file() else None
 
 
+def _recorded(entrant: Contender, moment: Moment) -> dict[str, Any]:
+    """How an entrant divides its budget."""
+    made = entrant.at(moment)
+    own = {"budget": entrant.budget, "window": made.window, "granularity": made.granularity}
+    return {**made.strategy, "name": entrant.strategy, **own}
+
+
 def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
     """Where the cases may be that heads were scored on.
 
-    The runs that a budget file names, where they are still there, else the folder it lies in.
+    The runs that a budget file names, and the one that it lies in.
     """
     behind: list[Path] = []
     for text in filter(is_file, budgets):
@@ -242,7 +252,10 @@ def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
         named = [
             Path(str(part["run"])) for part in parts if isinstance(part, dict) and "run" in part
         ]
-        behind += [path for path in named if path.exists()] or [Path(text).parent]
+        beside = Path(text).parent
+        if (beside / scores.FILE_NAME).is_file() or not named:
+            named = [beside, *(path for path in named if path.exists())]
+        behind += named
     return behind if run is None else [*behind, run]
 
 
@@ -251,9 +264,10 @@ def _seed(
 ) -> int:
     if scored_cases:
         return given if given is not None else max(seeds_of([known] if known else []), default=0)
-    folders = {path if path.is_dir() else path.parent for path in scored}
+    folders = {path.parent if path.is_file() else path for path in scored}
     files = [folder / scores.FILE_NAME for folder in folders]
-    return held_out_seed(given, seeds_of(HeadScores.load(file) for file in files if file.is_file()))
+    behind = [HeadScores.load(file) for file in files if file.is_file()]
+    return held_out_seed(given, seeds_of([*behind, *([known] if known else [])]))
 
 
 def _room(most_steps: int | None) -> int:

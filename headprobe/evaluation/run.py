@@ -94,7 +94,10 @@ def _answer(
 
 
 def _observations(answers: Mapping[str, Answers], *, first: int) -> list[Observation]:
-    """Answers to one question as a journal holds them, numbered from ``first``."""
+    """Answers to one question as a journal holds them, numbered from ``first``.
+
+    They are graded when all are there, so a grade is not written.
+    """
     pairs = [
         (share, response)
         for setting in SETTINGS

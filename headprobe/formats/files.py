@@ -165,6 +165,6 @@ def load_pt(path: Path) -> Any:
     # Cut or altered bytes make an unpickler raise anything.
     except Exception as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
-        reason = shorten(first, 100, placeholder=" ...")
+        reason = shorten(first, 100, placeholder=" ...") if " " in first[:100] else first[:100]
         raise ValueError(f"it is damaged or no .pt file ({reason})") from None
     return content

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headprobe.evaluation.contenders import BASELINES
 from headprobe.evaluation.outcomes import FULL, SETTINGS, Outcome
 from headprobe.plots.column import Column
 from headprobe.plots.ranking import LEVEL, LINE
@@ -46,13 +47,13 @@ def evaluation_column(outcomes: Sequence[Outcome], *, metric: str, subject: str)
 
 
 def _looks(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of every strategy, the same in all panels."""
+    """Colour, marker and line of every strategy, the same in all panels and entered or not."""
     looks = {}
     for is_baseline, pairs in ((False, _ENTRANTS), (True, _BASELINES)):
         names = dict.fromkeys(
             one.strategy
             for one in outcomes
-            if one.is_baseline == is_baseline and one.strategy != FULL
+            if (one.strategy in BASELINES) == is_baseline and one.strategy != FULL
         )
         for number, name in enumerate(names):
             colour, marker = pairs[number % len(pairs)]

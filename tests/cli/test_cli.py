@@ -228,7 +228,7 @@ def test_a_full_disk_behind_stdout_is_one_clear_line(scored: Path, arguments: li
     with Path("/dev/full").open("w") as full:
         done = headprobe(*arguments, cwd=scored, stdout=full)
     assert done.returncode == 1
-    assert only_line(done) == "error: No space left on device"
+    assert only_line(done).startswith("error: output: No space left on device; free some disk")
 
 
 @pytest.mark.parametrize("arguments", [["show"], ["show", "--json"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,14 @@ def test_a_budget_of_a_task_that_asks_nothing_is_asked_r2(inside: Path) -> None:
     assert found["results"][1]["strategy"] == "razor"
 
 
+def test_what_is_the_default_may_be_said_when_it_resumes(inside: Path) -> None:
+    options = [*SMALL, "--budget", "30", "--out", "twice"]
+    assert invoke(*options).exception is None
+    said = ["--window", "8", "--beta", "1.2", "--strategy", "headkv"]
+    assert invoke(*options, *said).exception is None
+    assert "--fresh" in str(refusal(*options, "--window", "9"))
+
+
 def test_an_answer_is_as_long_as_asked_for(inside: Path) -> None:
     options = [*SMALL, "--budget", "60", "--answer-tokens", "1", "--out", "short"]
     assert invoke(*options).exception is None
@@ -175,12 +184,30 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
     file = "outputs/nano/r2/budget-headkv-24.json"
     options = ["--scores", other, "--budget", file, "--needles", scored]
     assert "was scored on" in str(refusal(*SMALL, *options))
+    # However it is typed, and whatever else divides sizes.
+    for typed in (f"{file},16", f"16,{file}"):
+        options = ["--scores", other, "--budget", typed, "--needles", scored]
+        assert "was scored on" in str(refusal(*SMALL, *options))
     # So are the runs that it names, wherever it lies.
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_bytes(Path(file).read_bytes())
     asked = [*SMALL, "--budget", elsewhere]
     assert "outputs/nano/r2 was scored on" in str(refusal(*asked, "--needles", scored))
     assert "--seed 0 drew the cases" in str(refusal(*asked, "--seed", "0"))
+    # A budget file counts as scored with the run beside it, also where the named one is another.
+    beside = tmp_path / "beside"
+    shutil.copytree("outputs/nano/r2", beside)
+    budget = json.loads(elsewhere.read_text())
+    budget["strategy"]["scores"][0]["run"] = "outputs/nano/razor"
+    (beside / "own.json").write_text(json.dumps(budget))
+    options = ["--scores", "outputs/nano/razor", "--budget", beside / "own.json"]
+    assert "beside was scored on" in str(refusal(*SMALL, *options, "--needles", scored))
+    # A file of scores has its seed too, whatever its name.
+    named = beside / "named.safetensors"
+    (beside / FILE_NAME).rename(named)
+    assert "--seed 0 drew the cases" in str(
+        refusal(*SMALL, "--scores", named, "--budget", "16", "--seed", "0")
+    )
     told = invoke(*SMALL, "--budget", "16", "--scored-cases", "--json", "--out", tmp_path / "told")
     plan = json.loads(told.stdout)["plan"]
     assert (plan["needles"], plan["seed"], plan["scored_cases"]) == ("bundled nano", 0, True)

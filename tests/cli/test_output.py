@@ -13,6 +13,12 @@ from headprobe.cli import output
 Shown = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.parametrize("say", [output.note, output.warn, output.fail])
 def test_colons_and_brackets_are_no_emoji_and_no_markup(
     say: Callable[[str], None], capsys: Shown
@@ -78,3 +84,17 @@ def test_where_they_have_no_room_the_table_is_as_wide_as_the_terminal_still(
     lines = table(40, monkeypatch, capsys)
     assert max(map(len, lines)) <= 40
     assert any("llama2-7b" in line for line in lines)
+
+
+def test_colour_in_a_file_does_not_make_it_narrow(
+    monkeypatch: pytest.MonkeyPatch, capsys: Shown
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    shown = "\n".join(table(None, monkeypatch, capsys))
+    assert "meta-llama/Llama-2-7b-chat-hf" in shown
+
+
+def test_wide_characters_stay_whole(monkeypatch: pytest.MonkeyPatch, capsys: Shown) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    output.show_table("runs", ["run", "what it is"], [["東京の長い文脈", "a run " * 9]])
+    assert "東京の長い文脈" in capsys.readouterr().out

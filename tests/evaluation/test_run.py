@@ -13,6 +13,7 @@ import pytest
 from headprobe.allocators import Budget, allocate
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.evaluation.answering import evaluate
+from headprobe.evaluation.contenders import Contender
 from headprobe.evaluation.outcomes import ANSWERS, PICTURE, REPORT, RESULTS
 from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
 from headprobe.evaluation.run import JOURNAL, run_evaluation
@@ -113,6 +114,31 @@ def test_other_options_are_refused_and_fresh_starts_over(
     first = plan(nano, changed, tmp_path / "out")
     allocate(np.ones((6, 8)), nano.layout, budget=Budget(tokens=30)).save(changed)
     assert plan(nano, changed, tmp_path / "out").plan != first.plan
+
+
+def test_budgets_that_differ_at_one_length_alone_are_another_plan(
+    nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, more = (
+        allocate(np.ones((6, 8)), nano.layout, budget=Budget(tokens=size)) for size in (24, 25)
+    )
+
+    def entries(below: int) -> str:
+        entrant = Contender(
+            strategy="own",
+            budget="24",
+            window=8,
+            at=lambda moment: more if moment.tokens < below else few,
+        )
+        monkeypatch.setattr("headprobe.evaluation.plan.line_up", lambda *_, **__: [entrant])
+        drawing = {"lengths": "128,300", "depths": "50"}
+        with pytest.warns(UserWarning, match="no case table"):
+            planned = plan_evaluation(nano, budgets=[str(file)], drawing=drawing, limit=4)
+        return str(planned.plan["entries"])
+
+    file = tmp_path / "own.json"
+    few.save(file)
+    assert len({entries(below) for below in (0, 200, 400)}) == 3
 
 
 def test_a_directory_that_cannot_be_written_to_is_found_out_first(
