@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
-from headprobe.errors import UsageError
+from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.needles import Needle
 from headprobe.prompt import INSTRUCTION, NO_QUESTION
 
@@ -25,6 +26,17 @@ _WORD, _BREAK = "a", "\n"
 # How far from the wanted depth a needle may stand, as a share of the haystack: half of the standard
 # grid's step.
 NEAR = 0.05
+# Templates that name today's date are to give the same prompts on every day. The line break is one
+# that transformers drops behind a block.
+_ONE_DAY = """{% macro strftime_now(format) %}
+{{- "2024-07-26" if format == "%Y-%m-%d" else "26 Jul 2024" -}}
+{% endmacro %}
+"""
+# What the templates of models that think first end with, and what makes them answer at once.
+_AT_ONCE = {
+    "<think>": "\n</think>\n\n",
+    "<|start|>assistant": "<|channel|>final<|message|>",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,19 +125,38 @@ class PieceTokenizer:
 
         A chat model gets its chat template around context and question, any other model what its
         tokenizer puts at the start of a text.
+
+        Raises:
+            UsageError: the chat template does not work, or drops the text.
         """
         if self._tokenizer.chat_template:
-            turn = [{"role": "user", "content": _MARK}]
-            # Models that think first would spend the watched steps on it.
-            text = self._tokenizer.apply_chat_template(
-                turn, tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-            before, found, behind = str(text).partition(_MARK)
+            before, found, behind = self._templated(_MARK).partition(_MARK)
             if not found:
                 raise UsageError("the model's chat template drops the user's text")
-            return self._plain(before), self._inside(behind), True
+            rest = (more for end, more in _AT_ONCE.items() if behind.rstrip().endswith(end))
+            return self._plain(before), self._inside(behind + next(rest, "")), True
         whole = self._tokenizer(_WORD)["input_ids"]
         return whole[: whole.index(self._plain(_WORD)[0])], [], False
+
+    def _templated(self, text: str) -> str:
+        """A text as a user's turn."""
+        from jinja2 import TemplateError
+
+        try:
+            template = self._tokenizer.get_chat_template()
+            # Models that think first would spend the watched steps on it.
+            return str(
+                self._tokenizer.apply_chat_template(
+                    [{"role": "user", "content": text}],
+                    chat_template=(_ONE_DAY if "strftime_now" in template else "") + template,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    enable_thinking=False,
+                )
+            )
+        except (ValueError, TemplateError) as error:
+            problem, *_ = str(error).split("\n")
+            raise UsageError(f"the model's chat template cannot be used: {problem}") from error
 
 
 def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:
@@ -275,7 +306,7 @@ def hide_needles(
         needle: haystack.openings(_rooms(needle, hidden[needle], lengths), depths)
         for needle in sorted({needle for needle, _, _ in grid})
     }
-    return [
+    cases = [
         _place(
             hidden[needle],
             haystack,
@@ -286,6 +317,15 @@ def hide_needles(
         )
         for i, (needle, length, depth) in enumerate(grid)
     ]
+    distinct = len({(case.needle_id, case.length, case.position) for case in cases})
+    if 2 * distinct < len(cases):
+        warnings.warn(
+            f"the haystack's sentences are so long that {len(cases)} cases are {distinct} prompts: "
+            "try longer --lengths, fewer --depths or another --haystack",
+            HeadprobeWarning,
+            stacklevel=2,
+        )
+    return cases
 
 
 def _rooms(needle_id: int, needle: HiddenNeedle, lengths: Sequence[int]) -> dict[int, int]:

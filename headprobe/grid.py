@@ -40,15 +40,17 @@ def _count(text: str) -> int:
     return count
 
 
-def parse_lengths(text: str | None, *, longest: int | None) -> list[int]:
+def parse_lengths(text: str | None, *, longest: int | None, least: int = 1) -> list[int]:
     """Prompt lengths in tokens; by default ten, up to 10,000 or the ``longest`` that fits.
+
+    ``least`` is what the prompts take at least.
 
     Raises:
         UsageError: a length is not positive or is beyond ``longest``.
     """
     if text is None:
         top = min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
-        text = f"{max(1, top / STEPS_BY_DEFAULT)}:{top}:{STEPS_BY_DEFAULT}"
+        text = f"{min(top, max(least, top / STEPS_BY_DEFAULT))}:{top}:{STEPS_BY_DEFAULT}"
     lengths = sorted({round(value) for value in parse_grid(text, name="--lengths")})
     if lengths[0] < 1:
         raise UsageError(f"a length of {lengths[0]} tokens cannot be; lengths start at 1")

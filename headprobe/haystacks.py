@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,10 +17,13 @@ from headprobe.errors import HeadprobeError, UsageError
 NOISE = "noise"
 _HUB = "hf:"
 _TEXT_COLUMNS = ("text", "content", "document", "context")
-# Behind a full stop and up to two closing marks, or at a blank line; ideographic full stops need
-# no space behind them.
+# Of a text without full stops as many characters are taken for a sentence; prose has fewer.
+_LONGEST = 400
+# Behind a full stop that is no abbreviation's and up to two closing marks, or at a blank line;
+# ideographic full stops need no space behind them.
 _SENTENCE_END = re.compile(
-    r"""(?: (?<=[.!?]) | (?<=[.!?]["')\]”’]) | (?<=[.!?]["')\]”’]{2}) ) \s+
+    r"""(?<!\b[DMS][rst]\.) (?<!\bMrs\.) (?<!\b[ei]\.[ge]\.)
+    (?: (?<=[.!?।؟۔]) | (?<=[.!?]["')\]”’]) | (?<=[.!?]["')\]”’]{2}) ) \s+
     | \n \s* \n
     | (?<=[。！？]) (?![”’」』）])
     | (?<=[。！？][”’」』）])""",  # noqa: RUF001
@@ -30,9 +34,10 @@ _SENTENCE_END = re.compile(
 def sentences(source: str, *, seed: int) -> Iterator[str]:
     """Endless sentences of a haystack; a finite text starts over when it ends.
 
-    ``source`` is a text file, a folder of text files, a JSONL file, ``hf:<dataset>[:column]``
-    (its training split if it has one), or ``noise``: seeded prose of the bundled language. Of a
-    row, the column named, or ``text`` or the like, or the first that holds text is read.
+    ``source`` is a text file, a folder of text files, a JSONL file, ``hf:<dataset>[:column]`` or
+    ``hf:<dataset>@<configuration>[:column]`` (its training split if it has one), or ``noise``:
+    seeded prose of the bundled language. Of a row, the column named, or ``text`` or the like, or
+    the first that holds text is read.
 
     Raises:
         UsageError: there is nothing at ``source``, or no sentence in it.
@@ -49,11 +54,10 @@ def sentences(source: str, *, seed: int) -> Iterator[str]:
 
 
 def split_sentences(texts: Iterable[str]) -> Iterator[str]:
-    """The sentences of some texts, white space folded into single spaces."""
+    """The sentences of some texts, white space folded into single spaces; none is very long."""
     for text in texts:
         for sentence in _SENTENCE_END.split(text):
-            if folded := " ".join(sentence.split()):
-                yield folded
+            yield from textwrap.wrap(" ".join(sentence.split()), _LONGEST, break_on_hyphens=False)
 
 
 def _noise(seed: int) -> Iterator[str]:
@@ -114,9 +118,10 @@ def _from_hub(source: str) -> Iterator[str]:
         raise UsageError(f"--haystack {source} needs datasets: pip install datasets")
     import datasets
 
-    name, _, column = source.removeprefix(_HUB).partition(":")
+    dataset, _, column = source.removeprefix(_HUB).partition(":")
+    name, _, configuration = dataset.partition("@")
     try:
-        splits = datasets.load_dataset(name, streaming=True)
+        splits = datasets.load_dataset(name, configuration or None, streaming=True)
         for row in splits.get("train", next(iter(splits.values()))):
             found = row.get(column) if column else _first_text(row)
             if not isinstance(found, str):
@@ -126,7 +131,8 @@ def _from_hub(source: str) -> Iterator[str]:
                 )
             yield found
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        problem, *_ = str(error).split("\n")
         raise HeadprobeError(
-            f"cannot load the data set {name}: {error}; check its name and the network, "
-            "or give --haystack a local file"
+            f"cannot load the data set {name}: {problem}; check its name and the network, name one "
+            f"of several configurations as {_HUB}{name}@<configuration>, or give a local file"
         ) from error

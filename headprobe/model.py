@@ -152,10 +152,13 @@ def read_layout(directory: Path) -> HeadLayout:
 
 def attention_layers(model: PreTrainedModel) -> tuple[int, ...]:
     """The layers of a model that have attention."""
-    parts = model.modules()
-    return tuple(
-        sorted({part.layer_idx for part in parts if hasattr(part, "is_causal")})  # type: ignore[misc]
-    )
+    return tuple(sorted(attention_modules(model)))
+
+
+def attention_modules(model: PreTrainedModel) -> dict[int, torch.nn.Module]:
+    """The attention of a language model by layer; that of a vision tower has no layer's number."""
+    parts = [part for part in model.modules() if hasattr(part, "is_causal")]
+    return {part.layer_idx: part for part in parts if hasattr(part, "layer_idx")}  # type: ignore[misc]
 
 
 def head_layout(config: Any, *, id: str) -> HeadLayout:

@@ -14,7 +14,13 @@ import numpy as np
 from headprobe import rundir
 from headprobe.aliases import NANO
 from headprobe.bundled import bundled
-from headprobe.cases import Case, hide_needles, visiting_order
+from headprobe.cases import (
+    Case,
+    PieceTokenizer,
+    hide_needles,
+    tokenize_needle,
+    visiting_order,
+)
 from headprobe.errors import UsageError
 from headprobe.grid import parse_depths, parse_lengths
 from headprobe.haystacks import NOISE, sentences
@@ -77,7 +83,9 @@ def draw_cases(
     told = read_needles(needles or bundled("needles", own, probe.needles))
     wanted_depths = parse_depths(depths)
     longest = longest_prompt(loaded.window, answer_room=answer_room)
-    wanted_lengths = parse_lengths(lengths, longest=longest)
+    pieces = PieceTokenizer(loaded.tokenizer)
+    least = max((tokenize_needle(needle, pieces).size for needle in told), default=1)
+    wanted_lengths = parse_lengths(lengths, longest=longest, least=least)
     cases = hide_needles(
         told,
         sentences=sentences(source, seed=seed),
@@ -87,6 +95,12 @@ def draw_cases(
         limit=limit,
         seed=seed,
     )
+    end = max(case.length + probe.most_steps(case) for case in cases)
+    if loaded.window is not None and end > loaded.window:
+        raise UsageError(
+            f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
+            "try shorter --lengths"
+        )
     return DrawnCases(
         cases=cases,
         needles=told,

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from headprobe.errors import HeadprobeError
+from headprobe.model import attention_modules
 
 # What families call them, most of them what stands first.
 _PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "Wo")
@@ -43,7 +44,7 @@ class Readout:
         self._gain, self._centres = _read_norm(self._final_norm(model), self._unembedding)
         self._outputs = {
             layer: self._output_weight(attention, heads)
-            for layer, attention in _attention_modules(model).items()
+            for layer, attention in attention_modules(model).items()
         }
 
     def logits(
@@ -93,11 +94,6 @@ class Readout:
             f"measure locos cannot find the {what} of this {self._model_type!r} model as plain "
             "weights in memory; leave locos out of --measures"
         )
-
-
-def _attention_modules(model: PreTrainedModel) -> dict[int, nn.Module]:
-    parts = model.modules()
-    return {part.layer_idx: part for part in parts if hasattr(part, "is_causal")}  # type: ignore[misc]
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ from architectures import ARCHITECTURES, COMMON, STRANGE, build
 from headprobe.attention import LayerRows, observe
 from headprobe.cache import PrefixCache
 from headprobe.errors import HeadprobeError
+from headprobe.model import attention_layers
+from headprobe.readout import Readout
 
 PROMPT, STEPS = 20, 3
 LENGTH = PROMPT + STEPS
@@ -187,6 +189,10 @@ def test_the_text_part_of_a_model_with_vision_is_observed() -> None:
     output = observe(model, ids, collect)
     assert list(collect.rows()) == [0, 1, 2, 3]
     assert torch.equal(output.logits, model(ids).logits)
+    assert attention_layers(model) == (0, 1, 2, 3)
+    heads = text["num_attention_heads"]
+    values = torch.randn(heads, 3, model.get_decoder().layers[1].self_attn.head_dim)
+    assert Readout(model, heads).logits(1, values, ids[0, :3]).shape == (heads, 3)
 
 
 @torch.no_grad()

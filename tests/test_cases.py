@@ -25,7 +25,7 @@ from headprobe.cases import (
 )
 from headprobe.embedded.language import filler
 from headprobe.embedded.tokenizer import build_tokenizer
-from headprobe.errors import UsageError
+from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.needles import Needle, parse_needle
 from headprobe.tree import PrefixTree
 
@@ -588,3 +588,51 @@ def test_the_span_cuts_the_watched_tokens_out_of_the_prompt() -> None:
 def test_a_case_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Case(**invalid(**changes))
+
+
+def test_a_template_that_names_the_day_gives_the_same_prompts_on_every_day() -> None:
+    day = "{%- if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+    dated, plain = (sentence_piece(template=text + INST) for text in (day, "26 Jul 2024"))
+    assert PieceTokenizer(dated).frame() == PieceTokenizer(plain).frame()
+    iso, plain = (
+        sentence_piece(template=text + INST)
+        for text in ("  {{ strftime_now('%Y-%m-%d') }}", "  2024-07-26")
+    )
+    assert PieceTokenizer(iso).frame() == PieceTokenizer(plain).frame()
+
+
+@pytest.mark.parametrize(
+    ("end", "more"),
+    [("<think>\n", "</think>"), ("<|start|>assistant", "<|channel|>final<|message|>")],
+)
+def test_a_model_that_thinks_first_is_made_to_answer(end: str, more: str) -> None:
+    thinking = sentence_piece(template=INST + end)
+    _, tail, _ = PieceTokenizer(thinking).frame()
+    assert thinking.decode(tail).rstrip().endswith(more)
+
+
+def test_cases_that_fall_on_few_places_are_told() -> None:
+    stops = itertools.cycle(["one sentence that goes on and on " * 20])
+    with pytest.warns(HeadprobeWarning, match="10 cases are 1 prompts"):
+        hide_needles(
+            NEEDLES[:1],
+            sentences=stops,
+            tokenizer=tokenizer("bundled"),
+            lengths=[200],
+            depths=[100 * step / 9 for step in range(10)],
+        )
+
+
+@pytest.mark.parametrize(
+    ("template", "problem"),
+    [
+        ("{{ raise_exception('no system role') }}", "no system role"),
+        ("{% if %}", "Expected an expression"),
+        ({"tool": INST, "rag": INST}, "multiple chat templates|several|default"),
+    ],
+)
+def test_a_chat_template_that_does_not_work_is_named(template: Any, problem: str) -> None:
+    broken = sentence_piece(template=template)
+    with pytest.raises(UsageError, match=f"chat template cannot be used: .*({problem})") as error:
+        PieceTokenizer(broken).frame()
+    assert "\n" not in str(error.value)

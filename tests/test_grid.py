@@ -84,6 +84,13 @@ def test_the_default_lengths_of_a_long_window_are_those_of_the_contract() -> Non
     assert parse_lengths("1000:10000:10", longest=None) == list(range(1000, 10_001, 1000))
 
 
+def test_the_default_lengths_start_where_every_needle_fits() -> None:
+    lengths = parse_lengths(None, longest=960, least=131)
+    assert (lengths[0], lengths[-1], len(lengths)) == (131, 960, 10)
+    assert parse_lengths(None, longest=100, least=131) == [100]
+    assert parse_lengths("64,960", longest=960, least=131) == [64, 960]
+
+
 @pytest.mark.parametrize(("text", "wrong"), [("-1,50", "-1 %"), ("0:101:2", "101 %")])
 def test_a_depth_outside_the_haystack_is_refused(text: str, wrong: str) -> None:
     with pytest.raises(UsageError, match=f"a depth of {wrong} cannot be"):

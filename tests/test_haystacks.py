@@ -145,6 +145,23 @@ def test_a_data_set_gives_its_text_or_the_column_named(data_set: Path) -> None:
 
 
 @pytest.mark.usefixtures("offline")
+def test_one_of_several_configurations_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "several"
+    folder.mkdir()
+    listed = "".join(
+        f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("one", "two")
+    )
+    (folder / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+    for name in ("one", "two"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"text": f"From {name}."}))
+    assert first(f"hf:{folder}@two", 1) == ["From two."]
+    assert first(f"hf:{folder}@one:text", 1) == ["From one."]
+    with pytest.raises(HeadprobeError, match="several@<configuration>") as error:
+        first(f"hf:{folder}", 1)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("offline")
 def test_a_data_set_without_a_training_split_gives_the_split_it_has(data_set: Path) -> None:
     (data_set / "train.jsonl").rename(data_set / "test.jsonl")
     assert first(f"hf:{data_set}:title", 1) == ["Title 0."]
@@ -180,3 +197,17 @@ def test_text_files_are_read_without_the_heavy_libraries(tmp_path: Path) -> None
         "sys.exit(any(name in sys.modules for name in ('datasets', 'torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_text_without_full_stops_is_parted_between_words() -> None:
+    words = [f"word{i}" for i in range(500)]
+    found = list(split_sentences(["\n".join(words)]))
+    assert len(found) > 5
+    assert max(map(len, found)) <= 400
+    assert " ".join(found).split() == words
+
+
+def test_abbreviations_end_no_sentence_and_other_full_stops_do() -> None:
+    text = "Dr. Ash met Mrs. Birch, e.g. in St. Ives. यह है। वह है। Done."
+    wanted = ["Dr. Ash met Mrs. Birch, e.g. in St. Ives.", "यह है।", "वह है।", "Done."]
+    assert list(split_sentences([text])) == wanted

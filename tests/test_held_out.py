@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,16 @@ def test_the_seed_is_another_than_the_scores_were_taken_with() -> None:
 def test_held_out_needles_are_the_default_and_are_named(nano: LoadedModel) -> None:
     assert draw(nano).options["needles"] == "bundled nano"
     assert draw(nano, held_out=True).options["needles"] == "bundled nano/held-out"
+
+
+def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    long = " ".join(["velvet kettles"] * 200)
+    needle = {"needle": f"Noah likes {long}.", "question": "What?", "real_needle": long}
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps(needle | {"answer": long}))
+    draw = partial(draw_cases, nano, PROBES["reasoning"], depths="50", needles=path)
+    assert draw(lengths="1024").cases
+    with pytest.raises(UsageError, match=r"take .* tokens, the model's window holds 2112"):
+        draw(lengths="2048")

@@ -44,7 +44,7 @@ Depths = Annotated[
 Haystack = Annotated[
     str | None,
     typer.Option(
-        help="Text file, folder, JSONL, hf:<dataset>[:column], or noise.",
+        help="Text file, folder, JSONL, hf:<dataset>[@configuration][:column], or noise.",
         show_default="bundled essays; noise for nano",
     ),
 ]

@@ -39,6 +39,10 @@ def test_fifty_steps_are_watched_whatever_the_answer(answer_tokens: int) -> None
         ("walking dogs", "he walked his dogs", 100),
         ("91 coins", "90 coins", 50),
         ("91 coins", "", 0),
+        ("公园里吃", "在公园里吃三明治", 100),
+        ("公园里吃", "公园", 50),
+        ("Красный дом", "Это красный дом.", 100),
+        ("Красный дом", "Синий дом", 50),
     ],
 )
 def test_success_is_rouge_1_recall_in_per_cent(answer: str, response: str, per_cent: float) -> None:
