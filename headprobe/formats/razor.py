@@ -144,7 +144,7 @@ def _load(path: Path) -> Any:
         return read_json(path)[0]
     try:
         return ast.literal_eval(read_text(path).strip())
-    except (SyntaxError, MemoryError, RecursionError) as error:
+    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ValueError(f"it is no Python literal, or cut short ({error})") from None
 
 

@@ -178,6 +178,7 @@ def test_a_zip_of_something_else_is_one_clear_line(tmp_path: Path) -> None:
         ("heads.json", '{"0": [100000000]}', "head 100000000"),
         ("heads.json", '{"prefix_matching": [1]}', "expected lists of heads by layer"),
         ("heads.py", "{0: [1", "no Python literal, or cut short"),
+        ("heads.py", "{[1]: 2}", "no Python literal"),
         ("heads.py", "__import__('os').getcwd()", "malformed"),
     ],
 )
