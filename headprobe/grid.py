@@ -9,18 +9,20 @@ from headprobe.errors import UsageError
 LONGEST_BY_DEFAULT = 10_000
 STEPS_BY_DEFAULT = 10
 DEPTHS_BY_DEFAULT = "0:100:10"
+MOST_VALUES = 1_000
 
 
 def parse_grid(text: str, *, name: str) -> list[float]:
     """The values that ``text`` stands for, ascending and without repeats.
 
     Raises:
-        UsageError: it is neither ``start:stop:count`` nor a comma list of numbers.
+        UsageError: it is neither ``start:stop:count`` nor a comma list of numbers, or its count is
+            above ``MOST_VALUES``.
     """
     try:
         if ":" in text:
             start, stop, count = text.split(":")
-            values = np.linspace(float(start), float(stop), _count(count)).tolist()
+            values = np.linspace(float(start), float(stop), _count(count, name)).tolist()
         else:
             values = [float(value) for value in text.split(",")]
         if not np.isfinite(values).all():
@@ -33,10 +35,12 @@ def parse_grid(text: str, *, name: str) -> list[float]:
     return sorted(set(values))
 
 
-def _count(text: str) -> int:
+def _count(text: str, name: str) -> int:
     count = int(text)
     if count < 1:
         raise ValueError("expected at least one value")
+    if count > MOST_VALUES:
+        raise UsageError(f"{name} with {count:,} values is too many; take {MOST_VALUES:,} at most")
     return count
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headprobe.errors import UsageError
-from headprobe.grid import parse_depths, parse_grid, parse_lengths
+from headprobe.grid import MOST_VALUES, parse_depths, parse_grid, parse_lengths
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -52,6 +52,14 @@ def test_the_option_is_named_where_its_value_cannot_be_read() -> None:
         parse_depths("half")
     with pytest.raises(UsageError, match="--lengths 'long'"):
         parse_lengths("long", longest=None)
+
+
+def test_a_count_that_memory_might_not_hold_is_refused() -> None:
+    assert len(parse_grid(f"0:1:{MOST_VALUES}", name="--depths")) == MOST_VALUES
+    with pytest.raises(UsageError, match="--depths with 20,000,000 values is too many; take 1,000"):
+        parse_depths("0:100:20000000")
+    with pytest.raises(UsageError, match="--lengths with 1,001 values is too many; take 1,000"):
+        parse_lengths("1:2000:1001", longest=None)
 
 
 def test_lengths_are_whole_tokens_each_once() -> None:
