@@ -51,10 +51,18 @@ def json_object(line: str) -> dict[str, Any]:
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str:
-    """A field's text without the white space around it; ``ValueError`` where there is none."""
+    """A field's text without the white space around it; ``ValueError`` where there is none.
+
+    JSON can spell half of a surrogate pair, which is no character: no tokenizer takes it.
+    """
     value = fields.get(name)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"expected a text in field {name!r}, got {value!r}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = value[error.start : error.end]
+        raise ValueError(f"field {name!r} has half a surrogate pair, {half!r:.20}") from error
     return value.strip()
 
 

@@ -101,6 +101,7 @@ def test_the_watched_part_is_found_as_whole_words_where_there_are_words(
         (json.dumps({"question": "q", "real_needle": "r"}), "field 'needle', got None"),
         (json.dumps(HEADKV | {"question": "  "}), "field 'question'"),
         (json.dumps(HEADKV | {"answer": 3}), "field 'answer', got 3"),
+        (json.dumps(HEADKV | {"answer": "\ud800"}), "field 'answer' has half a surrogate pair"),
         (json.dumps(HEADKV | {"real_needle": "elsewhere"}), "does not stand in 'needle'"),
     ],
 )
