@@ -20,6 +20,7 @@ from headprobe.reliability import Reliability, split_half
 
 FORMAT_VERSION = 1
 FILE_NAME, REPORT = "scores.safetensors", "run.json"
+_KINDS = {int: "an integer", str: "a text", list: "a list", dict: "an object"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -202,18 +203,35 @@ class HeadScores:
                 f"expected format_version {FORMAT_VERSION}, got {header['format_version']}"
             )
         # Other programs may leave out what the contract does not ask for.
-        measures = header.get("measures", [name for name in tensors if "." not in name])
-        needles = header.get("needles", range(header["accepted"]))
+        header.setdefault("measures", [name for name in tensors if "." not in name])
+        measures = _list(header, "measures", str)
+        if "needles" not in header:
+            header["needles"] = list(range(_field(header, "accepted", int)))
         return cls(
-            layout=HeadLayout.from_json(header["model"]),
-            task=header["task"],
+            layout=HeadLayout.from_json(_field(header, "model", dict)),
+            task=_field(header, "task", str),
             per_case={measure: tensors[f"{measure}.per_case"] for measure in measures},
-            needles=tuple(needles),
-            cases=header["cases"],
-            plan=header["plan"],
-            versions=header["versions"],
+            needles=tuple(_list(header, "needles", int)),
+            cases=_field(header, "cases", int),
+            plan=_field(header, "plan", dict),
+            versions=_field(header, "versions", dict),
             means={measure: tensors[measure] for measure in measures if measure in tensors},
         )
+
+
+def _field(header: Mapping[str, Any], name: str, kind: type) -> Any:
+    return _typed(name, header[name], kind)
+
+
+def _list(header: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+    return [_typed(f"each of {name}", entry, kind) for entry in _field(header, name, list)]
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    # By type(): true and false are integers to isinstance.
+    if type(value) is not kind:
+        raise ValueError(f"expected {_KINDS[kind]} for {name}, got {value!r:.60}")
+    return value
 
 
 def no_scores(file: Path) -> UsageError:

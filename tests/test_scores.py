@@ -224,6 +224,16 @@ def test_a_field_missing_from_the_header_is_named(saved: Path, name: str) -> Non
         ),
         ({"model": LAYOUT.to_json() | {"heads": 0}}, "positive integer for heads, got 0"),
         ({"model": without(LAYOUT.to_json(), "heads")}, "expected model.heads, got none"),
+        ({"model": 5}, "expected an object for model, got 5"),
+        ({"task": 5}, "expected a text for task, got 5"),
+        ({"cases": 8.0}, "expected an integer for cases, got 8.0"),
+        ({"cases": True}, "expected an integer for cases, got True"),
+        ({"plan": "x"}, "expected an object for plan, got 'x'"),
+        ({"versions": [1]}, r"expected an object for versions, got \[1\]"),
+        ({"needles": "abcdef"}, "expected a list for needles, got 'abcdef'"),
+        ({"needles": ["a"] * 6}, "expected an integer for each of needles, got 'a'"),
+        ({"needles": [[1]] * 6}, r"expected an integer for each of needles, got \[1\]"),
+        ({"measures": [["r2"]]}, r"expected a text for each of measures, got \['r2'\]"),
     ],
 )
 def test_a_header_that_does_not_fit_is_a_clear_error(
