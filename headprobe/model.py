@@ -38,6 +38,7 @@ _UNFIT = ("missing_keys", "mismatched_keys")
 _UNREADABLE = (
     OSError,
     ValueError,
+    ArithmeticError,
     ImportError,
     RuntimeError,
     EOFError,
@@ -121,7 +122,7 @@ def load_model(
     directory, model_id = find_files(name, python=trust_remote_code, weights=weights)
     with quiet():
         config = _read_config(directory, name, trust_remote_code)
-        layout = head_layout(config, id=model_id)
+        layout = _read_layout(config, name, id=model_id)
         window = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
         _check_alias(name, layout, window)
         tokenizer = _read_tokenizer(directory, name, trust_remote_code)
@@ -147,7 +148,8 @@ def read_layout(directory: Path) -> HeadLayout:
         HeadprobeError: it cannot be read or is not a causal language model.
     """
     with quiet():
-        return head_layout(_read_config(directory, str(directory), False), id=str(directory))
+        name = str(directory)
+        return _read_layout(_read_config(directory, name, False), name, id=name)
 
 
 def attention_layers(model: PreTrainedModel) -> tuple[int, ...]:
@@ -227,17 +229,27 @@ def _check_alias(name: str, layout: HeadLayout, window: int | None) -> None:
 
 
 def _find_device(device: str) -> torch.device:
-    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    usable = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+        "xpu": torch.xpu.is_available(),
+    }
     if device == "auto":
-        return torch.device(next((kind for kind in usable if usable[kind]), "cpu"))
+        return torch.device(next(kind for kind in usable if usable[kind]))
+    unknown = UsageError(f"no device {device!r}; choose auto, cpu, cuda, cuda:1, mps, xpu")
+    kind = device.partition(":")[0]
+    if kind not in usable:
+        raise unknown
+    if not usable[kind]:
+        raise UsageError(f"device {device!r} is not available here; choose auto or cpu")
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise UsageError(f"no device {device!r}; choose auto, cpu, cuda, cuda:1, mps") from None
-    if not usable.get(found.type, True):
-        raise UsageError(f"device {device!r} is not available here; choose auto or cpu")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"no device {device!r}; there are {torch.cuda.device_count()} here")
+        raise unknown from None
+    count = torch.get_device_module(found).device_count()
+    if (found.index or 0) >= count:
+        raise UsageError(f"no device {device!r}; there are {count} here")
     return found
 
 
@@ -261,6 +273,11 @@ def _read_config(directory: Path, name: str, trust: bool) -> Any:
     if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or _encodes(config)):
         raise _not_causal(name, config)
     return config
+
+
+def _read_layout(config: Any, name: str, *, id: str) -> HeadLayout:
+    with _reading(f"the configuration of {name}", "look at its config.json"):
+        return head_layout(config, id=id)
 
 
 def _read_tokenizer(directory: Path, name: str, trust: bool) -> PreTrainedTokenizerBase:

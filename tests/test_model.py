@@ -17,7 +17,7 @@ from headprobe import bundled as bundled_module
 from headprobe.aliases import ALIASES, NANO, Alias
 from headprobe.bundled import bundled
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.model import head_layout, load_model
+from headprobe.model import head_layout, load_model, read_layout
 
 
 @pytest.fixture
@@ -99,6 +99,12 @@ def test_settings_of_transformers_are_as_before(directory: Path) -> None:
     [
         ("tpu9", "auto", "no device 'tpu9'"),
         ("cuda:99", "auto", "device 'cuda:99'"),
+        ("cpu:7", "auto", "no device 'cpu:7'; there are 1 here"),
+        ("cpu:x", "auto", "no device 'cpu:x'"),
+        ("xpu:99", "auto", "device 'xpu:99'"),
+        ("hpu", "auto", "no device 'hpu'; choose auto, cpu"),
+        ("mkldnn", "auto", "no device 'mkldnn'"),
+        ("meta", "auto", "no device 'meta'"),
         ("cpu", "float7", "no dtype 'float7'"),
     ],
 )
@@ -149,6 +155,16 @@ def test_a_damaged_configuration_is_named(directory: Path) -> None:
     assert "model type `nosuch`" in problem(directory)
     (directory / "config.json").write_text("{")
     assert "not a valid JSON file" in problem(directory)
+
+
+def test_heads_that_cannot_be_are_named(directory: Path) -> None:
+    unreadable = f"cannot read the configuration of {directory}: "
+    change_config(directory, num_attention_heads=8, num_key_value_heads=3, head_dim=4)
+    assert f"{unreadable}expected heads to be a multiple of kv_heads" in problem(directory)
+    with pytest.raises(HeadprobeError, match=unreadable):
+        read_layout(directory)
+    change_config(directory, num_attention_heads=0)
+    assert unreadable in problem(directory)
 
 
 def test_a_missing_or_damaged_tokenizer_is_named(directory: Path) -> None:
