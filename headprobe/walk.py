@@ -10,6 +10,7 @@ as "N/A", behind the same context.
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from torch import Tensor
 from headprobe.attention import LayerRows, forward, observe
 from headprobe.cache import PrefixCache, runs_in_pieces
 from headprobe.cases import Case, QuestionSpan
-from headprobe.errors import HeadprobeWarning, out_of_memory
+from headprobe.errors import HeadprobeError, HeadprobeWarning, out_of_memory
 from headprobe.journal import Observation
 from headprobe.measures import Watched, get_measure
 from headprobe.memory import LEAST_CHUNK, Pieces
@@ -67,8 +68,10 @@ def walk(
 
     Raises:
         HeadprobeError: the model's attention cannot be observed, a measure needs weights that
-            cannot be read, or the device's memory is too small for the longest prompt.
+            cannot be read, a token has no embedding, or the device's memory is too small for the
+            longest prompt.
     """
+    _check_tokens(loaded, cases)
     walker = _Walker(
         loaded, task, decode=decode, pieces=pieces or Pieces(), room=_room(cases, task)
     )
@@ -98,6 +101,23 @@ def question_of(case: Case) -> QuestionSpan:
     if case.question is None:
         raise ValueError(f"expected a question in case {case.case_id}, got none")
     return case.question
+
+
+def _check_tokens(loaded: LoadedModel, cases: Sequence[Case]) -> None:
+    """Refuse prompts and answers with tokens that the model has no embedding of.
+
+    That a tokenizer has more tokens is common, and no harm until one of them is used.
+    """
+    embedding: Any = loaded.model.get_input_embeddings()
+    size = len(embedding.weight)
+    for case in cases:
+        blank = case.question.blank_ids if case.question else ()
+        highest = max(itertools.chain(case.input_ids, case.answer_ids, blank))
+        if highest >= size:
+            raise HeadprobeError(
+                f"the tokenizer does not fit the model {loaded.name}: it gives token {highest}, "
+                f"and the embedding has {size}; put the tokenizer there that the model came with"
+            )
 
 
 def _room(cases: Sequence[Case], task: Task) -> int:

@@ -232,6 +232,32 @@ def test_the_step_that_stops_an_answer_is_scored(nano: LoadedModel) -> None:
         assert line_break not in seen.generated_ids[:-1]
 
 
+def test_an_answer_ends_at_every_token_that_the_generation_settings_list(
+    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = cases_of(nano, "retrieval", limit=1)
+    (whole,) = walk(nano, cases, TASKS["retrieval"])
+    assert len(set(whole.generated_ids)) > 2
+    ends = [nano.tokenizer.eos_token_id, whole.generated_ids[1]]
+    monkeypatch.setattr(nano.model.generation_config, "eos_token_id", ends)
+    (cut,) = walk(nano, cases, TASKS["retrieval"])
+    assert cut.generated_ids == whole.generated_ids[: whole.generated_ids.index(ends[1]) + 1]
+
+
+def test_a_token_without_an_embedding_is_one_clear_error(nano: LoadedModel) -> None:
+    (case,) = cases_of(nano, "r2", limit=1)
+    assert case.question is not None
+    size = nano.model.get_input_embeddings().num_embeddings
+    beyond = (size + 5,)
+    for changes in (
+        {"input_ids": beyond + case.input_ids[1:]},
+        {"answer_ids": beyond},
+        {"question": replace(case.question, blank_ids=beyond)},
+    ):
+        with pytest.raises(HeadprobeError, match=f"nano: it gives token {size + 5}, .* {size};"):
+            next(walk(nano, [replace(case, **changes)], TASKS["r2"]))
+
+
 def test_r2_takes_no_more_steps_than_the_answer_has_tokens(nano: LoadedModel) -> None:
     cases = cases_of(nano, "r2", limit=6)
     for seen in walk(nano, cases, TASKS["r2"]):
