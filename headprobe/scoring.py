@@ -93,7 +93,8 @@ def score_heads(
     if not processes.is_first:
         discard_journal(own)
         return None
-    report.write(observed=len(observations))
+    accepted = sum(seen.accepted for seen in observations)
+    report.write(observed=len(observations), accepted=accepted)
     visited = [run.cases[seen.case_id] for seen in observations]
     rundir.write_table(rundir.case_table(visited, observations), run.out / rundir.CASES)
     result = collect(loaded, run, observations)
@@ -102,7 +103,7 @@ def score_heads(
     reliability = {
         measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
     }
-    report.write(observed=len(observations), accepted=result.accepted, reliability=reliability)
+    report.write(observed=len(observations), accepted=accepted, reliability=reliability)
     return result
 
 
