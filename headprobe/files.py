@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -48,6 +49,11 @@ def json_object(line: str) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ValueError("expected a JSON object")
     return fields
+
+
+def json_digest(content: Any) -> str:
+    """What tells a content that JSON can hold from others, in 16 characters."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str:

@@ -83,8 +83,10 @@ def draw_cases(
     told = read_needles(needles or bundled("needles", own, probe.needles))
     wanted_depths = parse_depths(depths)
     longest = longest_prompt(loaded.window, answer_room=answer_room)
-    pieces = PieceTokenizer(loaded.tokenizer)
-    least = max((tokenize_needle(needle, pieces).size for needle in told), default=1)
+    least = 1
+    if lengths is None:
+        pieces = PieceTokenizer(loaded.tokenizer)
+        least = max(tokenize_needle(needle, pieces).size for needle in told)
     wanted_lengths = parse_lengths(lengths, longest=longest, least=least)
     cases = hide_needles(
         told,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +16,7 @@ from headprobe.ablation.curves import Ablation, Trial, find_rankings, parse_tops
 from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.cases import Case
 from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_memory
-from headprobe.files import make_directory
+from headprobe.files import json_digest, make_directory
 from headprobe.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.journal import Journal, Observation, open_journal
 from headprobe.layout import Head
@@ -155,7 +153,7 @@ def plan_ablation(
             "runs": [run for run, _ in runs],
             "top": list(counts),
             "draws": draws,
-            "heads": _digest(trials),
+            "heads": json_digest([trial.heads for trial in trials]),
             "silence": silence,
             "calibration": averaged.options["prompts"] if averaged else None,
             **drawn.options,
@@ -268,8 +266,3 @@ def _grade(run: PlannedAblation, seen: Observation) -> float:
 
 def _group(trial: Trial) -> tuple[Head, ...]:
     return tuple(sorted(trial.heads))
-
-
-def _digest(trials: Sequence[Trial]) -> str:
-    heads = [[list(head) for head in trial.heads] for trial in trials]
-    return hashlib.sha256(json.dumps(heads).encode()).hexdigest()[:16]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from headprobe.evaluation.contenders import (
 )
 from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
+from headprobe.files import json_digest
 from headprobe.grid import LONGEST_BY_DEFAULT
 from headprobe.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.metrics import ACCEPTED, METRICS
@@ -148,7 +147,7 @@ def plan_evaluation(
             "scores": str(run) if run else None,
             "budgets": list(budgets),
             "entrants": [_recorded(entrant, moments[-1]) for entrant in entrants],
-            "entries": _digest(
+            "entries": json_digest(
                 [one.at(moment).to_json() for one in entrants for moment in moments]
             ),
             "answer_tokens": answer_tokens,
@@ -186,7 +185,7 @@ def _read(
         limit=limit or None,
         most_steps=most_steps,
     )
-    prompts = _digest([(one.context_ids, one.question_ids) for one in questions])
+    prompts = json_digest([(one.context_ids, one.question_ids) for one in questions])
     plan = {"cases": str(cases), "limit": limit, "prompts": prompts}
     return _Asked(name=cases.stem, questions=questions, plan=plan)
 
@@ -278,10 +277,6 @@ def _room(most_steps: int | None) -> int:
 def _longest(loaded: LoadedModel, room: int) -> str:
     longest = longest_prompt(loaded.window, answer_room=room)
     return str(min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT))
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _contexts(questions: Sequence[Question]) -> list[int]:
