@@ -17,7 +17,7 @@ from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_mem
 from headprobe.files import json_digest, make_directory
 from headprobe.models.layout import Head
 from headprobe.plots import draw_ablation, save
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.runs import directory as rundir
 from headprobe.runs.case_runner import walk
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of

@@ -13,7 +13,7 @@ from jaxtyping import Int
 from headprobe import scores
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.runs import progress as journal
 from headprobe.runs.progress import Observation, discard_journal
 from headprobe.scores import HeadScores

@@ -22,7 +22,7 @@ from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.layout import Head
 from headprobe.models.loading import LoadedModel, load_model
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.runs import directory as rundir
 from headprobe.runs.case_runner import walk
 from headprobe.runs.held_out import check_held_out

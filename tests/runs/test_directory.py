@@ -12,7 +12,7 @@ import pytest
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.runs import directory as rundir
 from headprobe.runs.progress import FILE_NAME as JOURNAL
 from headprobe.runs.progress import Observation, open_journal
