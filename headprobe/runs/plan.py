@@ -21,8 +21,8 @@ from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, read_needles
 from headprobe.prompts.sampling import visiting_order
 from headprobe.prompts.tokenize import PieceTokenizer
-from headprobe.runs import directory as rundir
 from headprobe.runs.case_runner import Decode, question_of, trunks, watches_question
+from headprobe.runs.directory import directory_for
 from headprobe.runs.memory import Pieces, cache_bytes, parse_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import Task, get_task
@@ -271,7 +271,7 @@ def prepare(
             **drawn.options,
         },
         seed=seed,
-        out=out or rundir.directory_for(loaded.name, task),
+        out=out or directory_for(loaded.name, task),
         decode=decode,
         tree=tree,
         pieces=pieces,
