@@ -28,8 +28,8 @@ from headprobe.runs.progress import Journal, Observation, open_journal
 from headprobe.runs.score import versions
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
-from headprobe.stats.bootstrap import ACCEPTED, METRICS
 from headprobe.tasks import DEFAULT_TASK, Task, asks, get_asking_task
+from headprobe.tasks.grading import ACCEPTED, METRICS
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel

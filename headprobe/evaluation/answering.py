@@ -24,7 +24,7 @@ from headprobe.evaluation.outcomes import FULL, KNOWN, SETTINGS, UNSEEN, Evaluat
 from headprobe.evaluation.questions import Question
 from headprobe.models.loading import LoadedModel
 from headprobe.runs.case_runner import Stops
-from headprobe.stats.bootstrap import ACCEPTED
+from headprobe.tasks.grading import ACCEPTED
 
 CHUNK = 2048
 

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from headprobe.evaluation.contenders import BASELINES
 from headprobe.runs.directory import write_json
 from headprobe.scores.tables import write_table
-from headprobe.stats.bootstrap import METRICS, Estimate, interval
+from headprobe.stats.bootstrap import Estimate, interval
+from headprobe.tasks.grading import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -31,8 +31,8 @@ from headprobe.runs.plan import ANSWER_ROOM, draw_cases, longest_prompt
 from headprobe.runs.score import versions
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
-from headprobe.stats.bootstrap import ACCEPTED, METRICS
 from headprobe.tasks import DEFAULT_TASK, asks, get_asking_task
+from headprobe.tasks.grading import ACCEPTED, METRICS
 
 STRATEGY = "headkv"
 LIMIT = 96

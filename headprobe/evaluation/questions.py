@@ -19,7 +19,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.plan import DrawnCases
-from headprobe.tasks.probe import ACCEPTED_ABOVE, Probe
+from headprobe.tasks import ACCEPTED_ABOVE, Probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

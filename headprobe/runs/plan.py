@@ -25,8 +25,7 @@ from headprobe.runs.case_runner import Decode, question_of, trunks, watches_ques
 from headprobe.runs.directory import directory_for
 from headprobe.runs.memory import Pieces, cache_bytes, parse_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.tasks import Task, get_task
-from headprobe.tasks.probe import Probe
+from headprobe.tasks import Probe, Task, get_task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel

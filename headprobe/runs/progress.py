@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.tasks.probe import ACCEPTED_ABOVE
+from headprobe.tasks import ACCEPTED_ABOVE
 
 FILE_NAME = "journal.sqlite"
 

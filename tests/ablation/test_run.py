@@ -30,9 +30,8 @@ from headprobe.runs.plan import draw_cases
 from headprobe.runs.progress import open_journal
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
-from headprobe.stats.bootstrap import f1
-from headprobe.tasks import TASKS
-from headprobe.tasks.probe import ACCEPTED_ABOVE
+from headprobe.tasks import ACCEPTED_ABOVE, TASKS
+from headprobe.tasks.grading import f1
 
 SMALL: dict[str, Any] = {"tops": "1,8", "draws": 2, "lengths": "128,160", "limit": 4}
 

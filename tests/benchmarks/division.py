@@ -24,8 +24,8 @@ from headprobe.evaluation.questions import questions_of
 from headprobe.models.loading import load_model
 from headprobe.runs.plan import draw_cases
 from headprobe.scores import HeadScores
-from headprobe.stats.bootstrap import ACCEPTED
 from headprobe.tasks import get_task
+from headprobe.tasks.grading import ACCEPTED
 
 WINDOW, FLOOR = 8, 4
 FIRST = (0.3, 0.45, 0.6, 0.75, 0.9)

@@ -28,7 +28,7 @@ from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel, head_layout, load_model
 from headprobe.runs.plan import draw_cases
 from headprobe.scores import HeadScores
-from headprobe.tasks.probe import PROBES
+from headprobe.tasks import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def nano() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def questions(nano: LoadedModel) -> list[Question]:
-    probe = PROBES["reasoning"]
+    probe = TASKS["r2"].probe
     drawn = draw_cases(nano, probe, lengths="100,140", limit=4, held_out=True)
     return questions_of(drawn, probe, nano.tokenizer, most_steps=6)
 

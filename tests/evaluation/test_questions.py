@@ -13,9 +13,9 @@ from headprobe.models.loading import LoadedModel, load_model
 from headprobe.nano.tokenizer import build_tokenizer
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.runs.plan import DrawnCases, draw_cases
-from headprobe.tasks.probe import PROBES
+from headprobe.tasks import TASKS
 
-PROBE = PROBES["reasoning"]
+PROBE = TASKS["r2"].probe
 CHAT = "{% for m in messages %}<s>{{ m.content }}{% endfor %}:"
 
 
