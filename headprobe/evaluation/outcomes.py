@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.evaluation.contenders import BASELINES
+from headprobe.evaluation.baselines import BASELINES
 from headprobe.runs.directory import write_json
 from headprobe.scores.tables import write_table
 from headprobe.stats.bootstrap import Estimate, interval

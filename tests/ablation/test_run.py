@@ -25,8 +25,8 @@ from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import CASES
+from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out
-from headprobe.runs.plan import draw_cases
 from headprobe.runs.progress import open_journal
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table

@@ -14,19 +14,13 @@ from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
 from headprobe.evaluation.answering import _Reader, evaluate
-from headprobe.evaluation.contenders import (
-    Contender,
-    Moment,
-    allocated,
-    baselines,
-    everything,
-    fixed,
-)
+from headprobe.evaluation.baselines import baselines
+from headprobe.evaluation.methods import Contender, Moment, allocated, everything, fixed
 from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
 from headprobe.evaluation.questions import Question, questions_of
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel, head_layout, load_model
-from headprobe.runs.plan import draw_cases
+from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
 from headprobe.tasks import TASKS
 

@@ -12,8 +12,8 @@ from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.runs.directory import CASES
+from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed
-from headprobe.runs.plan import DrawnCases, draw_cases
 from headprobe.tasks import TASKS
 
 
