@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.allocators._rounding import water_fill
+from headprobe.allocators._supply import Budget
 from headprobe.allocators.headkv import headkv
-from headprobe.allocators.rounding import water_fill
-from headprobe.allocators.supply import Budget
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
-from headprobe.formats.heads import amounts, group_note, kv_scores, not_negative
+from headprobe.formats._heads import amounts, group_note, kv_scores, not_negative
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:
