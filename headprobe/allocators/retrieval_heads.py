@@ -1,4 +1,8 @@
-"""Retrieval heads keep everything, the others stream: chosen by share, by threshold, by number."""
+"""Retrieval heads keep everything, the others stream: chosen by share, threshold or number.
+
+``duo`` takes DuoAttention's share (Xiao et al., arXiv 2410.10819); ``threshold`` and ``top`` choose
+as Retrieval Head does (Wu et al., arXiv 2404.15574).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def duo(
     recent: int = RECENT,
     reduce: str = "max",
 ) -> Allocation:
-    """DuoAttention (Xiao et al., arXiv 2410.10819): a share of the heads is full, the others stream.
+    """DuoAttention (Xiao et al., arXiv 2410.10819): a share of heads is full, the others stream.
 
     The paper trains a gate for every KV head and takes a quantile of the gates, "sparsity", as the
     threshold: a quarter of the heads is full in a model without, half in one with grouped queries.

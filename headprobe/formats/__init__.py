@@ -5,7 +5,7 @@ the user should know of the file, a line each; their keyword-only options are th
 ``read(path, *, layers, heads)``, told the sizes that are known, returns a ``Table`` and raises
 ``ValueError`` for a file of another kind. Other packages add theirs, a ``Format``, through the
 entry-point group ``headprobe.formats``. What formats share lies in ``_heads`` (scores and
-masks) and ``_files`` (reading, and torch for ``.pt``); ``press`` is what kvpress itself loads,
+masks) and ``_files`` (reading, and torch for ``.pt``); ``_press`` is what kvpress itself loads.
 ``import_run`` makes a run of a file.
 """
 

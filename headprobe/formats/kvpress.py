@@ -25,7 +25,7 @@ from headprobe.formats._heads import amounts, group_note, kv_scores, not_negativ
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:
-    from headprobe.formats.press import HeadBudgetPress as HeadBudgetPress
+    from headprobe.formats._press import HeadBudgetPress as HeadBudgetPress
 
 KEPT = 1 - np.arange(1, 100) / 100
 
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
     if name != "HeadBudgetPress":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from headprobe.formats.press import HeadBudgetPress
+        from headprobe.formats._press import HeadBudgetPress
     except ImportError as error:
         raise HeadprobeError(
             f"HeadBudgetPress needs kvpress: pip install kvpress ({error})"
