@@ -16,6 +16,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
+from headprobe.prompts.style import PromptWriter
 
 SHAPES = {
     "random-8x512": {
@@ -63,7 +64,7 @@ def draw(loaded: LoadedModel, *, lengths: str, depths: str, needles: int) -> Seq
     return hide_needles(
         read_needles(bundled("needles", "nano", "r2.jsonl"))[:needles],
         sentences=sentences("noise", seed=0),
-        tokenizer=loaded.tokenizer,
+        writer=PromptWriter(loaded.tokenizer),
         lengths=parse_lengths(lengths, longest=None),
         depths=parse_depths(depths),
     )
