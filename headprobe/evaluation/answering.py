@@ -250,7 +250,7 @@ class _Reader:
                     answers[n].append(token)
 
     def _goes_on(self, answer: list[int], most_steps: int) -> bool:
-        return len(answer) < most_steps and answer[-1] not in self._stops
+        return len(answer) < most_steps and not self._stops.end(answer)
 
     def _text(self, ids: list[int]) -> str:
         return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True)).strip()

@@ -35,7 +35,7 @@ def nano() -> LoadedModel:
 def questions(nano: LoadedModel) -> list[Question]:
     probe = TASKS["r2"].probe
     drawn = draw_cases(nano, probe, lengths="100,140", limit=4, held_out=True)
-    return questions_of(drawn, probe, nano.tokenizer, most_steps=6)
+    return questions_of(drawn, probe, most_steps=6)
 
 
 def budgets(nano: LoadedModel, **options: Any) -> HeadBudgets:
@@ -80,9 +80,8 @@ def plainly(
             share = cache.entries.mean() / end
         while True:
             written.append(int(logits[0, -1].argmax()))
-            ended = written[-1] == nano.tokenizer.eos_token_id or "\n" in nano.tokenizer.decode(
-                written[-1:]
-            )
+            said = nano.tokenizer.decode(written, skip_special_tokens=True).lstrip()
+            ended = written[-1] == nano.tokenizer.eos_token_id or "\n" in said
             if ended or len(written) == question.most_steps:
                 return nano.tokenizer.decode(written, skip_special_tokens=True).strip(), share
             logits = nano.model(torch.tensor([written[-1:]]), past_key_values=cache).logits
@@ -155,7 +154,7 @@ def test_a_full_budget_gives_the_uncompressed_answers(
             ids, do_sample=False, max_new_tokens=question.most_steps, stop_strings=None
         )[0, ids.shape[1] :]
         text = nano.tokenizer.decode(written, skip_special_tokens=True)
-        assert response == text.split("\n")[0].strip()
+        assert response == text.strip().split("\n")[0].strip()
     for setting in (KNOWN, UNSEEN):
         own, full = find(found, setting, "duo"), find(found, setting, FULL)
         assert own.responses == full.responses
