@@ -46,7 +46,7 @@ Haystack = Annotated[
     typer.Option(
         # A bracket before a letter would be markup.
         help="Text file, folder, JSONL, hf:<dataset>\\[@configuration][:column], or noise.",
-        show_default="bundled essays; noise for nano",
+        show_default="bundled essays in the language of the needles; noise for nano",
     ),
 ]
 PromptStyle = Literal["auto", "raw", "chat", "prefix", "shots"]
@@ -112,7 +112,11 @@ def lengths(default: str) -> Any:
 
 def needles(default: str) -> Any:
     """``--needles`` of a command that asks some where none are given."""
-    return typer.Option(help="Needles, JSONL.", show_default=default)
+    return typer.Option(
+        metavar="FILE|NAME",
+        help="Needles: a JSONL file, or by name bundled ones: english, chinese, nano.",
+        show_default=default,
+    )
 
 
 def seed(default: str) -> Any:

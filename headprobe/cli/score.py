@@ -87,6 +87,7 @@ def score(
     from headprobe.models.loading import load_model
     from headprobe.prompts.style import PromptOptions, read_chat_template
     from headprobe.runs.distributed import joined
+    from headprobe.runs.pass_rates import pass_rates
     from headprobe.runs.plan import prepare
     from headprobe.runs.score import prepare_decided
     from headprobe.runs.score import score as score_cases
@@ -155,7 +156,8 @@ def score(
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
             scores = score_cases(loaded, run, fresh=fresh, processes=processes, advance=advance)
     if scores is not None:
-        top_heads(scores, measure=None, seed=seed, top=10, json=json)
+        rates = pass_rates(run.out)
+        top_heads(scores, measure=None, seed=seed, top=10, rates=rates, json=json)
         describe(scores, path=run.out)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
@@ -188,6 +190,6 @@ def _from_weights(
             raise UsageError(f"task {task} has no cases: leave it out", option=option)
     run = out or directory_for(loaded.name, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, fresh=fresh)
-    top_heads(scores, measure=None, seed=seed, top=10, json=json)
+    top_heads(scores, measure=None, seed=seed, top=10, rates=(), json=json)
     describe(scores)
     output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

@@ -106,10 +106,11 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
     """A row a case, in the order of ``case_id``: its prompt, its answer and how it was graded."""
     import pandas as pd
 
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "case_id": case.case_id,
             "needle_id": case.needle_id,
+            "kind": case.kind,
             "length": case.length,
             "depth": float(case.depth),
             "position": case.position,
@@ -126,6 +127,8 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
         }
         for case, seen in zip(cases, observations, strict=True)
     )
+    # A column of None alone would not say that it is one of texts.
+    return table.astype({"kind": "string"})
 
 
 def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:
