@@ -26,6 +26,15 @@ SHAPES = {
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
     },
+    "qwen2.5-0.5b": {
+        "num_hidden_layers": 24,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151_936,
+        "tie_word_embeddings": True,
+    },
     "llama3-8b": {
         "num_hidden_layers": 32,
         "hidden_size": 4096,
