@@ -162,7 +162,7 @@ def plan_ablation(
         },
         metric=metric,
         seed=seed,
-        out=out or directory_for(loaded.name, f"ablate-{name}"),
+        out=out or directory_for(loaded.label, f"ablate-{name}"),
         tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
         pieces=pieces_for(
             loaded.model.config,

@@ -162,7 +162,7 @@ def _from_weights(
     for option, value in unused.items():
         if value is not None:
             raise UsageError(f"task {task} has no cases: leave out --{option}")
-    run = out or directory_for(loaded.name, task)
+    run = out or directory_for(loaded.label, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, fresh=fresh)
     top_heads(scores, measure=None, seed=seed, top=10, json=json)
     describe(scores)

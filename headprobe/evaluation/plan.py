@@ -155,7 +155,7 @@ def plan_evaluation(
             "seed": seed,
             **asked.plan,
         },
-        out=out or directory_for(loaded.name, f"evaluate-{asked.name}"),
+        out=out or directory_for(loaded.label, f"evaluate-{asked.name}"),
     )
 
 
@@ -182,7 +182,7 @@ def _read(
     questions = read_questions(
         cases,
         loaded.tokenizer,
-        longest=longest_prompt(loaded.window, answer_room=_room(most_steps)),
+        longest=longest_prompt(loaded.max_context, answer_room=_room(most_steps)),
         limit=limit or None,
         most_steps=most_steps,
     )
@@ -276,7 +276,7 @@ def _room(most_steps: int | None) -> int:
 
 
 def _longest(loaded: LoadedModel, room: int) -> str:
-    longest = longest_prompt(loaded.window, answer_room=room)
+    longest = longest_prompt(loaded.max_context, answer_room=room)
     return str(min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT))
 
 

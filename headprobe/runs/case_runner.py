@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from headprobe.attention.finite import NotFinite, not_finite, require_finite
 from headprobe.attention.logit_attribution import Readout
 from headprobe.attention.observe import LayerRows, forward, observe
 from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
@@ -151,6 +152,8 @@ class _Walker:
             except torch.OutOfMemoryError as error:
                 if self._pieces.chunk <= LEAST_CHUNK:
                     raise out_of_memory(error, tokens=case.length) from error
+            except NotFinite:
+                raise not_finite(self._loaded, case.input_ids) from None
             self._cache = PrefixCache(self._loaded.model, self._room)
             torch.cuda.empty_cache()
             self._pieces = self._pieces.halved(longest=case.length)
@@ -177,13 +180,16 @@ class _Walker:
             generated = self._answer(case, prompt[:, held:], tally)
         else:
             generated = self._watch(prompt[:, held:], first - held, tally)
+        scores = {name: total.float().cpu().numpy() for name, total in tally.totals.items()}
+        for matrix in scores.values():
+            require_finite(matrix)
         response = str(self._loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
         return Observation(
             case_id=case.case_id,
             generated_ids=tuple(generated),
             response=response,
             success=probe.success(response, case),
-            scores={name: total.float().cpu().numpy() for name, total in tally.totals.items()},
+            scores=scores,
         )
 
     def _read_trunk(self, prompt: Int[Tensor, "1 token"], visit: Visit) -> int:
@@ -299,13 +305,15 @@ class _Walker:
                 watch=slice(-steps, None),
                 chunk_bytes=min(row_bytes, self._pieces.row_bytes),
             )
-        return run(
+        output = run(
             self._loaded.model,
             tokens,
             past_key_values=self._cache,
             logits_to_keep=logits,
             use_cache=True,
         )
+        require_finite(output.logits)
+        return output
 
     def _agreed(self, draft: list[int], chosen: list[int]) -> list[int]:
         """The greedy answer that a draft shows: as far as it was chosen, and the choice behind."""

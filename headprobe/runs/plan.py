@@ -147,7 +147,7 @@ def prepare(
             **drawn.options,
         },
         seed=seed,
-        out=out or directory_for(loaded.name, task),
+        out=out or directory_for(loaded.label, task),
         decode=decode,
         tree=tree,
         pieces=pieces,

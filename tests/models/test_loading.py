@@ -61,7 +61,7 @@ def test_a_directory_loads_ready_to_read(
 ) -> None:
     loaded = load_model(str(directory), device="cpu")
     assert capsys.readouterr() == ("", "")
-    assert (loaded.name, loaded.window, loaded.dtype) == (str(directory), 128, "float32")
+    assert (loaded.name, loaded.max_context, loaded.dtype) == (str(directory), 128, "float32")
     layout = loaded.layout
     assert (layout.id, layout.architecture) == (str(directory), "llama")
     assert (layout.layers, layout.heads, layout.kv_heads, layout.head_dim) == (2, 4, 2, 8)
