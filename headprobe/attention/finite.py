@@ -28,7 +28,7 @@ class NotFinite(Exception):
     """Some number is NaN or infinite; ``not_finite`` words it."""
 
 
-def require_finite(values: Float[Tensor, "..."] | Float[np.ndarray, "..."]) -> None:
+def require_finite(values: Float[Tensor, ...] | Float[np.ndarray, ...]) -> None:
     """Look through the logits of a forward pass, or through scores.
 
     Raises:
@@ -111,7 +111,7 @@ def _parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
         if isinstance(stack, nn.ModuleList) and inner & set(stack.modules()):
             yield from ((f"layer {number}", layer) for number, layer in enumerate(stack))
             break
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     if head is not None:
         yield "the last layer", head
 

@@ -49,6 +49,10 @@ def score(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
+    max_context: options.MaxContext = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
     chunk: options.Chunk = None,
     memory_allowance: options.MemoryAllowance = "1GiB",
     until_stable: Annotated[
@@ -74,6 +78,7 @@ def score(
     """
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
+    from headprobe.models.options import ModelOptions
     from headprobe.runs.distributed import joined
     from headprobe.runs.plan import prepare
     from headprobe.runs.score import score_heads
@@ -86,14 +91,18 @@ def score(
             return
         if device_map and processes.count > 1:
             raise UsageError("--device-map is for one process: leave it out, or start one alone")
-        loaded = load_model(
-            model,
+        chosen = ModelOptions(
+            name=model,
             device=processes.device(device),
-            dtype=dtype,
             device_map=device_map,
-            weights=not dry_run,
+            dtype=dtype,
+            attention=attention,
+            revision=revision,
+            adapter=adapter,
+            max_context=max_context,
             trust_remote_code=trust_remote_code,
         )
+        loaded = load_model(chosen, weights=not dry_run)
         if task in WEIGHT_TASKS:
             unused = {
                 "measures": measures,

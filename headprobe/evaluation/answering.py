@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headprobe.attention.prefix_cache import runs_in_pieces
 from headprobe.attention.finite import NotFinite, not_finite, require_finite
+from headprobe.attention.prefix_cache import runs_in_pieces
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.evaluation.methods import Contender, Moment, everything

@@ -54,8 +54,9 @@ def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
 
     advice = f"give the adapter of this model, trained on {base_model(directory)}"
     with reading(f"the adapter {directory}", advice), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         # Where weights of the adapter are missing, peft only warns.
-        warnings.simplefilter("error")
+        warnings.filterwarnings("error", message=".*missing adapter keys")
         adapted: Any = PeftModel.from_pretrained(model, str(directory))
         if not hasattr(adapted, "merge_and_unload"):
             raise HeadprobeError(

@@ -7,12 +7,13 @@ answers, is taken from it (github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 
 from __future__ import annotations
 
+import io
 import math
 import mmap
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,7 +55,7 @@ _ENDS = ("eos", "eot", "eom")
 
 @dataclass(frozen=True, kw_only=True)
 class GgufTensor:
-    """A tensor's shape in torch's order, ggml's number of its type, its first byte and its length."""
+    """A tensor's shape in torch's order, ggml's number of its type, its first byte and size."""
 
     shape: tuple[int, ...]
     type: int
@@ -166,15 +167,17 @@ def read_header(path: Path) -> GgufHeader:
     return header
 
 
-def load_options() -> dict[str, Any]:
-    """Keywords of ``from_pretrained`` that let transformers dequantize the weights.
+@contextmanager
+def dequantizing() -> Iterator[dict[str, Any]]:
+    """Keywords with which ``from_pretrained`` dequantizes the weights, and shows no bar.
 
     Newer releases of transformers would keep some architectures packed, for kernels from the hub.
     """
     import transformers
 
     packed = getattr(transformers, "GgufConfig", None)
-    return {} if packed is None else {"quantization_config": packed(dequantize=True)}
+    with redirect_stderr(io.StringIO()):
+        yield {} if packed is None else {"quantization_config": packed(dequantize=True)}
 
 
 def scale_rope(config: Any, header: GgufHeader) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from headprobe.models.checkpoint import (
     check_quantization,
     check_sizes,
     numbers_held,
+    refuse_pointer,
 )
 from headprobe.models.config import (
     check_alias,
@@ -183,6 +184,7 @@ def _header(files: ModelFiles) -> gguf.GgufHeader | None:
     if files.gguf is None:
         return None
     gguf.require_gguf()
+    refuse_pointer(files.directory / files.gguf)
     return gguf.read_header(files.directory / files.gguf)
 
 
@@ -238,7 +240,10 @@ def _read_weights(
     trust: bool,
 ) -> PreTrainedModel:
     try:
-        with reading(f"the weights of {name}", "download or copy them again"):
+        with (
+            reading(f"the weights of {name}", "download or copy them again"),
+            gguf.dequantizing() if files.gguf else nullcontext({}) as packed,
+        ):
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 files.directory,
                 config=config,
@@ -247,7 +252,7 @@ def _read_weights(
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **files.arguments,
-                **(gguf.load_options() if files.gguf else {}),
+                **packed,
                 **spread,
             )
     except torch.OutOfMemoryError as error:
@@ -259,7 +264,7 @@ def _read_weights(
     )
     if unfit:
         raise HeadprobeError(
-            f"the weights of {name} do not fit its config.json: {len(unfit)} are missing or of "
+            f"the weights of {name} do not fit its configuration: {len(unfit)} are missing or of "
             f"another shape, {unfit[0]} among them"
         )
     if encodes(config) or _looks_ahead(model):

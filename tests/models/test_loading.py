@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from headprobe.errors import HeadprobeError, UsageError
@@ -19,28 +17,6 @@ from headprobe.models.aliases import ALIASES, NANO, Alias
 from headprobe.models.bundled import bundled
 from headprobe.models.config import head_layout, read_layout
 from headprobe.models.loading import load_model
-
-
-@pytest.fixture
-def directory(tiny_llama: Any, tmp_path: Path) -> Path:
-    """A tiny model as transformers saves it, with a tokenizer of 60 words."""
-    words = {f"w{index}": index for index in range(60)} | {"<s>": 60, "</s>": 61, "<unk>": 62}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    path = tmp_path / "tiny"
-    tiny_llama.save_pretrained(path)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No network, as HF_HUB_OFFLINE has it, and an empty cache of the hub."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def change_config(directory: Path, **fields: Any) -> None:
