@@ -17,7 +17,6 @@ from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_memory
 from headprobe.files import json_digest, make_directory
 from headprobe.models.layout import Head
-from headprobe.plots import draw_ablation, save
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import directory_for, remove, write_json
@@ -218,7 +217,6 @@ def ablate(
     )
     write_table(result.table(), run.out / TABLE)
     write_json(result.to_json() | {"versions": versions()}, run.out / REPORT)
-    save(draw_ablation(result), run.out / PICTURE)
     return result
 
 

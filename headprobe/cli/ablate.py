@@ -84,6 +84,7 @@ def ablate(
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions
+    from headprobe.plots import draw_ablation, save
     from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
 
@@ -124,6 +125,7 @@ def ablate(
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:
         result = run_ablation(loaded, planned, fresh=fresh, advance=advance)
+    save(draw_ablation(result), planned.out / PICTURE)
     _show(result, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
 

@@ -136,6 +136,7 @@ def evaluate(
     from headprobe.evaluation.run import run_evaluation
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions
+    from headprobe.plots import draw_evaluation, save
 
     chosen = ModelOptions(
         name=model,
@@ -179,6 +180,8 @@ def evaluate(
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:
         outcomes = run_evaluation(loaded, planned, fresh=fresh, advance=advance)
+    picture = draw_evaluation(outcomes, metric=planned.metric, subject=planned.subject)
+    save(picture, planned.out / PICTURE)
     _show(outcomes, planned, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
 

@@ -81,7 +81,7 @@ def score(
     from headprobe.models.options import ModelOptions
     from headprobe.runs.distributed import joined
     from headprobe.runs.plan import prepare
-    from headprobe.runs.score import score_heads
+    from headprobe.runs.score import score as score_cases
     from headprobe.tasks import WEIGHT_TASKS, get_task
 
     if task not in WEIGHT_TASKS:
@@ -138,7 +138,7 @@ def score(
             _name_others(loaded)
         total = len(run.tree.parts(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
-            scores = score_heads(loaded, run, fresh=fresh, processes=processes, advance=advance)
+            scores = score_cases(loaded, run, fresh=fresh, processes=processes, advance=advance)
     if scores is not None:
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
         describe(scores)

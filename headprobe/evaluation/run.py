@@ -20,7 +20,6 @@ from headprobe.evaluation.outcomes import (
 from headprobe.evaluation.plan import PlannedEvaluation
 from headprobe.files import make_directory
 from headprobe.models.loading import LoadedModel
-from headprobe.plots import draw_evaluation, save
 from headprobe.runs.directory import remove
 from headprobe.runs.progress import Journal, Observation, open_journal
 
@@ -53,8 +52,6 @@ def run_evaluation(
         found = graded(planned.questions, planned.contenders, answered)
         outcomes = found.outcomes(metric=planned.metric, seed=planned.seed)
         write(found, outcomes, planned.out, report=planned.report(outcomes))
-        picture = draw_evaluation(outcomes, metric=planned.metric, subject=planned.subject)
-        save(picture, planned.out / PICTURE)
     return outcomes
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
-def score_heads(
+def score(
     loaded: LoadedModel,
     run: PlannedRun,
     *,
