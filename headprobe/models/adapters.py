@@ -16,6 +16,8 @@ from headprobe.models.reading import reading
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
+# What stands between a changed layer's name and that of its change.
+_PART = ".lora_"
 
 
 def require_adapter(directory: Path) -> None:
@@ -50,7 +52,7 @@ def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
     Raises:
         HeadprobeError: the adapter cannot be read or merged, or is one for another model.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
 
     advice = f"give the adapter of this model, trained on {base_model(directory)}"
     with reading(f"the adapter {directory}", advice), warnings.catch_warnings():
@@ -62,8 +64,10 @@ def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
             raise HeadprobeError(
                 f"the adapter {directory} cannot be merged into weights: a LoRA is wanted"
             )
+        modules = {name for name, _ in adapted.named_modules()}
         with safe_open(directory / _WEIGHTS, "pt") as file:
-            left_over = sorted(set(file.keys()) - set(get_peft_model_state_dict(adapted)))
+            changed = [key.partition(_PART)[0] for key in file.keys() if _PART in key]  # noqa: SIM118
+        left_over = sorted(set(changed) - modules)
         if left_over:
             raise HeadprobeError(
                 f"the adapter {directory} does not fit the model: it has no place for "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -239,11 +239,11 @@ def _read_weights(
     spread: dict[str, str],
     trust: bool,
 ) -> PreTrainedModel:
+    unpacking: AbstractContextManager[dict[str, Any]] = (
+        gguf.dequantizing() if files.gguf else nullcontext({})
+    )
     try:
-        with (
-            reading(f"the weights of {name}", "download or copy them again"),
-            gguf.dequantizing() if files.gguf else nullcontext({}) as packed,
-        ):
+        with reading(f"the weights of {name}", "download or copy them again"), unpacking as packed:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 files.directory,
                 config=config,

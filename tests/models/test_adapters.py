@@ -28,7 +28,7 @@ def save_adapter(model: Any, path: Path) -> Path:
     config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     adapted: Any = get_peft_model(model, config)
     adapted.peft_config["default"].base_model_name_or_path = "some/base"
-    adapted.save_pretrained(path)
+    adapted.save_pretrained(path, save_embedding_layers=False)
     adapted.unload()
     return path
 
