@@ -16,9 +16,9 @@ from transformers import (
 from headprobe.errors import HeadprobeError
 from headprobe.models.aliases import ALIASES
 from headprobe.models.checkpoint import check_counts
-from headprobe.models.hub import ModelFiles
+from headprobe.models.hub import ModelFiles, quiet
 from headprobe.models.layout import HeadLayout
-from headprobe.models.reading import quiet, reading
+from headprobe.models.reading import reading
 
 
 def read_layout(directory: Path) -> HeadLayout:
@@ -121,6 +121,9 @@ def read_config(files: ModelFiles, name: str, *, trust: bool) -> Any:
             files.directory, trust_remote_code=trust, **files.arguments
         )
         check_counts(config.to_dict(), name)
+        window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
+        if window is not None and not isinstance(window, int):
+            raise ValueError(f"sliding_window is {str(window)[:80]}, no number of tokens")
     if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes(config)):
         raise not_causal(name, config)
     return config

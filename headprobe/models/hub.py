@@ -19,13 +19,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers.utils import logging
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
 from headprobe.models import adapters
 from headprobe.models.aliases import ALIASES, NANO
 from headprobe.models.bundled import bundled
 from headprobe.models.gguf import SUFFIX, refuse_parts
-from headprobe.models.reading import first_line, quiet
+from headprobe.models.reading import first_line
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
 # Repositories also hold the weights in other layouts: original/, onnx/, consolidated.safetensors.
@@ -221,3 +222,17 @@ def _fetching(repository: str) -> Iterator[None]:
         ) from None
     except (HfHubHTTPError, OSError) as error:
         raise HeadprobeError(f"cannot download {repository}: {first_line(error)}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings and bars of transformers on stderr."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

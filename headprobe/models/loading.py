@@ -35,12 +35,12 @@ from headprobe.models.config import (
     read_config,
 )
 from headprobe.models.device import find_device, find_device_map, find_dtype
-from headprobe.models.hub import ModelFiles, find_files
+from headprobe.models.hub import ModelFiles, find_files, quiet
 from headprobe.models.implementation import choose_attention
 from headprobe.models.layout import HeadLayout
 from headprobe.models.max_context import allow_context
 from headprobe.models.options import ModelOptions
-from headprobe.models.reading import quiet, reading
+from headprobe.models.reading import reading
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "tekken*", "*.model", "*.tiktoken")
 _UNFIT = ("missing_keys", "mismatched_keys")
@@ -110,14 +110,16 @@ def load_model(model: str | ModelOptions, *, weights: bool = True, **options: An
     Args:
         model: an alias, a directory, a GGUF file or a hub id; or all options in one record.
         weights: whether to read them; without, the model has shapes only (device ``meta``).
-        options: fields of ``ModelOptions`` where ``model`` is a name, ``device="cpu"``.
+        options: fields of ``ModelOptions`` that are said beside it, such as ``device="cpu"``.
 
     Raises:
         UsageError: no such directory, device, dtype, adapter or attention.
         HeadprobeError: it cannot be fetched or read, is not a causal language model, or not the one
             that the alias stands for.
     """
-    chosen = model if isinstance(model, ModelOptions) else ModelOptions(name=model, **options)
+    chosen = replace(
+        model if isinstance(model, ModelOptions) else ModelOptions(name=model), **options
+    )
     name, trust = chosen.name, chosen.trust_remote_code
     place = find_device(chosen.device)
     precision = find_dtype(chosen.dtype, place)
@@ -207,6 +209,7 @@ def _read_tokenizer(files: ModelFiles, name: str, trust: bool) -> PreTrainedToke
         # transformers makes an empty tokenizer of some families when their files are missing.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise HeadprobeError(f"cannot read the tokenizer of {name}: it has no words; {advice}")
+        tokenizer.encode("")
     return tokenizer
 
 

@@ -1,20 +1,19 @@
-"""What other people's code says and raises while it reads a model, brought to one line."""
+"""What other people's code raises while it reads a model, brought to one line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from transformers.utils import logging
-
 from headprobe.errors import HeadprobeError
 
 _LONGEST = 200
 # Their messages are sentences; those of others name a key or a type and little else.
 _SPEAKING = (OSError, ValueError, RuntimeError, ImportError)
-# What the Rust code of tokenizers and safetensors raises where it gives up: no Exception.
+# What the Rust code of tokenizers and safetensors raises where it gives up (no Exception), and
+# torch where a device is full. By name, for torch stays where the model runs.
 _PANIC = "PanicException"
+_FULL = "OutOfMemoryError"
 
 
 @contextmanager
@@ -23,33 +22,20 @@ def reading(what: str, advice: str) -> Iterator[None]:
 
     ``what`` names the model and the file, ``advice`` says what to do with it. Files decide what is
     raised here (a zero is divided by, a key is missing, a list nests too deep), so all of it is
-    caught but memory that a device lacks and what stops the program.
+    caught but what stops the program, and memory that a device lacks.
 
     Raises:
         HeadprobeError: something was raised.
     """
     try:
         yield
-    except (HeadprobeError, torch.OutOfMemoryError):
+    except HeadprobeError:
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
+        kind = type(error).__name__
+        if kind == _FULL or not (isinstance(error, Exception) or kind == _PANIC):
             raise
         raise HeadprobeError(f"cannot read {what}: {first_line(error)}; {advice}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No warnings and bars of transformers on stderr."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def first_line(error: BaseException) -> str:

@@ -136,6 +136,7 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"hidden_size": "x"},
     {"layer_types": 7},
     {"dtype": "float7"},
+    {"sliding_window": {"a": 1}},
 ]
 
 
@@ -152,6 +153,11 @@ def test_a_configuration_that_nothing_can_be_made_of_is_one_line(
 def test_a_file_of_another_shape_is_one_line(directory: Path, file: str, text: str) -> None:
     (directory / file).write_text(text)
     assert str(directory) in problem(directory)
+
+
+def test_a_tokenizer_that_fails_at_the_first_text_is_one_line(directory: Path) -> None:
+    change(directory / "tokenizer_config.json", model_max_length={"a": 1})
+    assert f"cannot read the tokenizer of {directory}: TypeError" in problem(directory)
 
 
 def test_ends_of_answers_that_are_no_tokens_are_one_line(directory: Path) -> None:
