@@ -149,6 +149,7 @@ def plan_ablation(
             "model": loaded.layout.id,
             "weights": loaded.fingerprint,
             "dtype": loaded.dtype,
+            "attention": loaded.attention,
             "device": loaded.device.type,
             "measures": list(rankings),
             "runs": [run for run, _ in runs],

@@ -28,14 +28,23 @@ class NotFinite(Exception):
     """Some number is NaN or infinite; ``not_finite`` words it."""
 
 
-def require_finite(values: Float[Tensor, ...] | Float[np.ndarray, ...]) -> None:
-    """Look through the logits of a forward pass, or through scores.
+def require_finite_logits(logits: Float[Tensor, "*batch token"]) -> None:
+    """Look through the logits of a forward pass; tokens that are masked with -inf may be.
 
     Raises:
-        NotFinite: some value is NaN or infinite.
+        NotFinite: the largest of some position is NaN or infinite.
     """
-    finite = torch.isfinite(values) if isinstance(values, Tensor) else np.isfinite(values)
-    if not finite.all():
+    if not torch.isfinite(logits.amax(dim=-1)).all():
+        raise NotFinite
+
+
+def require_finite_scores(scores: Float[np.ndarray, "layer query_head"]) -> None:
+    """Look through one measure of a case.
+
+    Raises:
+        NotFinite: some score is NaN or infinite.
+    """
+    if not np.isfinite(scores).all():
         raise NotFinite
 
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headprobe.attention.finite import NotFinite, not_finite, require_finite
+from headprobe.attention.finite import NotFinite, not_finite, require_finite_logits
 from headprobe.attention.prefix_cache import runs_in_pieces
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, out_of_memory
@@ -230,7 +230,7 @@ class _Reader:
             output = self._loaded.model(
                 piece, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
-        require_finite(output.logits)
+        require_finite_logits(output.logits)
         chosen: Tensor = output.logits[:, -1].argmax(dim=-1)
         return chosen
 

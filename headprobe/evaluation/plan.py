@@ -144,6 +144,7 @@ def plan_evaluation(
             "model": loaded.layout.to_json(),
             "weights": loaded.fingerprint,
             "dtype": loaded.dtype,
+            "attention": loaded.attention,
             "device": loaded.device.type,
             "scores": str(run) if run else None,
             "budgets": list(budgets),

@@ -122,7 +122,7 @@ def read_config(files: ModelFiles, name: str, *, trust: bool) -> Any:
         )
         check_counts(config.to_dict(), name)
         window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
-        if window is not None and not isinstance(window, int):
+        if window is not None and not (isinstance(window, int) and window < 2**31):
             raise ValueError(f"sliding_window is {str(window)[:80]}, no number of tokens")
     if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes(config)):
         raise not_causal(name, config)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -147,11 +148,12 @@ def load_model(model: str | ModelOptions, *, weights: bool = True, **options: An
             trust=trust,
         )
         tokenizer = _read_tokenizer(files, name, trust)
-        loaded = _shapes(config, name, precision, trust)
         if weights:
-            _check_size(loaded, files, header, name)
+            _check_size(config, files, header, name, precision)
             loaded = _read_weights(files, name, config, precision, spread, trust)
             loaded = loaded if spread else _move(loaded, place)
+        else:
+            loaded = _shapes(config, name, precision, trust)
         if weights and header is not None:
             gguf.check_rope(loaded, header)
             loaded.generation_config.eos_token_id = header.answer_ends or None
@@ -226,12 +228,20 @@ def _shapes(config: Any, name: str, dtype: torch.dtype | str, trust: bool) -> Pr
 
 
 def _check_size(
-    shapes: PreTrainedModel, files: ModelFiles, header: gguf.GgufHeader | None, name: str
+    config: Any,
+    files: ModelFiles,
+    header: gguf.GgufHeader | None,
+    name: str,
+    dtype: torch.dtype | str,
 ) -> None:
-    """Refuse what would take far more memory than the files of weights do."""
-    quantized = check_quantization(shapes.config, name)
-    held = header.numbers if header else numbers_held(files.directory, name)
-    check_sizes(shapes, held, name, quantized=quantized)
+    """Refuse what would take far more memory than the files of weights do.
+
+    A model with code of its own is trusted, and may not be made without numbers.
+    """
+    quantized = check_quantization(config, name)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        held = header.numbers if header else numbers_held(files.directory, name)
+        check_sizes(_shapes(config, name, dtype, False), held, name, quantized=quantized)
 
 
 def _read_weights(

@@ -21,7 +21,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from headprobe.attention.finite import NotFinite, not_finite, require_finite
+from headprobe.attention.finite import (
+    NotFinite,
+    not_finite,
+    require_finite_logits,
+    require_finite_scores,
+)
 from headprobe.attention.logit_attribution import Readout
 from headprobe.attention.observe import LayerRows, forward, observe
 from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
@@ -182,7 +187,7 @@ class _Walker:
             generated = self._watch(prompt[:, held:], first - held, tally)
         scores = {name: total.float().cpu().numpy() for name, total in tally.totals.items()}
         for matrix in scores.values():
-            require_finite(matrix)
+            require_finite_scores(matrix)
         response = str(self._loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
         return Observation(
             case_id=case.case_id,
@@ -312,7 +317,7 @@ class _Walker:
             logits_to_keep=logits,
             use_cache=True,
         )
-        require_finite(output.logits)
+        require_finite_logits(output.logits)
         return output
 
     def _agreed(self, draft: list[int], chosen: list[int]) -> list[int]:

@@ -141,6 +141,7 @@ def prepare(
             "model": loaded.layout.id,
             "weights": loaded.fingerprint,
             "dtype": loaded.dtype,
+            "attention": loaded.attention,
             "device": loaded.device.type,
             "decode": decode,
             "until_stable": until_stable,

@@ -13,7 +13,8 @@ from headprobe.attention.finite import (
     check_weights,
     first_broken_layer,
     not_finite,
-    require_finite,
+    require_finite_logits,
+    require_finite_scores,
 )
 from headprobe.errors import HeadprobeError
 from headprobe.models.config import head_layout
@@ -41,15 +42,31 @@ def loaded(model: Any) -> LoadedModel:
     )
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_number_that_is_none_is_found(value: float) -> None:
-    for dtype in (torch.float16, torch.float32):
-        require_finite(torch.zeros(2, 3, dtype=dtype))
-        with pytest.raises(NotFinite):
-            require_finite(torch.tensor([[0.0, value]], dtype=dtype))
-    require_finite(np.zeros((2, 3)))
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_one_logit_that_is_no_number_is_found(value: float, dtype: torch.dtype) -> None:
+    logits = torch.zeros(1, 3, 8, dtype=dtype)
+    require_finite_logits(logits)
+    logits[0, 1, 5] = value
     with pytest.raises(NotFinite):
-        require_finite(np.array([[0.0, value]]))
+        require_finite_logits(logits)
+
+
+def test_tokens_that_a_model_masks_are_no_overflow() -> None:
+    logits = torch.zeros(2, 8)
+    logits[:, 3] = -torch.inf
+    require_finite_logits(logits)
+    with pytest.raises(NotFinite):
+        require_finite_logits(logits - torch.inf)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_score_that_is_no_number_is_found(value: float) -> None:
+    scores = np.zeros((2, 3), dtype=np.float32)
+    require_finite_scores(scores)
+    scores[1, 2] = value
+    with pytest.raises(NotFinite):
+        require_finite_scores(scores)
 
 
 def test_an_overflow_names_the_first_layer_and_another_type(overflowing: LoadedModel) -> None:
