@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from headprobe.errors import UsageError
+from headprobe.models.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +53,10 @@ class PieceTokenizer:
         return ids[len(head) :] if ids[: len(head)] == head else self._plain(text)
 
     def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        with reading(
+            "a text by the model's tokenizer", "put the one there that the model came with"
+        ):
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def frame(self) -> tuple[list[int], list[int], bool]:
