@@ -110,9 +110,11 @@ def plan_ablation(
             that no run holds, or needles that heads were scored on.
     """
     if silence not in SILENCES:
-        raise UsageError(f"--silence takes {' or '.join(SILENCES)}, got {silence!r}")
+        message = f"expected {' or '.join(SILENCES)}"
+        raise UsageError(message, option="silence", value=silence)
     if metric not in (ACCEPTED, *METRICS):
-        raise UsageError(f"--metric takes {', '.join((ACCEPTED, *METRICS))}, got {metric!r}")
+        message = f"expected {', '.join((ACCEPTED, *METRICS))}"
+        raise UsageError(message, option="metric", value=metric)
     counts = parse_tops(tops)
     seed = held_out_seed(seed, seeds_of(run for _, run in runs))
     rankings = find_rankings(runs, measures, loaded.layout)

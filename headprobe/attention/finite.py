@@ -69,7 +69,7 @@ def not_finite(loaded: LoadedModel, prompt: Sequence[int]) -> HeadprobeError:
         return damaged
     where = first_broken_layer(loaded, prompt)
     other = _OTHER.get(loaded.dtype)
-    advice = f"try --dtype {other}" if other else "the weights may be damaged: download them again"
+    advice = f"try `dtype={other}`" if other else "the weights may be damaged: download them again"
     place = f"the output of {where}" if where else "what the model computes"
     return HeadprobeError(f"{loaded.layout.id}: {place} is not finite in {loaded.dtype}; {advice}")
 
@@ -130,7 +130,7 @@ def _damage(loaded: LoadedModel) -> HeadprobeError | None:
     for name, weight in loaded.model.named_parameters():
         if not weight.is_meta and weight.is_floating_point() and not torch.isfinite(weight).all():
             other = _OTHER.get(loaded.dtype) if loaded.dtype == "float16" else None
-            advice = f"try --dtype {other}, or download" if other else "download"
+            advice = f"try `dtype={other}`, or download" if other else "download"
             return HeadprobeError(
                 f"{loaded.layout.id}: the weight {name} is not finite in {loaded.dtype}; {advice} "
                 "or copy it again"

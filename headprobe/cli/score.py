@@ -90,7 +90,8 @@ def score(
         if task in WEIGHT_TASKS and not processes.is_first:
             return
         if device_map and processes.count > 1:
-            raise UsageError("--device-map is for one process: leave it out, or start one alone")
+            message = "is for one process: leave it out, or start one alone"
+            raise UsageError(message, option="device_map", value=device_map)
         chosen = ModelOptions(
             name=model,
             device=processes.device(device),
@@ -110,7 +111,7 @@ def score(
                 "depths": depths,
                 "needles": needles,
                 "haystack": haystack,
-                "dry-run": dry_run or None,
+                "dry_run": dry_run or None,
             }
             _from_weights(loaded, task, unused, seed=seed, fresh=fresh, out=out, json=json)
             return
@@ -170,7 +171,7 @@ def _from_weights(
 
     for option, value in unused.items():
         if value is not None:
-            raise UsageError(f"task {task} has no cases: leave out --{option}")
+            raise UsageError(f"task {task} has no cases: leave it out", option=option)
     run = out or directory_for(loaded.label, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, fresh=fresh)
     top_heads(scores, measure=None, seed=seed, top=10, json=json)

@@ -146,7 +146,7 @@ def line_up(
     pairs = [(entrant.strategy, entrant.budget) for entrant in entrants]
     for strategy, budget in pairs:
         if pairs.count((strategy, budget)) > 1:
-            raise UsageError(f"--budget {budget} ({strategy}) is given twice")
+            raise UsageError(f"given twice for {strategy}", option="budget", value=budget)
     return entrants
 
 
@@ -178,7 +178,7 @@ def check_fit(entrants: Sequence[Contender], layout: HeadLayout, contexts: Seque
                 raise UsageError(
                     f"{contender.strategy} {contender.budget} is for {own.id}, with {own.layers} "
                     f"layers of {own.heads} heads; {layout.id} has {layout.layers} of "
-                    f"{layout.heads}: give --scores or budgets of that model"
+                    f"{layout.heads}: give `scores` or budgets of that model"
                 )
             granularities.add(budgets.granularity)
     if len(granularities) > 1:

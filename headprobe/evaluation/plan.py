@@ -24,7 +24,6 @@ from headprobe.evaluation.questions import Question, questions_of, read_question
 from headprobe.files import json_digest
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
-from headprobe.registry import flag
 from headprobe.runs.directory import directory_for, newest_run
 from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
@@ -107,13 +106,13 @@ def plan_evaluation(
     if all(map(is_file, budgets)):
         for name in [*(["strategy"] if strategies else []), *given]:
             raise UsageError(
-                f"{flag(name)} says how sizes are divided: leave it out, or give --budget a size"
+                "says how sizes are divided: leave it out, or give `budget` a size", option=name
             )
     run = _find_run(scores, budgets)
     known = HeadScores.load(run) if run else None
     grades = [*METRICS, *([] if cases else [ACCEPTED])]
     if metric not in grades:
-        raise UsageError(f"--metric takes {', '.join(grades)}, got {metric!r}")
+        raise UsageError(f"expected {', '.join(grades)}", option="metric", value=metric)
     runs = [WeightedRun(name=str(run), scores=known)] if known else []
     entrants = line_up(budgets, runs, strategies=strategies or [STRATEGY], **given)
     if cases is not None:
@@ -179,7 +178,7 @@ def _read(
     """One's own questions, with which a task's options make no sense."""
     for option, value in unused.items():
         if value is not None:
-            raise UsageError(f"--cases brings its own questions: leave out --{option}")
+            raise UsageError("`cases` brings its own questions: leave it out", option=option)
     questions = read_questions(
         cases,
         loaded.tokenizer,

@@ -60,9 +60,9 @@ def import_run(
         readable = ", ".join(name for name, entry in FORMATS.items() if entry.read)
         raise UsageError(f"format {source} is only written; those that are read are {readable}")
     if not path.exists():
-        raise UsageError(f"no file at {path}")
+        raise UsageError(f"no file at {path}", path=path)
     if (out / JOURNAL).exists():
-        raise UsageError(f"{out} holds a run that was scored; give another --out")
+        raise UsageError(f"{out} holds a run that was scored; give another `out`", path=out)
     by_kv = form.granularity == "kv"
     try:
         heads = known.kv_heads if by_kv else known.heads
@@ -82,7 +82,7 @@ def import_run(
             versions={"headprobe": __version__},
         )
     except ValueError as error:
-        raise HeadprobeError(f"{path} is not a valid {source} file: {error}") from error
+        raise HeadprobeError(f"{path} is not a valid {source} file: {error}", path=path) from error
     _write(run, out)
     return run, table.notes + _guesses(layout, known, by_kv=by_kv)
 
@@ -136,12 +136,12 @@ def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:
     if by_kv and known.heads is None:
         return (
             f"the file holds KV heads: took as many query heads, {layout.heads} a layer; "
-            "give --heads if they share KV heads",
+            "give `heads` if they share KV heads",
         )
     if not by_kv and known.kv_heads is None:
         return (
             f"the file holds query heads: took as many KV heads, {layout.kv_heads} a layer; "
-            "give --kv-heads if they share KV heads",
+            "give `kv_heads` if they share KV heads",
         )
     return ()
 

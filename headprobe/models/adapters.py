@@ -29,11 +29,13 @@ def require_adapter(directory: Path) -> None:
     for file in (CONFIG, _WEIGHTS):
         if not (directory / file).is_file():
             raise UsageError(
-                f"--adapter {directory}: no {file} there; give the directory that peft's "
-                "save_pretrained wrote"
+                f"no {file} there; give the directory that peft's save_pretrained wrote",
+                option="adapter",
+                value=directory,
             )
     if find_spec("peft") is None:
-        raise UsageError("--adapter needs the package peft: pip install 'headprobe[peft]'")
+        message = "it takes the package peft: pip install 'headprobe[peft]'"
+        raise UsageError(message, option="adapter", value=directory)
 
 
 def base_model(directory: Path) -> str:

@@ -67,7 +67,8 @@ def find_files(
     path = Path(name).expanduser()
     is_local = name not in ALIASES and (os.path.exists(path) or name.startswith((".", "/", "~")))
     if revision is not None and (is_local or name == NANO):
-        raise UsageError(f"--revision is one of the hub: {name} lies on this machine, leave it out")
+        message = f"{name} lies on this machine and has none: leave it out"
+        raise UsageError(message, option="revision", value=revision)
     if is_local:
         return _local(path, name)
     if name in ALIASES:
@@ -88,14 +89,16 @@ def _local(path: Path, name: str) -> ModelFiles:
         return ModelFiles(directory=path.parent, id=name, gguf=path.name)
     if not path.is_dir():
         kind = "file" if path.suffix == SUFFIX else "directory"
-        raise UsageError(f"--model {name}: no such {kind}")
+        raise UsageError(f"no such {kind}", option="model", value=name)
     files = _gguf_files(path)
     if files and not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
         refuse_parts(files[0])
         if len(files) > 1:
             raise UsageError(
-                f"--model {name}: {len(files)} GGUF files are there; name the one you mean, "
-                f"such as {path / files[0].name}"
+                f"{len(files)} GGUF files are there; name the one you mean, such as "
+                f"{path / files[0].name}",
+                option="model",
+                value=name,
             )
         return ModelFiles(directory=path, id=name, gguf=files[0].name)
     if (path / "config.json").is_file():
@@ -103,10 +106,13 @@ def _local(path: Path, name: str) -> ModelFiles:
     if (path / adapters.CONFIG).is_file():
         base = adapters.base_model(path)
         raise UsageError(
-            f"--model {name}: an adapter of {base} lies there, no model; give --model {base} "
-            f"--adapter {name}, or merge it with peft's merge_and_unload and give the result"
+            f"an adapter of {base} lies there, no model; give `model={base}` and "
+            f"`adapter={name}`, or merge it with peft's merge_and_unload and give the result",
+            option="model",
+            value=name,
         )
-    raise UsageError(f"--model {name}: no config.json there, so no model in this directory")
+    message = "no config.json there, so no model in this directory"
+    raise UsageError(message, option="model", value=name)
 
 
 def _gguf_files(path: Path) -> list[Path]:
@@ -119,8 +125,8 @@ def _name_twin(path: Path, name: str) -> None:
     if (path / "config.json").is_file() or any(path.glob(f"*{SUFFIX}")):
         meant = ALIASES[name].repository
         warnings.warn(
-            f"--model {name} is the alias of {meant}, not the directory of that name here; for "
-            f"that give --model ./{name}",
+            f"`model={name}` is the alias of {meant}, not the directory of that name here; for "
+            f"that give `model=./{name}`",
             HeadprobeWarning,
             stacklevel=2,
         )
@@ -131,7 +137,9 @@ def _download_gguf(name: str, revision: str | None) -> ModelFiles:
     repository, colon, file = name.rpartition(":")
     if not colon:
         raise UsageError(
-            f"--model {name}: no such file; one of the hub is written owner/name:file{SUFFIX}"
+            f"no such file; one of the hub is written owner/name:file{SUFFIX}",
+            option="model",
+            value=name,
         )
     refuse_parts(Path(file))
     with nullcontext() if sys.stderr.isatty() else quiet(), _fetching(repository):
@@ -160,12 +168,12 @@ def _download(repository: str, *, revision: str | None, python: bool, weights: b
         base = adapters.base_model(path)
         raise HeadprobeError(
             f"{repository} is an adapter of {base}, no model: download it with "
-            f"`hf download {repository}`, and give --model {base} --adapter DIR"
+            f"`hf download {repository}`, and give `model={base}` and `adapter=DIR`"
         )
     if not (path / "config.json").is_file():
         raise HeadprobeError(
             f"{repository} has no config.json: it is no transformers model; "
-            f"a GGUF file there is given as --model {repository}:FILE{SUFFIX}"
+            f"a GGUF file there is given as `model={repository}:FILE{SUFFIX}`"
         )
     return path
 
@@ -194,7 +202,7 @@ def _fetching(repository: str) -> Iterator[None]:
         yield
     except HFValidationError:
         raise UsageError(
-            f"--model {repository}: no such directory, and neither an alias nor a hub id"
+            "no such directory, and neither an alias nor a hub id", option="model", value=repository
         ) from None
     except GatedRepoError:
         raise HeadprobeError(
@@ -208,17 +216,21 @@ def _fetching(repository: str) -> Iterator[None]:
         ) from None
     except RevisionNotFoundError:
         raise HeadprobeError(
-            f"{repository} has no such --revision: give a branch, tag or commit of it"
+            f"{repository} has no such `revision`: give a branch, tag or commit of it"
         ) from None
     except LocalEntryNotFoundError:
         if "/" not in repository:
             raise HeadprobeError(
-                f"no model {repository}: not an alias (see `headprobe list models`), not a "
-                "directory, not in the local cache, and no network to look for it on the hub"
+                "not an alias (see `headprobe list models`), not a directory, not in the local "
+                "cache, and no network to look for it on the hub",
+                option="model",
+                value=repository,
             ) from None
         raise HeadprobeError(
-            f"cannot load {repository}: no network and not in the local cache; download it with "
-            f"`hf download {repository}` where there is one, or give a local directory with --model"
+            f"no network and not in the local cache; run `hf download {repository}` where there is "
+            "a network, or give a local directory",
+            option="model",
+            value=repository,
         ) from None
     except (HfHubHTTPError, OSError) as error:
         raise HeadprobeError(f"cannot download {repository}: {first_line(error)}") from error

@@ -49,7 +49,7 @@ def choose_attention(
     chosen = wanted or (named if isinstance(named, str) else None)
     problem = _problem(config, chosen, bool(capped), device, dtype, trust) if chosen else None
     if problem and wanted:
-        raise UsageError(f"--attention {wanted}: {problem}")
+        raise UsageError(problem, option="attention", value=wanted)
     if problem and chosen not in PLAIN:
         fallback = "eager" if capped else "SDPA"
         warnings.warn(
@@ -82,7 +82,7 @@ def _problem(
         return _flash_problem(model, chosen) or _kernel_problem(device, dtype) or _missing(chosen)
     if "/" in chosen and "flash" in chosen:
         if not trust:
-            return "a kernel of the hub is code: read it, then give --trust-remote-code"
+            return "a kernel of the hub is code: read it, then give `trust_remote_code`"
         if find_spec("kernels") is None:
             return "it needs the package kernels: pip install kernels"
         return _kernel_problem(device, dtype)
@@ -109,5 +109,5 @@ def _kernel_problem(device: torch.device, dtype: torch.dtype) -> str | None:
     if device.type != "cuda":
         return f"it runs on CUDA and not on {device.type}; choose {', '.join(PLAIN)}"
     if dtype == torch.float32:
-        return "it does not compute in float32; give --dtype bfloat16"
+        return "it does not compute in float32; give `dtype=bfloat16`"
     return None

@@ -313,8 +313,8 @@ def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
 
 def _too_large(reason: str) -> HeadprobeError:
     return HeadprobeError(
-        f"the model does not fit into memory ({reason}): try --dtype bfloat16, "
-        "--device-map auto, a smaller model, or --device cpu"
+        f"the model does not fit into memory ({reason}): try `dtype=bfloat16`, "
+        "`device_map=auto`, a smaller model, or `device=cpu`"
     )
 
 

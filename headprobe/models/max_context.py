@@ -52,12 +52,11 @@ def allow_context(config: Any, wanted: int | None, *, name: str) -> int | None:
         return wanted or allowed
     text = config.get_text_config(decoder=True)
     if not getattr(text, "rope_parameters", None) and not getattr(text, "alibi", False):
-        raise UsageError(
-            f"--max-context {wanted}: {name} has {allowed:,} learned positions and no more"
-        )
+        message = f"{name} has {allowed:,} learned positions and no more"
+        raise UsageError(message, option="max_context", value=wanted)
     warnings.warn(
-        f"{name} was made for {allowed:,} positions: behind them, up to --max-context "
-        f"{wanted:,}, expect worse answers",
+        f"{name} was made for {allowed:,} positions: behind them, up to "
+        f"`max_context={wanted}`, expect worse answers",
         HeadprobeWarning,
         stacklevel=2,
     )

@@ -22,25 +22,26 @@ def parse_grid(text: str, *, name: str) -> list[float]:
     try:
         if ":" in text:
             start, stop, count = text.split(":")
-            values = np.linspace(float(start), float(stop), _count(count, name)).tolist()
+            values = np.linspace(float(start), float(stop), _count(count, text, name)).tolist()
         else:
             values = [float(value) for value in text.split(",")]
         if not np.isfinite(values).all():
             raise ValueError("expected finite numbers")
     except ValueError as error:
         raise UsageError(
-            f"cannot read {name} {text!r}; write start:stop:count as in 0:100:10, "
-            "or a comma list as in 0,50,100"
+            "expected start:stop:count as in 0:100:10, or a comma list as in 0,50,100",
+            option=name,
+            value=text,
         ) from error
     return sorted(set(values))
 
 
-def _count(text: str, name: str) -> int:
-    count = int(text)
+def _count(count_text: str, text: str, name: str) -> int:
+    count = int(count_text)
     if count < 1:
         raise ValueError("expected at least one value")
     if count > MOST_VALUES:
-        raise UsageError(f"{name} with {count:,} values is too many; take {MOST_VALUES:,} at most")
+        raise UsageError(f"expected {MOST_VALUES:,} values at most", option=name, value=text)
     return count
 
 
@@ -55,13 +56,14 @@ def parse_lengths(text: str | None, *, longest: int | None, least: int = 1) -> l
     if text is None:
         top = min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
         text = f"{min(top, max(least, top / STEPS_BY_DEFAULT))}:{top}:{STEPS_BY_DEFAULT}"
-    lengths = sorted({round(value) for value in parse_grid(text, name="--lengths")})
+    lengths = sorted({round(value) for value in parse_grid(text, name="lengths")})
     if lengths[0] < 1:
-        raise UsageError(f"a length of {lengths[0]} tokens cannot be; lengths start at 1")
+        raise UsageError("expected at least 1 token", option="lengths", value=lengths[0])
     if longest is not None and lengths[-1] > longest:
         raise UsageError(
-            f"a length of {lengths[-1]} tokens does not fit the model's window; "
-            f"prompts take at most {longest} of it"
+            f"so many tokens do not fit the model's window; prompts take at most {longest} of it",
+            option="lengths",
+            value=lengths[-1],
         )
     return lengths
 
@@ -72,8 +74,8 @@ def parse_depths(text: str | None) -> list[float]:
     Raises:
         UsageError: a depth lies outside 0 to 100.
     """
-    depths = parse_grid(DEPTHS_BY_DEFAULT if text is None else text, name="--depths")
+    depths = parse_grid(DEPTHS_BY_DEFAULT if text is None else text, name="depths")
     outside = [depth for depth in depths if not 0 <= depth <= 100]
     if outside:
-        raise UsageError(f"a depth of {outside[0]:g} % cannot be; depths go from 0 to 100")
+        raise UsageError("depths go from 0 to 100 %", option="depths", value=outside[0])
     return depths

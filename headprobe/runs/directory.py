@@ -51,7 +51,9 @@ def newest_run() -> Path:
     begun = _by_age(ROOT.glob(f"**/{RUN}"))
     if begun:
         raise no_scores(begun[-1].with_name(SCORES))
-    raise UsageError(f"no run under {ROOT}/; make one with `headprobe score`, or name one")
+    raise UsageError(
+        f"no run under {ROOT}/; make one with `headprobe score`, or name one", path=ROOT
+    )
 
 
 def newest_budget(run: Path) -> Path | None:
@@ -91,7 +93,8 @@ def remove(journals: Sequence[Path], files: Sequence[Path]) -> None:
     """
     for path in (*journals, *files):
         if path.is_dir():
-            raise UsageError(f"{path} is a directory, no run's file; give another --out")
+            message = f"{path} is a directory, no run's file; give another `out`"
+            raise UsageError(message, path=path)
     try:
         for path in journals:
             discard_journal(path)
@@ -99,7 +102,8 @@ def remove(journals: Sequence[Path], files: Sequence[Path]) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise HeadprobeError(
-            f"cannot remove {error.filename}: {error.strerror}; give another --out"
+            f"cannot remove {error.filename}: {error.strerror}; give another `out`",
+            path=Path(error.filename),
         ) from error
 
 
@@ -154,4 +158,5 @@ def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None
     try:
         return pd.read_parquet(path, columns=list(columns))
     except (OSError, ValueError) as error:
-        raise HeadprobeError(f"{path} is damaged ({error}); run `headprobe score` again") from error
+        message = f"{path} is damaged ({error}); run `headprobe score` again"
+        raise HeadprobeError(message, path=path) from error

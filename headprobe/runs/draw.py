@@ -67,7 +67,8 @@ def draw_cases(
     if probe.draw is not None:
         for option, given in (("depths", depths), ("needles", needles), ("haystack", haystack)):
             if given is not None:
-                raise UsageError(f"this task hides no needles: leave out --{option}")
+                message = "this task hides no needles: leave it out"
+                raise UsageError(message, option=option, value=given)
         return _draw_read(loaded, probe.draw, lengths=lengths, limit=limit, seed=seed)
     corpus = NANO if loaded.name == NANO else "english"
     source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
@@ -93,7 +94,7 @@ def draw_cases(
     if loaded.max_context is not None and end > loaded.max_context:
         raise UsageError(
             f"a prompt and its answer take {end} tokens, the model's window holds "
-            f"{loaded.max_context}: try shorter --lengths"
+            f"{loaded.max_context}: try shorter `lengths`"
         )
     return DrawnCases(
         cases=cases,

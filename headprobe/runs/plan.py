@@ -108,10 +108,12 @@ def prepare(
         UsageError: an option that makes no sense, or a file that is not there or not usable.
     """
     if until_stable is not None and not 0 < until_stable < 1:
-        raise UsageError(f"--until-stable lies between 0 and 1, got {until_stable:g}")
+        message = "expected a number between 0 and 1"
+        raise UsageError(message, option="until_stable", value=until_stable)
     chosen = get_task(task).measuring(measures)
     if decode == "forced" and chosen.probe.draw is not None:
-        raise UsageError(f"task {task} has no answers to force: leave out --decode")
+        message = f"task {task} has no answers to force: leave it out"
+        raise UsageError(message, option="decode", value=decode)
     allowance = parse_bytes(memory_allowance)
     drawn = draw_cases(
         loaded,

@@ -132,7 +132,7 @@ def open_journal(path: Path, plan: Mapping[str, Any]) -> Iterator[Journal]:
             raise _busy(path) from error
         raise HeadprobeError(f"cannot write {path}: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise HeadprobeError(f"{path} is damaged ({error}); start over with --fresh") from error
+        raise HeadprobeError(f"{path} is damaged ({error}); start over with `fresh`") from error
 
 
 def discard_journal(path: Path) -> None:
@@ -158,7 +158,8 @@ def _is_busy(error: sqlite3.DatabaseError) -> bool:
 
 def _busy(path: Path) -> HeadprobeError:
     return HeadprobeError(
-        f"another headprobe is working on {path.parent}; wait for it, or give another --out"
+        f"another headprobe is working on {path.parent}; wait for it, or give another `out`",
+        path=path.parent,
     )
 
 
@@ -184,7 +185,8 @@ def _check_plan(connection: sqlite3.Connection, plan: Mapping[str, Any], run: Pa
         )
         raise UsageError(
             f"{run} holds a run with other options ({changes}); give the same options to go on, "
-            "--fresh to start over, or another --out"
+            "`fresh` to start over, or another `out`",
+            path=run,
         )
 
 

@@ -75,7 +75,9 @@ def get_asking_task(name: str) -> Task:
     """The task of that name that asks for answers; ``UsageError`` lists what there is."""
     if not asks(name):
         raise UsageError(
-            f"--task takes {', '.join(filter(asks, TASKS))}, which ask for answers; got {name!r}"
+            f"expected {', '.join(filter(asks, TASKS))}, which ask for answers",
+            option="task",
+            value=name,
         )
     return TASKS[name]
 
@@ -83,5 +85,6 @@ def get_asking_task(name: str) -> Task:
 def get_task(name: str) -> Task:
     """The task of that name; ``UsageError`` lists what there is."""
     if name not in TASKS:
-        raise UsageError(f"no task {name!r}; there are {', '.join((*TASKS, *WEIGHT_TASKS))}")
+        message = f"expected {', '.join((*TASKS, *WEIGHT_TASKS))}"
+        raise UsageError(message, option="task", value=name)
     return TASKS[name]

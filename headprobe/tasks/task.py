@@ -66,8 +66,9 @@ class Task:
         unknown = [name for name in wanted if name not in (*self.offered, "all")]
         if unknown:
             raise UsageError(
-                f"no measure {unknown[0]!r} for this task; there are {', '.join(self.offered)}, "
-                "or all of them with all"
+                f"this task takes {', '.join(self.offered)}, or all of them with all",
+                option="measures",
+                value=unknown[0],
             )
         chosen = (name for name in self.offered if "all" in wanted or name in wanted)
         return replace(self, measures=tuple(chosen))

@@ -71,7 +71,7 @@ def test_one_score_that_is_no_number_is_found(value: float) -> None:
 
 def test_an_overflow_names_the_first_layer_and_another_type(overflowing: LoadedModel) -> None:
     assert str(not_finite(overflowing, PROMPT)) == (
-        "tiny: the output of layer 1 is not finite in float16; try --dtype bfloat16"
+        "tiny: the output of layer 1 is not finite in float16; try `dtype=bfloat16`"
     )
 
 

@@ -7,23 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from tokenizers import Tokenizer, models
 from transformers import BloomConfig, BloomForCausalLM, PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
-from headprobe.cli.ablate import ablate
-from headprobe.cli.evaluate import evaluate
-from headprobe.cli.score import score
-from headprobe.errors import HeadprobeError
 from headprobe.models.loading import load_model
-
-app = typer.Typer(pretty_exceptions_enable=False)
-for command in (score, evaluate, ablate):
-    app.command()(command)
+from tests._support.command_line import refusal, succeed
 
 CASES = ["--lengths", "400", "--depths", "0,100", "--limit", "2", "--device", "cpu"]
-LINE = "the output of layer 2 is not finite in float16; try --dtype bfloat16"
+LINE = "the output of layer 2 is not finite in float16; try `dtype=bfloat16`"
 
 
 @pytest.fixture(scope="module")
@@ -44,37 +35,28 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def inside(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(work)
     scored = ["score", "--model", "./hot", *CASES, "--decode", "forced", "--out", "scored"]
-    done = CliRunner().invoke(app, scored)
-    assert done.exit_code == 0, done.exception
+    succeed(*scored)
     return work
-
-
-def refusal(*arguments: str) -> str:
-    error = CliRunner().invoke(app, [*arguments]).exception
-    assert isinstance(error, HeadprobeError), error
-    assert "\n" not in str(error)
-    return str(error)
 
 
 @pytest.mark.parametrize("decode", ["greedy", "forced"])
 def test_scoring_stops_at_the_first_case(inside: Path, decode: str) -> None:
     half = ["--dtype", "float16", "--decode", decode, "--out", f"half-{decode}"]
-    assert LINE in refusal("score", "--model", "./hot", *CASES, *half)
+    assert LINE in refusal("score", "--model", "./hot", *CASES, *half).message
     assert not (inside / f"half-{decode}" / "scores.safetensors").exists()
 
 
 def test_a_task_that_only_reads_stops_too(inside: Path) -> None:
     half = ["--dtype", "float16", "--device", "cpu", "--lengths", "128", "--limit", "2"]
-    assert LINE in refusal("score", "--model", "./hot", "--task", "razor", *half)
+    assert LINE in refusal("score", "--model", "./hot", "--task", "razor", *half).message
 
 
 def test_evaluation_and_ablation_stop_at_the_first_question(inside: Path) -> None:
     half = ["--model", "./hot", *CASES, "--dtype", "float16"]
-    assert LINE in refusal("evaluate", "--scores", "scored", "--budget", "16", *half)
-    assert LINE in refusal("ablate", "scored", "--top", "1", *half)
-    assert LINE in refusal(
-        "ablate", "scored", "--top", "1", "--silence", "mean", "--out", "mean", *half
-    )
+    assert LINE in refusal("evaluate", "--scores", "scored", "--budget", "16", *half).message
+    assert LINE in refusal("ablate", "scored", "--top", "1", *half).message
+    mean = ["--silence", "mean", "--out", "mean"]
+    assert LINE in refusal("ablate", "scored", "--top", "1", *mean, *half).message
 
 
 def test_a_damaged_weight_is_named_in_a_task_that_reads_weights(tmp_path: Path) -> None:
@@ -85,6 +67,6 @@ def test_a_damaged_weight_is_named_in_a_task_that_reads_weights(tmp_path: Path) 
     words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(64)}))
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path / "bloom")
     run = ["--task", "alibi", "--device", "cpu", "--out", str(tmp_path / "out")]
-    message = refusal("score", "--model", str(tmp_path / "bloom"), *run)
+    message = refusal("score", "--model", str(tmp_path / "bloom"), *run).message
     weight = "transformer.h.1.self_attention.query_key_value.weight"
     assert re.search(rf"the weight {weight} is not finite in float32; download", message)

@@ -19,6 +19,8 @@ from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
 from headprobe.evaluation.run import JOURNAL, run_evaluation
 from headprobe.models.loading import LoadedModel, load_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def nano() -> LoadedModel:
@@ -104,7 +106,7 @@ def test_other_options_are_refused_and_fresh_starts_over(
 ) -> None:
     run_evaluation(nano, plan(nano, file, tmp_path, limit=1))
     other = plan(nano, file, tmp_path, limit=2)
-    with pytest.raises(UsageError, match=r"limit was 1, now 2.*--fresh"):
+    with pytest.raises(UsageError, match=r"limit was 1, now 2.*`fresh`"):
         run_evaluation(nano, other)
     run_evaluation(nano, other, fresh=True)
     assert len(pd.read_parquet(tmp_path / ANSWERS)) == 2 * 2 * 7

@@ -69,7 +69,7 @@ def test_results_of_a_merged_model_are_filed_apart(directory: Path, adapter: Pat
 def test_a_folder_that_holds_an_adapter_names_its_base_model(adapter: Path) -> None:
     message = problem(UsageError, model=str(adapter))
     assert "an adapter of some/base lies there, no model" in message
-    assert f"give --model some/base --adapter {adapter}" in message
+    assert f"give `model=some/base` and `adapter={adapter}`" in message
     (adapter / "adapter_config.json").write_text("{}")
     assert "KeyError: 'base_model_name_or_path'" in problem(model=str(adapter))
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from ggufs import write_gguf
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.gguf import read_header
 from headprobe.models.loading import load_model
+from tests._support.ggufs import write_gguf
 
 IDS = torch.tensor([[1, *range(3, 60)]])
 

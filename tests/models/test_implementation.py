@@ -48,7 +48,10 @@ def test_what_can_run_is_taken_without_a_word(named: str | None) -> None:
         ("flash_attention_2", "it runs on CUDA and not on cpu"),
         ("flex_attention", "it does not show what each head attends to"),
         ("somebody/kernel", "it does not show what each head attends to"),
-        ("somebody/flash-kernel", "a kernel of the hub is code: read it, then give --trust"),
+        (
+            "somebody/flash-kernel",
+            "a kernel of the hub is code: read it, then give `trust_remote_code`",
+        ),
         ("kernels-community/flash-attn2", "a kernel of the hub is code"),
         ("paged|eager", "it is unknown; choose sdpa, eager"),
         ("x" * 500, "it is unknown"),
@@ -77,7 +80,7 @@ def test_a_kernel_of_a_part_of_the_model_is_not_fetched_either() -> None:
 def test_flash_attention_runs_on_cuda_in_half_precision() -> None:
     assert chosen(named="flash_attention_2", device=CUDA) == "flash_attention_2"
     assert chosen(wanted="flash_attention_2", device=CUDA) == "flash_attention_2"
-    with pytest.raises(UsageError, match="does not compute in float32; give --dtype bfloat16"):
+    with pytest.raises(UsageError, match="does not compute in float32; give `dtype=bfloat16`"):
         chosen(wanted="flash_attention_2", device=CUDA, dtype=torch.float32)
     with pytest.raises(UsageError, match="it is not for this model; choose sdpa, eager"):
         chosen("gpt_oss", "flash_attention_2", device=CUDA)
@@ -89,7 +92,7 @@ def test_a_wanted_kernel_that_cannot_run_is_wrong_usage() -> None:
         ("flex_attention", "it does not show what each head attends to"),
         ("fastest", "it is unknown; choose sdpa, eager, flash_attention_2"),
     ):
-        with pytest.raises(UsageError, match=f"--attention {wanted}: {message}"):
+        with pytest.raises(UsageError, match=f"attention={wanted}: {message}"):
             chosen(wanted=wanted)
     with pytest.raises(UsageError, match="needs the package flash-attn"):
         chosen(wanted="flash_attention_2", device=CUDA)

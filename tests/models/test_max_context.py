@@ -145,7 +145,7 @@ def test_a_smaller_window_is_taken_without_a_word() -> None:
 
 
 def test_a_larger_window_than_the_model_s_is_said() -> None:
-    with pytest.warns(HeadprobeWarning, match="x was made for 2,048 .*--max-context 5,000"):
+    with pytest.warns(HeadprobeWarning, match="x was made for 2,048 .*`max_context=5000`"):
         assert allow_context(config("llama", {}), 5000, name="x") == 5000
 
 

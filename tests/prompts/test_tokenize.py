@@ -11,6 +11,6 @@ from headprobe.prompts.tokenize import PieceTokenizer
 def test_a_text_that_a_tokenizer_cannot_spell_is_one_line() -> None:
     words = Tokenizer(models.WordLevel({"w": 0}))
     pieces = PieceTokenizer(PreTrainedTokenizerFast(tokenizer_object=words))
-    expected = "cannot read a text with the tokenizer: Exception: WordLevel error.*; put the one"
+    expected = "cannot read a text with the tokenizer"
     with pytest.raises(HeadprobeError, match=expected):
         pieces.encode("kites")

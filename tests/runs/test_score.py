@@ -9,7 +9,7 @@ from headprobe.runs.directory import CASES, RUN
 from headprobe.runs.plan import prepare
 from headprobe.runs.score import score
 from headprobe.scores import FILE_NAME
-from plain import tiny
+from tests._support.reference import tiny
 
 
 def test_a_run_without_an_accepted_case_is_reported_as_complete(tmp_path: Path) -> None:
