@@ -53,9 +53,8 @@ class PieceTokenizer:
         return ids[len(head) :] if ids[: len(head)] == head else self._plain(text)
 
     def _plain(self, text: str) -> list[int]:
-        with reading(
-            "a text by the model's tokenizer", "put the one there that the model came with"
-        ):
+        advice = "put the one there that the model came with"
+        with reading("a text with the tokenizer", advice):
             ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -50,7 +50,7 @@ def test_what_can_run_is_taken_without_a_word(named: str | None) -> None:
         ("somebody/kernel", "it does not show what each head attends to"),
         (
             "somebody/flash-kernel",
-            "a kernel of the hub is code: read it, then give `trust_remote_code`",
+            "is code: read it, then give `trust_remote_code`",
         ),
         ("kernels-community/flash-attn2", "a kernel of the hub is code"),
         ("paged|eager", "it is unknown; choose sdpa, eager"),
