@@ -141,7 +141,7 @@ def plan_ablation(
         depths=depths,
         haystack=haystack,
     )
-    out = out or directory_for(loaded.name, f"ablate-{name}")
+    out = out or directory_for(loaded.label, f"ablate-{name}")
     prompt = prompt or PromptOptions()
     corpus = scored_corpus(run for _, run in runs) if needles is None else needles
     drawn, decision = draw_asked(
@@ -174,6 +174,7 @@ def plan_ablation(
             "model": loaded.layout.id,
             "weights": loaded.fingerprint,
             "dtype": loaded.dtype,
+            "attention": loaded.attention,
             "device": loaded.device.type,
             "measures": list(rankings),
             "runs": [run for run, _ in runs],

@@ -10,7 +10,8 @@ import typer
 Model = Annotated[
     str,
     typer.Option(
-        help="An alias (see `headprobe list models`), a local directory or a hub id.",
+        help="An alias (see `headprobe list models`), a local directory, a GGUF file, a hub id, or "
+        "hub-id:file.gguf.",
         show_default=True,
     ),
 ]
@@ -24,6 +25,31 @@ DeviceMap = Annotated[
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        "--attention",
+        help="What computes attention: sdpa, eager, flash_attention_2.",
+        show_default="what the model names, else sdpa",
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Branch, tag or commit of a hub id.", show_default=False),
+]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(help="Directory of a LoRA adapter to merge into the model.", show_default=False),
+]
+MaxContext = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=2**31,
+        help="Positions that prompts may take.",
+        show_default="what the model's configuration allows",
+    ),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the model's files bring.")
 ]

@@ -124,7 +124,7 @@ def plan_evaluation(
     runs = [WeightedRun(name=str(run), scores=known)] if known else []
     entrants = line_up(budgets, runs, strategies=strategies or [STRATEGY], **given)
     name = task or (known.task if known and asks(known.task) else DEFAULT_TASK)
-    out = out or directory_for(loaded.name, f"evaluate-{cases.stem if cases else name}")
+    out = out or directory_for(loaded.label, f"evaluate-{cases.stem if cases else name}")
     way = _Way(
         prompt=prompt or PromptOptions(),
         plans=[{} if fresh else stored_plan(out / JOURNAL), known.plan if known else {}],
@@ -159,6 +159,7 @@ def plan_evaluation(
             "model": loaded.layout.to_json(),
             "weights": loaded.fingerprint,
             "dtype": loaded.dtype,
+            "attention": loaded.attention,
             "device": loaded.device.type,
             "scores": str(run) if run else None,
             "budgets": list(budgets),
@@ -209,7 +210,7 @@ def _read(
     questions = read_questions(
         cases,
         writer,
-        longest=longest_prompt(loaded.window, answer_room=_room(most_steps)),
+        longest=longest_prompt(loaded.max_context, answer_room=_room(most_steps)),
         limit=limit or None,
         most_steps=most_steps,
     )
@@ -328,7 +329,7 @@ def _room(most_steps: int | None) -> int:
 
 
 def _longest(loaded: LoadedModel, room: int) -> str:
-    longest = longest_prompt(loaded.window, answer_room=room)
+    longest = longest_prompt(loaded.max_context, answer_room=room)
     return str(min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT))
 
 

@@ -29,8 +29,13 @@ BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "acce
 
 
 def directory_for(model: str, task: str) -> Path:
-    """``outputs/<model>/<task>``, the model's name made fit for a folder's."""
+    """``outputs/<model>/<task>``, the model's name made fit for a folder's.
+
+    Of a path its last part is taken, of a GGUF file its name without the suffix.
+    """
     name = Path(model).resolve().name if Path(model).exists() else model
+    if name.endswith(".gguf"):
+        name = Path(name.rpartition(":")[2]).stem
     return ROOT / (name.replace("/", "--") or "model") / task
 
 

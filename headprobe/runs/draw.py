@@ -100,7 +100,7 @@ def draw_cases(
     prose = NANO if (corpus or default) == NANO else language_of(told)
     source = haystack or (NOISE if prose == NANO else str(bundled("haystack", prose)))
     wanted_depths = parse_depths(depths)
-    longest = longest_prompt(loaded.window, answer_room=answer_room)
+    longest = longest_prompt(loaded.max_context, answer_room=answer_room)
     prompt = prompt or PromptOptions()
     writer = prompt_writer(loaded, probe, told, prompt)
     least = 1
@@ -117,10 +117,10 @@ def draw_cases(
         seed=seed,
     )
     end = max(case.length + probe.max_new_tokens(case) for case in cases)
-    if loaded.window is not None and end > loaded.window:
+    if loaded.max_context is not None and end > loaded.max_context:
         raise UsageError(
-            f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
-            "try shorter `lengths`"
+            f"a prompt and its answer take {end} tokens, the model's window holds "
+            f"{loaded.max_context}: try shorter `lengths`"
         )
     return DrawnCases(
         cases=cases,
@@ -174,8 +174,8 @@ def _draw_read(
     """Cases that are only read: they may fill the window, nothing is kept free for an answer."""
     every = draw(
         loaded.tokenizer,
-        lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.window),
-        window=loaded.window,
+        lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.max_context),
+        window=loaded.max_context,
         seed=seed,
     )
     kept = sorted(case.case_id for case in visiting_order(every, seed)[:limit])

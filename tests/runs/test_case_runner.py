@@ -153,7 +153,8 @@ def check_repetition(
     loaded: LoadedModel, plain: torch.nn.Module, lengths: list[int], pieces: Pieces
 ) -> None:
     probe = TASKS["razor"].probe
-    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=loaded.window, seed=3)[:4]
+    window = loaded.max_context
+    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=window, seed=3)[:4]
     walked = list(walk(loaded, cases, TASKS["razor"], pieces=pieces))
     assert {seen.case_id for seen in walked} == {0, 1, 2, 3}
     for seen in walked:

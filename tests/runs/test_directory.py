@@ -95,6 +95,9 @@ def run(**changes: Any) -> HeadScores:
         ("models/mine/", "outputs/mine/r2"),
         ("models/mine/../mine", "outputs/mine/r2"),
         ("/", "outputs/model/r2"),
+        ("models/mine/Q4.K_M.gguf", "outputs/Q4.K_M/r2"),
+        ("owner/name:sub/q4.gguf", "outputs/q4/r2"),
+        ("mine+lora", "outputs/mine+lora/r2"),
     ],
 )
 def test_a_runs_directory_is_named_after_its_model_and_task(model: str, expected: str) -> None:
