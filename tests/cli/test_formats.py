@@ -143,6 +143,7 @@ def test_bad_input_is_one_clear_line(
     assert not Path("x").exists()
 
 
+@pytest.mark.slow
 def test_a_directory_called_json_is_a_run_and_a_budget_may_shout(heads: Path) -> None:
     run = Path("run.json")
     succeed("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
