@@ -18,13 +18,15 @@ from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_mem
 from headprobe.files import json_digest, make_directory
 from headprobe.models.layout import Head
 from headprobe.prompts.case import Case
+from headprobe.prompts.style import PromptOptions
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import directory_for, remove, write_json
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.runs.memory import Pieces, parse_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.runs.progress import Journal, Observation, open_journal
+from headprobe.runs.progress import Journal, Observation, open_journal, stored_plan
+from headprobe.runs.prompt_trial import draw_asked
 from headprobe.runs.score import versions
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
@@ -99,11 +101,15 @@ def plan_ablation(
     out: Path | None = None,
     chunk: int | None = None,
     memory_allowance: str = "1GiB",
+    prompt: PromptOptions | None = None,
+    fresh: bool = False,
 ) -> PlannedAblation:
     """Choose the heads by the scores of named runs, and draw the cases.
 
     The cases are others than those that heads were scored on: of the held-out needles where none
-    are named, and by default of the next seed. Outputs are averaged over cases of the others.
+    are named, and by default of the next seed. Outputs are averaged over cases of the others. As
+    long as ``prompt`` leaves the style open, questions are put as the runs' were, else a trial
+    decides.
 
     Raises:
         UsageError: an option that makes no sense, a run that does not fit the model, a measure
@@ -135,11 +141,23 @@ def plan_ablation(
         depths=depths,
         haystack=haystack,
     )
-    drawn = draw(needles=needles, limit=limit, seed=seed, held_out=True)
+    out = out or directory_for(loaded.name, f"ablate-{name}")
+    prompt = prompt or PromptOptions()
+    drawn, decision = draw_asked(
+        loaded,
+        chosen,
+        lambda settled: draw(
+            needles=needles, limit=limit, seed=seed, held_out=True, prompt=settled
+        ),
+        prompt=prompt,
+        plans=[{} if fresh else stored_plan(out / JOURNAL), *(run.plan for _, run in runs)],
+        seed=seed,
+    )
     scored_in = [path for path in map(Path, dict(runs)) if path.exists()]
     check_held_out(drawn, scored_in, loaded.tokenizer)
-    averaged = draw(limit=calibration, seed=seed + 1) if silence == "mean" else None
-    longest = max(case.length + chosen.probe.most_steps(case) for case in drawn.cases)
+    settled = decision.settle(prompt)
+    averaged = draw(limit=calibration, seed=seed + 1, prompt=settled) if silence == "mean" else None
+    longest = max(case.length + chosen.probe.max_new_tokens(case) for case in drawn.cases)
     return PlannedAblation(
         task_name=name,
         task=chosen,
@@ -159,11 +177,12 @@ def plan_ablation(
             "heads": json_digest([trial.heads for trial in trials]),
             "silence": silence,
             "calibration": averaged.options["prompts"] if averaged else None,
+            **decision.in_plan(),
             **drawn.options,
         },
         metric=metric,
         seed=seed,
-        out=out or directory_for(loaded.name, f"ablate-{name}"),
+        out=out,
         tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
         pieces=pieces_for(
             loaded.model.config,

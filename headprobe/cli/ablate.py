@@ -59,6 +59,9 @@ def ablate(
         Path | None,
         typer.Option(help="Where the results go.", show_default="outputs/<model>/ablate-<task>"),
     ] = None,
+    prompt: options.Prompt = "auto",
+    answer_prefix: options.AnswerPrefix = "Answer:",
+    chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
@@ -80,6 +83,7 @@ def ablate(
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.models.loading import load_model
     from headprobe.plots import draw_ablation, save
+    from headprobe.prompts.style import PromptOptions, read_chat_template
     from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
 
@@ -92,6 +96,12 @@ def ablate(
         device_map=device_map,
         trust_remote_code=trust_remote_code,
     )
+    asked = PromptOptions(
+        style=prompt,
+        answer_prefix=answer_prefix,
+        chat_template=read_chat_template(chat_template),
+    )
+    asked.apply_template(loaded.tokenizer)
     planned = plan_ablation(
         loaded,
         runs,
@@ -111,6 +121,8 @@ def ablate(
         out=out,
         chunk=chunk,
         memory_allowance=memory_allowance,
+        prompt=asked,
+        fresh=fresh,
     )
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:

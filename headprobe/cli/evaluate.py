@@ -109,6 +109,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Where results go.", show_default="outputs/<model>/evaluate-<task>"),
     ] = None,
+    prompt: options.Prompt = "auto",
+    answer_prefix: options.AnswerPrefix = "Answer:",
+    chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
@@ -132,6 +135,7 @@ def evaluate(
     from headprobe.evaluation.run import run_evaluation
     from headprobe.models.loading import load_model
     from headprobe.plots import draw_evaluation, save
+    from headprobe.prompts.style import PromptOptions, read_chat_template
 
     loaded = load_model(
         model,
@@ -140,6 +144,12 @@ def evaluate(
         device_map=device_map,
         trust_remote_code=trust_remote_code,
     )
+    asked = PromptOptions(
+        style=prompt,
+        answer_prefix=answer_prefix,
+        chat_template=read_chat_template(chat_template),
+    )
+    asked.apply_template(loaded.tokenizer)
     planned = plan_evaluation(
         loaded,
         budgets=budget or BUDGETS,
@@ -166,6 +176,8 @@ def evaluate(
         saturation=saturation,
         window=window,
         granularity=granularity,
+        prompt=asked,
+        fresh=fresh,
     )
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:

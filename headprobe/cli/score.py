@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
 Decode = Literal["greedy", "forced"]
+Steps = Literal["aligned", "reference"]
 
 
 def score(
@@ -46,6 +47,16 @@ def score(
             "forced: on the expected answers, whatever the model would say."
         ),
     ] = "greedy",
+    steps: Annotated[
+        Steps,
+        typer.Option(
+            help="aligned: r2 sums over the steps that write the answer, wherever the response "
+            "gives it; reference: as published, the response is cut off at the answer's length."
+        ),
+    ] = "aligned",
+    prompt: options.Prompt = "auto",
+    answer_prefix: options.AnswerPrefix = "Answer:",
+    chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
@@ -74,13 +85,20 @@ def score(
     """
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
+    from headprobe.prompts.style import PromptOptions, read_chat_template
     from headprobe.runs.distributed import joined
     from headprobe.runs.plan import prepare
+    from headprobe.runs.score import prepare_decided
     from headprobe.runs.score import score as score_cases
     from headprobe.tasks import WEIGHT_TASKS, get_task
 
     if task not in WEIGHT_TASKS:
         get_task(task).measuring(measures)
+    asked = PromptOptions(
+        style=prompt,
+        answer_prefix=answer_prefix,
+        chat_template=read_chat_template(chat_template),
+    )
     with joined() as processes:
         if task in WEIGHT_TASKS and not processes.is_first:
             return
@@ -102,12 +120,15 @@ def score(
                 "depths": depths,
                 "needles": needles,
                 "haystack": haystack,
+                "prompt": None if prompt == "auto" else prompt,
+                "chat_template": chat_template,
                 "dry_run": dry_run or None,
             }
             _from_weights(loaded, task, unused, seed=seed, fresh=fresh, out=out, json=json)
             return
-        run = prepare(
-            loaded,
+        asked.apply_template(loaded.tokenizer)
+        how: dict[str, Any] = dict(
+            prompt=asked,
             task=task,
             measures=measures,
             lengths=lengths,
@@ -121,10 +142,12 @@ def score(
             chunk=chunk,
             memory_allowance=memory_allowance,
             until_stable=until_stable,
+            steps=steps,
         )
         if dry_run:
-            show_cost(run, json=json)
+            show_cost(prepare(loaded, **how), json=json)
             return
+        run = prepare_decided(loaded, processes=processes, fresh=fresh, **how)
         if processes.is_first:
             output.note(run.summary)
             _name_others(loaded)
@@ -133,7 +156,7 @@ def score(
             scores = score_cases(loaded, run, fresh=fresh, processes=processes, advance=advance)
     if scores is not None:
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
-        describe(scores)
+        describe(scores, path=run.out)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
         strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"

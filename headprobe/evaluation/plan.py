@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,19 @@ from headprobe.evaluation.questions import Question, questions_of, read_question
 from headprobe.files import json_digest
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
+from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
 from headprobe.runs.directory import directory_for, newest_run
-from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt
+from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt, prompt_writer
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
+from headprobe.runs.progress import stored_plan
+from headprobe.runs.prompt_trial import draw_asked
 from headprobe.runs.score import versions
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
-from headprobe.tasks import DEFAULT_TASK, asks, get_asking_task
+from headprobe.tasks import DEFAULT_TASK, TASKS, asks, get_asking_task
 from headprobe.tasks.grading import ACCEPTED, METRICS
 
+JOURNAL = "evaluation.sqlite"
 STRATEGY = "headkv"
 LIMIT = 96
 
@@ -87,6 +91,8 @@ def plan_evaluation(
     seed: int | None = None,
     out: Path | None = None,
     drawing: Mapping[str, Any] | None = None,
+    prompt: PromptOptions | None = None,
+    fresh: bool = False,
     **options: Any,
 ) -> PlannedEvaluation:
     """What is to be asked, and under which budgets.
@@ -94,7 +100,9 @@ def plan_evaluation(
     ``budgets`` are as typed, sizes or files; ``strategies``, headkv where none is named, and
     ``options``, those of allocating, are for sizes. These are divided by the scores of a run, the
     newest if none is named. ``drawing`` are further options of ``draw_cases``. A ``limit`` of 0
-    asks everything; left out, it is ``LIMIT`` for a task's cases.
+    asks everything; left out, it is ``LIMIT`` for a task's cases. As long as ``prompt`` leaves the
+    style open, questions are put as that run's were; where it says nothing, a trial decides on a
+    task's, and one's own take prefix.
 
     Raises:
         UsageError: an option that makes no sense, a file that is not there or not usable, or cases
@@ -115,13 +123,20 @@ def plan_evaluation(
         raise UsageError(f"expected {', '.join(grades)}", option="metric", value=metric)
     runs = [WeightedRun(name=str(run), scores=known)] if known else []
     entrants = line_up(budgets, runs, strategies=strategies or [STRATEGY], **given)
+    name = task or (known.task if known and asks(known.task) else DEFAULT_TASK)
+    out = out or directory_for(loaded.name, f"evaluate-{cases.stem if cases else name}")
+    way = _Way(
+        prompt=prompt or PromptOptions(),
+        plans=[{} if fresh else stored_plan(out / JOURNAL), known.plan if known else {}],
+    )
     if cases is not None:
-        asked = _read(loaded, cases, limit, answer_tokens, {"task": task, **(drawing or {})})
+        asked = _read(loaded, cases, limit, answer_tokens, way, {"task": task, **(drawing or {})})
     else:
         scored = _runs_behind(run, budgets)
         asked = _draw(
             loaded,
-            task or (known.task if known and asks(known.task) else DEFAULT_TASK),
+            name,
+            way,
             limit=LIMIT if limit is None else limit or None,
             seed=_seed(seed, known, scored, scored_cases=scored_cases),
             most_steps=answer_tokens,
@@ -154,8 +169,16 @@ def plan_evaluation(
             "seed": seed,
             **asked.plan,
         },
-        out=out or directory_for(loaded.name, f"evaluate-{asked.name}"),
+        out=out,
     )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Way:
+    """How questions are put: as the user wants it, and as earlier plans did."""
+
+    prompt: PromptOptions
+    plans: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -172,27 +195,39 @@ def _read(
     cases: Path,
     limit: int | None,
     most_steps: int | None,
+    way: _Way,
     unused: Mapping[str, Any],
 ) -> _Asked:
     """One's own questions, with which a task's options make no sense."""
     for option, value in unused.items():
         if value is not None:
             raise UsageError("`cases` brings its own questions: leave it out", option=option)
+    decision = PromptDecision.known(way.prompt, loaded.tokenizer, way.plans)
+    settled = replace(way.prompt, style=decision.used or "prefix")
+    writer = prompt_writer(loaded, TASKS["retrieval"].probe, (), settled)
     questions = read_questions(
         cases,
-        loaded.tokenizer,
+        writer,
         longest=longest_prompt(loaded.window, answer_room=_room(most_steps)),
         limit=limit or None,
         most_steps=most_steps,
     )
     prompts = json_digest([(one.context_ids, one.question_ids) for one in questions])
-    plan = {"cases": str(cases), "limit": limit, "prompts": prompts}
+    plan = {
+        "cases": str(cases),
+        "limit": limit,
+        "prompt_style": writer.style,
+        **decision.in_plan(),
+        **describe_options(settled, loaded.tokenizer),
+        "prompts": prompts,
+    }
     return _Asked(name=cases.stem, questions=questions, plan=plan)
 
 
 def _draw(
     loaded: LoadedModel,
     task: str,
+    way: _Way,
     *,
     limit: int | None,
     seed: int,
@@ -202,23 +237,36 @@ def _draw(
     drawing: Mapping[str, Any],
 ) -> _Asked:
     """A task's cases at its longest length, on needles other than those of some runs."""
-    probe = get_asking_task(task).probe
+    chosen = get_asking_task(task)
     given = {name: value for name, value in drawing.items() if value is not None}
     room = _room(most_steps)
-    drawn = draw_cases(
+    drawn, decision = draw_asked(
         loaded,
-        probe,
-        limit=limit,
+        chosen,
+        lambda prompt: draw_cases(
+            loaded,
+            chosen.probe,
+            limit=limit,
+            seed=seed,
+            held_out=not scored_cases,
+            answer_room=room,
+            prompt=prompt,
+            **{"lengths": _longest(loaded, room), **given},
+        ),
+        prompt=way.prompt,
+        plans=way.plans,
         seed=seed,
-        held_out=not scored_cases,
-        answer_room=room,
-        **{"lengths": _longest(loaded, room), **given},
     )
     check_held_out(drawn, others, loaded.tokenizer)
     return _Asked(
         name=task,
-        questions=questions_of(drawn, probe, loaded.tokenizer, most_steps=most_steps),
-        plan={"task": task, "scored_cases": scored_cases, **drawn.options},
+        questions=questions_of(drawn, chosen.probe, most_steps=most_steps),
+        plan={
+            "task": task,
+            "scored_cases": scored_cases,
+            **decision.in_plan(),
+            **drawn.options,
+        },
     )
 
 

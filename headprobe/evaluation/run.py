@@ -17,13 +17,11 @@ from headprobe.evaluation.outcomes import (
     Outcome,
     write,
 )
-from headprobe.evaluation.plan import PlannedEvaluation
+from headprobe.evaluation.plan import JOURNAL, PlannedEvaluation
 from headprobe.files import make_directory
 from headprobe.models.loading import LoadedModel
 from headprobe.runs.directory import remove
 from headprobe.runs.progress import Journal, Observation, open_journal
-
-JOURNAL = "evaluation.sqlite"
 
 
 def run_evaluation(
@@ -104,6 +102,8 @@ def _observations(answers: Mapping[str, Answers], *, first: int) -> list[Observa
         Observation(
             case_id=first + number,
             generated_ids=(),
+            step_start=0,
+            step_end=0,
             response=response,
             success=0.0,
             scores={"share": np.array([[share]])},

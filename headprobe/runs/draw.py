@@ -19,7 +19,7 @@ from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, read_needles
 from headprobe.prompts.sampling import visiting_order
-from headprobe.prompts.tokenize import PieceTokenizer
+from headprobe.prompts.style import PromptOptions, PromptWriter, describe_options
 from headprobe.tasks import Probe
 
 if TYPE_CHECKING:
@@ -35,12 +35,16 @@ class DrawnCases:
     """A task's cases, of ``possible`` on the whole grid, and the ``options`` that made them.
 
     ``needles`` are all that there were to draw from; a case's ``needle_id`` is an index of theirs.
+    ``haystack`` is where the prose is from. ``writer`` has framed the prompts, where anything is
+    asked.
     """
 
     cases: Sequence[Case]
     needles: Sequence[Needle]
     possible: int
     options: Mapping[str, Any]
+    haystack: str = ""
+    writer: PromptWriter | None = None
 
 
 def draw_cases(
@@ -55,11 +59,13 @@ def draw_cases(
     seed: int = 0,
     held_out: bool = False,
     answer_room: int = ANSWER_ROOM,
+    prompt: PromptOptions | None = None,
 ) -> DrawnCases:
     """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
 
     Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
-    ``answer_room`` is what prompts leave of the model's window, in tokens.
+    ``answer_room`` is what prompts leave of the model's window, in tokens. As long as the style of
+    ``prompt`` is not decided, a chat model is asked in its user's turn.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -69,6 +75,8 @@ def draw_cases(
             if given is not None:
                 message = "this task hides no needles: leave it out"
                 raise UsageError(message, option=option, value=given)
+        if prompt is not None and prompt != PromptOptions():
+            raise UsageError("this task asks nothing: leave it out", option="prompt")
         return _draw_read(loaded, probe.draw, lengths=lengths, limit=limit, seed=seed)
     corpus = NANO if loaded.name == NANO else "english"
     source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
@@ -76,21 +84,22 @@ def draw_cases(
     told = read_needles(needles or bundled("needles", own, probe.needles))
     wanted_depths = parse_depths(depths)
     longest = longest_prompt(loaded.window, answer_room=answer_room)
+    prompt = prompt or PromptOptions()
+    writer = prompt_writer(loaded, probe, told, prompt)
     least = 1
     if lengths is None:
-        pieces = PieceTokenizer(loaded.tokenizer)
-        least = max(tokenize_needle(needle, pieces).size for needle in told)
+        least = max(tokenize_needle(needle, writer).size for needle in told)
     wanted_lengths = parse_lengths(lengths, longest=longest, least=least)
     cases = hide_needles(
         told,
         sentences=sentences(source, seed=seed),
-        tokenizer=loaded.tokenizer,
+        writer=writer,
         lengths=wanted_lengths,
         depths=wanted_depths,
         limit=limit,
         seed=seed,
     )
-    end = max(case.length + probe.most_steps(case) for case in cases)
+    end = max(case.length + probe.max_new_tokens(case) for case in cases)
     if loaded.window is not None and end > loaded.window:
         raise UsageError(
             f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
@@ -107,9 +116,36 @@ def draw_cases(
             "haystack": haystack or f"bundled {corpus}",
             "limit": limit,
             "seed": seed,
+            "prompt_style": writer.style,
+            **describe_options(prompt, loaded.tokenizer),
             "prompts": _digest(cases),
         },
+        haystack=source,
+        writer=writer,
     )
+
+
+def prompt_writer(
+    loaded: LoadedModel, probe: Probe, needles: Sequence[Needle], prompt: PromptOptions
+) -> PromptWriter:
+    """What frames a probe's prompts; worked examples are of the needles' language."""
+    examples: list[Needle] = []
+    if prompt.style == "shots":
+        corpus = NANO if loaded.name == NANO else _language(needles)
+        examples = read_needles(bundled("needles", corpus, "shots", probe.needles))
+    return PromptWriter(
+        loaded.tokenizer,
+        style=None if prompt.style == "auto" else prompt.style,
+        answer_prefix=prompt.answer_prefix,
+        examples=examples,
+    )
+
+
+def _language(needles: Sequence[Needle]) -> str:
+    """``chinese`` where most letters are Han characters, else ``english``."""
+    letters = [letter for needle in needles for letter in needle.text if letter.isalpha()]
+    han = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
+    return "chinese" if 2 * han > len(letters) else "english"
 
 
 def _draw_read(

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
 from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import Decode, question_of, trunks, watches_question
 from headprobe.runs.directory import directory_for
-from headprobe.runs.draw import draw_cases
+from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.memory import Pieces, cache_bytes, parse_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.tasks import Task, get_task
+from headprobe.runs.prompt_trial import decide_style
+from headprobe.tasks import Steps, Task, asks, get_task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -50,6 +52,7 @@ class PlannedRun:
     plan. ``task`` has the measures that are taken. ``possible`` counts the cases of the whole grid,
     of which ``cases`` were drawn. ``tree`` is over what their prompts can share; ``cost`` says what
     the run takes. With ``until_stable`` it stops once the ranking is more reliable than that.
+    ``prompt`` says how questions are put.
     """
 
     task_name: str
@@ -64,6 +67,8 @@ class PlannedRun:
     pieces: Pieces
     cost: Cost
     until_stable: float | None
+    drawn: DrawnCases
+    prompt: PromptDecision
 
     def rounds(self) -> Iterator[set[int]]:
         """The cases, in the portions after which a run may stop: about one a needle."""
@@ -82,6 +87,7 @@ class PlannedRun:
         return (
             f"{self.task_name}: {len(self.cases)} cases{drawn}, {self.cost.prompt_tokens:,} prompt "
             f"tokens, of which {self.cost.distinct_tokens:,} are run"
+            + (f"; prompt {self.prompt.describe()}" if self.drawn.writer else "")
         )
 
 
@@ -101,8 +107,13 @@ def prepare(
     chunk: int | None = None,
     memory_allowance: str = "1GiB",
     until_stable: float | None = None,
+    steps: Steps = "aligned",
+    prompt: PromptOptions | None = None,
+    decision: PromptDecision | None = None,
 ) -> PlannedRun:
     """Build a task's cases and its plan; the model's weights are not needed for it.
+
+    Left out, the ``decision`` about the prompt style is what can be said before a trial.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -110,11 +121,13 @@ def prepare(
     if until_stable is not None and not 0 < until_stable < 1:
         message = "expected a number between 0 and 1"
         raise UsageError(message, option="until_stable", value=until_stable)
-    chosen = get_task(task).measuring(measures)
+    chosen = get_task(task).measuring(measures).counting(steps)
     if decode == "forced" and chosen.probe.draw is not None:
         message = f"task {task} has no answers to force: leave it out"
         raise UsageError(message, option="decode", value=decode)
     allowance = parse_bytes(memory_allowance)
+    options = prompt or PromptOptions()
+    decision = decision or PromptDecision.known(options, loaded.tokenizer)
     drawn = draw_cases(
         loaded,
         chosen.probe,
@@ -124,10 +137,11 @@ def prepare(
         haystack=haystack,
         limit=limit,
         seed=seed,
+        prompt=decision.settle(options) if asks(task) else options,
     )
     cases = drawn.cases
     tree = PrefixTree.of(trunks(cases, chosen))
-    longest = max(case.length + chosen.probe.most_steps(case) for case in cases)
+    longest = max(case.length + chosen.probe.max_new_tokens(case) for case in cases)
     element = loaded.model.dtype.itemsize
     pieces = pieces_for(
         loaded.model.config, longest=longest, allowance=allowance, element=element, chunk=chunk
@@ -146,6 +160,7 @@ def prepare(
             "device": loaded.device.type,
             "decode": decode,
             "until_stable": until_stable,
+            **({"steps": steps} | decision.in_plan() if asks(task) else {}),
             **drawn.options,
         },
         seed=seed,
@@ -157,6 +172,22 @@ def prepare(
             loaded, cases, chosen, tree, pieces=pieces, longest=longest, allowance=allowance
         ),
         until_stable=until_stable,
+        drawn=drawn,
+        prompt=decision,
+    )
+
+
+def decide_prompt(loaded: LoadedModel, run: PlannedRun, prompt: PromptOptions) -> PromptDecision:
+    """How the run's questions are put: by a trial where that is not decided."""
+    if run.prompt.used is not None or not asks(run.task_name):
+        return run.prompt
+    return decide_style(
+        loaded,
+        run.task,
+        run.drawn,
+        prompt=prompt,
+        run_tokens=run.cost.distinct_tokens,
+        seed=run.seed,
     )
 
 

@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS plan (json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS observation (
     case_id INTEGER PRIMARY KEY,
     generated_ids TEXT NOT NULL,
+    step_start INTEGER NOT NULL,
+    step_end INTEGER NOT NULL,
     response TEXT NOT NULL,
     success REAL NOT NULL
 );
@@ -40,12 +42,15 @@ CREATE TABLE IF NOT EXISTS score (
 class Observation:
     """What the model answered on one case, and what each measure says of every head there.
 
-    ``generated_ids`` are the tokens of all steps that were scored, the stop token included;
-    ``success`` is the probe's grade from 0 to 100.
+    ``generated_ids`` are the tokens of all steps, the stop token included; those from
+    ``step_start`` to ``step_end``, half open, write the answer; ``success`` is the probe's grade
+    from 0 to 100.
     """
 
     case_id: int
     generated_ids: tuple[int, ...]
+    step_start: int
+    step_end: int
     response: str
     success: float
     scores: Mapping[str, Float[np.ndarray, "layer query_head"]]
@@ -66,9 +71,16 @@ class Journal:
         """Write observations, all or none; when this returns they survive a crash."""
         with self._connection as connection:
             connection.executemany(
-                "INSERT INTO observation VALUES (?, ?, ?, ?)",
+                "INSERT INTO observation VALUES (?, ?, ?, ?, ?, ?)",
                 [
-                    (one.case_id, json.dumps(one.generated_ids), one.response, one.success)
+                    (
+                        one.case_id,
+                        json.dumps(one.generated_ids),
+                        one.step_start,
+                        one.step_end,
+                        one.response,
+                        one.success,
+                    )
                     for one in observations
                 ],
             )
@@ -93,7 +105,7 @@ class Journal:
     def observations(self) -> Iterator[Observation]:
         """All observations in the order of their cases."""
         rows = self._connection.execute("SELECT * FROM observation ORDER BY case_id").fetchall()
-        for case_id, generated_ids, response, success in rows:
+        for case_id, generated_ids, step_start, step_end, response, success in rows:
             scores = self._connection.execute(
                 "SELECT measure, layers, data FROM score WHERE case_id = ? ORDER BY rowid",
                 (case_id,),
@@ -101,6 +113,8 @@ class Journal:
             yield Observation(
                 case_id=case_id,
                 generated_ids=tuple(json.loads(generated_ids)),
+                step_start=step_start,
+                step_end=step_end,
                 response=response,
                 success=success,
                 scores={
@@ -133,6 +147,20 @@ def open_journal(path: Path, plan: Mapping[str, Any]) -> Iterator[Journal]:
         raise HeadprobeError(f"cannot write {path}: {error}") from error
     except sqlite3.DatabaseError as error:
         raise HeadprobeError(f"{path} is damaged ({error}); start over with `fresh`") from error
+
+
+def stored_plan(path: Path) -> Mapping[str, Any]:
+    """The plan that the journal at ``path`` was started with; empty where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        with closing(sqlite3.connect(path, timeout=1)) as connection:
+            row = connection.execute("SELECT json FROM plan").fetchone()
+    except sqlite3.DatabaseError:
+        # What is wrong with it is said where it is opened for the run.
+        return {}
+    found: dict[str, Any] = json.loads(row[0]) if row else {}
+    return found
 
 
 def discard_journal(path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import platform
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -14,14 +15,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headprobe import __version__
-from headprobe.errors import HeadprobeError, Interrupted
+from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted
 from headprobe.files import make_directory
+from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import CASES, HEADS, RUN, case_table, clear, left_journals, write_json
 from headprobe.runs.distributed import Processes
-from headprobe.runs.plan import PlannedRun
+from headprobe.runs.failures import (
+    ADVICE,
+    LOOKED_AT,
+    count_failures,
+    describe_failures,
+    few_pass,
+)
+from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
 from headprobe.runs.progress import FILE_NAME as JOURNAL
-from headprobe.runs.progress import Journal, Observation, discard_journal, open_journal
+from headprobe.runs.progress import Journal, Observation, discard_journal, open_journal, stored_plan
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
@@ -66,6 +75,7 @@ def score(
         for _ in done & part:
             advance()
         report = _Report(loaded, run, processes=processes.count, resumed_from=len(done))
+        new: list[Observation] = []
         try:
             for portion in run.rounds():
                 for observation in walk(
@@ -79,6 +89,9 @@ def score(
                 ):
                     journal.add(observation)
                     advance()
+                    new.append(observation)
+                    if len(new) == LOOKED_AT and processes.is_first:
+                        _warn_if_few_pass(run, new)
                 if _settled(run, processes, journal):
                     break
         except KeyboardInterrupt:
@@ -97,7 +110,8 @@ def score(
         discard_journal(own)
         return None
     accepted = sum(seen.accepted for seen in observations)
-    report.write(observed=len(observations), accepted=accepted)
+    failed = count_failures(run.cases, observations, run.task.probe)
+    report.write(observed=len(observations), accepted=accepted, failed=failed)
     visited = [run.cases[seen.case_id] for seen in observations]
     write_table(case_table(visited, observations), run.out / CASES)
     result = collect(loaded, run, observations)
@@ -106,8 +120,16 @@ def score(
     reliability = {
         measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
     }
-    report.write(observed=len(observations), accepted=accepted, reliability=reliability)
+    report.write(
+        observed=len(observations), accepted=accepted, failed=failed, reliability=reliability
+    )
     return result
+
+
+def _warn_if_few_pass(run: PlannedRun, observations: Sequence[Observation]) -> None:
+    told = few_pass(run.cases, observations)
+    if told:
+        warnings.warn(told, HeadprobeWarning, stacklevel=3)
 
 
 def _make_ready(run: PlannedRun, *, fresh: bool) -> None:
@@ -138,6 +160,30 @@ def _settled(run: PlannedRun, processes: Processes, journal: Journal) -> bool:
     return found.settled(run.until_stable)
 
 
+def prepare_decided(
+    loaded: LoadedModel,
+    *,
+    prompt: PromptOptions,
+    processes: Processes,
+    fresh: bool = False,
+    **options: Any,
+) -> PlannedRun:
+    """Plan a run whose prompt style is decided: as before on resuming, else by a trial.
+
+    ``options`` are those of ``prepare``. The first of several processes decides for all.
+    """
+    first = prepare(loaded, prompt=prompt, **options)
+    decision: PromptDecision | None = None
+    if processes.is_first:
+        plans = [] if fresh else [stored_plan(first.out / JOURNAL)]
+        decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
+        decision = decide_prompt(loaded, replace(first, prompt=decision), prompt)
+    (decision, *_) = processes.share(decision)
+    if decision == first.prompt:
+        return first
+    return prepare(loaded, prompt=prompt, decision=decision, **options)
+
+
 class _Report:
     """``run.json``: the plan, what was done, and how long it took."""
 
@@ -152,6 +198,7 @@ class _Report:
             "cases": len(run.cases),
             "resumed_from": resumed_from,
             "decode": run.decode,
+            **({"prompt": run.prompt.to_json()} if run.drawn.writer else {}),
             "processes": processes,
             "layers_without_attention": loaded.layers_without_attention,
             "cost": asdict(run.cost),
@@ -183,11 +230,11 @@ def collect(
     """
     accepted = [seen for seen in observations if seen.accepted]
     if not accepted:
-        best = max(seen.success for seen in observations)
+        failed = count_failures(run.cases, observations, run.task.probe)
         raise HeadprobeError(
-            f"none of {len(observations)} cases was accepted (best success {best:.0f} of 100): "
-            f"the model does not pass {run.task_name}, so its heads cannot be scored; see the "
-            f"responses in {run.out / CASES}, try shorter --lengths or another --task"
+            f"none of {len(observations)} cases was accepted ({describe_failures(failed)}): the "
+            f"model does not pass {run.task_name}, so its heads cannot be scored on its own "
+            f"answers; see the responses in {run.out / CASES}; {ADVICE}"
         )
     needle_of = {case.case_id: case.needle_id for case in run.cases}
     return HeadScores(

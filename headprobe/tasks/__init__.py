@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from headprobe.errors import UsageError
 from headprobe.tasks import reasoning, repetition, retrieval
-from headprobe.tasks.task import ACCEPTED_ABOVE, Probe, Task
+from headprobe.tasks.task import ACCEPTED_ABOVE, Probe, Steps, Task
 
 __all__ = [
     "ACCEPTED_ABOVE",
@@ -16,6 +16,7 @@ __all__ = [
     "TASKS",
     "WEIGHT_TASKS",
     "Probe",
+    "Steps",
     "Task",
     "asks",
     "get_asking_task",
@@ -30,8 +31,10 @@ TASKS = {
         summary="retrieval and reasoning (HeadKV-R2): tell two answers apart by a third fact",
         probe=Probe(
             needles="r2.jsonl",
-            most_steps=reasoning.most_steps,
+            max_new_tokens=reasoning.max_new_tokens,
             success=reasoning.success,
+            reference_max_new_tokens=reasoning.reference_max_new_tokens,
+            reference_success=reasoning.reference_success,
         ),
         measures=("r2",),
         more=_OF_NEEDLES,
@@ -40,8 +43,10 @@ TASKS = {
         summary="needle in a haystack (Retrieval Head): copy a fact out of unrelated prose",
         probe=Probe(
             needles="retrieval.jsonl",
-            most_steps=retrieval.most_steps,
+            max_new_tokens=retrieval.max_new_tokens,
             success=retrieval.success,
+            counts_all_steps=True,
+            reference_success=retrieval.reference_success,
         ),
         measures=("retrieval",),
         more=_OF_NEEDLES,
@@ -51,7 +56,7 @@ TASKS = {
         probe=Probe(
             draw=repetition.draw,
             first_query=repetition.first_query,
-            most_steps=repetition.most_steps,
+            max_new_tokens=repetition.max_new_tokens,
             success=repetition.success,
         ),
         measures=("induction", "echo"),

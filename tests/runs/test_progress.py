@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.runs.progress import FILE_NAME, Observation, discard_journal, open_journal
+from headprobe.runs.progress import (
+    FILE_NAME,
+    Observation,
+    discard_journal,
+    open_journal,
+    stored_plan,
+)
 
 PLAN: dict[str, Any] = {"task": "r2", "lengths": [100, 200], "seed": 0}
 
@@ -21,6 +27,8 @@ def observation(case_id: int, **changes: Any) -> Observation:
     fields: dict[str, Any] = {
         "case_id": case_id,
         "generated_ids": (case_id, 7, 2),
+        "step_start": 1,
+        "step_end": 3,
         "response": 'tin drums, "naïve" 日本\n',
         "success": 66.6,
         "scores": {
@@ -32,7 +40,7 @@ def observation(case_id: int, **changes: Any) -> Observation:
 
 
 def assert_equal(one: Observation, other: Observation) -> None:
-    for name in ("case_id", "generated_ids", "response", "success"):
+    for name in ("case_id", "generated_ids", "step_start", "step_end", "response", "success"):
         assert getattr(one, name) == getattr(other, name)
     assert list(one.scores) == list(other.scores)
     for measure, scores in one.scores.items():
@@ -121,7 +129,8 @@ with open_journal(Path(sys.argv[1]), {"task": "r2"}) as journal:
     for case_id in range(100_000):
         scores = {"r2": np.full((32, 32), case_id, dtype=np.float32)}
         journal.add(Observation(
-            case_id=case_id, generated_ids=(case_id,), response="x", success=100.0, scores=scores
+            case_id=case_id, generated_ids=(case_id,), step_start=0, step_end=1, response="x",
+            success=100.0, scores=scores
         ))
         print(case_id, flush=True)
         if case_id == int(sys.argv[2]):
@@ -233,3 +242,11 @@ def test_the_journal_can_be_read_with_plain_sqlite(full: Path) -> None:
     assert json.loads(plan) == PLAN
     assert connection.execute("SELECT count(*) FROM observation").fetchone() == (30,)
     connection.close()
+
+
+def test_the_plan_that_a_journal_was_started_with_is_read(full: Path, tmp_path: Path) -> None:
+    assert stored_plan(full) == PLAN
+    assert stored_plan(tmp_path / "missing") == {}
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(b"no database" * 100)
+    assert stored_plan(damaged) == {}
