@@ -193,7 +193,5 @@ def test_a_suffix_that_is_no_picture_is_wrong_usage(tmp_path: Path) -> None:
     assert ".png, .svg or .pdf" in str(error)
 
 
-def test_help_has_an_example() -> None:
-    result = plot("--help")
-    assert "Example: headprobe plot" in result.stdout
-    assert "[FILE]..." in result.stdout
+def test_help_says_that_there_may_be_several_files() -> None:
+    assert "[FILE]..." in plot("--help").stdout
