@@ -181,6 +181,7 @@ def test_repetition_equals_the_full_map(
 
 
 @pytest.mark.parametrize("architecture", WALKED)
+@pytest.mark.slow
 def test_repetition_equals_the_full_map_of_every_architecture(architecture: str) -> None:
     # A sliding window that reaches back to the last repeat, and to no earlier one.
     windowed = {"sliding_window": 24} if architecture in WINDOWED else {}
@@ -324,6 +325,7 @@ def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
     assert sum(counted) < 0.8 * sum(case.length for case in cases)
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_tokens_that_were_planned(nano: LoadedModel) -> None:
     loaded = replace(nano, model=copy.deepcopy(nano.model))
     grid = {"lengths": "128,200", "depths": "0,50,100", "limit": 12, "decode": "forced"}
