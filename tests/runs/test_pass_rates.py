@@ -39,3 +39,8 @@ def test_without_kinds_or_without_cases_there_are_no_rates(tmp_path: Path) -> No
     assert pass_rates(tmp_path) == []
     write(tmp_path, [None, None], [True, False])
     assert pass_rates(tmp_path) == []
+
+
+def test_a_run_from_before_there_were_kinds_has_no_rates(tmp_path: Path) -> None:
+    pd.DataFrame({"needle_id": [0], "accepted": [True]}).to_parquet(tmp_path / CASES)
+    assert pass_rates(tmp_path) == []
