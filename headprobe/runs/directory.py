@@ -25,12 +25,19 @@ if TYPE_CHECKING:
 ROOT = Path("outputs")
 CASES, HEADS, RUN = "cases.parquet", "heads.csv", REPORT
 BUDGETS = "budget-*.json"
+_LATER = ("kind", "step_start", "step_end")
+"""Columns of the case table that the first runs do not have."""
 BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
 
 
 def directory_for(model: str, task: str) -> Path:
-    """``outputs/<model>/<task>``, the model's name made fit for a folder's."""
+    """``outputs/<model>/<task>``, the model's name made fit for a folder's.
+
+    Of a path its last part is taken, of a GGUF file its name without the suffix.
+    """
     name = Path(model).resolve().name if Path(model).exists() else model
+    if name.endswith(".gguf"):
+        name = Path(name.rpartition(":")[2]).stem
     return ROOT / (name.replace("/", "--") or "model") / task
 
 
@@ -106,10 +113,11 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
     """A row a case, in the order of ``case_id``: its prompt, its answer and how it was graded."""
     import pandas as pd
 
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "case_id": case.case_id,
             "needle_id": case.needle_id,
+            "kind": case.kind,
             "length": case.length,
             "depth": float(case.depth),
             "position": case.position,
@@ -126,6 +134,8 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
         }
         for case, seen in zip(cases, observations, strict=True)
     )
+    # A column of None alone would not say that it is one of texts.
+    return table.astype({"kind": "string"})
 
 
 def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:
@@ -157,18 +167,22 @@ def read_report(run: Path) -> dict[str, Any]:
 def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None:
     """The case table of a run directory, without the prompts; ``None`` where there is none.
 
-    ``columns`` names others than these.
+    ``columns`` names others than these; those that older runs lack are empty.
 
     Raises:
         HeadprobeError: the file is damaged.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
     path = run / CASES
     if not path.is_file():
         return None
     try:
-        return pd.read_parquet(path, columns=list(columns))
+        there = pq.read_schema(path).names
+        older = [name for name in _LATER if name not in there]
+        table = pd.read_parquet(path, columns=[name for name in columns if name not in older])
+        return table.reindex(columns=list(columns))
     except (OSError, ValueError) as error:
         message = f"{path} is damaged ({error}); run `headprobe score` again"
         raise HeadprobeError(message, path=path) from error

@@ -153,7 +153,8 @@ def check_repetition(
     loaded: LoadedModel, plain: torch.nn.Module, lengths: list[int], pieces: Pieces
 ) -> None:
     probe = TASKS["razor"].probe
-    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=loaded.window, seed=3)[:4]
+    window = loaded.max_context
+    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=window, seed=3)[:4]
     walked = list(walk(loaded, cases, TASKS["razor"], pieces=pieces))
     assert {seen.case_id for seen in walked} == {0, 1, 2, 3}
     for seen in walked:
@@ -180,6 +181,7 @@ def test_repetition_equals_the_full_map(
 
 
 @pytest.mark.parametrize("architecture", WALKED)
+@pytest.mark.slow
 def test_repetition_equals_the_full_map_of_every_architecture(architecture: str) -> None:
     # A sliding window that reaches back to the last repeat, and to no earlier one.
     windowed = {"sliding_window": 24} if architecture in WINDOWED else {}
@@ -323,6 +325,7 @@ def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
     assert sum(counted) < 0.8 * sum(case.length for case in cases)
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_tokens_that_were_planned(nano: LoadedModel) -> None:
     loaded = replace(nano, model=copy.deepcopy(nano.model))
     grid = {"lengths": "128,200", "depths": "0,50,100", "limit": 12, "decode": "forced"}
