@@ -21,8 +21,8 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.style import PromptOptions
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import directory_for, remove, write_json
-from headprobe.runs.draw import draw_cases
-from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
+from headprobe.runs.draw import bundled_corpus, draw_cases
+from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
 from headprobe.runs.memory import Pieces, parse_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Journal, Observation, open_journal, stored_plan
@@ -141,14 +141,13 @@ def plan_ablation(
         depths=depths,
         haystack=haystack,
     )
-    out = out or directory_for(loaded.name, f"ablate-{name}")
+    out = out or directory_for(loaded.label, f"ablate-{name}")
     prompt = prompt or PromptOptions()
+    corpus = scored_corpus(run for _, run in runs) if needles is None else needles
     drawn, decision = draw_asked(
         loaded,
         chosen,
-        lambda settled: draw(
-            needles=needles, limit=limit, seed=seed, held_out=True, prompt=settled
-        ),
+        lambda settled: draw(needles=corpus, limit=limit, seed=seed, held_out=True, prompt=settled),
         prompt=prompt,
         plans=[{} if fresh else stored_plan(out / JOURNAL), *(run.plan for _, run in runs)],
         seed=seed,
@@ -156,7 +155,13 @@ def plan_ablation(
     scored_in = [path for path in map(Path, dict(runs)) if path.exists()]
     check_held_out(drawn, scored_in, loaded.tokenizer)
     settled = decision.settle(prompt)
-    averaged = draw(limit=calibration, seed=seed + 1, prompt=settled) if silence == "mean" else None
+    # Of a file of one's own all needles are asked; outputs are averaged over bundled ones.
+    others = corpus if bundled_corpus(corpus) else None
+    averaged = (
+        draw(needles=others, limit=calibration, seed=seed + 1, prompt=settled)
+        if silence == "mean"
+        else None
+    )
     longest = max(case.length + chosen.probe.max_new_tokens(case) for case in drawn.cases)
     return PlannedAblation(
         task_name=name,
@@ -169,6 +174,7 @@ def plan_ablation(
             "model": loaded.layout.id,
             "weights": loaded.fingerprint,
             "dtype": loaded.dtype,
+            "attention": loaded.attention,
             "device": loaded.device.type,
             "measures": list(rankings),
             "runs": [run for run, _ in runs],

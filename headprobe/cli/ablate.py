@@ -65,6 +65,10 @@ def ablate(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
+    max_context: options.MaxContext = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
     chunk: options.Chunk = None,
     memory_allowance: options.MemoryAllowance = "1GiB",
     fresh: Annotated[
@@ -82,6 +86,7 @@ def ablate(
     from headprobe.ablation.run import PICTURE, plan_ablation
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.models.loading import load_model
+    from headprobe.models.options import ModelOptions
     from headprobe.plots import draw_ablation, save
     from headprobe.prompts.style import PromptOptions, read_chat_template
     from headprobe.runs.directory import newest_run
@@ -89,13 +94,18 @@ def ablate(
 
     paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
     runs = [(str(path), HeadScores.load(path)) for path in paths]
-    loaded = load_model(
-        model,
+    chosen = ModelOptions(
+        name=model,
         device=device,
-        dtype=dtype,
         device_map=device_map,
+        dtype=dtype,
+        attention=attention,
+        revision=revision,
+        adapter=adapter,
+        max_context=max_context,
         trust_remote_code=trust_remote_code,
     )
+    loaded = load_model(chosen)
     asked = PromptOptions(
         style=prompt,
         answer_prefix=answer_prefix,

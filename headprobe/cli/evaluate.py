@@ -115,6 +115,10 @@ def evaluate(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
+    max_context: options.MaxContext = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
     seed: Annotated[int | None, options.seed("one more than the run's")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over, dropping what is there.")
@@ -134,16 +138,22 @@ def evaluate(
     from headprobe.evaluation.plan import plan_evaluation
     from headprobe.evaluation.run import run_evaluation
     from headprobe.models.loading import load_model
+    from headprobe.models.options import ModelOptions
     from headprobe.plots import draw_evaluation, save
     from headprobe.prompts.style import PromptOptions, read_chat_template
 
-    loaded = load_model(
-        model,
+    chosen = ModelOptions(
+        name=model,
         device=device,
-        dtype=dtype,
         device_map=device_map,
+        dtype=dtype,
+        attention=attention,
+        revision=revision,
+        adapter=adapter,
+        max_context=max_context,
         trust_remote_code=trust_remote_code,
     )
+    loaded = load_model(chosen)
     asked = PromptOptions(
         style=prompt,
         answer_prefix=answer_prefix,

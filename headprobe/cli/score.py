@@ -60,6 +60,10 @@ def score(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
+    max_context: options.MaxContext = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
     chunk: options.Chunk = None,
     memory_allowance: options.MemoryAllowance = "1GiB",
     until_stable: Annotated[
@@ -85,8 +89,10 @@ def score(
     """
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
+    from headprobe.models.options import ModelOptions
     from headprobe.prompts.style import PromptOptions, read_chat_template
     from headprobe.runs.distributed import joined
+    from headprobe.runs.pass_rates import pass_rates
     from headprobe.runs.plan import prepare
     from headprobe.runs.score import prepare_decided
     from headprobe.runs.score import score as score_cases
@@ -105,14 +111,18 @@ def score(
         if device_map and processes.count > 1:
             message = "is for one process: leave it out, or start one alone"
             raise UsageError(message, option="device_map", value=device_map)
-        loaded = load_model(
-            model,
+        chosen = ModelOptions(
+            name=model,
             device=processes.device(device),
-            dtype=dtype,
             device_map=device_map,
-            weights=not dry_run,
+            dtype=dtype,
+            attention=attention,
+            revision=revision,
+            adapter=adapter,
+            max_context=max_context,
             trust_remote_code=trust_remote_code,
         )
+        loaded = load_model(chosen, weights=not dry_run)
         if task in WEIGHT_TASKS:
             unused = {
                 "measures": measures,
@@ -155,7 +165,8 @@ def score(
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
             scores = score_cases(loaded, run, fresh=fresh, processes=processes, advance=advance)
     if scores is not None:
-        top_heads(scores, measure=None, seed=seed, top=10, json=json)
+        rates = pass_rates(run.out)
+        top_heads(scores, measure=None, seed=seed, top=10, rates=rates, json=json)
         describe(scores, path=run.out)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
@@ -186,8 +197,8 @@ def _from_weights(
     for option, value in unused.items():
         if value is not None:
             raise UsageError(f"task {task} has no cases: leave it out", option=option)
-    run = out or directory_for(loaded.name, task)
+    run = out or directory_for(loaded.label, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, fresh=fresh)
-    top_heads(scores, measure=None, seed=seed, top=10, json=json)
+    top_heads(scores, measure=None, seed=seed, top=10, rates=(), json=json)
     describe(scores)
     output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

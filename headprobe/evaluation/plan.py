@@ -27,7 +27,7 @@ from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
 from headprobe.runs.directory import directory_for, newest_run
 from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt, prompt_writer
-from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
+from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
 from headprobe.runs.progress import stored_plan
 from headprobe.runs.prompt_trial import draw_asked
 from headprobe.runs.score import versions
@@ -124,7 +124,7 @@ def plan_evaluation(
     runs = [WeightedRun(name=str(run), scores=known)] if known else []
     entrants = line_up(budgets, runs, strategies=strategies or [STRATEGY], **given)
     name = task or (known.task if known and asks(known.task) else DEFAULT_TASK)
-    out = out or directory_for(loaded.name, f"evaluate-{cases.stem if cases else name}")
+    out = out or directory_for(loaded.label, f"evaluate-{cases.stem if cases else name}")
     way = _Way(
         prompt=prompt or PromptOptions(),
         plans=[{} if fresh else stored_plan(out / JOURNAL), known.plan if known else {}],
@@ -143,6 +143,7 @@ def plan_evaluation(
             others=[] if scored_cases else scored,
             scored_cases=scored_cases,
             drawing=drawing or {},
+            corpus=scored_corpus([known] if known else []),
         )
     contexts = _contexts(asked.questions)
     check_fit(entrants, loaded.layout, contexts)
@@ -158,6 +159,7 @@ def plan_evaluation(
             "model": loaded.layout.to_json(),
             "weights": loaded.fingerprint,
             "dtype": loaded.dtype,
+            "attention": loaded.attention,
             "device": loaded.device.type,
             "scores": str(run) if run else None,
             "budgets": list(budgets),
@@ -208,7 +210,7 @@ def _read(
     questions = read_questions(
         cases,
         writer,
-        longest=longest_prompt(loaded.window, answer_room=_room(most_steps)),
+        longest=longest_prompt(loaded.max_context, answer_room=_room(most_steps)),
         limit=limit or None,
         most_steps=most_steps,
     )
@@ -235,8 +237,12 @@ def _draw(
     others: Sequence[Path],
     scored_cases: bool,
     drawing: Mapping[str, Any],
+    corpus: Path | None,
 ) -> _Asked:
-    """A task's cases at its longest length, on needles other than those of some runs."""
+    """A task's cases at its longest length, on needles other than those of some runs.
+
+    ``corpus`` names the bundled needles where ``drawing`` names none.
+    """
     chosen = get_asking_task(task)
     given = {name: value for name, value in drawing.items() if value is not None}
     room = _room(most_steps)
@@ -251,7 +257,7 @@ def _draw(
             held_out=not scored_cases,
             answer_room=room,
             prompt=prompt,
-            **{"lengths": _longest(loaded, room), **given},
+            **{"lengths": _longest(loaded, room), "needles": corpus, **given},
         ),
         prompt=way.prompt,
         plans=way.plans,
@@ -323,7 +329,7 @@ def _room(most_steps: int | None) -> int:
 
 
 def _longest(loaded: LoadedModel, room: int) -> str:
-    longest = longest_prompt(loaded.window, answer_room=room)
+    longest = longest_prompt(loaded.max_context, answer_room=room)
     return str(min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT))
 
 

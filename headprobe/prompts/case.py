@@ -25,6 +25,7 @@ class Case:
     needle's place in per cent of the haystack, ``position`` the token index of its first token.
     ``span_start`` and ``span_end`` (half open) bound the watched tokens. ``answer_ids`` are the
     tokens of ``answer`` as the model would write it; ``wrong_answer`` is what it must not name.
+    ``kind`` is the needle's.
     ``question`` says where it stands, behind the span, if the prompt asks one.
     """
 
@@ -39,6 +40,7 @@ class Case:
     answer: str
     answer_ids: tuple[int, ...]
     wrong_answer: str | None = None
+    kind: str | None = None
     question: QuestionSpan | None = None
 
     def __post_init__(self) -> None:

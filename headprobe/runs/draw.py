@@ -17,7 +17,7 @@ from headprobe.prompts.build import hide_needles, tokenize_needle
 from headprobe.prompts.case import Case
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.haystacks import NOISE, sentences
-from headprobe.prompts.needles import Needle, read_needles
+from headprobe.prompts.needles import Needle, language_of, read_needles
 from headprobe.prompts.sampling import visiting_order
 from headprobe.prompts.style import PromptOptions, PromptWriter, describe_options
 from headprobe.tasks import Probe
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ANSWER_ROOM = 64
 HELD_OUT = "held-out"
+CORPORA = ("english", "chinese", NANO)
+"""Sets of bundled needles, by the names that ``--needles`` takes."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,9 +65,11 @@ def draw_cases(
 ) -> DrawnCases:
     """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
 
-    Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
-    ``answer_room`` is what prompts leave of the model's window, in tokens. As long as the style of
-    ``prompt`` is not decided, a chat model is asked in its user's turn.
+    ``needles`` is a file or one of ``CORPORA``, by default ``nano`` for nano and else ``english``;
+    of a corpus, ``held_out`` takes the needles that no heads are scored on. Without a ``haystack``
+    the needles stand in the bundled essays of their language, nano's in noise.
+    ``answer_room`` is what prompts leave of the model's window, in tokens.
+    As long as the style of ``prompt`` is not decided, a chat model is asked in its user's turn.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -78,12 +82,25 @@ def draw_cases(
         if prompt is not None and prompt != PromptOptions():
             raise UsageError("this task asks nothing: leave it out", option="prompt")
         return _draw_read(loaded, probe.draw, lengths=lengths, limit=limit, seed=seed)
-    corpus = NANO if loaded.name == NANO else "english"
-    source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
-    own = f"{corpus}/{HELD_OUT}" if held_out else corpus
-    told = read_needles(needles or bundled("needles", own, probe.needles))
+    corpus = bundled_corpus(needles)
+    default = NANO if loaded.name == NANO else "english"
+    if needles is None or corpus:
+        own = f"{corpus or default}/{HELD_OUT}" if held_out else corpus or default
+        told = read_needles(bundled("needles", own, probe.needles))
+        origin = f"bundled {own}"
+    else:
+        if not needles.exists():
+            raise UsageError(
+                f"no needle file {needles}; bundled needles are named {', '.join(CORPORA)}",
+                option="needles",
+                path=needles,
+            )
+        told = read_needles(needles)
+        origin = str(needles)
+    prose = NANO if (corpus or default) == NANO else language_of(told)
+    source = haystack or (NOISE if prose == NANO else str(bundled("haystack", prose)))
     wanted_depths = parse_depths(depths)
-    longest = longest_prompt(loaded.window, answer_room=answer_room)
+    longest = longest_prompt(loaded.max_context, answer_room=answer_room)
     prompt = prompt or PromptOptions()
     writer = prompt_writer(loaded, probe, told, prompt)
     least = 1
@@ -100,10 +117,10 @@ def draw_cases(
         seed=seed,
     )
     end = max(case.length + probe.max_new_tokens(case) for case in cases)
-    if loaded.window is not None and end > loaded.window:
+    if loaded.max_context is not None and end > loaded.max_context:
         raise UsageError(
-            f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
-            "try shorter `lengths`"
+            f"a prompt and its answer take {end} tokens, the model's window holds "
+            f"{loaded.max_context}: try shorter `lengths`"
         )
     return DrawnCases(
         cases=cases,
@@ -112,8 +129,8 @@ def draw_cases(
         options={
             "lengths": wanted_lengths,
             "depths": wanted_depths,
-            "needles": str(needles) if needles else f"bundled {own}",
-            "haystack": haystack or f"bundled {corpus}",
+            "needles": origin,
+            "haystack": haystack or f"bundled {prose}",
             "limit": limit,
             "seed": seed,
             "prompt_style": writer.style,
@@ -125,13 +142,18 @@ def draw_cases(
     )
 
 
+def bundled_corpus(needles: Path | None) -> str | None:
+    """The one of ``CORPORA`` that ``--needles`` names; ``None`` where it names a file."""
+    return str(needles) if str(needles) in CORPORA else None
+
+
 def prompt_writer(
     loaded: LoadedModel, probe: Probe, needles: Sequence[Needle], prompt: PromptOptions
 ) -> PromptWriter:
     """What frames a probe's prompts; worked examples are of the needles' language."""
     examples: list[Needle] = []
     if prompt.style == "shots":
-        corpus = NANO if loaded.name == NANO else _language(needles)
+        corpus = NANO if loaded.name == NANO else language_of(needles)
         examples = read_needles(bundled("needles", corpus, "shots", probe.needles))
     return PromptWriter(
         loaded.tokenizer,
@@ -139,13 +161,6 @@ def prompt_writer(
         answer_prefix=prompt.answer_prefix,
         examples=examples,
     )
-
-
-def _language(needles: Sequence[Needle]) -> str:
-    """``chinese`` where most letters are Han characters, else ``english``."""
-    letters = [letter for needle in needles for letter in needle.text if letter.isalpha()]
-    han = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
-    return "chinese" if 2 * han > len(letters) else "english"
 
 
 def _draw_read(
@@ -159,8 +174,8 @@ def _draw_read(
     """Cases that are only read: they may fill the window, nothing is kept free for an answer."""
     every = draw(
         loaded.tokenizer,
-        lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.window),
-        window=loaded.window,
+        lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.max_context),
+        window=loaded.max_context,
         seed=seed,
     )
     kept = sorted(case.case_id for case in visiting_order(every, seed)[:limit])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headprobe.attention.alibi_scope import EPSILON, scopes
+from headprobe.attention.finite import check_weights
 from headprobe.files import make_directory
 from headprobe.runs.directory import HEADS, RUN, clear, write_json
 from headprobe.runs.progress import FILE_NAME as JOURNAL
@@ -35,7 +36,8 @@ def score_weights(
 
     Raises:
         UsageError: the directory holds another run, and ``fresh`` is not set; or it is a file.
-        HeadprobeError: the task is none for this model, or the directory cannot be written.
+        HeadprobeError: the task is none for this model, some weight is NaN or infinite, or the
+            directory cannot be written.
     """
     plan: dict[str, Any] = {
         "task": task,
@@ -44,6 +46,7 @@ def score_weights(
         "epsilon": EPSILON,
     }
     started, clock = datetime.now(UTC), time.perf_counter()
+    check_weights(loaded)
     matrix = scopes(loaded.model).numpy()
     result = HeadScores(
         layout=loaded.layout,
