@@ -39,8 +39,8 @@ def plan_trials(
     rankings: Rankings,
     *,
     layers: Sequence[int],
-    tops: Sequence[int],
-    draws: int,
+    top_k: Sequence[int],
+    random_draws: int,
     seed: int,
 ) -> tuple[Trial, ...]:
     """The trials of every measure, for ``layers``, those that have attention.
@@ -53,18 +53,18 @@ def plan_trials(
     """
     count = next(iter(rankings.values())).shape[1]
     heads = np.array([(layer, head) for layer in layers for head in range(count)])
-    if 2 * max(tops) > len(heads):
+    if 2 * max(top_k) > len(heads):
         raise UsageError(
             "leaves not as many others to draw at random from the model's "
             f"{len(heads)} heads; expected at most {len(heads) // 2}",
-            option="top",
-            value=max(tops),
+            option="top_k",
+            value=max(top_k),
         )
-    orders = [np.random.default_rng((seed, i)).permutation(len(heads)) for i in range(draws)]
+    orders = [np.random.default_rng((seed, i)).permutation(len(heads)) for i in range(random_draws)]
     trials = []
     for measure, scores in rankings.items():
         ranked = np.argsort(-scores[tuple(heads.T)], kind="stable")
-        for k in tops:
+        for k in top_k:
             random = [order[~np.isin(order, ranked[:k])][:k] for order in orders]
             chosen: list[tuple[str, int | None, Int[np.ndarray, " k"]]] = [
                 ("top", None, ranked[:k]),
@@ -84,19 +84,19 @@ def plan_trials(
     return tuple(trials)
 
 
-def parse_tops(text: str) -> tuple[int, ...]:
+def parse_top_k(text: str) -> tuple[int, ...]:
     """Read ``1,2,4,8``: numbers of heads, ascending and without repeats.
 
     Raises:
         UsageError: it is no comma list of whole numbers from 1 on.
     """
     try:
-        tops = sorted({int(number) for number in text.split(",")})
+        top_k = sorted({int(number) for number in text.split(",")})
     except ValueError:
-        tops = [0]
-    if tops[0] < 1 or "_" in text:
-        raise UsageError("expected numbers of heads as in 1,2,4,8", option="top", value=text)
-    return tuple(tops)
+        top_k = [0]
+    if top_k[0] < 1 or "_" in text:
+        raise UsageError("expected numbers of heads as in 1,2,4,8", option="top_k", value=text)
+    return tuple(top_k)
 
 
 def find_rankings(
@@ -111,10 +111,11 @@ def find_rankings(
     """
     for name, run in runs:
         scored = run.layout
-        if (scored.layers, scored.heads) != (layout.layers, layout.heads):
+        if (scored.layers, scored.num_heads) != (layout.layers, layout.num_heads):
             raise UsageError(
-                f"{name} scores {scored.layers} layers of {scored.heads} heads, {layout.id} has "
-                f"{layout.layers} of {layout.heads}: give the model that was scored, {scored.id}",
+                f"{name} scores {scored.layers} layers of {scored.num_heads} heads, {layout.id} "
+                f"has {layout.layers} of {layout.num_heads}: give the model that was scored, "
+                f"{scored.id}",
                 option="model",
                 value=layout.id,
             )

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from headprobe.ablation.ablated import MeanOutputs, ablated, mean_outputs
 from headprobe.ablation.curves import Ablation
-from headprobe.ablation.rankings import Trial, find_rankings, parse_tops, plan_trials
-from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
+from headprobe.ablation.rankings import Trial, find_rankings, parse_top_k, plan_trials
 from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_memory
 from headprobe.files import json_digest, make_directory
 from headprobe.models.layout import Head
 from headprobe.prompts.case import Case
 from headprobe.prompts.style import PromptOptions
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import directory_for, remove, write_json
 from headprobe.runs.draw import bundled_corpus, draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
-from headprobe.runs.memory import Pieces, parse_bytes, pieces_for
+from headprobe.runs.memory import ChunkSizes, chunk_sizes_for, parse_bytes
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Journal, Observation, open_journal, stored_plan
 from headprobe.runs.prompt_trial import draw_asked
@@ -31,13 +31,13 @@ from headprobe.runs.score import versions
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
 from headprobe.tasks import DEFAULT_TASK, Task, asks, get_asking_task
-from headprobe.tasks.grading import ACCEPTED, METRICS
+from headprobe.tasks.grading import METRICS, PASSED
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
 JOURNAL, TABLE, REPORT, PICTURE = "ablation.sqlite", "ablation.csv", "ablation.json", "ablation.png"
-SILENCES = ("zero", "mean")
+ABLATIONS = ("zero", "mean")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,7 +45,7 @@ class PlannedAblation:
     """Everything that is known before the model runs.
 
     ``plan`` holds every option that changes the answers; an ablation is resumed only under an equal
-    one. ``metric`` grades the answers, ``accepted`` being the probe's own word. ``calibration`` are
+    one. ``metric`` grades the answers, ``passed`` being the probe's own word. ``calibration`` are
     the prompts over which outputs are averaged, none where heads are silenced by zero. ``tree`` is
     over the cases' prompts.
     """
@@ -60,7 +60,7 @@ class PlannedAblation:
     seed: int
     out: Path
     tree: PrefixTree
-    pieces: Pieces
+    chunk_sizes: ChunkSizes
 
     @property
     def groups(self) -> list[tuple[Head, ...]]:
@@ -72,7 +72,7 @@ class PlannedAblation:
         """One line for the terminal."""
         return (
             f"{self.task_name}: {len(self.cases)} cases, {len(self.groups) - 1} groups of heads "
-            f"silenced by {self.plan['silence']}, {self.total:,} answers"
+            f"silenced by {self.plan['ablation']}, {self.total:,} answers"
         )
 
     @property
@@ -86,11 +86,11 @@ def plan_ablation(
     runs: Sequence[tuple[str, HeadScores]],
     *,
     measures: Sequence[str] = (),
-    tops: str = "1,2,4,8",
-    draws: int = 5,
-    silence: str = "zero",
+    top_k: str = "1,2,4,8",
+    random_draws: int = 5,
+    ablation: str = "zero",
     calibration: int = 16,
-    metric: str = "accepted",
+    metric: str = "passed",
     task: str | None = None,
     lengths: str | None = None,
     depths: str | None = None,
@@ -99,10 +99,10 @@ def plan_ablation(
     limit: int | None = 50,
     seed: int | None = None,
     out: Path | None = None,
-    chunk: int | None = None,
-    memory_allowance: str = "1GiB",
+    prefill_chunk: int | None = None,
+    activation_memory: str = "1GiB",
     prompt: PromptOptions | None = None,
-    fresh: bool = False,
+    overwrite: bool = False,
 ) -> PlannedAblation:
     """Choose the heads by the scores of named runs, and draw the cases.
 
@@ -115,20 +115,20 @@ def plan_ablation(
         UsageError: an option that makes no sense, a run that does not fit the model, a measure
             that no run holds, or needles that heads were scored on.
     """
-    if silence not in SILENCES:
-        message = f"expected {' or '.join(SILENCES)}"
-        raise UsageError(message, option="silence", value=silence)
-    if metric not in (ACCEPTED, *METRICS):
-        message = f"expected {', '.join((ACCEPTED, *METRICS))}"
+    if ablation not in ABLATIONS:
+        message = f"expected {' or '.join(ABLATIONS)}"
+        raise UsageError(message, option="ablation", value=ablation)
+    if metric not in (PASSED, *METRICS):
+        message = f"expected {', '.join((PASSED, *METRICS))}"
         raise UsageError(message, option="metric", value=metric)
-    counts = parse_tops(tops)
+    counts = parse_top_k(top_k)
     seed = held_out_seed(seed, seeds_of(run for _, run in runs))
     rankings = find_rankings(runs, measures, loaded.layout)
     trials = plan_trials(
         rankings,
         layers=loaded.attention_layers,
-        tops=counts,
-        draws=draws,
+        top_k=counts,
+        random_draws=random_draws,
         seed=seed,
     )
     name = task or next((run.task for _, run in runs if asks(run.task)), DEFAULT_TASK)
@@ -149,7 +149,7 @@ def plan_ablation(
         chosen,
         lambda settled: draw(needles=corpus, limit=limit, seed=seed, held_out=True, prompt=settled),
         prompt=prompt,
-        plans=[{} if fresh else stored_plan(out / JOURNAL), *(run.plan for _, run in runs)],
+        plans=[{} if overwrite else stored_plan(out / JOURNAL), *(run.plan for _, run in runs)],
         seed=seed,
     )
     scored_in = [path for path in map(Path, dict(runs)) if path.exists()]
@@ -159,7 +159,7 @@ def plan_ablation(
     others = corpus if bundled_corpus(corpus) else None
     averaged = (
         draw(needles=others, limit=calibration, seed=seed + 1, prompt=settled)
-        if silence == "mean"
+        if ablation == "mean"
         else None
     )
     longest = max(case.length + chosen.probe.max_new_tokens(case) for case in drawn.cases)
@@ -179,9 +179,9 @@ def plan_ablation(
             "measures": list(rankings),
             "runs": [run for run, _ in runs],
             "top": list(counts),
-            "draws": draws,
+            "random_draws": random_draws,
             "heads": json_digest([trial.heads for trial in trials]),
-            "silence": silence,
+            "ablation": ablation,
             "calibration": averaged.options["prompts"] if averaged else None,
             **decision.in_plan(),
             **drawn.options,
@@ -190,12 +190,12 @@ def plan_ablation(
         seed=seed,
         out=out,
         tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
-        pieces=pieces_for(
+        chunk_sizes=chunk_sizes_for(
             loaded.model.config,
             longest=longest,
-            allowance=parse_bytes(memory_allowance),
+            activation_bytes=parse_bytes(activation_memory),
             element=loaded.model.dtype.itemsize,
-            chunk=chunk,
+            prefill_chunk=prefill_chunk,
         ),
     )
 
@@ -204,7 +204,7 @@ def ablate(
     loaded: LoadedModel,
     run: PlannedAblation,
     *,
-    fresh: bool = False,
+    overwrite: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Ablation:
     """Let the model answer with each group of heads silenced, and write what that costs.
@@ -213,12 +213,12 @@ def ablate(
     answer, those of an earlier start included.
 
     Raises:
-        UsageError: the directory holds an ablation with another plan, and ``fresh`` is not set.
+        UsageError: the directory holds an ablation with another plan, and ``overwrite`` is not set.
         Interrupted: Ctrl-C; the same call goes on from there.
         HeadprobeError: the model answers nothing as it is.
     """
     make_directory(run.out)
-    if fresh:
+    if overwrite:
         files = [run.out / name for name in (TABLE, REPORT, PICTURE)]
         remove([run.out / JOURNAL], files)
     with open_journal(run.out / JOURNAL, run.plan) as journal:
@@ -265,15 +265,15 @@ def _answer(
     means: MeanOutputs | None = None
     if prompts and len(done) < run.total:
         try:
-            means = mean_outputs(loaded.model, prompts, chunk=run.pieces.chunk)
+            means = mean_outputs(loaded.model, prompts, prefill_chunk=run.chunk_sizes.prefill_chunk)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, tokens=max(map(len, prompts))) from error
     for place, heads in enumerate(run.groups):
         first = place * len(run.cases)
         left = {case.case_id for case in run.cases} - {number - first for number in done}
-        with silenced(loaded.model, heads, means=means):
-            for seen in walk(
-                loaded, run.cases, run.task, wanted=left, tree=run.tree, pieces=run.pieces
+        with ablated(loaded.model, heads, means=means):
+            for seen in observe_cases(
+                loaded, run.cases, run.task, wanted=left, tree=run.tree, chunk_sizes=run.chunk_sizes
             ):
                 journal.add(replace(seen, case_id=first + seen.case_id))
                 advance()
@@ -285,8 +285,8 @@ def _answer(
 
 
 def _grade(run: PlannedAblation, seen: Observation) -> float:
-    if run.metric == ACCEPTED:
-        return 100.0 * seen.accepted
+    if run.metric == PASSED:
+        return 100.0 * seen.passed
     case = run.cases[seen.case_id % len(run.cases)]
     return METRICS[run.metric](seen.response, [case.answer])
 

@@ -11,7 +11,14 @@ from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation
 from headprobe.allocators._reduction import rankable_scores
-from headprobe.allocators._streaming import RECENT, SINKS, best_heads, best_share, full_or_streaming
+from headprobe.allocators._streaming import (
+    RECENT,
+    SINKS,
+    best_fraction,
+    best_heads,
+    check_fraction,
+    full_or_streaming,
+)
 from headprobe.errors import UsageError
 
 
@@ -20,16 +27,16 @@ def duo(
     *,
     group: int,
     window: int,
-    full: float = 0.5,
+    sparsity: float = 0.5,
     sinks: int = SINKS,
     recent: int = RECENT,
     reduce: str = "max",
 ) -> Allocation:
-    """DuoAttention (Xiao et al., arXiv 2410.10819): a share of heads is full, the others stream.
+    """Keep the cache of the highest heads full (DuoAttention, arXiv 2410.10819); others stream.
 
-    The paper trains a gate for every KV head and takes a quantile of the gates, "sparsity", as the
-    threshold: a quarter of the heads is full in a model without, half in one with grouped queries.
-    Here any score takes the gate's place; 1 - ``full`` is the sparsity.
+    ``sparsity`` is the fraction of the heads that stream. The paper trains a gate for every KV
+    head and takes a quantile of the gates as the threshold: it streams half of the heads of a model
+    with grouped queries, three quarters without. Here any score takes the gate's place.
 
     The other heads keep the ``sinks`` first and the ``recent`` newest entries.
 
@@ -38,7 +45,8 @@ def duo(
         HeadprobeError: a score is not finite, or all are zero.
     """
     heads = rankable_scores(scores, group=group, reduce=reduce)
-    chosen = best_share(heads, full, option="--full")
+    check_fraction(sparsity, "--sparsity")
+    chosen = best_fraction(heads, 1 - sparsity, option="--sparsity")
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
 
 
@@ -77,7 +85,7 @@ def top(
     *,
     group: int,
     window: int,
-    heads: int,
+    top_k: int,
     sinks: int = SINKS,
     recent: int = RECENT,
     reduce: str = "max",
@@ -93,7 +101,7 @@ def top(
         HeadprobeError: a score is not finite, or all are zero.
     """
     reduced = rankable_scores(scores, group=group, reduce=reduce)
-    if not 0 <= heads <= reduced.size:
-        raise UsageError(f"--heads must be 0 to {reduced.size}, all there are, got {heads}")
-    chosen = best_heads(reduced, heads)
+    if not 0 <= top_k <= reduced.size:
+        raise UsageError(f"--top-k must be 0 to {reduced.size}, all there are, got {top_k}")
+    chosen = best_heads(reduced, top_k)
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)

@@ -30,21 +30,23 @@ def ablate(
             help="A comma list; each is looked up in the runs.", show_default="all that they hold"
         ),
     ] = None,
-    top: Annotated[str, typer.Option(help="How many heads to silence: a comma list.")] = "1,2,4,8",
-    silence: Annotated[
+    top_k: Annotated[
+        str, typer.Option(help="How many heads to silence: a comma list.")
+    ] = "1,2,4,8",
+    ablation: Annotated[
         str,
         typer.Option(help="Replace what a head puts out by zero, or by its mean."),
     ] = "zero",
-    seeds: Annotated[int, typer.Option(min=1, help="How often random heads are drawn.")] = 5,
+    random_draws: Annotated[int, typer.Option(min=1, help="How often random heads are drawn.")] = 5,
     calibration: Annotated[
-        int, typer.Option(min=1, help="Prompts over which --silence mean averages.")
+        int, typer.Option(min=1, help="Prompts over which --ablation mean averages.")
     ] = 16,
     metric: Annotated[
         str,
         typer.Option(
-            help="What counts as right: accepted (the task's own), exact_match, f1, recall."
+            help="What counts as right: passed (the task's own), exact_match, f1, recall."
         ),
-    ] = "accepted",
+    ] = "passed",
     task: Annotated[
         str | None,
         typer.Option(help="What to ask: r2, retrieval.", show_default="the first run's"),
@@ -69,10 +71,10 @@ def ablate(
     max_context: options.MaxContext = None,
     revision: options.Revision = None,
     adapter: options.Adapter = None,
-    chunk: options.Chunk = None,
-    memory_allowance: options.MemoryAllowance = "1GiB",
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over, dropping what is there.")
+    prefill_chunk: options.PrefillChunk = None,
+    activation_memory: options.ActivationMemory = "1GiB",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start over, dropping what is there.")
     ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
@@ -81,7 +83,7 @@ def ablate(
 
     Run again, it resumes.
 
-    Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top 1,2,4,8
+    Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top-k 1,2,4,8
     """
     from headprobe.ablation.run import PICTURE, plan_ablation
     from headprobe.ablation.run import ablate as run_ablation
@@ -116,9 +118,9 @@ def ablate(
         loaded,
         runs,
         measures=[name for part in (measures or "").split(",") if (name := part.strip())],
-        tops=top,
-        draws=seeds,
-        silence=silence,
+        top_k=top_k,
+        random_draws=random_draws,
+        ablation=ablation,
         calibration=calibration,
         metric=metric,
         task=task,
@@ -129,14 +131,14 @@ def ablate(
         limit=limit or None,
         seed=seed,
         out=out,
-        chunk=chunk,
-        memory_allowance=memory_allowance,
+        prefill_chunk=prefill_chunk,
+        activation_memory=activation_memory,
         prompt=asked,
-        fresh=fresh,
+        overwrite=overwrite,
     )
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:
-        result = run_ablation(loaded, planned, fresh=fresh, advance=advance)
+        result = run_ablation(loaded, planned, overwrite=overwrite, advance=advance)
     save(draw_ablation(result), planned.out / PICTURE)
     _show(result, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
@@ -161,7 +163,7 @@ def _show(result: Ablation, *, json: bool) -> None:
     ]
     output.show_table(
         f"{result.layout.id}, {result.task}: accuracy in per cent with heads silenced by "
-        f"{result.plan['silence']}, {full.value:.1f} with none; {len(result.needles)} cases",
-        ["measure", "heads", *(f"k={k}" for k in curves[0].tops), "area"],
+        f"{result.plan['ablation']}, {full.value:.1f} with none; {len(result.needles)} cases",
+        ["measure", "heads", *(f"k={k}" for k in curves[0].top_k), "area"],
         rows,
     )

@@ -11,8 +11,8 @@ import typer
 from headprobe.cli import options, output
 
 if TYPE_CHECKING:
-    from headprobe.evaluation.outcomes import Outcome
     from headprobe.evaluation.plan import PlannedEvaluation
+    from headprobe.evaluation.results import MethodResult
 
 BUDGETS = ["1.5%,3%,6%,12%,25%"]
 
@@ -62,8 +62,8 @@ def evaluate(
     reduce: Annotated[
         str | None, typer.Option(help="As of allocate.", show_default="the strategy's")
     ] = None,
-    floor: options.Floor = None,
-    saturation: options.Saturation = None,
+    min_entries: options.MinEntries = None,
+    fill_to: options.FillTo = None,
     window: Annotated[
         int | None,
         typer.Option(help="Newest entries that every head keeps.", show_default="8"),
@@ -83,26 +83,29 @@ def evaluate(
         typer.Option(
             min=0,
             help="Questions at most; 0 asks all of them.",
-            show_default="96 of a task's, all of --cases",
+            show_default="96 of a task's, all of --questions",
         ),
     ] = None,
-    answer_tokens: Annotated[
+    max_new_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens of an answer at most.", show_default="the task's; 64 with --cases"
+            min=1,
+            help="Tokens of an answer at most.",
+            show_default="the task's; 64 with --questions",
         ),
     ] = None,
     metric: Annotated[
         str,
         typer.Option(
-            help="What strategies are compared by: exact_match, f1, recall, or accepted, the share "
-            "that the task's probe accepts."
+            help="What strategies are compared by: exact_match, f1, recall, or passed: the "
+            "fraction that the task itself passes."
         ),
     ] = "f1",
-    scored_cases: Annotated[
+    allow_scored_needles: Annotated[
         bool,
         typer.Option(
-            "--scored-cases", help="Ask needles that the heads were scored on, not held-out ones."
+            "--allow-scored-needles",
+            help="Ask needles that the heads were scored on, not held-out ones.",
         ),
     ] = False,
     out: Annotated[
@@ -120,8 +123,8 @@ def evaluate(
     revision: options.Revision = None,
     adapter: options.Adapter = None,
     seed: Annotated[int | None, options.seed("one more than the run's")] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over, dropping what is there.")
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start over, dropping what is there.")
     ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
@@ -132,10 +135,10 @@ def evaluate(
 
     Example: headprobe evaluate --scores outputs/nano/r2 --budget 1.5%,6%
 
-    Example: headprobe evaluate --budget outputs/nano/r2/budget-headkv-128.json --cases own.jsonl
+    Example: headprobe evaluate --budget budget-headkv-128.json --questions own.jsonl
     """
-    from headprobe.evaluation.outcomes import PICTURE
     from headprobe.evaluation.plan import plan_evaluation
+    from headprobe.evaluation.results import PICTURE
     from headprobe.evaluation.run import run_evaluation
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions
@@ -168,9 +171,9 @@ def evaluate(
         cases=cases,
         strategies=strategy or [],
         metric=metric,
-        scored_cases=scored_cases,
+        allow_scored_needles=allow_scored_needles,
         limit=limit,
-        answer_tokens=answer_tokens,
+        max_new_tokens=max_new_tokens,
         seed=seed,
         out=out,
         drawing={
@@ -182,44 +185,44 @@ def evaluate(
         measure=measure,
         beta=beta,
         reduce=reduce,
-        floor=floor,
-        saturation=saturation,
+        min_entries=min_entries,
+        fill_to=fill_to,
         window=window,
         granularity=granularity,
         prompt=asked,
-        fresh=fresh,
+        overwrite=overwrite,
     )
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:
-        outcomes = run_evaluation(loaded, planned, fresh=fresh, advance=advance)
-    picture = draw_evaluation(outcomes, metric=planned.metric, subject=planned.subject)
+        results = run_evaluation(loaded, planned, overwrite=overwrite, advance=advance)
+    picture = draw_evaluation(results, metric=planned.metric, subject=planned.subject)
     save(picture, planned.out / PICTURE)
-    _show(outcomes, planned, json=json)
+    _show(results, planned, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
 
 
-def _show(outcomes: Sequence[Outcome], planned: PlannedEvaluation, *, json: bool) -> None:
+def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: bool) -> None:
     """One table a setting, or all as JSON."""
-    from headprobe.evaluation.outcomes import SETTINGS
+    from headprobe.evaluation.results import SETTINGS
 
     if json:
-        output.show_json(planned.report(outcomes))
+        output.show_json(planned.report(results))
         return
-    others = [name for name in outcomes[0].grades if name != planned.metric]
+    others = [name for name in results[0].grades if name != planned.metric]
     columns = ["strategy", "budget", "cache %", planned.metric, " / ".join(others)]
     columns += ["% of full", "lead over the best baseline"]
     for setting, meaning in SETTINGS.items():
-        rows = [_row(one, planned.metric, others) for one in outcomes if one.setting == setting]
+        rows = [_row(one, planned.metric, others) for one in results if one.setting == setting]
         output.show_table(f"{planned.subject}: {meaning}", columns, rows)
 
 
-def _row(outcome: Outcome, metric: str, others: Sequence[str]) -> list[object]:
+def _row(result: MethodResult, metric: str, others: Sequence[str]) -> list[object]:
     return [
-        outcome.strategy,
-        outcome.budget,
-        f"{100 * outcome.share:.2f}",
-        outcome.grades[metric].text(1, of_ends=0),
-        " / ".join(f"{outcome.grades[name].value:.1f}" for name in others),
-        None if outcome.of_full is None else f"{100 * outcome.of_full:.1f}",
-        outcome.lead and f"{outcome.lead.text(1, of_ends=0)} {outcome.rival}",
+        result.strategy,
+        result.budget,
+        f"{100 * result.fraction:.2f}",
+        result.grades[metric].text(1, of_ends=0),
+        " / ".join(f"{result.grades[name].value:.1f}" for name in others),
+        None if result.of_full is None else f"{100 * result.of_full:.1f}",
+        result.gain and f"{result.gain.text(1, of_ends=0)} {result.best_baseline}",
     ]

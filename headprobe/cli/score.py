@@ -64,8 +64,8 @@ def score(
     max_context: options.MaxContext = None,
     revision: options.Revision = None,
     adapter: options.Adapter = None,
-    chunk: options.Chunk = None,
-    memory_allowance: options.MemoryAllowance = "1GiB",
+    prefill_chunk: options.PrefillChunk = None,
+    activation_memory: options.ActivationMemory = "1GiB",
     until_stable: Annotated[
         float | None,
         typer.Option(
@@ -77,8 +77,8 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the run would take, and run nothing.")
     ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over, dropping what the run directory holds.")
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start over, dropping what the run directory holds.")
     ] = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
@@ -91,7 +91,7 @@ def score(
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions
     from headprobe.prompts.style import PromptOptions, read_chat_template
-    from headprobe.runs.distributed import joined
+    from headprobe.runs.distributed import init_distributed
     from headprobe.runs.pass_rates import pass_rates
     from headprobe.runs.plan import prepare
     from headprobe.runs.score import prepare_decided
@@ -105,8 +105,8 @@ def score(
         answer_prefix=answer_prefix,
         chat_template=read_chat_template(chat_template),
     )
-    with joined() as processes:
-        if task in WEIGHT_TASKS and not processes.is_first:
+    with init_distributed() as processes:
+        if task in WEIGHT_TASKS and not processes.is_main_process:
             return
         if device_map and processes.count > 1:
             message = "is for one process: leave it out, or start one alone"
@@ -134,7 +134,7 @@ def score(
                 "chat_template": chat_template,
                 "dry_run": dry_run or None,
             }
-            _from_weights(loaded, task, unused, seed=seed, fresh=fresh, out=out, json=json)
+            _from_weights(loaded, task, unused, seed=seed, overwrite=overwrite, out=out, json=json)
             return
         asked.apply_template(loaded.tokenizer)
         how: dict[str, Any] = dict(
@@ -149,24 +149,26 @@ def score(
             seed=seed,
             out=out,
             decode=decode,
-            chunk=chunk,
-            memory_allowance=memory_allowance,
+            prefill_chunk=prefill_chunk,
+            activation_memory=activation_memory,
             until_stable=until_stable,
             steps=steps,
         )
         if dry_run:
             show_cost(prepare(loaded, **how), json=json)
             return
-        run = prepare_decided(loaded, processes=processes, fresh=fresh, **how)
-        if processes.is_first:
+        run = prepare_decided(loaded, processes=processes, overwrite=overwrite, **how)
+        if processes.is_main_process:
             output.note(run.summary)
             _name_others(loaded)
-        total = len(run.tree.parts(processes.count)[processes.rank])
+        total = len(run.tree.shards(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
-            scores = score_cases(loaded, run, fresh=fresh, processes=processes, advance=advance)
+            scores = score_cases(
+                loaded, run, overwrite=overwrite, processes=processes, advance=advance
+            )
     if scores is not None:
         rates = pass_rates(run.out)
-        top_heads(scores, measure=None, seed=seed, top=10, rates=rates, json=json)
+        top_heads(scores, measure=None, seed=seed, top_k=10, rates=rates, json=json)
         describe(scores, path=run.out)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
@@ -187,7 +189,7 @@ def _from_weights(
     unused: Mapping[str, object],
     *,
     seed: int,
-    fresh: bool,
+    overwrite: bool,
     out: Path | None,
     json: bool,
 ) -> None:
@@ -198,7 +200,7 @@ def _from_weights(
         if value is not None:
             raise UsageError(f"task {task} has no cases: leave it out", option=option)
     run = out or directory_for(loaded.label, task)
-    scores = score_weights(loaded, task=task, out=run, seed=seed, fresh=fresh)
-    top_heads(scores, measure=None, seed=seed, top=10, rates=(), json=json)
+    scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=overwrite)
+    top_heads(scores, measure=None, seed=seed, top_k=10, rates=(), json=json)
     describe(scores)
     output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from headprobe.allocators import Budget, parse_budget
+from headprobe.allocators import BudgetSize, parse_budget
 from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
@@ -19,25 +19,25 @@ from headprobe.models.layout import HeadLayout
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Moment:
+class CutPoint:
     """When a cache is cut: after so many ``tokens`` of the question of that id.
 
-    ``room`` is the entries that a head of each layer can hold then: all the tokens, those inside a
-    sliding window, or none in a layer that caches no keys.
+    ``capacity`` is the entries that a head of each layer can hold then: all the tokens, those
+    inside a sliding window, or none in a layer that caches no keys.
     """
 
     tokens: int
     question_id: int
-    room: Int[np.ndarray, " layer"]
+    capacity: Int[np.ndarray, " layer"]
 
     @classmethod
-    def whole(cls, layout: HeadLayout, *, tokens: int) -> Moment:
+    def whole(cls, layout: HeadLayout, *, tokens: int) -> CutPoint:
         """One of a model all of whose layers hold every token."""
-        return cls(tokens=tokens, question_id=0, room=np.full(layout.layers, tokens))
+        return cls(tokens=tokens, question_id=0, capacity=np.full(layout.layers, tokens))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Contender:
+class Method:
     """A way to cut the cache, named by its ``strategy`` and the ``budget`` asked for.
 
     ``at`` gives the entries of every head; the attention of the ``window`` newest tokens chooses
@@ -48,7 +48,7 @@ class Contender:
     strategy: str
     budget: str
     window: int
-    at: Callable[[Moment], HeadBudgets]
+    at: Callable[[CutPoint], HeadBudgets]
     floor: float | None = None
     is_baseline: bool = False
 
@@ -69,22 +69,22 @@ def everything(layout: HeadLayout, *, granularity: str = "kv", window: int = 0) 
     )
 
 
-def fixed(strategy: str, budget: str, budgets: HeadBudgets) -> Contender:
+def fixed(strategy: str, budget: str, budgets: HeadBudgets) -> Method:
     """A budget as it is, whatever the context."""
-    return Contender(
-        strategy=strategy, budget=budget, window=budgets.window, at=lambda moment: budgets
+    return Method(
+        strategy=strategy, budget=budget, window=budgets.window, at=lambda cut_point: budgets
     )
 
 
 def allocated(
     runs: Sequence[WeightedRun],
-    budget: Budget,
+    budget: BudgetSize,
     *,
     strategy: str = "headkv",
     window: int = 8,
     granularity: str = "kv",
     **options: Any,
-) -> Contender:
+) -> Method:
     """A budget from scores, made for each context: what it is too short for goes to other heads.
 
     Of a share so small that nothing would be left beyond the window, one entry a head is; a context
@@ -96,8 +96,8 @@ def allocated(
         if tokens <= window:
             return everything(runs[0].scores.layout, granularity=granularity, window=window)
         size = budget
-        if size.share is not None:
-            size = Budget(share=max(size.share, (window + 1) / tokens))
+        if size.fraction is not None:
+            size = BudgetSize(fraction=max(size.fraction, (window + 1) / tokens))
         return allocate_runs(
             runs,
             strategy=strategy,
@@ -108,21 +108,21 @@ def allocated(
             **options,
         )
 
-    return Contender(
+    return Method(
         strategy=strategy,
         budget=str(budget.as_given),
         window=window,
-        at=lambda moment: at(moment.tokens),
+        at=lambda cut_point: at(cut_point.tokens),
     )
 
 
-def line_up(
+def build_methods(
     budgets: Sequence[str],
     runs: Sequence[WeightedRun],
     *,
     strategies: Sequence[str],
     **options: Any,
-) -> list[Contender]:
+) -> list[Method]:
     """Contenders as typed: ``128``, ``1.5%``, several with commas, or a budget file's path.
 
     Sizes are divided by each of the ``strategies`` from the scores of the ``runs``; ``options`` are
@@ -132,22 +132,22 @@ def line_up(
         UsageError: a text is no budget, is given twice, or there is no such file.
         HeadprobeError: a budget file is damaged.
     """
-    entrants = []
+    candidates = []
     typed = split_budgets(budgets)
     stems = [Path(text).stem for text in typed if is_file(text)]
     for text in typed:
         if is_file(text):
             read, stem = HeadBudgets.load(Path(text)), Path(text).stem
             name = stem if [*stems, *typed].count(stem) == 1 else text
-            entrants.append(fixed(str(read.strategy["name"]), name, read))
+            candidates.append(fixed(str(read.strategy["name"]), name, read))
             continue
         size = parse_budget(text)
-        entrants += [allocated(runs, size, strategy=name, **options) for name in strategies]
-    pairs = [(entrant.strategy, entrant.budget) for entrant in entrants]
+        candidates += [allocated(runs, size, strategy=name, **options) for name in strategies]
+    pairs = [(candidate.strategy, candidate.budget) for candidate in candidates]
     for strategy, budget in pairs:
         if pairs.count((strategy, budget)) > 1:
             raise UsageError(f"given twice for {strategy}", option="budget", value=budget)
-    return entrants
+    return candidates
 
 
 def split_budgets(typed: Sequence[str]) -> list[str]:
@@ -161,24 +161,24 @@ def is_file(budget: str) -> bool:
     return is_budget_file(Path(budget))
 
 
-def check_fit(entrants: Sequence[Contender], layout: HeadLayout, contexts: Sequence[int]) -> None:
+def check_fit(candidates: Sequence[Method], layout: HeadLayout, contexts: Sequence[int]) -> None:
     """Refuse what cannot be evaluated together, before anything is run.
 
     Raises:
         UsageError: a budget is for another model's heads, leaves nothing beyond the window in one
             of the ``contexts``, or is per query head where another is per KV head.
     """
-    shape = layout.layers, layout.heads, layout.kv_heads
+    shape = layout.layers, layout.num_heads, layout.num_kv_heads
     granularities = set()
-    for contender in entrants:
+    for method in candidates:
         for tokens in contexts:
-            budgets = contender.at(Moment.whole(layout, tokens=tokens))
+            budgets = method.at(CutPoint.whole(layout, tokens=tokens))
             own = budgets.layout
-            if (own.layers, own.heads, own.kv_heads) != shape:
+            if (own.layers, own.num_heads, own.num_kv_heads) != shape:
                 raise UsageError(
-                    f"{contender.strategy} {contender.budget} is for {own.id}, with {own.layers} "
-                    f"layers of {own.heads} heads; {layout.id} has {layout.layers} of "
-                    f"{layout.heads}: give `scores` or budgets of that model"
+                    f"{method.strategy} {method.budget} is for {own.id}, with {own.layers} "
+                    f"layers of {own.num_heads} heads; {layout.id} has {layout.layers} of "
+                    f"{layout.num_heads}: give `scores` or budgets of that model"
                 )
             granularities.add(budgets.granularity)
     if len(granularities) > 1:

@@ -12,21 +12,21 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.evaluation.baselines import with_baselines
 from headprobe.evaluation.methods import (
-    Contender,
-    Moment,
+    CutPoint,
+    Method,
+    build_methods,
     check_fit,
     is_file,
-    line_up,
     split_budgets,
 )
-from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
+from headprobe.evaluation.results import MethodResult
 from headprobe.files import json_digest
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
 from headprobe.runs.directory import directory_for, newest_run
-from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt, prompt_writer
+from headprobe.runs.draw import ANSWER_RESERVE, draw_cases, longest_prompt, prompt_writer
 from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
 from headprobe.runs.progress import stored_plan
 from headprobe.runs.prompt_trial import draw_asked
@@ -34,7 +34,7 @@ from headprobe.runs.score import versions
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.tasks import DEFAULT_TASK, TASKS, asks, get_asking_task
-from headprobe.tasks.grading import ACCEPTED, METRICS
+from headprobe.tasks.grading import METRICS, PASSED
 
 JOURNAL = "evaluation.sqlite"
 STRATEGY = "headkv"
@@ -51,7 +51,7 @@ class PlannedEvaluation:
 
     subject: str
     questions: Sequence[Question]
-    contenders: Sequence[Contender]
+    methods: Sequence[Method]
     metric: str
     seed: int
     plan: Mapping[str, Any]
@@ -62,16 +62,16 @@ class PlannedEvaluation:
         """One line for the terminal."""
         return (
             f"{self.subject}: {len(self.questions)} questions with the full cache and under "
-            f"{len(self.contenders)} budgets, baselines among them, in two settings"
+            f"{len(self.methods)} budgets, baselines among them, in two settings"
         )
 
-    def report(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def report(self, results: Sequence[MethodResult]) -> dict[str, Any]:
         """The content of ``results.json``."""
         return {
             "plan": dict(self.plan),
             "questions": len(self.questions),
             "metric": self.metric,
-            "results": [asdict(outcome) for outcome in outcomes],
+            "results": [asdict(result) for result in results],
             "versions": versions(),
         }
 
@@ -85,14 +85,14 @@ def plan_evaluation(
     cases: Path | None = None,
     strategies: Sequence[str] = (),
     metric: str = "f1",
-    scored_cases: bool = False,
+    allow_scored_needles: bool = False,
     limit: int | None = None,
-    answer_tokens: int | None = None,
+    max_new_tokens: int | None = None,
     seed: int | None = None,
     out: Path | None = None,
     drawing: Mapping[str, Any] | None = None,
     prompt: PromptOptions | None = None,
-    fresh: bool = False,
+    overwrite: bool = False,
     **options: Any,
 ) -> PlannedEvaluation:
     """What is to be asked, and under which budgets.
@@ -118,19 +118,19 @@ def plan_evaluation(
             )
     run = _find_run(scores, budgets)
     known = HeadScores.load(run) if run else None
-    grades = [*METRICS, *([] if cases else [ACCEPTED])]
+    grades = [*METRICS, *([] if cases else [PASSED])]
     if metric not in grades:
         raise UsageError(f"expected {', '.join(grades)}", option="metric", value=metric)
     runs = [WeightedRun(name=str(run), scores=known)] if known else []
-    entrants = line_up(budgets, runs, strategies=strategies or [STRATEGY], **given)
+    candidates = build_methods(budgets, runs, strategies=strategies or [STRATEGY], **given)
     name = task or (known.task if known and asks(known.task) else DEFAULT_TASK)
     out = out or directory_for(loaded.label, f"evaluate-{cases.stem if cases else name}")
     way = _Way(
         prompt=prompt or PromptOptions(),
-        plans=[{} if fresh else stored_plan(out / JOURNAL), known.plan if known else {}],
+        plans=[{} if overwrite else stored_plan(out / JOURNAL), known.plan if known else {}],
     )
     if cases is not None:
-        asked = _read(loaded, cases, limit, answer_tokens, way, {"task": task, **(drawing or {})})
+        asked = _read(loaded, cases, limit, max_new_tokens, way, {"task": task, **(drawing or {})})
     else:
         scored = _runs_behind(run, budgets)
         asked = _draw(
@@ -138,21 +138,21 @@ def plan_evaluation(
             name,
             way,
             limit=LIMIT if limit is None else limit or None,
-            seed=_seed(seed, known, scored, scored_cases=scored_cases),
-            most_steps=answer_tokens,
-            others=[] if scored_cases else scored,
-            scored_cases=scored_cases,
+            seed=_seed(seed, known, scored, allow_scored_needles=allow_scored_needles),
+            max_new_tokens=max_new_tokens,
+            others=[] if allow_scored_needles else scored,
+            allow_scored_needles=allow_scored_needles,
             drawing=drawing or {},
             corpus=scored_corpus([known] if known else []),
         )
     contexts = _contexts(asked.questions)
-    check_fit(entrants, loaded.layout, contexts)
-    moments = [Moment.whole(loaded.layout, tokens=tokens) for tokens in contexts]
+    check_fit(candidates, loaded.layout, contexts)
+    cut_points = [CutPoint.whole(loaded.layout, tokens=tokens) for tokens in contexts]
     seed = asked.plan.get("seed", seed or 0)
     return PlannedEvaluation(
         subject=f"{loaded.layout.id}, {asked.name}",
         questions=asked.questions,
-        contenders=with_baselines(entrants, seed=seed),
+        methods=with_baselines(candidates, seed=seed),
         metric=metric,
         seed=seed,
         plan={
@@ -163,11 +163,11 @@ def plan_evaluation(
             "device": loaded.device.type,
             "scores": str(run) if run else None,
             "budgets": list(budgets),
-            "entrants": [_recorded(entrant, moments[-1]) for entrant in entrants],
+            "entrants": [_recorded(candidate, cut_points[-1]) for candidate in candidates],
             "entries": json_digest(
-                [one.at(moment).to_json() for one in entrants for moment in moments]
+                [one.at(cut_point).to_json() for one in candidates for cut_point in cut_points]
             ),
-            "answer_tokens": answer_tokens,
+            "answer_tokens": max_new_tokens,
             "seed": seed,
             **asked.plan,
         },
@@ -196,23 +196,23 @@ def _read(
     loaded: LoadedModel,
     cases: Path,
     limit: int | None,
-    most_steps: int | None,
+    max_new_tokens: int | None,
     way: _Way,
     unused: Mapping[str, Any],
 ) -> _Asked:
     """One's own questions, with which a task's options make no sense."""
     for option, value in unused.items():
         if value is not None:
-            raise UsageError("`cases` brings its own questions: leave it out", option=option)
+            raise UsageError("`questions` brings its own questions: leave it out", option=option)
     decision = PromptDecision.known(way.prompt, loaded.tokenizer, way.plans)
     settled = replace(way.prompt, style=decision.used or "prefix")
     writer = prompt_writer(loaded, TASKS["retrieval"].probe, (), settled)
     questions = read_questions(
         cases,
         writer,
-        longest=longest_prompt(loaded.max_context, answer_room=_room(most_steps)),
+        longest=longest_prompt(loaded.max_context, answer_reserve=_reserve(max_new_tokens)),
         limit=limit or None,
-        most_steps=most_steps,
+        max_new_tokens=max_new_tokens,
     )
     prompts = json_digest([(one.context_ids, one.question_ids) for one in questions])
     plan = {
@@ -233,9 +233,9 @@ def _draw(
     *,
     limit: int | None,
     seed: int,
-    most_steps: int | None,
+    max_new_tokens: int | None,
     others: Sequence[Path],
-    scored_cases: bool,
+    allow_scored_needles: bool,
     drawing: Mapping[str, Any],
     corpus: Path | None,
 ) -> _Asked:
@@ -245,7 +245,7 @@ def _draw(
     """
     chosen = get_asking_task(task)
     given = {name: value for name, value in drawing.items() if value is not None}
-    room = _room(most_steps)
+    reserve = _reserve(max_new_tokens)
     drawn, decision = draw_asked(
         loaded,
         chosen,
@@ -254,10 +254,10 @@ def _draw(
             chosen.probe,
             limit=limit,
             seed=seed,
-            held_out=not scored_cases,
-            answer_room=room,
+            held_out=not allow_scored_needles,
+            answer_reserve=reserve,
             prompt=prompt,
-            **{"lengths": _longest(loaded, room), "needles": corpus, **given},
+            **{"lengths": _longest(loaded, reserve), "needles": corpus, **given},
         ),
         prompt=way.prompt,
         plans=way.plans,
@@ -266,10 +266,10 @@ def _draw(
     check_held_out(drawn, others, loaded.tokenizer)
     return _Asked(
         name=task,
-        questions=questions_of(drawn, chosen.probe, most_steps=most_steps),
+        questions=questions_of(drawn, chosen.probe, max_new_tokens=max_new_tokens),
         plan={
             "task": task,
-            "scored_cases": scored_cases,
+            "scored_cases": allow_scored_needles,
             **decision.in_plan(),
             **drawn.options,
         },
@@ -286,11 +286,11 @@ def _find_run(named: Path | None, budgets: Sequence[str]) -> Path | None:
     return beside if (beside / SCORES).is_file() else None
 
 
-def _recorded(entrant: Contender, moment: Moment) -> dict[str, Any]:
+def _recorded(candidate: Method, cut_point: CutPoint) -> dict[str, Any]:
     """How an entrant divides its budget."""
-    made = entrant.at(moment)
-    own = {"budget": entrant.budget, "window": made.window, "granularity": made.granularity}
-    return {**made.strategy, "name": entrant.strategy, **own}
+    made = candidate.at(cut_point)
+    own = {"budget": candidate.budget, "window": made.window, "granularity": made.granularity}
+    return {**made.strategy, "name": candidate.strategy, **own}
 
 
 def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
@@ -313,9 +313,13 @@ def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
 
 
 def _seed(
-    given: int | None, known: HeadScores | None, scored: Sequence[Path], *, scored_cases: bool
+    given: int | None,
+    known: HeadScores | None,
+    scored: Sequence[Path],
+    *,
+    allow_scored_needles: bool,
 ) -> int:
-    if scored_cases:
+    if allow_scored_needles:
         return given if given is not None else max(seeds_of([known] if known else []), default=0)
     folders = {path.parent if path.is_file() else path for path in scored}
     files = [folder / SCORES for folder in folders]
@@ -323,13 +327,13 @@ def _seed(
     return held_out_seed(given, seeds_of([*behind, *([known] if known else [])]))
 
 
-def _room(most_steps: int | None) -> int:
+def _reserve(max_new_tokens: int | None) -> int:
     """Tokens that a prompt leaves to the answer."""
-    return max(ANSWER_ROOM, most_steps or 0)
+    return max(ANSWER_RESERVE, max_new_tokens or 0)
 
 
-def _longest(loaded: LoadedModel, room: int) -> str:
-    longest = longest_prompt(loaded.max_context, answer_room=room)
+def _longest(loaded: LoadedModel, reserve: int) -> str:
+    longest = longest_prompt(loaded.max_context, answer_reserve=reserve)
     return str(min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT))
 
 

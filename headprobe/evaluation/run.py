@@ -8,16 +8,16 @@ import numpy as np
 
 from headprobe.errors import Interrupted
 from headprobe.evaluation.answering import Answers, answer, graded
-from headprobe.evaluation.outcomes import (
+from headprobe.evaluation.plan import JOURNAL, PlannedEvaluation
+from headprobe.evaluation.results import (
     ANSWERS,
     PICTURE,
     REPORT,
     RESULTS,
     SETTINGS,
-    Outcome,
+    MethodResult,
     write,
 )
-from headprobe.evaluation.plan import JOURNAL, PlannedEvaluation
 from headprobe.files import make_directory
 from headprobe.models.loading import LoadedModel
 from headprobe.runs.directory import remove
@@ -28,29 +28,30 @@ def run_evaluation(
     loaded: LoadedModel,
     planned: PlannedEvaluation,
     *,
-    fresh: bool = False,
+    overwrite: bool = False,
     advance: Callable[[], None] = lambda: None,
-) -> list[Outcome]:
+) -> list[MethodResult]:
     """Ask everything and write the directory; ``advance`` is called once a question.
 
     Answers are kept as they come, so an evaluation that is stopped goes on.
 
     Raises:
-        UsageError: the directory holds an evaluation with another plan, and ``fresh`` is not set.
+        UsageError: the directory holds an evaluation with another plan, and ``overwrite`` is not
+            set.
         Interrupted: Ctrl-C; the same call goes on from there.
         HeadprobeError: the model's cache cannot be cut, a prompt does not fit into memory, another
             process is at work there, or a file cannot be written.
     """
     make_directory(planned.out)
-    if fresh:
+    if overwrite:
         files = [planned.out / name for name in (ANSWERS, RESULTS, REPORT, PICTURE)]
         remove([planned.out / JOURNAL], files)
     with open_journal(planned.out / JOURNAL, planned.plan) as journal:
         answered = _answer(loaded, planned, journal, advance=advance)
-        found = graded(planned.questions, planned.contenders, answered)
-        outcomes = found.outcomes(metric=planned.metric, seed=planned.seed)
-        write(found, outcomes, planned.out, report=planned.report(outcomes))
-    return outcomes
+        found = graded(planned.questions, planned.methods, answered)
+        results = found.results(metric=planned.metric, seed=planned.seed)
+        write(found, results, planned.out, report=planned.report(results))
+    return results
 
 
 def _answer(
@@ -61,14 +62,14 @@ def _answer(
     advance: Callable[[], None],
 ) -> list[dict[str, Answers]]:
     """The answers to all questions, those of the journal and those that it lacks."""
-    rows = 1 + len(planned.contenders)
+    rows = 1 + len(planned.methods)
     a_question = rows * len(SETTINGS)
     done = journal.observed()
     left = [place for place in range(len(planned.questions)) if place * a_question not in done]
     for _ in range(len(planned.questions) - len(left)):
         advance()
     try:
-        new = answer(loaded, [planned.questions[place] for place in left], planned.contenders)
+        new = answer(loaded, [planned.questions[place] for place in left], planned.methods)
         for place, answers in zip(left, new, strict=True):
             journal.add(*_observations(answers, first=place * a_question))
             advance()
@@ -94,9 +95,11 @@ def _observations(answers: Mapping[str, Answers], *, first: int) -> list[Observa
     They are graded when all are there, so a grade is not written.
     """
     pairs = [
-        (share, response)
+        (fraction, response)
         for setting in SETTINGS
-        for share, response in zip(answers[setting].shares, answers[setting].responses, strict=True)
+        for fraction, response in zip(
+            answers[setting].fractions, answers[setting].responses, strict=True
+        )
     ]
     return [
         Observation(
@@ -105,15 +108,15 @@ def _observations(answers: Mapping[str, Answers], *, first: int) -> list[Observa
             step_start=0,
             step_end=0,
             response=response,
-            success=0.0,
-            scores={"share": np.array([[share]])},
+            score=0.0,
+            scores={"fraction": np.array([[fraction]])},
         )
-        for number, (share, response) in enumerate(pairs)
+        for number, (fraction, response) in enumerate(pairs)
     ]
 
 
 def _answers(seen: Sequence[Observation]) -> Answers:
     return Answers(
-        shares=np.array([float(one.scores["share"][0, 0]) for one in seen]),
+        fractions=np.array([float(one.scores["fraction"][0, 0]) for one in seen]),
         responses=[one.response for one in seen],
     )

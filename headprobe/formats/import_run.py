@@ -72,7 +72,7 @@ def import_run(
             layout=layout,
             task=source,
             per_case={
-                measure: cases.repeat(layout.group if by_kv else 1, axis=2)
+                measure: cases.repeat(layout.group_size if by_kv else 1, axis=2)
                 for measure, cases in table.per_case.items()
             },
             # Whose needle a case was is not told, so intervals resample cases.
@@ -126,8 +126,10 @@ def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> Head
     return HeadLayout(
         id=known.id or (path.resolve().name if path.is_dir() else path.stem),
         architecture=known.architecture or "unknown",
+        layers=sizes["layers"],
+        num_heads=sizes["heads"],
+        num_kv_heads=sizes["kv_heads"],
         head_dim=known.head_dim or _HEAD_DIM,
-        **sizes,
     )
 
 
@@ -135,12 +137,12 @@ def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:
     """What was taken for granted."""
     if by_kv and known.heads is None:
         return (
-            f"the file holds KV heads: took as many query heads, {layout.heads} a layer; "
+            f"the file holds KV heads: took as many query heads, {layout.num_heads} a layer; "
             "give `heads` if they share KV heads",
         )
     if not by_kv and known.kv_heads is None:
         return (
-            f"the file holds query heads: took as many KV heads, {layout.kv_heads} a layer; "
+            f"the file holds query heads: took as many KV heads, {layout.num_kv_heads} a layer; "
             "give `kv_heads` if they share KV heads",
         )
     return ()
@@ -155,5 +157,5 @@ def _write(run: HeadScores, out: Path) -> None:
     make_directory(out)
     run.save(out / SCORES)
     write_table(head_table(run, seed=0), out / HEADS)
-    report = {"status": "imported", "plan": dict(run.plan), "accepted": run.accepted}
+    report = {"status": "imported", "plan": dict(run.plan), "accepted": run.passed}
     write_json(report, out / RUN)

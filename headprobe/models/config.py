@@ -61,8 +61,8 @@ def head_layout(config: Any, *, id: str) -> HeadLayout:
         id=id,
         architecture=config.model_type,
         layers=text.num_hidden_layers,
-        heads=heads,
-        kv_heads=kv_heads,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
         head_dim=head_dim,
     )
 
@@ -74,22 +74,22 @@ def check_layout(config: Any, wanted: HeadLayout) -> None:
         HeadprobeError: its layers or heads are others than those that the configuration describes.
     """
     found = head_layout(config, id=wanted.id)
-    for name in ("layers", "heads", "kv_heads"):
-        if getattr(found, name) != getattr(wanted, name):
+    for field, name in (("layers", "layers"), ("num_heads", "heads"), ("num_kv_heads", "KV heads")):
+        if getattr(found, field) != getattr(wanted, field):
             raise HeadprobeError(
-                f"the budget is for a model with {getattr(wanted, name)} {name} "
-                f"({wanted.id}), this one has {getattr(found, name)}; allocate one for it"
+                f"the budget is for a model with {getattr(wanted, field)} {name} "
+                f"({wanted.id}), this one has {getattr(found, field)}; allocate one for it"
             )
 
 
-def check_alias(name: str, layout: HeadLayout, window: int | None) -> None:
+def check_alias(name: str, layout: HeadLayout, max_context: int | None) -> None:
     """Refuse a configuration other than the one the alias promises."""
     alias = ALIASES.get(name)
     if alias is None:
         return
     expected = asdict(alias)
-    found = {**layout.to_json(), "window": window}
-    for field in ("layers", "heads", "kv_heads", "window"):
+    found = {**asdict(layout), "max_context": max_context}
+    for field in ("layers", "num_heads", "num_kv_heads", "max_context"):
         if expected[field] not in (None, found[field]):
             raise HeadprobeError(
                 f"{alias.repository} is not what {name} stands for: its config.json gives {field} "
@@ -121,9 +121,9 @@ def read_config(files: ModelFiles, name: str, *, trust: bool) -> Any:
             files.directory, trust_remote_code=trust, **files.arguments
         )
         check_counts(config.to_dict(), name)
-        window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
-        if window is not None and not (isinstance(window, int) and window < 2**31):
-            raise ValueError(f"sliding_window is {str(window)[:80]}, no number of tokens")
+        max_context = getattr(config.get_text_config(decoder=True), "sliding_window", None)
+        if max_context is not None and not (isinstance(max_context, int) and max_context < 2**31):
+            raise ValueError(f"sliding_window is {str(max_context)[:80]}, no number of tokens")
     if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes(config)):
         raise not_causal(name, config)
     return config

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ROOT = Path("outputs")
 CASES, HEADS, RUN = "cases.parquet", "heads.csv", REPORT
 BUDGETS = "budget-*.json"
+_LATER = ("kind", "step_start", "step_end")
+"""Columns of the case table that the first runs do not have."""
 BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
 
 
@@ -127,8 +129,8 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
             "step_start": seen.step_start,
             "step_end": seen.step_end,
             "response": seen.response,
-            "success": float(seen.success),
-            "accepted": seen.accepted,
+            "success": float(seen.score),
+            "accepted": seen.passed,
         }
         for case, seen in zip(cases, observations, strict=True)
     )
@@ -165,18 +167,22 @@ def read_report(run: Path) -> dict[str, Any]:
 def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None:
     """The case table of a run directory, without the prompts; ``None`` where there is none.
 
-    ``columns`` names others than these.
+    ``columns`` names others than these; those that older runs lack are empty.
 
     Raises:
         HeadprobeError: the file is damaged.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
     path = run / CASES
     if not path.is_file():
         return None
     try:
-        return pd.read_parquet(path, columns=list(columns))
+        there = pq.read_schema(path).names
+        older = [name for name in _LATER if name not in there]
+        table = pd.read_parquet(path, columns=[name for name in columns if name not in older])
+        return table.reindex(columns=list(columns))
     except (OSError, ValueError) as error:
         message = f"{path} is damaged ({error}); run `headprobe score` again"
         raise HeadprobeError(message, path=path) from error

@@ -25,7 +25,7 @@ class Processes:
     local: int = 0
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process speaks and writes for all."""
         return self.rank == 0
 
@@ -35,23 +35,23 @@ class Processes:
             return f"cuda:{self.local % torch.cuda.device_count()}"
         return name
 
-    def share(self, item: Any) -> list[Any]:
+    def all_gather(self, item: Any) -> list[Any]:
         """The items of all processes, in order of their ranks; waits for every process."""
         items: list[Any] = [item] * self.count
         if self.count > 1:
             distributed.all_gather_object(items, item)
         return items
 
-    def collect(self, item: Any) -> list[Any]:
+    def gather(self, item: Any) -> list[Any]:
         """In the first process the items of all, in order of their ranks; in the others none."""
-        items: list[Any] = [item] * self.count if self.is_first else []
+        items: list[Any] = [item] * self.count if self.is_main_process else []
         if self.count > 1:
-            distributed.gather_object(item, items if self.is_first else None)
+            distributed.gather_object(item, items if self.is_main_process else None)
         return items
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def init_distributed() -> Iterator[Processes]:
     """Join the processes that were started with this one, if any were."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:

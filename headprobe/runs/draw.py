@@ -18,7 +18,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, language_of, read_needles
-from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.style import PromptOptions, PromptWriter, describe_options
 from headprobe.tasks import Probe
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
 
-ANSWER_ROOM = 64
+ANSWER_RESERVE = 64
 HELD_OUT = "held-out"
 CORPORA = ("english", "chinese", NANO)
 """Sets of bundled needles, by the names that ``--needles`` takes."""
@@ -60,7 +60,7 @@ def draw_cases(
     limit: int | None = 200,
     seed: int = 0,
     held_out: bool = False,
-    answer_room: int = ANSWER_ROOM,
+    answer_reserve: int = ANSWER_RESERVE,
     prompt: PromptOptions | None = None,
 ) -> DrawnCases:
     """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
@@ -68,7 +68,7 @@ def draw_cases(
     ``needles`` is a file or one of ``CORPORA``, by default ``nano`` for nano and else ``english``;
     of a corpus, ``held_out`` takes the needles that no heads are scored on. Without a ``haystack``
     the needles stand in the bundled essays of their language, nano's in noise.
-    ``answer_room`` is what prompts leave of the model's window, in tokens.
+    ``answer_reserve`` is what prompts leave of the model's window, in tokens.
     As long as the style of ``prompt`` is not decided, a chat model is asked in its user's turn.
 
     Raises:
@@ -100,7 +100,7 @@ def draw_cases(
     prose = NANO if (corpus or default) == NANO else language_of(told)
     source = haystack or (NOISE if prose == NANO else str(bundled("haystack", prose)))
     wanted_depths = parse_depths(depths)
-    longest = longest_prompt(loaded.max_context, answer_room=answer_room)
+    longest = longest_prompt(loaded.max_context, answer_reserve=answer_reserve)
     prompt = prompt or PromptOptions()
     writer = prompt_writer(loaded, probe, told, prompt)
     least = 1
@@ -175,10 +175,10 @@ def _draw_read(
     every = draw(
         loaded.tokenizer,
         lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.max_context),
-        window=loaded.max_context,
+        max_context=loaded.max_context,
         seed=seed,
     )
-    kept = sorted(case.case_id for case in visiting_order(every, seed)[:limit])
+    kept = sorted(case.case_id for case in balanced_order(every, seed)[:limit])
     cases = [replace(every[old], case_id=new) for new, old in enumerate(kept)]
     return DrawnCases(
         cases=cases,
@@ -193,9 +193,9 @@ def _draw_read(
     )
 
 
-def longest_prompt(window: int | None, *, answer_room: int = ANSWER_ROOM) -> int | None:
+def longest_prompt(max_context: int | None, *, answer_reserve: int = ANSWER_RESERVE) -> int | None:
     """Tokens of the longest prompt that leaves room for an answer; ``None`` for any length."""
-    return None if window is None else max(1, window - answer_room)
+    return None if max_context is None else max(1, max_context - answer_reserve)
 
 
 def _digest(cases: Sequence[Case]) -> str:

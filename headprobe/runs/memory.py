@@ -18,24 +18,31 @@ _ACTIVATIONS, _ROWS = 0.5, 0.125
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pieces:
+class ChunkSizes:
     """The pieces that a prompt is run in.
 
-    ``chunk`` is the tokens a forward pass reads at most, ``row_bytes`` the attention rows in
-    float32 that are held at a time.
+    ``prefill_chunk`` is the tokens a forward pass reads at most, ``row_bytes`` the attention rows
+    in float32 that are held at a time.
     """
 
-    chunk: int = 2048
+    prefill_chunk: int = 2048
     row_bytes: int = 2**27
 
-    def halved(self, *, longest: int) -> Pieces:
+    def halved(self, *, longest: int) -> ChunkSizes:
         """Pieces half as large, for prompts of at most ``longest`` tokens."""
-        return Pieces(chunk=min(self.chunk, longest) // 2, row_bytes=self.row_bytes // 2)
+        return ChunkSizes(
+            prefill_chunk=min(self.prefill_chunk, longest) // 2, row_bytes=self.row_bytes // 2
+        )
 
 
-def pieces_for(
-    config: Any, *, longest: int, allowance: int, element: int, chunk: int | None = None
-) -> Pieces:
+def chunk_sizes_for(
+    config: Any,
+    *,
+    longest: int,
+    activation_bytes: int,
+    element: int,
+    prefill_chunk: int | None = None,
+) -> ChunkSizes:
     """The largest pieces that stay within an allowance beside weights and KV cache.
 
     Args:
@@ -56,10 +63,10 @@ def pieces_for(
     # Of a token in a layer: the residual stream and its copies, the MLP's two inner vectors and
     # their product, queries, keys, values and output; the mask's row as booleans and as numbers.
     token = element * (6 * width + 3 * inner + 5 * heads * head_dim) + longest * (1 + element)
-    fitting = int(_ACTIVATIONS * allowance) // token
-    return Pieces(
-        chunk=chunk or max(LEAST_CHUNK, min(MOST_CHUNK, fitting)),
-        row_bytes=max(1, int(_ROWS * allowance)),
+    fitting = int(_ACTIVATIONS * activation_bytes) // token
+    return ChunkSizes(
+        prefill_chunk=prefill_chunk or max(LEAST_CHUNK, min(MOST_CHUNK, fitting)),
+        row_bytes=max(1, int(_ROWS * activation_bytes)),
     )
 
 
@@ -72,10 +79,10 @@ def parse_bytes(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?)b?\s*", text.lower())
     if not found or found[2] not in _UNITS or not float(found[1]):
         message = "expected an amount of memory, as in 1GiB or 512MiB"
-        raise UsageError(message, option="memory_allowance", value=text)
+        raise UsageError(message, option="activation_memory", value=text)
     return int(float(found[1]) * _UNITS[found[2]])
 
 
 def cache_bytes(layout: HeadLayout, *, tokens: int, element: int) -> int:
     """Bytes of a full KV cache: keys and values of every layer and KV head."""
-    return 2 * layout.layers * layout.kv_heads * layout.head_dim * tokens * element
+    return 2 * layout.layers * layout.num_kv_heads * layout.head_dim * tokens * element

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
-from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.style import PromptDecision, PromptOptions
-from headprobe.runs.case_runner import Decode, question_of, trunks, watches_question
+from headprobe.runs.case_runner import Decode, question_of, shared_prefixes, watches_question
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import DrawnCases, draw_cases
-from headprobe.runs.memory import Pieces, cache_bytes, parse_bytes, pieces_for
+from headprobe.runs.memory import ChunkSizes, cache_bytes, chunk_sizes_for, parse_bytes
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.prompt_trial import decide_style
 from headprobe.tasks import Steps, Task, asks, get_task
@@ -29,18 +29,19 @@ class Cost:
     """What a run takes: tokens, and memory in bytes.
 
     ``prompt_tokens`` are the prompts' tokens, prompts that ask "N/A" included where a measure
-    wants them; ``distinct_tokens`` are those that are run, tokens that prompts share once;
+    wants them; ``unique_tokens`` are those that are run, tokens that prompts share once;
     ``saving`` is how many times fewer. ``cache`` is the KV cache of the longest prompt,
-    ``allowance`` what is set aside for everything else beside the weights; ``peak`` is the sum.
+    ``activation_bytes`` what is set aside for everything else beside the weights; ``peak`` is the
+    sum.
     """
 
     prompt_tokens: int
-    distinct_tokens: int
+    unique_tokens: int
     saving: float
-    chunk: int
+    prefill_chunk: int
     weights: int
     cache: int
-    allowance: int
+    activation_bytes: int
     peak: int
 
 
@@ -64,7 +65,7 @@ class PlannedRun:
     out: Path
     decode: Decode
     tree: PrefixTree
-    pieces: Pieces
+    chunk_sizes: ChunkSizes
     cost: Cost
     until_stable: float | None
     drawn: DrawnCases
@@ -75,7 +76,7 @@ class PlannedRun:
         if self.until_stable is None:
             yield set(range(len(self.cases)))
             return
-        order = iter(visiting_order(self.cases, self.seed))
+        order = iter(balanced_order(self.cases, self.seed))
         size = len({case.needle_id for case in self.cases})
         while portion := {case.case_id for case in itertools.islice(order, size)}:
             yield portion
@@ -86,7 +87,7 @@ class PlannedRun:
         drawn = "" if len(self.cases) == self.possible else f" of {self.possible}, balanced"
         return (
             f"{self.task_name}: {len(self.cases)} cases{drawn}, {self.cost.prompt_tokens:,} prompt "
-            f"tokens, of which {self.cost.distinct_tokens:,} are run"
+            f"tokens, of which {self.cost.unique_tokens:,} are run"
             + (f"; prompt {self.prompt.describe()}" if self.drawn.writer else "")
         )
 
@@ -104,8 +105,8 @@ def prepare(
     seed: int = 0,
     out: Path | None = None,
     decode: Decode = "greedy",
-    chunk: int | None = None,
-    memory_allowance: str = "1GiB",
+    prefill_chunk: int | None = None,
+    activation_memory: str = "1GiB",
     until_stable: float | None = None,
     steps: Steps = "aligned",
     prompt: PromptOptions | None = None,
@@ -125,7 +126,7 @@ def prepare(
     if decode == "forced" and chosen.probe.draw is not None:
         message = f"task {task} has no answers to force: leave it out"
         raise UsageError(message, option="decode", value=decode)
-    allowance = parse_bytes(memory_allowance)
+    activation_bytes = parse_bytes(activation_memory)
     options = prompt or PromptOptions()
     decision = decision or PromptDecision.known(options, loaded.tokenizer)
     drawn = draw_cases(
@@ -140,11 +141,15 @@ def prepare(
         prompt=decision.settle(options) if asks(task) else options,
     )
     cases = drawn.cases
-    tree = PrefixTree.of(trunks(cases, chosen))
+    tree = PrefixTree.of(shared_prefixes(cases, chosen))
     longest = max(case.length + chosen.probe.max_new_tokens(case) for case in cases)
     element = loaded.model.dtype.itemsize
-    pieces = pieces_for(
-        loaded.model.config, longest=longest, allowance=allowance, element=element, chunk=chunk
+    chunk_sizes = chunk_sizes_for(
+        loaded.model.config,
+        longest=longest,
+        activation_bytes=activation_bytes,
+        element=element,
+        prefill_chunk=prefill_chunk,
     )
     return PlannedRun(
         task_name=task,
@@ -168,9 +173,15 @@ def prepare(
         out=out or directory_for(loaded.label, task),
         decode=decode,
         tree=tree,
-        pieces=pieces,
+        chunk_sizes=chunk_sizes,
         cost=_cost(
-            loaded, cases, chosen, tree, pieces=pieces, longest=longest, allowance=allowance
+            loaded,
+            cases,
+            chosen,
+            tree,
+            chunk_sizes=chunk_sizes,
+            longest=longest,
+            activation_bytes=activation_bytes,
         ),
         until_stable=until_stable,
         drawn=drawn,
@@ -187,7 +198,7 @@ def decide_prompt(loaded: LoadedModel, run: PlannedRun, prompt: PromptOptions) -
         run.task,
         run.drawn,
         prompt=prompt,
-        run_tokens=run.cost.distinct_tokens,
+        run_tokens=run.cost.unique_tokens,
         seed=run.seed,
     )
 
@@ -198,9 +209,9 @@ def _cost(
     task: Task,
     tree: PrefixTree,
     *,
-    pieces: Pieces,
+    chunk_sizes: ChunkSizes,
     longest: int,
-    allowance: int,
+    activation_bytes: int,
 ) -> Cost:
     weights = loaded.weight_bytes
     cache = cache_bytes(loaded.layout, tokens=longest, element=loaded.model.dtype.itemsize)
@@ -208,14 +219,14 @@ def _cost(
     blank = sum(len(question.blank_ids) for question in asked)
     prompts = sum(case.length for case in cases)
     tokens = prompts + sum(question.start for question in asked) + blank
-    distinct = tree.distinct + prompts - int(tree.lengths.sum()) + blank
+    unique = tree.unique_tokens + prompts - int(tree.lengths.sum()) + blank
     return Cost(
         prompt_tokens=tokens,
-        distinct_tokens=distinct,
-        saving=tokens / distinct,
-        chunk=pieces.chunk,
+        unique_tokens=unique,
+        saving=tokens / unique,
+        prefill_chunk=chunk_sizes.prefill_chunk,
         weights=weights,
         cache=cache,
-        allowance=allowance,
-        peak=weights + cache + allowance,
+        activation_bytes=activation_bytes,
+        peak=weights + cache + activation_bytes,
     )

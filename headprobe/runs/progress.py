@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.tasks import ACCEPTED_ABOVE
+from headprobe.tasks import PASSED_ABOVE
 
 FILE_NAME = "journal.sqlite"
 
@@ -43,7 +43,7 @@ class Observation:
     """What the model answered on one case, and what each measure says of every head there.
 
     ``generated_ids`` are the tokens of all steps, the stop token included; those from
-    ``step_start`` to ``step_end``, half open, write the answer; ``success`` is the probe's grade
+    ``step_start`` to ``step_end``, half open, write the answer; ``score`` is the probe's grade
     from 0 to 100.
     """
 
@@ -52,13 +52,13 @@ class Observation:
     step_start: int
     step_end: int
     response: str
-    success: float
+    score: float
     scores: Mapping[str, Float[np.ndarray, "layer query_head"]]
 
     @property
-    def accepted(self) -> bool:
+    def passed(self) -> bool:
         """Whether the probe takes the answer for right."""
-        return self.success > ACCEPTED_ABOVE
+        return self.score > PASSED_ABOVE
 
 
 class Journal:
@@ -79,7 +79,7 @@ class Journal:
                         one.step_start,
                         one.step_end,
                         one.response,
-                        one.success,
+                        one.score,
                     )
                     for one in observations
                 ],
@@ -105,7 +105,7 @@ class Journal:
     def observations(self) -> Iterator[Observation]:
         """All observations in the order of their cases."""
         rows = self._connection.execute("SELECT * FROM observation ORDER BY case_id").fetchall()
-        for case_id, generated_ids, step_start, step_end, response, success in rows:
+        for case_id, generated_ids, step_start, step_end, response, score in rows:
             scores = self._connection.execute(
                 "SELECT measure, layers, data FROM score WHERE case_id = ? ORDER BY rowid",
                 (case_id,),
@@ -116,7 +116,7 @@ class Journal:
                 step_start=step_start,
                 step_end=step_end,
                 response=response,
-                success=success,
+                score=score,
                 scores={
                     measure: np.frombuffer(data, "<f4").reshape(layers, -1)
                     for measure, layers, data in scores
@@ -146,7 +146,7 @@ def open_journal(path: Path, plan: Mapping[str, Any]) -> Iterator[Journal]:
             raise _busy(path) from error
         raise HeadprobeError(f"cannot write {path}: {error}") from error
     except sqlite3.DatabaseError as error:
-        raise HeadprobeError(f"{path} is damaged ({error}); start over with `fresh`") from error
+        raise HeadprobeError(f"{path} is damaged ({error}); start over with `overwrite`") from error
 
 
 def stored_plan(path: Path) -> Mapping[str, Any]:
@@ -213,7 +213,7 @@ def _check_plan(connection: sqlite3.Connection, plan: Mapping[str, Any], run: Pa
         )
         raise UsageError(
             f"{run} holds a run with other options ({changes}); give the same options to go on, "
-            "`fresh` to start over, or another `out`",
+            "`overwrite` to start over, or another `out`",
             path=run,
         )
 

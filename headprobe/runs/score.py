@@ -18,7 +18,7 @@ from headprobe import __version__
 from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted
 from headprobe.files import make_directory
 from headprobe.prompts.style import PromptDecision, PromptOptions
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import CASES, HEADS, RUN, case_table, clear, left_journals, write_json
 from headprobe.runs.distributed import Processes
 from headprobe.runs.failures import (
@@ -46,7 +46,7 @@ def score(
     loaded: LoadedModel,
     run: PlannedRun,
     *,
-    fresh: bool = False,
+    overwrite: bool = False,
     processes: Processes | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> HeadScores | None:
@@ -57,40 +57,40 @@ def score(
     called once a case of this process, those of an earlier start included.
 
     Raises:
-        UsageError: the directory holds a run with another plan, and ``fresh`` is not set; or it is
-            a file.
+        UsageError: the directory holds a run with another plan, and ``overwrite`` is not set; or it
+            is a file.
         Interrupted: Ctrl-C; what was observed is kept, the same call goes on from there.
         HeadprobeError: no case was accepted (the case table is written all the same), or the
             directory cannot be written.
     """
     processes = processes or Processes()
-    if processes.is_first:
-        _make_ready(run, fresh=fresh)
-    processes.share(None)
-    own = run.out / (JOURNAL if processes.is_first else f"journal.{processes.rank}.sqlite")
+    if processes.is_main_process:
+        _make_ready(run, overwrite=overwrite)
+    processes.all_gather(None)
+    own = run.out / (JOURNAL if processes.is_main_process else f"journal.{processes.rank}.sqlite")
     make_directory(run.out)
     with open_journal(own, run.plan) as journal:
-        done = set().union(*processes.share(journal.observed()))
-        part = set(run.tree.parts(processes.count)[processes.rank])
+        done = set().union(*processes.all_gather(journal.observed()))
+        part = set(run.tree.shards(processes.count)[processes.rank])
         for _ in done & part:
             advance()
         report = _Report(loaded, run, processes=processes.count, resumed_from=len(done))
         new: list[Observation] = []
         try:
             for portion in run.rounds():
-                for observation in walk(
+                for observation in observe_cases(
                     loaded,
                     run.cases,
                     run.task,
                     wanted=portion & part - done,
                     tree=run.tree,
                     decode=run.decode,
-                    pieces=run.pieces,
+                    chunk_sizes=run.chunk_sizes,
                 ):
                     journal.add(observation)
                     advance()
                     new.append(observation)
-                    if len(new) == LOOKED_AT and processes.is_first:
+                    if len(new) == LOOKED_AT and processes.is_main_process:
                         _warn_if_few_pass(run, new)
                 if _settled(run, processes, journal):
                     break
@@ -100,16 +100,16 @@ def score(
                 f"stopped after {reached} of {len(run.cases)} cases; the same command goes on"
             ) from None
         finally:
-            if processes.is_first:
+            if processes.is_main_process:
                 report.write(observed=len(journal.observed()))
-        for others in processes.collect(list(journal.observations())):
+        for others in processes.gather(list(journal.observations())):
             journal.merge(others)
         observations = list(journal.observations())
-    processes.share(None)
-    if not processes.is_first:
+    processes.all_gather(None)
+    if not processes.is_main_process:
         discard_journal(own)
         return None
-    accepted = sum(seen.accepted for seen in observations)
+    accepted = sum(seen.passed for seen in observations)
     failed = count_failures(run.cases, observations, run.task.probe)
     report.write(observed=len(observations), accepted=accepted, failed=failed)
     visited = [run.cases[seen.case_id] for seen in observations]
@@ -132,10 +132,10 @@ def _warn_if_few_pass(run: PlannedRun, observations: Sequence[Observation]) -> N
         warnings.warn(told, HeadprobeWarning, stacklevel=3)
 
 
-def _make_ready(run: PlannedRun, *, fresh: bool) -> None:
+def _make_ready(run: PlannedRun, *, overwrite: bool) -> None:
     """The run directory with one journal: what several processes left behind is taken into it."""
     make_directory(run.out)
-    if fresh:
+    if overwrite:
         clear(run.out)
     with open_journal(run.out / JOURNAL, run.plan) as journal:
         for path in left_journals(run.out):
@@ -148,8 +148,8 @@ def _settled(run: PlannedRun, processes: Processes, journal: Journal) -> bool:
     """Whether what all processes have observed ranks the heads reliably enough to stop."""
     if run.until_stable is None:
         return False
-    every = itertools.chain.from_iterable(processes.share(list(journal.observations())))
-    accepted = sorted((seen for seen in every if seen.accepted), key=lambda seen: seen.case_id)
+    every = itertools.chain.from_iterable(processes.all_gather(list(journal.observations())))
+    accepted = sorted((seen for seen in every if seen.passed), key=lambda seen: seen.case_id)
     if not accepted:
         return False
     found = split_half(
@@ -165,7 +165,7 @@ def prepare_decided(
     *,
     prompt: PromptOptions,
     processes: Processes,
-    fresh: bool = False,
+    overwrite: bool = False,
     **options: Any,
 ) -> PlannedRun:
     """Plan a run whose prompt style is decided: as before on resuming, else by a trial.
@@ -174,11 +174,11 @@ def prepare_decided(
     """
     first = prepare(loaded, prompt=prompt, **options)
     decision: PromptDecision | None = None
-    if processes.is_first:
-        plans = [] if fresh else [stored_plan(first.out / JOURNAL)]
+    if processes.is_main_process:
+        plans = [] if overwrite else [stored_plan(first.out / JOURNAL)]
         decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
         decision = decide_prompt(loaded, replace(first, prompt=decision), prompt)
-    (decision, *_) = processes.share(decision)
+    (decision, *_) = processes.all_gather(decision)
     if decision == first.prompt:
         return first
     return prepare(loaded, prompt=prompt, decision=decision, **options)
@@ -228,7 +228,7 @@ def collect(
     Raises:
         HeadprobeError: there is none.
     """
-    accepted = [seen for seen in observations if seen.accepted]
+    accepted = [seen for seen in observations if seen.passed]
     if not accepted:
         failed = count_failures(run.cases, observations, run.task.probe)
         raise HeadprobeError(

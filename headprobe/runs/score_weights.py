@@ -28,14 +28,14 @@ def score_weights(
     task: str,
     out: Path,
     seed: int = 0,
-    fresh: bool = False,
+    overwrite: bool = False,
 ) -> HeadScores:
     """Score the heads by the task of that name and write the run directory ``out``.
 
     It holds no table of cases; the scores stand there as those of one case.
 
     Raises:
-        UsageError: the directory holds another run, and ``fresh`` is not set; or it is a file.
+        UsageError: the directory holds another run, and ``overwrite`` is not set; or it is a file.
         HeadprobeError: the task is none for this model, some weight is NaN or infinite, or the
             directory cannot be written.
     """
@@ -58,7 +58,7 @@ def score_weights(
         versions=versions(),
     )
     make_directory(out)
-    if fresh:
+    if overwrite:
         clear(out)
     with open_journal(out / JOURNAL, plan):
         result.save(out / SCORES)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from headprobe.errors import UsageError
 from headprobe.tasks import reasoning, repetition, retrieval
-from headprobe.tasks.task import ACCEPTED_ABOVE, Probe, Steps, Task
+from headprobe.tasks.task import PASSED_ABOVE, Probe, Steps, Task
 
 __all__ = [
-    "ACCEPTED_ABOVE",
     "DEFAULT_TASK",
+    "PASSED_ABOVE",
     "TASKS",
     "WEIGHT_TASKS",
     "Probe",
@@ -32,7 +32,7 @@ TASKS = {
         probe=Probe(
             needles="r2.jsonl",
             max_new_tokens=reasoning.max_new_tokens,
-            success=reasoning.success,
+            score=reasoning.score,
             reference_max_new_tokens=reasoning.reference_max_new_tokens,
             reference_success=reasoning.reference_success,
         ),
@@ -44,7 +44,7 @@ TASKS = {
         probe=Probe(
             needles="retrieval.jsonl",
             max_new_tokens=retrieval.max_new_tokens,
-            success=retrieval.success,
+            score=retrieval.score,
             counts_all_steps=True,
             reference_success=retrieval.reference_success,
         ),
@@ -57,7 +57,7 @@ TASKS = {
             draw=repetition.draw,
             first_query=repetition.first_query,
             max_new_tokens=repetition.max_new_tokens,
-            success=repetition.success,
+            score=repetition.score,
         ),
         measures=("induction", "echo"),
     ),

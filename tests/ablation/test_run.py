@@ -16,27 +16,27 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headprobe.ablation import run as ablating
+from headprobe.ablation.ablated import ablated, mean_outputs
 from headprobe.ablation.run import JOURNAL, PlannedAblation, ablate, plan_ablation
-from headprobe.ablation.silencing import mean_outputs, silenced
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.layout import Head
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import Case
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import CASES
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out
 from headprobe.runs.progress import open_journal
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
-from headprobe.tasks import ACCEPTED_ABOVE, TASKS
+from headprobe.tasks import PASSED_ABOVE, TASKS
 from headprobe.tasks.grading import f1
 from tests._support.refusals import refused
 
 pytestmark = pytest.mark.slow
 
-SMALL: dict[str, Any] = {"tops": "1,8", "draws": 2, "lengths": "128,160", "limit": 4}
+SMALL: dict[str, Any] = {"tops": "1,8", "random_draws": 2, "lengths": "128,160", "limit": 4}
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def cut(model: PreTrainedModel, heads: tuple[Head, ...]) -> PreTrainedModel:
 
 def grades(loaded: LoadedModel, run: PlannedAblation) -> list[float]:
     found: list[float] = [0.0] * len(run.cases)
-    for seen in walk(loaded, run.cases, run.task):
-        found[seen.case_id] = 100.0 * (seen.success > ACCEPTED_ABOVE)
+    for seen in observe_cases(loaded, run.cases, run.task):
+        found[seen.case_id] = 100.0 * (seen.score > PASSED_ABOVE)
     return found
 
 
@@ -91,31 +91,31 @@ def test_answers_are_those_of_a_model_whose_projections_do_not_read_the_heads(
             plain = replace(nano, model=cut(nano.model, trial.heads))
             assert found.tolist() == grades(plain, run)
     # The model answers through layer 4.
-    tops = [trial.choice == "top" and trial.k == 8 for trial in done.trials]
-    assert all(np.array(lost)[tops])
+    top_k = [trial.choice == "top" and trial.k == 8 for trial in done.trials]
+    assert all(np.array(lost)[top_k])
     assert done.curves()[0].area.value > 0
 
 
 def test_mean_silence_takes_means_over_prompts_of_other_needles(
     nano: LoadedModel, tmp_path: Path
 ) -> None:
-    run = planned(nano, tmp_path, silence="mean", calibration=3, draws=1, tops="4")
+    run = planned(nano, tmp_path, ablation="mean", calibration=3, random_draws=1, top_k="4")
     assert len(run.calibration) == 3
     assert not {case.input_ids for case in run.calibration} & {c.input_ids for c in run.cases}
     done = ablate(nano, run)
     means = mean_outputs(nano.model, [case.input_ids for case in run.calibration])
     trial = done.trials[0]
-    with silenced(nano.model, trial.heads, means=means):
+    with ablated(nano.model, trial.heads, means=means):
         assert done.grades[0].tolist() == grades(nano, run)
-    assert done.plan["silence"] == "mean"
-    assert done.plan["calibration"] != planned(nano, tmp_path, silence="mean").plan["calibration"]
+    assert done.plan["ablation"] == "mean"
+    assert done.plan["calibration"] != planned(nano, tmp_path, ablation="mean").plan["calibration"]
 
 
 def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_path: Path) -> None:
     held_out = bundled("needles", "nano/held-out", "r2.jsonl")
     asked = tmp_path / "own.jsonl"
     asked.write_text("".join(held_out.read_text().splitlines(keepends=True)[:4]))
-    run = planned(nano, tmp_path / "out", silence="mean", calibration=3, needles=asked)
+    run = planned(nano, tmp_path / "out", ablation="mean", calibration=3, needles=asked)
     write_table(case_rows(run.calibration), tmp_path / "means" / CASES)
     own = draw_cases(nano, TASKS["r2"].probe, lengths="160", limit=3)
     with pytest.raises(UsageError, match="3 of 48 needles are those"):
@@ -125,8 +125,10 @@ def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_
 def test_walking_without_measures_gives_the_same_answers(nano: LoadedModel, tmp_path: Path) -> None:
     run = planned(nano, tmp_path)
     for task in ("r2", "retrieval"):
-        bare = {s.case_id: s for s in walk(nano, run.cases, replace(TASKS[task], measures=()))}
-        for seen in walk(nano, run.cases, TASKS[task]):
+        bare = {
+            s.case_id: s for s in observe_cases(nano, run.cases, replace(TASKS[task], measures=()))
+        }
+        for seen in observe_cases(nano, run.cases, TASKS[task]):
             assert bare[seen.case_id].generated_ids == seen.generated_ids
             assert not bare[seen.case_id].scores
 
@@ -190,18 +192,18 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     walked: list[int] = []
 
     def stop(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for seen in walk(*arguments, **options):
+        for seen in observe_cases(*arguments, **options):
             if len(walked) == 10:
                 raise KeyboardInterrupt
             walked.append(seen.case_id)
             yield seen
 
-    monkeypatch.setattr(ablating, "walk", stop)
+    monkeypatch.setattr(ablating, "observe_cases", stop)
     run = planned(nano, tmp_path / "stopped")
     with pytest.raises(Interrupted, match=rf"stopped after 10 of {run.total} answers"):
         ablate(nano, run)
     assert not (tmp_path / "stopped" / "ablation.json").exists()
-    monkeypatch.setattr(ablating, "walk", walk)
+    monkeypatch.setattr(ablating, "observe_cases", observe_cases)
     done = ablate(nano, run)
     np.testing.assert_array_equal(done.grades, whole.grades)
 
@@ -209,22 +211,22 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
         assert not options["wanted"]
         yield from ()
 
-    monkeypatch.setattr(ablating, "walk", refuse)
+    monkeypatch.setattr(ablating, "observe_cases", refuse)
     again = ablate(nano, planned(nano, tmp_path / "stopped", metric="f1"))
     assert again.metric == "f1"
     with open_journal(tmp_path / "stopped" / JOURNAL, run.plan) as journal:
         said = [seen.response for seen in journal.observations()][: len(run.cases)]
     answers = [[case.answer] for case in run.cases]
     np.testing.assert_array_equal(again.full, [*map(f1, said, answers)])
-    with refused("`fresh`", path=tmp_path / "stopped"):
-        ablate(nano, planned(nano, tmp_path / "stopped", draws=3))
+    with refused("`overwrite`", path=tmp_path / "stopped"):
+        ablate(nano, planned(nano, tmp_path / "stopped", random_draws=3))
 
 
 def test_fresh_starts_over(nano: LoadedModel, tmp_path: Path) -> None:
     ablate(nano, planned(nano, tmp_path))
     (tmp_path / "ablation.png").write_bytes(b"old")
-    done = ablate(nano, planned(nano, tmp_path, draws=1), fresh=True)
-    assert done.draws == 1
+    done = ablate(nano, planned(nano, tmp_path, random_draws=1), overwrite=True)
+    assert done.random_draws == 1
     assert not (tmp_path / "ablation.png").exists()
 
 
@@ -237,7 +239,7 @@ def test_the_model_is_as_before_after_an_error_in_the_walk(
         raise KeyError("walk")
         yield
 
-    monkeypatch.setattr(ablating, "walk", fail)
+    monkeypatch.setattr(ablating, "observe_cases", fail)
     with pytest.raises(KeyError, match="walk"):
         ablate(nano, planned(nano, tmp_path))
     assert dict(ALL_ATTENTION_FUNCTIONS) == registered
@@ -254,7 +256,7 @@ def test_a_model_that_answers_nothing_has_nothing_to_lose(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"silence": "half"}, "silence=half: expected zero or mean"),
+        ({"ablation": "half"}, "silence=half: expected zero or mean"),
         ({"metric": "rouge"}, "metric=rouge: expected accepted, exact_match, f1, recall"),
         ({"tops": "25"}, "top=25: .* 48 heads; expected at most 24"),
         ({"tops": "x"}, "top=x: "),

@@ -19,7 +19,7 @@ def test_the_best_share_of_the_kv_heads_is_full_and_the_others_stream() -> None:
     assert (allocation.sinks, allocation.compensation) == (128, False)
     assert set(allocation.selection.ravel()) == {"streaming"}
     # By the mean, the group of two middling heads comes before that of a weak and a strong one.
-    assert duo(scores, group=2, window=8, reduce="mean", full=0.25).ratio.tolist() == [
+    assert duo(scores, group=2, window=8, reduce="mean", sparsity=0.75).ratio.tolist() == [
         [1, 0],
         [0, 0],
     ]
@@ -27,20 +27,20 @@ def test_the_best_share_of_the_kv_heads_is_full_and_the_others_stream() -> None:
 
 def test_scores_may_be_negative_but_not_without_meaning() -> None:
     scores = np.array([[-0.5, -0.1], [0.0, -0.2]])
-    assert duo(scores, group=1, window=8, full=0.25).ratio.tolist() == [[0, 0], [1, 0]]
+    assert duo(scores, group=1, window=8, sparsity=0.75).ratio.tolist() == [[0, 0], [1, 0]]
     with pytest.raises(HeadprobeError, match="all scores are zero"):
         duo(np.zeros((2, 2)), group=1, window=8)
     with pytest.raises(HeadprobeError, match="nan is not a finite number"):
         duo(np.full((2, 2), np.nan), group=1, window=8)
-    with pytest.raises(UsageError, match="--full is a share from 0 to 1, got 50"):
-        duo(scores, group=1, window=8, full=50.0)
+    with pytest.raises(UsageError, match="--sparsity is a fraction from 0 to 1, got 50"):
+        duo(scores, group=1, window=8, sparsity=50.0)
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not here")
 def test_half_of_the_published_pattern_is_what_its_quantile_gives() -> None:
     gates = np.loadtxt(next(PUBLISHED.glob("*/full_attention_heads.tsv")), delimiter="\t")
     gates = gates.clip(0, 1)
-    full = duo(gates, group=1, window=8, full=0.5).ratio == 1
+    full = duo(gates, group=1, window=8, sparsity=0.5).ratio == 1
     assert full.sum() == gates.size // 2
     assert gates[full].min() >= np.quantile(gates, 0.5) >= gates[~full].max()
 
@@ -62,17 +62,17 @@ def test_a_threshold_that_no_head_reaches_is_wrong_usage() -> None:
 
 @pytest.mark.parametrize("heads", range(5))
 def test_so_many_kv_heads_are_full(heads: int) -> None:
-    allocation = top(SCORES, group=2, window=8, heads=heads)
+    allocation = top(SCORES, group=2, window=8, top_k=heads)
     assert (allocation.ratio == 1).sum() == heads
     assert (allocation.tokens == 384).all()
 
 
 def test_the_best_query_head_decides_for_its_group() -> None:
-    assert top(SCORES, group=2, window=8, heads=1).ratio.tolist() == [[1, 0], [0, 0]]
-    assert top(SCORES, group=1, window=8, heads=2).ratio.nonzero()[1].tolist() == [1, 3]
+    assert top(SCORES, group=2, window=8, top_k=1).ratio.tolist() == [[1, 0], [0, 0]]
+    assert top(SCORES, group=1, window=8, top_k=2).ratio.nonzero()[1].tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("heads", [-1, 5])
 def test_more_heads_than_there_are_is_wrong_usage(heads: int) -> None:
-    with pytest.raises(UsageError, match=f"--heads must be 0 to 4, all there are, got {heads}"):
-        top(SCORES, group=2, window=8, heads=heads)
+    with pytest.raises(UsageError, match=f"--top-k must be 0 to 4, all there are, got {heads}"):
+        top(SCORES, group=2, window=8, top_k=heads)

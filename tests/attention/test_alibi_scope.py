@@ -74,9 +74,9 @@ def attention(model: Any, length: int = LENGTH) -> Tensor:
         return torch.cat(model(ids, output_attentions=True, use_cache=False).attentions)
     seen = []
 
-    def watched(query: Tensor, key: Tensor, value: Tensor, **terms: Any) -> Tensor:
-        assert not terms["is_causal"]
-        logits = query @ key.mT / query.shape[-1] ** 0.5 + terms["attn_mask"]
+    def watched(query: Tensor, key: Tensor, value: Tensor, **attention_kwargs: Any) -> Tensor:
+        assert not attention_kwargs["is_causal"]
+        logits = query @ key.mT / query.shape[-1] ** 0.5 + attention_kwargs["attn_mask"]
         seen.append(logits.softmax(dim=-1))
         return seen[-1] @ value.expand_as(query)
 
@@ -231,5 +231,5 @@ def test_a_directory_of_another_run_is_not_written_over_unasked(
     with pytest.raises(UsageError, match='weights was "f", now "g"'):
         score_weights(other, task="alibi", out=tmp_path)
     assert json.loads((tmp_path / "run.json").read_text()) == run
-    score_weights(other, task="alibi", out=tmp_path, fresh=True)
+    score_weights(other, task="alibi", out=tmp_path, overwrite=True)
     assert HeadScores.load(tmp_path).plan["weights"] == "g"

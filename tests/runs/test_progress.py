@@ -30,7 +30,7 @@ def observation(case_id: int, **changes: Any) -> Observation:
         "step_start": 1,
         "step_end": 3,
         "response": 'tin drums, "naïve" 日本\n',
-        "success": 66.6,
+        "score": 66.6,
         "scores": {
             "r2": draw.random((2, 4), dtype=np.float32),
             "retrieval": draw.random((2, 4), dtype=np.float32),
@@ -40,7 +40,7 @@ def observation(case_id: int, **changes: Any) -> Observation:
 
 
 def assert_equal(one: Observation, other: Observation) -> None:
-    for name in ("case_id", "generated_ids", "step_start", "step_end", "response", "success"):
+    for name in ("case_id", "generated_ids", "step_start", "step_end", "response", "score"):
         assert getattr(one, name) == getattr(other, name)
     assert list(one.scores) == list(other.scores)
     for measure, scores in one.scores.items():
@@ -104,7 +104,7 @@ def test_another_plan_is_refused_with_the_difference_named(
         pytest.fail("the block must not run")
     message = error.value.message
     assert difference in message
-    assert "`fresh`" in message
+    assert "`overwrite`" in message
     assert str(tmp_path) in message
     assert error.value.path == tmp_path
     assert len(message) < 300
@@ -130,7 +130,7 @@ with open_journal(Path(sys.argv[1]), {"task": "r2"}) as journal:
         scores = {"r2": np.full((32, 32), case_id, dtype=np.float32)}
         journal.add(Observation(
             case_id=case_id, generated_ids=(case_id,), step_start=0, step_end=1, response="x",
-            success=100.0, scores=scores
+            score=100.0, scores=scores
         ))
         print(case_id, flush=True)
         if case_id == int(sys.argv[2]):
@@ -193,10 +193,10 @@ def full(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("share", [0.0001, 0.03, 0.3, 0.5, 0.9, 0.999, 0.99999])
-def test_a_truncated_journal_is_a_clear_error(full: Path, share: float) -> None:
-    full.write_bytes(full.read_bytes()[: int(share * full.stat().st_size)])
-    problem = rf"{FILE_NAME} is damaged \(.*\); start over with `fresh`"
+@pytest.mark.parametrize("fraction", [0.0001, 0.03, 0.3, 0.5, 0.9, 0.999, 0.99999])
+def test_a_truncated_journal_is_a_clear_error(full: Path, fraction: float) -> None:
+    full.write_bytes(full.read_bytes()[: int(fraction * full.stat().st_size)])
+    problem = rf"{FILE_NAME} is damaged \(.*\); start over with `overwrite`"
     with pytest.raises(HeadprobeError, match=problem), open_journal(full, PLAN) as journal:
         list(journal.observations())
 

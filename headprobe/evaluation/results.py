@@ -19,52 +19,52 @@ from headprobe.tasks.grading import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
-KNOWN, UNSEEN = "known", "unseen"
+QUERY_AWARE, QUERY_AGNOSTIC = "query_aware", "query_agnostic"
 SETTINGS = {
-    KNOWN: "the question is known when the cache is cut",
-    UNSEEN: "the context is cut before the question is seen",
+    QUERY_AWARE: "the question is known when the cache is cut",
+    QUERY_AGNOSTIC: "the context is cut before the question is seen",
 }
 FULL = "full"
 RESULTS, REPORT, ANSWERS, PICTURE = "results.csv", "results.json", "answers.parquet", "accuracy.png"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Trial:
+class MethodAnswers:
     """The answers under one budget in one setting, in the order of the questions.
 
-    ``shares`` are the parts of the cache that were kept, 0 to 1, as measured at the cut. ``grades``
-    are in per cent, by metric. A full cache is the trial of strategy ``FULL``.
+    ``fractions`` are the parts of the cache that were kept, 0 to 1, as measured at the cut.
+    ``grades`` are in per cent, by metric. A full cache is the trial of strategy ``FULL``.
     """
 
     setting: str
     strategy: str
     budget: str
     is_baseline: bool
-    shares: Float[np.ndarray, " question"]
+    fractions: Float[np.ndarray, " question"]
     responses: tuple[str, ...]
     grades: Mapping[str, Float[np.ndarray, " question"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class MethodResult:
     """What a trial comes to.
 
-    ``share`` is the mean part of the cache that was kept, 0 to 1. ``grades`` are means in per cent
-    by metric, with intervals over groups of questions. Of the metric that strategies are compared
-    by, ``of_full`` is the part of the full cache's mean, and ``lead`` what the trial is ahead of
-    its ``rival``, the best (other) baseline of the same budget and setting, answer by answer;
-    baselines have none, unless they were entered.
+    ``fraction`` is the mean part of the cache that was kept, 0 to 1. ``grades`` are means in per
+    cent by metric, with intervals over groups of questions. Of the metric that strategies are
+    compared by, ``of_full`` is the part of the full cache's mean, and ``gain`` what the trial is
+    ahead of its ``best_baseline``, the best (other) baseline of the same budget and setting, answer
+    by answer; baselines have none, unless they were entered.
     """
 
     setting: str
     strategy: str
     budget: str
     is_baseline: bool
-    share: float
+    fraction: float
     grades: Mapping[str, Estimate]
     of_full: float | None
-    rival: str | None
-    lead: Estimate | None
+    best_baseline: str | None
+    gain: Estimate | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -73,22 +73,22 @@ class Evaluation:
 
     questions: tuple[int, ...]
     groups: tuple[int, ...]
-    trials: tuple[Trial, ...]
+    methods: tuple[MethodAnswers, ...]
 
     def __post_init__(self) -> None:
-        for trial in self.trials:
-            sizes = {len(values) for values in (trial.shares, *trial.grades.values())}
-            if sizes | {len(trial.responses), len(self.groups)} != {len(self.questions)}:
+        for method in self.methods:
+            sizes = {len(values) for values in (method.fractions, *method.grades.values())}
+            if sizes | {len(method.responses), len(self.groups)} != {len(self.questions)}:
                 raise ValueError(
-                    f"expected {len(self.questions)} answers of {trial.strategy}, got {sizes}"
+                    f"expected {len(self.questions)} answers of {method.strategy}, got {sizes}"
                 )
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """What all answers are graded by."""
-        return tuple(self.trials[0].grades)
+        return tuple(self.methods[0].grades)
 
-    def outcomes(self, *, metric: str = "f1", seed: int = 0) -> list[Outcome]:
+    def results(self, *, metric: str = "f1", seed: int = 0) -> list[MethodResult]:
         """Means and intervals of all trials, compared by one metric; the same seed, the same.
 
         A lead's interval is that of a paired bootstrap: questions are resampled, each with both
@@ -99,42 +99,44 @@ class Evaluation:
         """
         if metric not in self.metrics:
             raise ValueError(f"expected one of {', '.join(self.metrics)}, got {metric!r}")
-        return [self._outcome(trial, metric, seed) for trial in self.trials]
+        return [self._result(method, metric, seed) for method in self.methods]
 
-    def _outcome(self, trial: Trial, metric: str, seed: int) -> Outcome:
-        own = trial.grades[metric]
-        full = self._full(trial).grades[metric].mean()
-        rival = self._rival(trial, metric)
-        return Outcome(
-            setting=trial.setting,
-            strategy=trial.strategy,
-            budget=trial.budget,
-            is_baseline=trial.is_baseline,
-            share=float(trial.shares.mean()),
+    def _result(self, method: MethodAnswers, metric: str, seed: int) -> MethodResult:
+        own = method.grades[metric]
+        full = self._full(method).grades[metric].mean()
+        best_baseline = self._best_baseline(method, metric)
+        return MethodResult(
+            setting=method.setting,
+            strategy=method.strategy,
+            budget=method.budget,
+            is_baseline=method.is_baseline,
+            fraction=float(method.fractions.mean()),
             grades={
                 name: interval(grades, self.groups, seed=seed)
-                for name, grades in trial.grades.items()
+                for name, grades in method.grades.items()
             },
             of_full=float(own.mean() / full) if full else None,
-            rival=rival.strategy if rival else None,
-            lead=interval(own - rival.grades[metric], self.groups, seed=seed) if rival else None,
+            best_baseline=best_baseline.strategy if best_baseline else None,
+            gain=interval(own - best_baseline.grades[metric], self.groups, seed=seed)
+            if best_baseline
+            else None,
         )
 
-    def _full(self, trial: Trial) -> Trial:
+    def _full(self, method: MethodAnswers) -> MethodAnswers:
         return next(
-            one for one in self.trials if (one.strategy, one.setting) == (FULL, trial.setting)
+            one for one in self.methods if (one.strategy, one.setting) == (FULL, method.setting)
         )
 
-    def _rival(self, trial: Trial, metric: str) -> Trial | None:
+    def _best_baseline(self, method: MethodAnswers, metric: str) -> MethodAnswers | None:
         """The best other baseline of the same budget and setting, entered or not."""
-        if trial.is_baseline or trial is self._full(trial):
+        if method.is_baseline or method is self._full(method):
             return None
         others = [
             one
-            for one in self.trials
-            if one is not trial
+            for one in self.methods
+            if one is not method
             and one.strategy in BASELINES
-            and (one.setting, one.budget) == (trial.setting, trial.budget)
+            and (one.setting, one.budget) == (method.setting, method.budget)
         ]
         return max(others, key=lambda one: one.grades[metric].mean(), default=None)
 
@@ -145,17 +147,17 @@ class Evaluation:
         tables = [
             pd.DataFrame(
                 {
-                    "setting": trial.setting,
-                    "strategy": trial.strategy,
-                    "budget": trial.budget,
+                    "setting": method.setting,
+                    "strategy": method.strategy,
+                    "budget": method.budget,
                     "question_id": self.questions,
                     "group": self.groups,
-                    "share": trial.shares,
-                    "response": trial.responses,
-                    **trial.grades,
+                    "fraction": method.fractions,
+                    "response": method.responses,
+                    **method.grades,
                 }
             )
-            for trial in self.trials
+            for method in self.methods
         ]
         return pd.concat(tables, ignore_index=True)
 
@@ -167,7 +169,7 @@ def grade(response: str, answers: Sequence[str]) -> dict[str, float]:
 
 def write(
     evaluation: Evaluation,
-    outcomes: Sequence[Outcome],
+    results: Sequence[MethodResult],
     out: Path,
     *,
     report: Mapping[str, Any],
@@ -179,15 +181,15 @@ def write(
     import pandas as pd
 
     write_table(evaluation.answer_table(), out / ANSWERS)
-    write_table(pd.DataFrame(map(_flat, outcomes)), out / RESULTS)
+    write_table(pd.DataFrame(map(_flat, results)), out / RESULTS)
     write_json(report, out / REPORT)
 
 
-def _flat(outcome: Outcome) -> dict[str, Any]:
+def _flat(result: MethodResult) -> dict[str, Any]:
     """An outcome as one row of numbers."""
-    row = asdict(outcome)
-    lead = row.pop("lead") or dict.fromkeys(("value", "ci_low", "ci_high"))
-    for name, estimate in [*row.pop("grades").items(), ("lead", lead)]:
+    row = asdict(result)
+    gain = row.pop("gain") or dict.fromkeys(("value", "ci_low", "ci_high"))
+    for name, estimate in [*row.pop("grades").items(), ("gain", gain)]:
         row |= {name: estimate["value"]}
         row |= {f"{name}_{end}": estimate[end] for end in ("ci_low", "ci_high")}
     return row
