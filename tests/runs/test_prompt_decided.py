@@ -96,6 +96,8 @@ def test_before_the_trial_a_plan_says_that_the_style_will_be_decided(chat: Loade
     run = prepare(chat, prompt=AUTO, **HOW)
     assert run.prompt.used is None
     assert "decided when the run starts" in run.summary
+    with pytest.raises(ValueError, match="expected a run whose prompt style is decided"):
+        score(chat, run)
     plain = load_model("nano", device="cpu", dtype="float32", weights=False)
     assert prepare(plain, **HOW).summary.endswith("; prompt raw")
 
