@@ -256,7 +256,7 @@ def test_a_model_that_answers_nothing_has_nothing_to_lose(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ablation": "half"}, "silence=half: expected zero or mean"),
+        ({"ablation": "half"}, "ablation=half: expected zero or mean"),
         ({"metric": "rouge"}, "metric=rouge: expected accepted, exact_match, f1, recall"),
         ({"tops": "25"}, "top=25: .* 48 heads; expected at most 24"),
         ({"tops": "x"}, "top=x: "),
