@@ -43,6 +43,7 @@ def evaluate(
     cases: Annotated[
         Path | None,
         typer.Option(
+            "--questions",
             metavar="FILE",
             help="Your own questions in place of a task's: JSONL with context, question, answers.",
             show_default=False,
