@@ -112,7 +112,7 @@ def test_evaluate_and_ablate_put_questions_as_the_run_did(
     evaluation = plan_evaluation(
         chat, budgets=["32"], scores=tmp_path / "run", limit=4, drawing=own, out=tmp_path / "e"
     )
-    ablation = plan_ablation(chat, [("run", scores)], tops="1", limit=4, out=tmp_path / "a", **own)
+    ablation = plan_ablation(chat, [("run", scores)], top_k="1", limit=4, out=tmp_path / "a", **own)
     assert evaluation.plan["prompt_style"] == ablation.plan["prompt_style"] == "prefix"
     assert len(trials) == 1
     tail = run.cases[0].input_ids[-4:]
@@ -134,7 +134,7 @@ def test_without_a_run_that_says_evaluate_and_ablate_try_themselves(
         chat, budgets=["32"], scores=tmp_path / "run", limit=4, drawing=own, out=tmp_path / "e"
     )
     assert (evaluation.plan["prompt_style"], len(trials)) == ("prefix", 1)
-    ablation = plan_ablation(chat, [("run", scores)], tops="1", limit=4, out=tmp_path / "a", **own)
+    ablation = plan_ablation(chat, [("run", scores)], top_k="1", limit=4, out=tmp_path / "a", **own)
     assert (ablation.plan["prompt_style"], len(trials)) == ("prefix", 2)
 
 
