@@ -30,7 +30,9 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
 
     if run.task in WEIGHT_TASKS:
         return
-    line = f"{_acceptance(run)} ({run.passed / run.cases:.0%})"
+    line = _acceptance(run)
+    if _is_asked(run):
+        line += f" ({run.passed / run.cases:.0%})"
     line = line if name is None else f"{name}: {line}"
     if path is not None:
         failed = read_report(path).get("failed")
@@ -97,7 +99,7 @@ def top_heads(
 
 def show_cost(run: PlannedRun, *, json: bool = False) -> None:
     """What a run would take, as a table or as JSON."""
-    from rich.filesize import decimal
+    from headprobe.cli.budgets import byte_size
 
     if json:
         output.show_json(
@@ -119,10 +121,10 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
             ["distinct tokens, which are run", f"{run.cost.unique_tokens:,}"],
             ["saving", f"{run.cost.saving:.1f} times"],
             ["tokens a forward pass", f"{run.cost.prefill_chunk:,}"],
-            ["memory of the weights", decimal(run.cost.weights)],
-            ["memory of the KV cache", decimal(run.cost.cache)],
-            ["memory allowed beside", decimal(run.cost.activation_bytes)],
-            ["peak, about", decimal(run.cost.peak)],
+            ["memory of the weights", byte_size(run.cost.weights)],
+            ["memory of the KV cache", byte_size(run.cost.cache)],
+            ["memory allowed beside", byte_size(run.cost.activation_bytes)],
+            ["peak, about", byte_size(run.cost.peak)],
         ],
     )
 
@@ -147,4 +149,13 @@ def _acceptance(run: HeadScores) -> str:
 
     if run.task in WEIGHT_TASKS:
         return "from the weights alone"
+    if not _is_asked(run):
+        return f"{run.cases} cases, nothing is asked"
     return f"{run.passed} of {run.cases} cases accepted"
+
+
+def _is_asked(run: HeadScores) -> bool:
+    """Return whether the run's task asks for answers; the tasks of imported runs are not known."""
+    from headprobe.tasks import TASKS, asks
+
+    return run.task not in TASKS or asks(run.task)
