@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headprobe.attention import intercepted
+from headprobe.attention.observe import intercepted
+from headprobe.attention.prefix_cache import PrefixCache
 from headprobe.budgets import HeadBudgets
-from headprobe.cache import PrefixCache
 
 
 class DenseCache:

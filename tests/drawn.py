@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from headprobe.attention import LayerRows
-from headprobe.cases import Case
+from headprobe.attention.observe import LayerRows
+from headprobe.prompts.build import Case
 
 
 def seen(rows: Tensor, values: Tensor | None = None) -> LayerRows:

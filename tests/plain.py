@@ -12,11 +12,11 @@ import torch
 from transformers import AutoTokenizer, DynamicCache
 
 from architectures import WINDOWED, build
-from headprobe.bundled import bundled
-from headprobe.cases import Case, hide_needles
-from headprobe.haystacks import sentences
-from headprobe.model import LoadedModel, head_layout
-from headprobe.needles import read_needles
+from headprobe.models.bundled import bundled
+from headprobe.models.loading import LoadedModel, head_layout
+from headprobe.prompts.build import Case, hide_needles
+from headprobe.prompts.haystacks import sentences
+from headprobe.prompts.needles import read_needles
 from headprobe.tasks import TASKS, Task
 
 

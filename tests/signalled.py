@@ -13,7 +13,7 @@ import sys
 from torch import distributed
 
 from headprobe.cli import main
-from headprobe.journal import Journal, Observation
+from headprobe.runs.progress import Journal, Observation
 
 number, cases = signal.Signals[sys.argv.pop(1)], int(sys.argv.pop(1))
 written = 0

@@ -63,8 +63,9 @@ def test_the_english_needles_and_haystack_come_with_the_wheel(
     installed: Path, tmp_path: Path
 ) -> None:
     code = (
-        "from headprobe.bundled import bundled; from headprobe.needles import read_needles; "
-        "from headprobe.haystacks import sentences; "
+        "from headprobe.models.bundled import bundled; "
+        "from headprobe.prompts.needles import read_needles; "
+        "from headprobe.prompts.haystacks import sentences; "
         "print(len(read_needles(bundled('needles', 'english', 'r2.jsonl')))); "
         "print(next(sentences(str(bundled('haystack', 'english')), seed=0)))"
     )

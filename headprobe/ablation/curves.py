@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headprobe.errors import UsageError
-from headprobe.layout import Head, HeadLayout
-from headprobe.metrics import RESAMPLES, Estimate, resampled_means
+from headprobe.models.layout import Head, HeadLayout
 from headprobe.scores import HeadScores
+from headprobe.stats.bootstrap import RESAMPLES, Estimate, resampled_means
 from headprobe.tasks import TASKS, WEIGHT_TASKS
 
 if TYPE_CHECKING:

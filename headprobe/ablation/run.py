@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from headprobe import rundir
 from headprobe.ablation.curves import Ablation, Trial, find_rankings, parse_tops, plan_trials
 from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
-from headprobe.cases import Case
 from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_memory
 from headprobe.files import json_digest, make_directory
-from headprobe.held_out import check_held_out, held_out_seed, seeds_of
-from headprobe.journal import Journal, Observation, open_journal
-from headprobe.layout import Head
-from headprobe.memory import Pieces, parse_bytes, pieces_for
-from headprobe.metrics import ACCEPTED, METRICS
-from headprobe.planning import draw_cases
+from headprobe.models.layout import Head
 from headprobe.plots import draw_ablation, save
+from headprobe.prompts.build import Case
+from headprobe.runs import directory as rundir
+from headprobe.runs.case_runner import walk
+from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
+from headprobe.runs.memory import Pieces, parse_bytes, pieces_for
+from headprobe.runs.plan import draw_cases
+from headprobe.runs.prefix_tree import PrefixTree
+from headprobe.runs.progress import Journal, Observation, open_journal
+from headprobe.runs.score import versions
 from headprobe.scores import HeadScores
-from headprobe.scoring import versions
+from headprobe.stats.bootstrap import ACCEPTED, METRICS
 from headprobe.tasks import DEFAULT_TASK, Task, asks, get_asking_task
-from headprobe.tree import PrefixTree
-from headprobe.walk import walk
 
 if TYPE_CHECKING:
-    from headprobe.model import LoadedModel
+    from headprobe.models.loading import LoadedModel
 
 JOURNAL, TABLE, REPORT, PICTURE = "ablation.sqlite", "ablation.csv", "ablation.json", "ablation.png"
 SILENCES = ("zero", "mean")

@@ -15,10 +15,10 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headprobe.attention import intercepted, share_heads
-from headprobe.cache import PrefixCache, runs_in_pieces
-from headprobe.layout import Head
-from headprobe.model import attention_layers, head_layout
+from headprobe.attention.observe import intercepted, share_heads
+from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
+from headprobe.models.layout import Head
+from headprobe.models.loading import attention_layers, head_layout
 
 MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
 

@@ -31,7 +31,7 @@ from headprobe.allocators.tuned import tuned
 from headprobe.allocators.uniform import uniform
 from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets
 from headprobe.errors import UsageError
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
 from headprobe.registry import flag, get_method, given_options, method_names
 
 __all__ = [

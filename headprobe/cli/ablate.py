@@ -78,8 +78,8 @@ def ablate(
     """
     from headprobe.ablation.run import PICTURE, plan_ablation
     from headprobe.ablation.run import ablate as run_ablation
-    from headprobe.model import load_model
-    from headprobe.rundir import newest_run
+    from headprobe.models.loading import load_model
+    from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
 
     paths = [*([run] if run else []), *(scores or [])] or [newest_run()]

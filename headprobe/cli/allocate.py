@@ -11,8 +11,8 @@ from headprobe.cli import options, output
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
+    from headprobe.allocators.mixing import WeightedRun
     from headprobe.budgets import HeadBudgets
-    from headprobe.mixing import WeightedRun
 
 
 def allocate(
@@ -133,9 +133,9 @@ def allocate(
     Example: headprobe allocate --scores outputs/nano/r2:0.7 --scores outputs/nano/retrieval:0.3
     """
     from headprobe.allocators import parse_budget
+    from headprobe.allocators.mixing import allocate_runs
     from headprobe.cli.budgets import summarise, warn_if_whole
     from headprobe.cli.runs import describe
-    from headprobe.mixing import allocate_runs
 
     runs = _runs(run, scores)
     budgets = allocate_runs(
@@ -171,8 +171,8 @@ def allocate(
 
 
 def _runs(run: Path | None, scores: list[str] | None) -> list[WeightedRun]:
-    from headprobe.mixing import WeightedRun, parse_weighted
-    from headprobe.rundir import newest_run
+    from headprobe.allocators.mixing import WeightedRun, parse_weighted
+    from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
 
     if run is not None and scores:

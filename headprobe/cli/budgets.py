@@ -51,7 +51,7 @@ def warn_if_whole(budgets: HeadBudgets, runs: Sequence[HeadScores]) -> None:
 
     That is the model's window if its alias tells it, else the longest prompt of the ``runs``.
     """
-    from headprobe.aliases import ALIASES
+    from headprobe.models.aliases import ALIASES
 
     amount = next((name for name in ("budget", "recent") if budgets.strategy.get(name)), None)
     windows = {model.repository: model.window for model in ALIASES.values()}

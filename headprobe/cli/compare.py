@@ -12,7 +12,7 @@ from headprobe.cli import options, output
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
-    from headprobe.comparison import Comparison
+    from headprobe.scores.comparison import Comparison
 
 
 def compare(
@@ -49,9 +49,9 @@ def compare(
 
     Example: headprobe compare outputs/nano/r2 outputs/nano/retrieval --out compared.png
     """
-    from headprobe.comparison import compare_needles, compare_runs
-    from headprobe.rundir import newest_run
+    from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
+    from headprobe.scores.comparison import compare_needles, compare_runs
 
     paths, measures = scores or [newest_run()], measure or []
     runs = [(str(path), HeadScores.load(path)) for path in paths]

@@ -130,7 +130,7 @@ def evaluate(
     from headprobe.evaluation.outcomes import PICTURE
     from headprobe.evaluation.plan import plan_evaluation
     from headprobe.evaluation.run import run_evaluation
-    from headprobe.model import load_model
+    from headprobe.models.loading import load_model
 
     loaded = load_model(
         model,

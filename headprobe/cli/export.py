@@ -58,7 +58,7 @@ def export(
     """
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.formats import export_budget, export_scores
-    from headprobe.rundir import newest_run
+    from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
 
     chosen: dict[str, Any] = {

@@ -43,7 +43,7 @@ def import_scores(
 
     Example: headprobe import heads.json --from headkv --kv-heads 8 --out outputs/llama/headkv
     """
-    from headprobe.importing import KnownModel, import_run
+    from headprobe.formats.import_run import KnownModel, import_run
 
     given = {"layers": layers, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
     given = {name: value for name, value in given.items() if value is not None}
@@ -62,8 +62,8 @@ def import_scores(
 
 def _known(model: str | None) -> dict[str, Any]:
     """What a model's name tells: an alias its hub id and sizes, a directory what is in it."""
-    from headprobe.aliases import ALIASES, NANO
-    from headprobe.bundled import bundled
+    from headprobe.models.aliases import ALIASES, NANO
+    from headprobe.models.bundled import bundled
 
     if model is None:
         return {}
@@ -74,6 +74,6 @@ def _known(model: str | None) -> dict[str, Any]:
     directory = bundled("models", NANO) if model == NANO else Path(model).expanduser()
     if not directory.is_dir():
         return {"id": model}
-    from headprobe.model import read_layout
+    from headprobe.models.loading import read_layout
 
     return read_layout(directory).to_json() | {"id": model}

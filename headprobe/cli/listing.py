@@ -39,7 +39,7 @@ def list_registry(
 
 
 def _models() -> _Table:
-    from headprobe.aliases import ALIASES
+    from headprobe.models.aliases import ALIASES
 
     rows = [
         [alias, model.repository, model.layers, model.heads, model.kv_heads, model.window]

@@ -51,7 +51,7 @@ def plot(
 
 
 def _newest() -> list[Path]:
-    from headprobe.rundir import newest_budget, newest_run
+    from headprobe.runs.directory import newest_budget, newest_run
 
     run = newest_run()
     budget = newest_budget(run)
@@ -93,7 +93,7 @@ def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
 
 
 def _read_cases(run: Path) -> pd.DataFrame | None:
-    from headprobe.rundir import CASES, read_cases
+    from headprobe.runs.directory import CASES, read_cases
 
     try:
         return read_cases(run)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from headprobe.cli import output
 
 if TYPE_CHECKING:
-    from headprobe.planning import PlannedRun
-    from headprobe.reliability import Reliability
+    from headprobe.runs.plan import PlannedRun
     from headprobe.scores import HeadScores
+    from headprobe.stats.reliability import Reliability
 
 
 def describe(run: HeadScores, *, name: str | None = None) -> None:
@@ -37,7 +37,7 @@ def top_heads(
     run: HeadScores, *, measure: str | None, seed: int, top: int, json: bool = False
 ) -> None:
     """The heads with the highest scores and how firm their ranking is, as a table or as JSON."""
-    from headprobe.rundir import head_table
+    from headprobe.runs.directory import head_table
 
     name = run.resolve(measure)
     table = head_table(run, seed=seed)
@@ -91,7 +91,7 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
 
 def _firmness(found: Reliability) -> str:
     """What halves of the needles say of the ranking, on one line."""
-    from headprobe.reliability import FEWEST_NEEDLES
+    from headprobe.stats.reliability import FEWEST_NEEDLES
 
     if found.rank_correlation is None or found.overlap is None:
         return (

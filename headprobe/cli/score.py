@@ -13,7 +13,7 @@ from headprobe.cli.runs import describe, show_cost, top_heads
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
-    from headprobe.model import LoadedModel
+    from headprobe.models.loading import LoadedModel
 
 Decode = Literal["greedy", "forced"]
 
@@ -73,10 +73,10 @@ def score(
     Example: headprobe score --model llama3-8b --task r2
     """
     from headprobe.allocators import STRATEGIES
-    from headprobe.model import load_model
-    from headprobe.planning import prepare
-    from headprobe.processes import joined
-    from headprobe.scoring import score_heads
+    from headprobe.models.loading import load_model
+    from headprobe.runs.distributed import joined
+    from headprobe.runs.plan import prepare
+    from headprobe.runs.score import score_heads
     from headprobe.tasks import WEIGHT_TASKS, get_task
 
     if task not in WEIGHT_TASKS:
@@ -156,8 +156,8 @@ def _from_weights(
     out: Path | None,
     json: bool,
 ) -> None:
-    from headprobe.rundir import directory_for
-    from headprobe.weights import score_weights
+    from headprobe.runs.directory import directory_for
+    from headprobe.runs.score_weights import score_weights
 
     for option, value in unused.items():
         if value is not None:

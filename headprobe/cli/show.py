@@ -31,7 +31,7 @@ def show(
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.cli.budgets import summarise
     from headprobe.cli.runs import describe, top_heads
-    from headprobe.rundir import newest_run
+    from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
 
     if file is not None and is_budget_file(file):

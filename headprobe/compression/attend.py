@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Int64, Shaped
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from headprobe.attention import attention_rows
+from headprobe.attention.observe import attention_rows
 from headprobe.compression.ragged import COMPENSATION, Block, Ragged
 from headprobe.errors import HeadprobeError
 

@@ -21,14 +21,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from headprobe.attention import check_terms, intercepted
+from headprobe.attention.observe import check_terms, intercepted
+from headprobe.attention.prefix_cache import check_cache
 from headprobe.budgets import HeadBudgets
-from headprobe.cache import check_cache
 from headprobe.compression.attend import check_mask
 from headprobe.compression.layer import BudgetLayer
 from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
-from headprobe.model import check_layout
+from headprobe.models.loading import check_layout
 
 
 class HeadBudgetCache(Cache):

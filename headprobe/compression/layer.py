@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from headprobe.attention import attention_rows
+from headprobe.attention.observe import attention_rows
 from headprobe.compression.attend import attend, seen, sees_all
 from headprobe.compression.cutting import REDUCTIONS, Cutter, reduction_of
 from headprobe.compression.ragged import COMPENSATION, Ragged, Stream

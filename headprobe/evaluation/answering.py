@@ -16,23 +16,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headprobe.cache import runs_in_pieces
+from headprobe.attention.prefix_cache import runs_in_pieces
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.evaluation.contenders import Contender, Moment, everything
-from headprobe.evaluation.outcomes import (
-    FULL,
-    KNOWN,
-    SETTINGS,
-    UNSEEN,
-    Evaluation,
-    Trial,
-    grade,
-)
+from headprobe.evaluation.outcomes import FULL, KNOWN, SETTINGS, UNSEEN, Evaluation, Trial, grade
 from headprobe.evaluation.questions import Question
-from headprobe.metrics import ACCEPTED
-from headprobe.model import LoadedModel
-from headprobe.walk import Stops
+from headprobe.models.loading import LoadedModel
+from headprobe.runs.case_runner import Stops
+from headprobe.stats.bootstrap import ACCEPTED
 
 CHUNK = 2048
 

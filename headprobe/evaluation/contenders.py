@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from headprobe.allocators import Budget, allocate, parse_budget
+from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.allocators.rounding import round_to_total, water_fill
 from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
-from headprobe.layout import HeadLayout
-from headprobe.mixing import WeightedRun, allocate_runs
+from headprobe.models.layout import HeadLayout
 
 SINKS = 4
 FLOOR = 0.2

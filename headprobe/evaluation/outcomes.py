@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headprobe import rundir
 from headprobe.evaluation.contenders import BASELINES
-from headprobe.metrics import METRICS, Estimate, interval
+from headprobe.runs import directory as rundir
+from headprobe.stats.bootstrap import METRICS, Estimate, interval
 
 if TYPE_CHECKING:
     import pandas as pd

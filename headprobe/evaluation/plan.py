@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from headprobe import rundir, scores
+from headprobe import scores
+from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.evaluation.contenders import (
@@ -22,15 +23,15 @@ from headprobe.evaluation.contenders import (
 from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
 from headprobe.files import json_digest
-from headprobe.grid import LONGEST_BY_DEFAULT
-from headprobe.held_out import check_held_out, held_out_seed, seeds_of
-from headprobe.metrics import ACCEPTED, METRICS
-from headprobe.mixing import WeightedRun
-from headprobe.model import LoadedModel
-from headprobe.planning import ANSWER_ROOM, draw_cases, longest_prompt
+from headprobe.models.loading import LoadedModel
+from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.registry import flag
+from headprobe.runs import directory as rundir
+from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
+from headprobe.runs.plan import ANSWER_ROOM, draw_cases, longest_prompt
+from headprobe.runs.score import versions
 from headprobe.scores import HeadScores
-from headprobe.scoring import versions
+from headprobe.stats.bootstrap import ACCEPTED, METRICS
 from headprobe.tasks import DEFAULT_TASK, asks, get_asking_task
 
 STRATEGY = "headkv"

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headprobe.cases import Case, PieceTokenizer, tokenize_needle
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.files import json_object, numbered_lines, text_field
-from headprobe.planning import DrawnCases
-from headprobe.probes import ACCEPTED_ABOVE, Probe
-from headprobe.prompt import INSTRUCTION
+from headprobe.prompts.build import Case, PieceTokenizer, tokenize_needle
+from headprobe.prompts.template import INSTRUCTION
+from headprobe.runs.plan import DrawnCases
+from headprobe.tasks.probe import ACCEPTED_ABOVE, Probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

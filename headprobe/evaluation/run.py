@@ -19,10 +19,10 @@ from headprobe.evaluation.outcomes import (
 )
 from headprobe.evaluation.plan import PlannedEvaluation
 from headprobe.files import make_directory
-from headprobe.journal import Journal, Observation, open_journal
-from headprobe.model import LoadedModel
+from headprobe.models.loading import LoadedModel
 from headprobe.plots import draw_evaluation, save
-from headprobe.rundir import remove
+from headprobe.runs.directory import remove
+from headprobe.runs.progress import Journal, Observation, open_journal
 
 JOURNAL = "evaluation.sqlite"
 

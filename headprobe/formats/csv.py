@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from headprobe.budgets import HeadBudgets
-from headprobe.rundir import head_table, write_table
+from headprobe.runs.directory import head_table, write_table
 from headprobe.scores import HeadScores
 
 

@@ -13,14 +13,8 @@ from pathlib import Path
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write
-from headprobe.formats.heads import (
-    HeadMask,
-    group_note,
-    kv_scores,
-    mask_of_budget,
-    mask_of_scores,
-)
-from headprobe.layout import HeadLayout
+from headprobe.formats.heads import HeadMask, group_note, kv_scores, mask_of_budget, mask_of_scores
+from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
 # RTP-LLM's own.

@@ -14,22 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from headprobe.errors import UsageError
-from headprobe.measures import (
-    contrast,
-    locos,
-    mass,
-    qr,
-    r2,
-    repetition,
-    retrieval,
-    semantic,
-)
+from headprobe.measures import contrast, locos, mass, qr, r2, repetition, retrieval, semantic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headprobe.attention import LayerRows
-    from headprobe.cases import Case
+    from headprobe.attention.observe import LayerRows
+    from headprobe.prompts.build import Case
 
 Watched = Literal["answer", "question"]
 

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention import LayerRows
-    from headprobe.cases import Case
+    from headprobe.attention.observe import LayerRows
+    from headprobe.prompts.build import Case
 
 SINKS = 4
 """First tokens that are left out, as many as StreamingLLM found to suffice (arXiv 2309.17453)."""

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention import LayerRows
-    from headprobe.cases import Case
+    from headprobe.attention.observe import LayerRows
+    from headprobe.prompts.build import Case
 
 
 def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:

@@ -8,13 +8,7 @@ its ``Figure``, never pyplot: no backend, no global state.
 
 from __future__ import annotations
 
-from headprobe.plots.figure import (
-    draw,
-    draw_ablation,
-    draw_comparison,
-    draw_evaluation,
-    save,
-)
+from headprobe.plots.figure import draw, draw_ablation, draw_comparison, draw_evaluation, save
 from headprobe.plots.runs import RunPicture
 
 __all__ = [

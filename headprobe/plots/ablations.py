@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headprobe.ablation.curves import Ablation, Curve
-from headprobe.metrics import Estimate
 from headprobe.plots.column import Column, Draw
 from headprobe.plots.ranking import LEVEL, LINE
 from headprobe.plots.scales import counted
+from headprobe.stats.bootstrap import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

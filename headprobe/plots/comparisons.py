@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Float32
 
-from headprobe.comparison import Comparison, Ranking
 from headprobe.plots.column import Column, Draw
 from headprobe.plots.matrix import draw_grid
 from headprobe.plots.ranking import LEVEL, LINE
 from headprobe.plots.scales import counted, is_wide, log_ticks, plain
-from headprobe.ranks import average_ranks, rank_correlation, top_overlap
+from headprobe.scores.comparison import Comparison, Ranking
+from headprobe.stats.ranks import average_ranks, rank_correlation, top_overlap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

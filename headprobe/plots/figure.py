@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from headprobe.ablation.curves import Ablation
 from headprobe.budgets import HeadBudgets
-from headprobe.comparison import Comparison
 from headprobe.errors import UsageError
 from headprobe.evaluation.outcomes import Outcome
 from headprobe.files import atomic_write
@@ -21,6 +20,7 @@ from headprobe.plots.column import Column
 from headprobe.plots.comparisons import comparison_column
 from headprobe.plots.evaluations import evaluation_column
 from headprobe.plots.runs import RunPicture, run_column
+from headprobe.scores.comparison import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
 from headprobe.plots.scales import Write, log_ticks, plain, positive_range
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from headprobe.ablation.curves import (
     plan_trials,
 )
 from headprobe.errors import UsageError
-from headprobe.layout import Head, HeadLayout
-from headprobe.metrics import RESAMPLES
+from headprobe.models.layout import Head, HeadLayout
 from headprobe.scores import HeadScores
+from headprobe.stats.bootstrap import RESAMPLES
 
 LAYOUT = HeadLayout(id="tiny", architecture="llama", layers=3, heads=4, kv_heads=2, head_dim=8)
 EVERY = [(layer, head) for layer in range(3) for head in range(4)]

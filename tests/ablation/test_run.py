@@ -15,23 +15,23 @@ import pytest
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from headprobe import rundir
 from headprobe.ablation import run as ablating
 from headprobe.ablation.run import JOURNAL, PlannedAblation, ablate, plan_ablation
 from headprobe.ablation.silencing import mean_outputs, silenced
-from headprobe.bundled import bundled
-from headprobe.cases import Case
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
-from headprobe.held_out import check_held_out
-from headprobe.journal import open_journal
-from headprobe.layout import Head
-from headprobe.metrics import f1
-from headprobe.model import LoadedModel, load_model
-from headprobe.planning import draw_cases
-from headprobe.probes import ACCEPTED_ABOVE
+from headprobe.models.bundled import bundled
+from headprobe.models.layout import Head
+from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.build import Case
+from headprobe.runs import directory as rundir
+from headprobe.runs.case_runner import walk
+from headprobe.runs.held_out import check_held_out
+from headprobe.runs.plan import draw_cases
+from headprobe.runs.progress import open_journal
 from headprobe.scores import HeadScores
+from headprobe.stats.bootstrap import f1
 from headprobe.tasks import TASKS
-from headprobe.walk import walk
+from headprobe.tasks.probe import ACCEPTED_ABOVE
 
 SMALL: dict[str, Any] = {"tops": "1,8", "draws": 2, "lengths": "128,160", "limit": 4}
 

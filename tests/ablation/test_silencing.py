@@ -16,8 +16,8 @@ from transformers.pytorch_utils import Conv1D
 from architectures import ARCHITECTURES, STATES, build
 from headprobe.ablation.silencing import mean_outputs, silenced
 from headprobe.errors import HeadprobeError
-from headprobe.layout import Head
-from headprobe.model import attention_layers
+from headprobe.models.layout import Head
+from headprobe.models.loading import attention_layers
 
 # gpt_bigcode, before transformers 5.20 or so.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is dep:DeprecationWarning")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from headprobe.allocators.razor import razor
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
 
 GENERATOR = np.random.default_rng(0)
 MEASURED = {"induction": GENERATOR.random((32, 32)), "echo": GENERATOR.random((32, 32))}

@@ -22,7 +22,7 @@ from headprobe.allocators import (
 from headprobe.allocators.allocation import Allocation
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
 
 
 def options_of(function: Callable[..., Allocation]) -> set[str]:

@@ -14,13 +14,13 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
-from models import NAMES, load, wait_for
 from transformers import DynamicCache, PreTrainedModel
 
 from headprobe.allocators import allocate, parse_budget
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache
-from headprobe.model import DTYPES, head_layout
+from headprobe.models.loading import DTYPES, head_layout
+from models import NAMES, load, wait_for
 
 CHUNK = 2048
 

@@ -14,17 +14,17 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headprobe.allocators import parse_budget
+from headprobe.allocators.mixing import WeightedRun
 from headprobe.allocators.rounding import round_to_total, water_fill
 from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.contenders import Contender, Moment, allocated
 from headprobe.evaluation.outcomes import UNSEEN
 from headprobe.evaluation.questions import questions_of
-from headprobe.metrics import ACCEPTED
-from headprobe.mixing import WeightedRun
-from headprobe.model import load_model
-from headprobe.planning import draw_cases
+from headprobe.models.loading import load_model
+from headprobe.runs.plan import draw_cases
 from headprobe.scores import HeadScores
+from headprobe.stats.bootstrap import ACCEPTED
 from headprobe.tasks import get_task
 
 WINDOW, FLOOR = 8, 4

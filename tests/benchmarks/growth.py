@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import time
 
-from models import NAMES, draw, load, wait_for
-
-from headprobe.model import DTYPES
+from headprobe.models.loading import DTYPES
+from headprobe.runs.case_runner import walk
+from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import TASKS
-from headprobe.tree import PrefixTree
-from headprobe.walk import walk
+from models import NAMES, draw, load, wait_for
 
 
 def main() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from headprobe.bundled import bundled
-from headprobe.cases import Case, hide_needles
-from headprobe.grid import parse_depths, parse_lengths
-from headprobe.haystacks import sentences
-from headprobe.model import DTYPES, LoadedModel, head_layout, load_model
-from headprobe.needles import read_needles
+from headprobe.models.bundled import bundled
+from headprobe.models.loading import DTYPES, LoadedModel, head_layout, load_model
+from headprobe.prompts.build import Case, hide_needles
+from headprobe.prompts.grid import parse_depths, parse_lengths
+from headprobe.prompts.haystacks import sentences
+from headprobe.prompts.needles import read_needles
 
 SHAPES = {
     "random-8x512": {

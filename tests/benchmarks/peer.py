@@ -15,18 +15,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from models import NAMES, draw, load, wait_for
 from transformers import DynamicCache
 
-from headprobe.attention import forward
-from headprobe.cache import PrefixCache
-from headprobe.cases import Case
-from headprobe.journal import Observation
-from headprobe.memory import Pieces
-from headprobe.model import DTYPES, LoadedModel
+from headprobe.attention.observe import forward
+from headprobe.attention.prefix_cache import PrefixCache
+from headprobe.models.loading import DTYPES, LoadedModel
+from headprobe.prompts.build import Case
+from headprobe.runs.case_runner import Decode, walk
+from headprobe.runs.memory import Pieces
+from headprobe.runs.prefix_tree import PrefixTree
+from headprobe.runs.progress import Observation
 from headprobe.tasks import TASKS
-from headprobe.tree import PrefixTree
-from headprobe.walk import Decode, walk
+from models import NAMES, draw, load, wait_for
 
 
 @torch.inference_mode()

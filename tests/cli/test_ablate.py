@@ -9,10 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from headprobe import rundir
 from headprobe.cli.ablate import ablate
 from headprobe.errors import UsageError
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
+from headprobe.runs import directory as rundir
 from headprobe.scores import FILE_NAME, HeadScores
 
 NANO = HeadLayout(id="nano", architecture="llama", layers=6, heads=8, kv_heads=4, head_dim=32)

@@ -10,7 +10,7 @@ import pytest
 
 from headprobe.budgets import HeadBudgets
 from headprobe.cli.budgets import summarise, warn_if_whole
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
 LAYOUT = HeadLayout(id="lab/model", architecture="llama", layers=2, heads=4, kv_heads=2, head_dim=8)

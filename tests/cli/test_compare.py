@@ -10,10 +10,10 @@ import typer
 from typer.testing import CliRunner, Result
 
 from headprobe.cli.compare import compare
-from headprobe.comparison import compare_needles, compare_runs
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
 from headprobe.scores import FILE_NAME, HeadScores
+from headprobe.scores.comparison import compare_needles, compare_runs
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="LlamaForCausalLM", layers=2, heads=8, kv_heads=2, head_dim=8

@@ -170,7 +170,7 @@ def test_own_questions_are_asked_in_place_of_a_tasks(inside: Path) -> None:
 
 
 def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path) -> None:
-    from headprobe.bundled import bundled
+    from headprobe.models.bundled import bundled
 
     scored = bundled("needles", "nano", "r2.jsonl")
     message = str(refusal(*SMALL, "--budget", "16", "--needles", scored))

@@ -9,7 +9,6 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from headprobe.bundled import bundled
 from headprobe.cli.allocate import allocate
 from headprobe.cli.export import export
 from headprobe.cli.importing import import_scores
@@ -18,6 +17,7 @@ from headprobe.cli.plot import plot
 from headprobe.cli.show import show
 from headprobe.errors import HeadprobeError
 from headprobe.formats import FORMATS
+from headprobe.models.bundled import bundled
 
 app = typer.Typer(pretty_exceptions_enable=False)
 for command in (allocate, export, plot, show):

@@ -10,11 +10,11 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from headprobe import rundir
 from headprobe.budgets import HeadBudgets
 from headprobe.cli.plot import plot
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
+from headprobe.runs import directory as rundir
 from headprobe.scores import FILE_NAME, HeadScores
 
 LAYOUT = HeadLayout(

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from headprobe.cli.show import show
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
 from headprobe.scores import FILE_NAME, HeadScores
 
 LAYOUT = HeadLayout(

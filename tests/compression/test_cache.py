@@ -21,12 +21,12 @@ from transformers.masking_utils import flash_attention_mask
 
 from architectures import ARCHITECTURES, WHOLE, build
 from dense_cache import DenseCache
-from headprobe.attention import LayerRows, observe
+from headprobe.attention.observe import LayerRows, observe
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
-from headprobe.layout import HeadLayout
-from headprobe.model import head_layout
+from headprobe.models.layout import HeadLayout
+from headprobe.models.loading import head_layout
 
 PROMPT, STEPS, TURN = 20, 4, 5
 CLOSE = {"rtol": 0, "atol": 2e-5}

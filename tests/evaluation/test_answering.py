@@ -9,6 +9,7 @@ import torch
 
 from architectures import build
 from headprobe.allocators import Budget, allocate
+from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
@@ -23,12 +24,11 @@ from headprobe.evaluation.contenders import (
 )
 from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
 from headprobe.evaluation.questions import Question, questions_of
-from headprobe.layout import HeadLayout
-from headprobe.mixing import WeightedRun
-from headprobe.model import LoadedModel, head_layout, load_model
-from headprobe.planning import draw_cases
-from headprobe.probes import PROBES
+from headprobe.models.layout import HeadLayout
+from headprobe.models.loading import LoadedModel, head_layout, load_model
+from headprobe.runs.plan import draw_cases
 from headprobe.scores import HeadScores
+from headprobe.tasks.probe import PROBES
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from headprobe.allocators import Budget, allocate
+from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.evaluation.contenders import (
@@ -24,8 +25,7 @@ from headprobe.evaluation.contenders import (
     shuffle,
     with_baselines,
 )
-from headprobe.layout import HeadLayout
-from headprobe.mixing import WeightedRun
+from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
 LAYOUT = HeadLayout(

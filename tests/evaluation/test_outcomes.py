@@ -20,7 +20,7 @@ from headprobe.evaluation.outcomes import (
     grade,
     write,
 )
-from headprobe.metrics import interval
+from headprobe.stats.bootstrap import interval
 
 QUESTIONS, NEEDLES = 24, 6
 GROUPS = tuple(question % NEEDLES for question in range(QUESTIONS))

@@ -7,18 +7,13 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from headprobe.embedded.tokenizer import build_tokenizer
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.evaluation.questions import (
-    ANSWER_STEPS,
-    Question,
-    questions_of,
-    read_questions,
-)
-from headprobe.model import LoadedModel, load_model
-from headprobe.planning import DrawnCases, draw_cases
-from headprobe.probes import PROBES
-from headprobe.prompt import INSTRUCTION
+from headprobe.evaluation.questions import ANSWER_STEPS, Question, questions_of, read_questions
+from headprobe.models.loading import LoadedModel, load_model
+from headprobe.nano.tokenizer import build_tokenizer
+from headprobe.prompts.template import INSTRUCTION
+from headprobe.runs.plan import DrawnCases, draw_cases
+from headprobe.tasks.probe import PROBES
 
 PROBE = PROBES["reasoning"]
 CHAT = "{% for m in messages %}<s>{{ m.content }}{% endfor %}:"

@@ -17,7 +17,7 @@ from headprobe.evaluation.contenders import Contender
 from headprobe.evaluation.outcomes import ANSWERS, PICTURE, REPORT, RESULTS
 from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
 from headprobe.evaluation.run import JOURNAL, run_evaluation
-from headprobe.model import LoadedModel, load_model
+from headprobe.models.loading import LoadedModel, load_model
 
 
 @pytest.fixture(scope="module")

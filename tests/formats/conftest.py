@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headprobe.budgets import HeadBudgets
-from headprobe.layout import HeadLayout
+from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
 # Which needs kvpress: `make test-kvpress`.

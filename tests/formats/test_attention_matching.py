@@ -11,7 +11,7 @@ from headprobe.allocators import Budget, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError
 from headprobe.formats import export_budget, export_scores
-from headprobe.importing import KnownModel, import_run
+from headprobe.formats.import_run import KnownModel, import_run
 from headprobe.scores import HeadScores
 
 

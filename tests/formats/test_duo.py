@@ -11,8 +11,8 @@ import torch
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_budget, export_scores
-from headprobe.importing import import_run
-from headprobe.layout import HeadLayout
+from headprobe.formats.import_run import import_run
+from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
 MakeRun = Callable[..., HeadScores]

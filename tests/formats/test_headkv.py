@@ -12,7 +12,7 @@ from headprobe.allocators import Budget, allocate
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_scores
 from headprobe.formats.headkv import read
-from headprobe.importing import KnownModel, import_run
+from headprobe.formats.import_run import KnownModel, import_run
 from headprobe.scores import HeadScores
 
 MakeRun = Callable[..., HeadScores]

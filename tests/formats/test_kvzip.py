@@ -9,8 +9,8 @@ import torch
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_scores
-from headprobe.importing import KnownModel, import_run
-from headprobe.layout import HeadLayout
+from headprobe.formats.import_run import KnownModel, import_run
+from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
 MakeRun = Callable[..., HeadScores]

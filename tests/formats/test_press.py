@@ -20,13 +20,13 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from headprobe.allocators import Budget, allocate
 from headprobe.budgets import HeadBudgets
-from headprobe.bundled import bundled
 from headprobe.compression import HeadBudgetCache
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_budget
 from headprobe.formats.kvpress import HeadBudgetPress
-from headprobe.layout import HeadLayout
-from headprobe.model import head_layout
+from headprobe.models.bundled import bundled
+from headprobe.models.layout import HeadLayout
+from headprobe.models.loading import head_layout
 from headprobe.scores import HeadScores
 
 PROMPT = 24

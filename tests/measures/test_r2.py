@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from drawn import seen
-from headprobe.cases import Case
 from headprobe.measures import MEASURES, r2
+from headprobe.prompts.build import Case
 
 
 def case(length: int, start: int, stop: int) -> Case:

@@ -1,0 +1,113 @@
+"""What a head adds to a token's logit: output projection, final norm, unembedding.
+
+The direct path alone: u(y)^T W_O^h o_h, o_h a sum of values of head h. u(y) is the token's row of
+the unembedding as the final norm lets it read the residual stream: multiplied by the norm's gain
+and, where the norm subtracts the mean (LayerNorm), less its own mean. Left out is the norm's
+division by the length of the residual stream, one number a step for all heads, and with it every
+constant of the logits (scale, soft cap).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from headprobe.errors import HeadprobeError
+from headprobe.models.loading import attention_modules
+
+# What families call them, most of them what stands first.
+_PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "Wo")
+_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "embedding_norm", "norm_f")
+_PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+class Readout:
+    """How the heads of a model write to its logits.
+
+    Args:
+        model: a causal language model; its weights are used as they are, not copied.
+        heads: its query heads a layer.
+
+    Raises:
+        HeadprobeError: the weights cannot be found, or are not there as plain matrices.
+    """
+
+    def __init__(self, model: PreTrainedModel, heads: int) -> None:
+        self._model_type = model.config.model_type
+        unembedding = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self._unembedding = self._matrix(unembedding, "unembedding")
+        self._gain, self._centres = _read_norm(self._final_norm(model), self._unembedding)
+        self._outputs = {
+            layer: self._output_weight(attention, heads)
+            for layer, attention in attention_modules(model).items()
+        }
+
+    def logits(
+        self,
+        layer: int,
+        outputs: Float[Tensor, "query_head step value_dim"],
+        tokens: Int[Tensor, " step"],
+    ) -> Float[Tensor, "query_head step"]:
+        """What each head's output at a step adds to the logit of that step's token (float32)."""
+        heads, steps, _ = outputs.shape
+        weight = self._outputs[layer]
+        row = self._unembedding[tokens.to(self._unembedding.device)].float() * self._gain
+        row = row - row.mean(dim=-1, keepdim=True) if self._centres else row
+        read = (row.to(weight.device) @ weight.float()).view(steps, heads, -1)
+        # Flash kernels get values padded to the width of the keys (deepseek).
+        return torch.einsum("hsv,shv->hs", outputs[..., : read.shape[-1]].float(), read)
+
+    def _final_norm(self, model: PreTrainedModel) -> Any:
+        """The norm before the unembedding, which stands in no layer."""
+        decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+        for name, part in decoder.named_modules():
+            *path, last = name.split(".")
+            if last in _NORMS and not any(step.isdigit() for step in path):
+                return part
+        raise self._not_found("final norm")
+
+    def _output_weight(
+        self, attention: nn.Module, heads: int
+    ) -> Float[Tensor, "hidden query_head_times_value_dim"]:
+        found = (getattr(attention, name, None) for name in _PROJECTIONS)
+        projection = next((part for part in found if part is not None), None)
+        weight = self._matrix(projection, "output projection")
+        weight = weight.T if isinstance(projection, Conv1D) else weight
+        if weight.shape[0] != len(self._gain) or weight.shape[1] % heads:
+            raise self._not_found("output projection")
+        return weight
+
+    def _matrix(self, module: Any, what: str) -> Tensor:
+        """The weight of a linear map, not quantised and not offloaded."""
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, Tensor) and weight.dtype in _PLAIN and not weight.is_meta:
+            return weight.detach()
+        raise self._not_found(what)
+
+    def _not_found(self, what: str) -> HeadprobeError:
+        return HeadprobeError(
+            f"measure locos cannot find the {what} of this {self._model_type!r} model as plain "
+            "weights in memory; leave locos out of --measures"
+        )
+
+
+@torch.no_grad()
+def _read_norm(norm: Any, like: Tensor) -> tuple[Float[Tensor, " hidden"], bool]:
+    """What a norm multiplies every entry by, and whether it subtracts the mean.
+
+    Read off what it does, since families keep it differently: gemma and nemotron have 1 less in
+    their weight, olmo has none. Entries that differ in sign alone become +1 and -1, so that the
+    gain is what comes out; the bias cancels.
+    """
+    signs = like.new_ones(like.shape[1])
+    signs[1::2] = -1
+    # Large, or the norm's epsilon would show.
+    given = 100 * torch.stack([signs, -signs, signs.abs(), -signs.abs()])
+    up, down, high, low = norm(given[None])[0].float()
+    gain = (up - down) / 2 * signs.float()
+    return gain, bool((high - low).abs().max() < gain.abs().max())

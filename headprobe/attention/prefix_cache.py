@@ -1,0 +1,148 @@
+"""A KV cache that goes back to any prefix of what it has seen."""
+
+from __future__ import annotations
+
+import inspect
+from copy import deepcopy
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel, __version__
+from transformers.cache_utils import CacheLayerMixin, DynamicCache, DynamicLayer
+
+from headprobe.attention.observe import modelling_files
+from headprobe.errors import HeadprobeError
+
+
+class PrefixCache(DynamicCache):
+    """The KV cache of one sequence, which ``cut`` takes back to an earlier length.
+
+    Every attention layer keeps every position, sliding windows too; the masks still hide what lies
+    outside a window. Layers that cannot forget their newest tokens (convolutions, recurrent
+    states) are copied by ``mark``, and ``cut`` goes back to such a mark only.
+
+    Args:
+        model: whose configuration says what kinds of layers there are.
+        room: tokens that memory is set aside for; more can be added, at the price of a copy.
+
+    Raises:
+        HeadprobeError: the model needs a cache of its own kind.
+    """
+
+    def __init__(self, model: PreTrainedModel, room: int) -> None:
+        check_cache(model)
+        super().__init__(config=model.config)
+        for index, layer in enumerate(self.layers):
+            sliding = getattr(layer, "is_sliding", False)
+            if not _has_state(layer) and (sliding or type(layer) is DynamicLayer):
+                self.layers[index] = _RoomyLayer(room)
+        self._rigid = [i for i, layer in enumerate(self.layers) if _has_state(layer)]
+        self._marks: dict[int, dict[int, Any]] = {}
+        self.mark()
+
+    @property
+    def is_rigid(self) -> bool:
+        """Whether some layer can only go back to a mark."""
+        return bool(self._rigid)
+
+    def mark(self) -> None:
+        """Make the present length one that a rigid cache can be cut back to."""
+        copies = {index: deepcopy(self.layers[index]) for index in self._rigid}
+        self._marks[self.get_seq_length()] = copies
+
+    def cut(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens.
+
+        Raises:
+            ValueError: a layer cannot go back to there (``mark`` was not called at that length).
+        """
+        surplus = self.get_seq_length() - length
+        if surplus == 0:
+            return
+        if self._rigid and length not in self._marks:
+            raise ValueError(f"expected a length that was marked, got {length}")
+        for index, layer in enumerate(self.layers):
+            if index in self._rigid:
+                self.layers[index] = deepcopy(self._marks[length][index])
+            else:
+                layer.crop(-surplus)  # type: ignore[union-attr]
+        self._marks = {at: copies for at, copies in self._marks.items() if at <= length}
+
+
+def check_cache(model: PreTrainedModel) -> None:
+    """Refuse a model that runs with no cache but one that its own modelling file defines.
+
+    Raises:
+        HeadprobeError: it is such a model: minimax, and before transformers 5.5 every hybrid.
+    """
+    for file in modelling_files(model.modules()):
+        for kind in vars(file).values():
+            own = inspect.isclass(kind) and kind.__module__ == file.__name__
+            if own and hasattr(kind, "get_seq_length") and not issubclass(kind, CacheLayerMixin):
+                raise HeadprobeError(
+                    f"cannot follow a {model.config.model_type!r} model: in transformers "
+                    f"{__version__} it runs with a cache of its own alone, {kind.__name__}; "
+                    "try a newer release"
+                )
+
+
+def _has_state(layer: Any) -> bool:
+    """Whether a layer keeps a state (of a convolution, a recurrence), beside keys or without."""
+    return hasattr(layer, "conv_states")
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """Keys and values in memory that is set aside once, instead of copied at every step."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._room = room
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Set memory aside for a first number of tokens."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._kept = [self._set_aside(states) for states in (key_states, value_states)]
+        self.is_initialized = True
+
+    def update(
+        self,
+        key_states: Float[Tensor, "batch kv_head token head_dim"],
+        value_states: Float[Tensor, "batch kv_head token value_dim"],
+        *_: Any,
+        **__: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Add keys and values; the tensors returned are views of what is kept."""
+        start = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        stop = start + key_states.shape[-2]
+        if stop > self._room:
+            self._room = 2 * stop
+            before, self._kept = self._kept, [self._set_aside(kept) for kept in self._kept]
+            for old, kept in zip(before, self._kept, strict=True):
+                kept[..., :start, :] = old[..., :start, :]
+        for kept, states in zip(self._kept, (key_states, value_states), strict=True):
+            kept[..., start:stop, :] = states
+        self.keys, self.values = (kept[..., :stop, :] for kept in self._kept)
+        return self.keys, self.values
+
+    def _set_aside(self, states: Tensor) -> Tensor:
+        batch, heads, _, width = states.shape
+        return states.new_empty((batch, heads, self._room, width))
+
+
+@torch.no_grad()
+def runs_in_pieces(model: PreTrainedModel) -> bool:
+    """Whether the model, run on a text in two pieces, gives what it gives in one.
+
+    Some that keep a state (jamba) start it anew with every piece of more than one token.
+    """
+    text = torch.arange(1, 13, device=model.device)[None]
+    whole = model(text, use_cache=False).logits[0, 6:].float()
+    cache = PrefixCache(model, text.shape[1])
+    for piece in torch.split(text, 6, dim=1):
+        second = model(piece, past_key_values=cache, use_cache=True).logits[0].float()
+    tolerance = torch.finfo(model.dtype).eps ** 0.5 * (whole.max() - whole.min())
+    return bool((second - whole).abs().max() <= tolerance)

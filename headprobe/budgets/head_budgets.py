@@ -1,0 +1,296 @@
+"""How many cache entries every head may keep: the record and its file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import atomic_write
+from headprobe.models.layout import HeadLayout
+
+FORMAT = "headprobe-budget"
+VERSION = 1
+GRANULARITIES = ("kv", "query")
+SELECTIONS = ("attention", "streaming")
+MAX_TOKENS = 2**31 - 1
+NUMBER_BYTES = 2
+"""Bytes of a number in the KV cache: models are served in bfloat16 or float16."""
+_MATRICES = ("selection", "tokens", "ratio")
+_SCHEMA = "budget.schema.json"
+_EXPECTED = {
+    "type": "type {}",
+    "const": "{}",
+    "enum": "one of {}",
+    "minimum": "{} or more",
+    "maximum": "{} or less",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """What a budget keeps of a context of ``context_length`` tokens.
+
+    ``tokens`` counts cache entries, each a key and a value, over all heads of all layers; ``bytes``
+    is their size; ``share`` is the part of the full cache, from 0 to 1.
+    """
+
+    context_length: int
+    tokens: int
+    bytes: int
+    share: float
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadBudgets:
+    """Cache entries that every head of a model may keep.
+
+    The matrices have a row a layer and a column a KV head, or a query head where ``granularity``
+    is ``query``. In a context of N tokens a head keeps min(N, max(tokens, ceil(ratio * N)))
+    entries, the ``window`` newest and the ``sinks`` first among them; its ``selection`` says how
+    the rest are chosen: ``attention``, those most attended by the newest queries, or
+    ``streaming``, the newest. ``ratio`` is a share of the context from 0 to 1, and 1 a full cache.
+    ``compensation`` adds RazorAttention's one entry that stands for what was dropped. ``strategy``
+    holds its ``name`` and every option that changes the numbers.
+    """
+
+    layout: HeadLayout
+    strategy: Mapping[str, Any]
+    granularity: str
+    window: int
+    sinks: int
+    compensation: bool
+    selection: Shaped[np.ndarray, "layer head"]
+    tokens: Int[np.ndarray, "layer head"]
+    ratio: Float[np.ndarray, "layer head"]
+
+    def __post_init__(self) -> None:
+        if not self.strategy.get("name"):
+            raise ValueError("strategy: expected a name, got none")
+        shape = budget_shape(self.layout, self.granularity)
+        for name in ("window", "sinks"):
+            value = getattr(self, name)
+            if type(value) is not int or not 0 <= value <= MAX_TOKENS:
+                raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
+        for name in _MATRICES:
+            matrix = getattr(self, name)
+            if matrix.shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {matrix.shape}")
+        _refuse("tokens", self.tokens, (self.tokens < 0) | (self.tokens > MAX_TOKENS), "0 or more")
+        _refuse("ratio", self.ratio, ~((self.ratio >= 0) & (self.ratio <= 1)), "0 to 1")
+        unknown = ~np.isin(self.selection, SELECTIONS)
+        _refuse("selection", self.selection, unknown, " or ".join(SELECTIONS))
+
+    def kept(self, context_length: int) -> Int[np.ndarray, "layer head"]:
+        """Entries that every head keeps of a context of that many tokens.
+
+        A product ``ratio * N`` less than half a millionth above a whole number counts as that
+        number: floats make 0.1 * 30 a little more than 3, and 3 entries are meant.
+        """
+        if context_length < 0:
+            raise ValueError(f"expected a context of 0 tokens or more, got {context_length}")
+        share = np.ceil(np.round(self.ratio * context_length, 6)).astype(np.int64)
+        kept: Int[np.ndarray, "layer head"] = np.maximum(self.tokens, share).clip(
+            max=context_length
+        )
+        return kept
+
+    def share(self, context_length: int) -> float:
+        """Share of the full cache that is kept of a context of that many tokens, from 0 to 1."""
+        return float(self.kept(context_length).mean()) / context_length
+
+    def footprint(self, context_length: int, *, number_bytes: int = NUMBER_BYTES) -> Footprint:
+        """What is kept of a context of that many tokens, the compensation's entries included.
+
+        A key and a value are ``head_dim`` numbers each, ``number_bytes`` a number. Of a budget for
+        query heads, the full cache is one that repeats its KV heads for every query head.
+        """
+        kept = self.kept(context_length)
+        tokens = int(kept.sum())
+        if self.compensation:
+            tokens += int((kept < context_length).sum())
+        return Footprint(
+            context_length=context_length,
+            tokens=tokens,
+            bytes=tokens * 2 * self.layout.head_dim * number_bytes,
+            share=tokens / (kept.size * context_length),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a budget file."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": self.layout.to_json(),
+            "strategy": dict(self.strategy),
+            "granularity": self.granularity,
+            "window": self.window,
+            "sinks": self.sinks,
+            "compensation": self.compensation,
+            "selection": self.selection.tolist(),
+            "tokens": self.tokens.tolist(),
+            "ratio": self.ratio.tolist(),
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the budget file, whole or not at all: JSON, a line a row of a matrix.
+
+        Raises:
+            HeadprobeError: the file cannot be written.
+        """
+        fields = self.to_json()
+        lines = [
+            f'"{name}": {_rows(value) if name in _MATRICES else json.dumps(value, allow_nan=False)}'
+            for name, value in fields.items()
+        ]
+        with atomic_write(path) as whole:
+            whole.write_text("{" + ",\n ".join(lines) + "}\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> HeadBudgets:
+        """Read a budget file and check it against the schema of docs/budget.schema.json.
+
+        Raises:
+            UsageError: there is no such file.
+            HeadprobeError: it cannot be read or is not a valid budget; the message names the field.
+        """
+        if not path.is_file():
+            raise UsageError(f"no budget file at {path}; make one with `headprobe allocate`")
+        try:
+            return cls._from_json(_parse(path.read_bytes()))
+        except OSError as error:
+            raise HeadprobeError(f"cannot read {path}: {error.strerror}") from error
+        except RecursionError:
+            raise HeadprobeError(f"{path} is not a valid budget: nested too deeply") from None
+        except ValueError as error:
+            raise HeadprobeError(f"{path} is not a valid budget: {error}") from error
+
+    @classmethod
+    def _from_json(cls, fields: Any) -> HeadBudgets:
+        _check_version(fields)
+        _check_schema(fields)
+        layout = HeadLayout.from_json(fields["model"])
+        shape = budget_shape(layout, fields["granularity"])
+        for name in _MATRICES:
+            rows = [len(row) for row in fields[name]]
+            if rows != [shape[1]] * shape[0]:
+                raise ValueError(
+                    f"{name}: expected {shape[0]} rows of {shape[1]} heads, "
+                    f"got {len(rows)} rows of {' or '.join(map(str, sorted(set(rows))))}"
+                )
+        return cls(
+            layout=layout,
+            strategy=fields["strategy"],
+            granularity=fields["granularity"],
+            window=int(fields["window"]),
+            sinks=int(fields["sinks"]),
+            compensation=fields["compensation"],
+            selection=np.array(fields["selection"], dtype=np.str_),
+            tokens=np.array(fields["tokens"], dtype=np.int64),
+            ratio=np.array(fields["ratio"], dtype=np.float64),
+        )
+
+
+def is_budget_file(path: Path) -> bool:
+    """Whether a path is that of a budget by its name: a run's directory may be called so too."""
+    return path.suffix.lower() == ".json" and not path.is_dir()
+
+
+def budget_shape(layout: HeadLayout, granularity: str) -> tuple[int, int]:
+    """Layers, and the heads a layer that a budget of that granularity has a value for."""
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity: expected {' or '.join(GRANULARITIES)}, got {granularity!r}")
+    return layout.layers, layout.kv_heads if granularity == "kv" else layout.heads
+
+
+def budget_schema() -> dict[str, Any]:
+    """The published JSON Schema of budget files.
+
+    Its one copy is docs/budget.schema.json, which the wheel carries beside this file.
+    """
+    here = Path(__file__)
+    inside, checkout = here.with_name(_SCHEMA), here.parents[2] / "docs" / _SCHEMA
+    text = (inside if inside.is_file() else checkout).read_text(encoding="utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def _refuse(
+    name: str,
+    matrix: Shaped[np.ndarray, "layer head"],
+    wrong: Bool[np.ndarray, "layer head"],
+    expected: str,
+) -> None:
+    if wrong.any():
+        layer, head = np.argwhere(wrong)[0]
+        value = matrix[layer, head].item()
+        raise ValueError(f"{name}[{layer}][{head}]: expected {expected}, got {value!r}")
+
+
+def _rows(matrix: list[list[Any]]) -> str:
+    return "[\n  " + ",\n  ".join(json.dumps(row) for row in matrix) + "]"
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        fields = json.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON ({error})") from error
+    # Python reads NaN and Infinity though JSON has neither, and a schema lets NaN pass.
+    for where, number in _numbers(fields, ""):
+        if not math.isfinite(number):
+            raise ValueError(f"{where}: expected a finite number, got {number}")
+    return fields
+
+
+def _numbers(value: Any, where: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float):
+        yield where, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _numbers(item, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f"{where}.{key}" if where else key)
+
+
+def _check_version(fields: Any) -> None:
+    found = fields.get("format") if isinstance(fields, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"format: expected {FORMAT!r}, got {_brief(found)}")
+    version = fields.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise ValueError(
+            f"version: written by a newer headprobe (expected {VERSION}, got {version}); "
+            "upgrade headprobe"
+        )
+
+
+def _check_schema(fields: dict[str, Any]) -> None:
+    from jsonschema import Draft202012Validator
+
+    error = next(Draft202012Validator(budget_schema()).iter_errors(fields), None)
+    if error is None:
+        return
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
+    # In our own words: the library's print a whole matrix where a matrix is at fault.
+    if error.validator in _EXPECTED:
+        expected = _EXPECTED[error.validator].format(json.dumps(error.validator_value))
+        problem = f"expected {expected}, got {_brief(error.instance)}"
+    else:
+        problem = error.message[:200]
+    raise ValueError(f"{path.removeprefix('.')}: {problem}" if path else problem)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

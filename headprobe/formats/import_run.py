@@ -1,0 +1,157 @@
+"""Runs made of scores that another program wrote."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headprobe import __version__, scores
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import make_directory
+from headprobe.formats import FORMATS, Notes, get_format
+from headprobe.formats.files import Table
+from headprobe.models.layout import HeadLayout
+from headprobe.registry import flag
+from headprobe.runs import directory as rundir
+from headprobe.runs import progress as journal
+from headprobe.scores import HeadScores
+
+_HEAD_DIM = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownModel:
+    """What is known of the model that a file's heads belong to; ``None`` is not known.
+
+    ``told_by`` says which option told a size, where it is not the size's own.
+    """
+
+    id: str | None = None
+    architecture: str | None = None
+    layers: int | None = None
+    heads: int | None = None
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    told_by: Mapping[str, str] = field(default_factory=dict)
+
+
+def import_run(
+    path: Path, out: Path, *, source: str, known: KnownModel | None = None
+) -> tuple[HeadScores, Notes]:
+    """Make a run directory of a file in the format ``source``; returns what to know of it too.
+
+    A run holds a score a query head: where the file has one a KV head, its whole group gets it.
+    Files do not say how many query heads share a KV head; if ``known`` does not either, one is
+    taken for each.
+
+    Raises:
+        UsageError: no such format or file, the file's sizes are not those that are known, or
+            ``out`` is a file or holds a run that was scored.
+        HeadprobeError: the file is damaged or of another kind, or ``out`` cannot be written.
+    """
+    known = known or KnownModel()
+    form = get_format(source)
+    if form.read is None:
+        readable = ", ".join(name for name, entry in FORMATS.items() if entry.read)
+        raise UsageError(f"format {source} is only written; those that are read are {readable}")
+    if not path.exists():
+        raise UsageError(f"no file at {path}")
+    if (out / journal.FILE_NAME).exists():
+        raise UsageError(f"{out} holds a run that was scored; give another --out")
+    by_kv = form.granularity == "kv"
+    try:
+        heads = known.kv_heads if by_kv else known.heads
+        table = _read(form.read, path, layers=known.layers, heads=heads)
+        layout = _layout(table, known, path, by_kv=by_kv)
+        run = HeadScores(
+            layout=layout,
+            task=source,
+            per_case={
+                measure: cases.repeat(layout.group if by_kv else 1, axis=2)
+                for measure, cases in table.per_case.items()
+            },
+            # Whose needle a case was is not told, so intervals resample cases.
+            needles=(0,) * table.cases,
+            cases=table.cases,
+            plan=table.details | {"imported": source, "file": path.name, "sha256": _digest(path)},
+            versions={"headprobe": __version__},
+        )
+    except ValueError as error:
+        raise HeadprobeError(f"{path} is not a valid {source} file: {error}") from error
+    _write(run, out)
+    return run, table.notes + _guesses(layout, known, by_kv=by_kv)
+
+
+def _read(
+    read: Callable[..., Table], path: Path, *, layers: int | None, heads: int | None
+) -> Table:
+    """The file's numbers, for as many heads as are known if it has them.
+
+    Raises:
+        ValueError: it is not such a file.
+    """
+    try:
+        return read(path, layers=layers, heads=heads)
+    except ValueError:
+        # A file that can be read as it stands is whole: what is known is of another model.
+        with suppress(ValueError):
+            return read(path, layers=None, heads=None)
+        raise
+
+
+def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> HeadLayout:
+    """The model's heads: what the file shows, what is known, and one query head a KV head.
+
+    Raises:
+        UsageError: the two do not go together; the options that told what is known are named.
+    """
+    layers, width = table.shape
+    own, other = ("kv_heads", "heads") if by_kv else ("heads", "kv_heads")
+    sizes = {"layers": layers, own: width, other: getattr(known, other) or width}
+    wrong = [size for size, found in sizes.items() if getattr(known, size) not in (None, found)]
+    if not wrong and sizes["heads"] % sizes["kv_heads"]:
+        wrong = [other]
+    if wrong:
+        options = {size: f"{flag(size)} {getattr(known, size)}" for size in wrong}
+        told = dict.fromkeys(known.told_by.get(size, options[size]) for size in wrong)
+        kind = "KV" if by_kv else "query"
+        raise UsageError(
+            f"{' and '.join(told)}: {path} holds {layers} layers of {width} {kind} heads"
+        )
+    return HeadLayout(
+        id=known.id or (path.resolve().name if path.is_dir() else path.stem),
+        architecture=known.architecture or "unknown",
+        head_dim=known.head_dim or _HEAD_DIM,
+        **sizes,
+    )
+
+
+def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:
+    """What was taken for granted."""
+    if by_kv and known.heads is None:
+        return (
+            f"the file holds KV heads: took as many query heads, {layout.heads} a layer; "
+            "give --heads if they share KV heads",
+        )
+    if not by_kv and known.kv_heads is None:
+        return (
+            f"the file holds query heads: took as many KV heads, {layout.kv_heads} a layer; "
+            "give --kv-heads if they share KV heads",
+        )
+    return ()
+
+
+def _digest(path: Path) -> str:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
+
+
+def _write(run: HeadScores, out: Path) -> None:
+    make_directory(out)
+    run.save(out / scores.FILE_NAME)
+    rundir.write_table(rundir.head_table(run, seed=0), out / rundir.HEADS)
+    report = {"status": "imported", "plan": dict(run.plan), "accepted": run.accepted}
+    rundir.write_json(report, out / rundir.RUN)

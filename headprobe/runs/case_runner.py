@@ -1,0 +1,377 @@
+"""Runs cases through the model: greedy answers, and what each head looks at while giving them.
+
+The cases are walked along the tree of their prompts with one KV cache, so that a token that prompts
+share is run once. The expected answer is run behind a prompt as a draft: as far as the model agrees
+with it, the draft is the greedy answer, and its rows are those of decoding token by token.
+
+Where a measure watches the question, its tokens are read by themselves, once as they are and once
+as "N/A", behind the same context.
+"""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from headprobe.attention.logit_attribution import Readout
+from headprobe.attention.observe import LayerRows, forward, observe
+from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
+from headprobe.errors import HeadprobeError, HeadprobeWarning, out_of_memory
+from headprobe.measures import Watched, get_measure
+from headprobe.prompts.build import Case, QuestionSpan
+from headprobe.runs.memory import LEAST_CHUNK, Pieces
+from headprobe.runs.prefix_tree import PrefixTree, Visit
+from headprobe.runs.progress import Observation
+from headprobe.tasks import Task
+
+if TYPE_CHECKING:
+    from headprobe.models.loading import LoadedModel
+
+Decode = Literal["greedy", "forced"]
+
+# Queries whose rows are held at a time: what they take grows with the keys alone.
+_MOST_ROWS = 128
+
+
+def walk(
+    loaded: LoadedModel,
+    cases: Sequence[Case],
+    task: Task,
+    *,
+    wanted: Iterable[int] | None = None,
+    tree: PrefixTree | None = None,
+    decode: Decode = "greedy",
+    pieces: Pieces | None = None,
+) -> Iterator[Observation]:
+    """Observe cases, in the order in which they share most.
+
+    What is observed on a case does not depend on which others are wanted.
+
+    Args:
+        loaded: the model.
+        cases: all cases of a run; their ``case_id`` is their index.
+        task: its probe grades the answers, its measures are taken; without any, heads are not
+            observed.
+        wanted: the cases to observe, all of them by default.
+        tree: the tree over all the cases' ``trunks``, if it is there already.
+        decode: ``greedy`` observes the model's own answers; ``forced`` observes the expected ones,
+            whatever the model would say.
+        pieces: how much is run at a time.
+
+    Raises:
+        HeadprobeError: the model's attention cannot be observed, a measure needs weights that
+            cannot be read, a token has no embedding, or the device's memory is too small for the
+            longest prompt.
+    """
+    _check_tokens(loaded, cases)
+    walker = _Walker(
+        loaded, task, decode=decode, pieces=pieces or Pieces(), room=_room(cases, task)
+    )
+    tree = tree or PrefixTree.of(trunks(cases, task))
+    for visit in tree.visits(range(len(cases)) if wanted is None else wanted):
+        yield walker.observe(cases[visit.prompt], visit)
+
+
+def watches_question(task: Task) -> bool:
+    """Whether some measure of the task does."""
+    return any(get_measure(name).watches == "question" for name in task.measures)
+
+
+def trunks(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:
+    """What prompts can share: all of them, or what stands before a question that is watched."""
+    if not watches_question(task):
+        return [case.input_ids for case in cases]
+    return [case.input_ids[: question_of(case).start] for case in cases]
+
+
+def question_of(case: Case) -> QuestionSpan:
+    """Where the question of a case stands.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if case.question is None:
+        raise ValueError(f"expected a question in case {case.case_id}, got none")
+    return case.question
+
+
+def _check_tokens(loaded: LoadedModel, cases: Sequence[Case]) -> None:
+    """Refuse prompts and answers with tokens that the model has no embedding of.
+
+    That a tokenizer has more tokens is common, and no harm until one of them is used.
+    """
+    embedding: Any = loaded.model.get_input_embeddings()
+    size = len(embedding.weight)
+    for case in cases:
+        blank = case.question.blank_ids if case.question else ()
+        highest = max(itertools.chain(case.input_ids, case.answer_ids, blank))
+        if highest >= size:
+            raise HeadprobeError(
+                f"the tokenizer does not fit the model {loaded.name}: it gives token {highest}, "
+                f"and the embedding has {size}; put the tokenizer there that the model came with"
+            )
+
+
+def _room(cases: Sequence[Case], task: Task) -> int:
+    """Tokens that the KV cache must hold at most."""
+    return max(case.length + task.probe.most_steps(case) for case in cases)
+
+
+class _Walker:
+    """The model, and the KV cache of the prompt that it is at."""
+
+    def __init__(
+        self, loaded: LoadedModel, task: Task, *, decode: Decode, pieces: Pieces, room: int
+    ) -> None:
+        self._loaded = loaded
+        self._task = task
+        self._decode = decode
+        self._pieces = pieces
+        self._room = room
+        self._asks = watches_question(task)
+        reads_out = any(get_measure(name).reads_out for name in task.measures)
+        self._readout = Readout(loaded.model, loaded.layout.heads) if reads_out else None
+        self._stops = Stops(loaded)
+        self._cache = PrefixCache(loaded.model, room)
+        self._whole = self._cache.is_rigid and not runs_in_pieces(loaded.model)
+
+    def observe(self, case: Case, visit: Visit) -> Observation:
+        """Observe one case; where memory runs out, in smaller pieces."""
+        while True:
+            try:
+                return self._observe(case, visit)
+            except torch.OutOfMemoryError as error:
+                if self._pieces.chunk <= LEAST_CHUNK:
+                    raise out_of_memory(error, tokens=case.length) from error
+            self._cache = PrefixCache(self._loaded.model, self._room)
+            torch.cuda.empty_cache()
+            self._pieces = self._pieces.halved(longest=case.length)
+            warnings.warn(
+                f"out of memory at {case.length:,} tokens; "
+                f"going on with --chunk {self._pieces.chunk}",
+                HeadprobeWarning,
+                stacklevel=2,
+            )
+
+    @torch.inference_mode()
+    def _observe(self, case: Case, visit: Visit) -> Observation:
+        probe = self._task.probe
+        prompt = torch.tensor([case.input_ids], device=self._loaded.device)
+        if self._whole:
+            visit = replace(visit, shared=0, cuts=())
+        tally = _Tally(self._loaded, case, self._task, self._readout)
+        held = self._read_trunk(prompt, visit)
+        if self._asks:
+            held = self._read_question(prompt, held, question_of(case), tally)
+        first = probe.first_query(case)
+        held = self._read_ahead(prompt[:, : first + 1], held)
+        if probe.most_steps(case):
+            generated = self._answer(case, prompt[:, held:], tally)
+        else:
+            generated = self._watch(prompt[:, held:], first - held, tally)
+        response = str(self._loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
+        return Observation(
+            case_id=case.case_id,
+            generated_ids=tuple(generated),
+            response=response,
+            success=probe.success(response, case),
+            scores={name: total.float().cpu().numpy() for name, total in tally.totals.items()},
+        )
+
+    def _read_trunk(self, prompt: Int[Tensor, "1 token"], visit: Visit) -> int:
+        """Bring the cache to where no other prompt leaves a prompt's path; returns where."""
+        held = min(visit.shared, self._cache.get_seq_length())
+        self._cache.cut(held)
+        for cut in (cut for cut in visit.cuts if cut > held):
+            self._read(prompt[:, held:cut])
+            self._cache.mark()
+            held = cut
+        return held
+
+    def _read_question(
+        self, prompt: Int[Tensor, "1 token"], held: int, question: QuestionSpan, tally: _Tally
+    ) -> int:
+        """Score the tokens of "N/A" in the question's place and of the question; returns where."""
+        behind = 0 if self._whole else question.start
+        self._read(prompt[:, held:behind])
+        self._cache.mark()
+        nothing = torch.tensor([question.blank_ids], device=prompt.device)
+        blank = torch.cat([prompt[:, : question.start], nothing], dim=1)
+        for tokens, weight in ((blank, -1.0), (prompt[:, : question.end], 1.0)):
+            self._cache.cut(behind)
+            tally.begin("question")
+            for piece in self._split(tokens[:, behind:]):
+                self._see(piece, piece.shape[1] - (question.start - behind), tally)
+            tally.choose(tokens[0, question.start :], weight=weight)
+        if self._whole:
+            self._cache.cut(0)
+        return self._cache.get_seq_length()
+
+    def _read_ahead(self, prompt: Int[Tensor, "1 token"], held: int) -> int:
+        """Bring the cache to where only the last piece of a prompt is unread; returns where."""
+        *ahead, _ = self._split(prompt[:, held:])
+        read = sum(piece.shape[1] for piece in ahead)
+        self._read(prompt[:, held : held + read])
+        return held + read
+
+    def _read(self, tokens: Int[Tensor, "1 token"]) -> None:
+        for piece in self._split(tokens):
+            forward(
+                self._loaded.model,
+                piece,
+                past_key_values=self._cache,
+                logits_to_keep=1,
+                use_cache=True,
+            )
+
+    def _split(self, tokens: Int[Tensor, "1 token"]) -> list[Int[Tensor, "1 _piece"]]:
+        """The pieces in which tokens are run; those of a model that cannot do so stay whole."""
+        size = tokens.shape[1] if self._whole else self._pieces.chunk
+        return [piece for piece in torch.split(tokens, max(1, size), dim=1) if piece.shape[1]]
+
+    def _watch(self, unread: Int[Tensor, "1 token"], before: int, tally: _Tally) -> list[int]:
+        """Score the rows of all unread tokens but the ones ``before``; nothing is answered."""
+        for piece in self._split(unread):
+            tally.begin("answer")
+            self._see(piece, piece.shape[1] - before, tally)
+            tally.choose(piece[0, before:])
+            before = 0
+        return []
+
+    def _answer(self, case: Case, unread: Int[Tensor, "1 token"], tally: _Tally) -> list[int]:
+        """The tokens of the answer's steps, each step's rows scored."""
+        most = self._task.probe.most_steps(case)
+        expected = list(case.answer_ids[:most])
+        if self._decode == "forced":
+            self._run(unread, expected[:-1], tally)
+            tally.choose(torch.tensor(expected, device=unread.device))
+            return expected
+        generated: list[int] = []
+        while True:
+            draft = self._draft(expected, generated)[: most - len(generated) - 1]
+            chosen = self._run(unread, draft, tally)
+            steps = self._agreed(draft, chosen.tolist())
+            tally.choose(chosen[: len(steps)])
+            generated += steps
+            if len(generated) == most or generated[-1] in self._stops:
+                return generated
+            self._cache.cut(case.length + len(generated) - 1)
+            unread = chosen[len(steps) - 1].view(1, 1)
+
+    def _draft(self, expected: list[int], generated: list[int]) -> list[int]:
+        """What would follow if the model now went on with the expected answer."""
+        if self._cache.is_rigid:
+            return []
+        if generated and generated[-1] in expected:
+            return expected[expected.index(generated[-1]) + 1 :]
+        return expected
+
+    def _run(
+        self, unread: Int[Tensor, "1 token"], draft: list[int], tally: _Tally
+    ) -> Int[Tensor, " step"]:
+        """The tokens that the model chooses behind the prompt and behind each draft token."""
+        behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
+        steps = len(draft) + 1
+        tally.begin("answer")
+        output = self._see(torch.cat([unread, behind], dim=1), steps, tally, logits=steps)
+        chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
+        return chosen
+
+    def _see(
+        self, tokens: Int[Tensor, "1 token"], steps: int, tally: _Tally, *, logits: int = 1
+    ) -> Any:
+        """Run some tokens, the rows of the last ``steps`` going to the tally."""
+        run = forward
+        if self._task.measures:
+            keys = self._cache.get_seq_length() + tokens.shape[1]
+            row_bytes = _MOST_ROWS * 4 * self._loaded.layout.heads * keys
+            run = partial(
+                observe,
+                sink=tally.see,
+                watch=slice(-steps, None),
+                chunk_bytes=min(row_bytes, self._pieces.row_bytes),
+            )
+        return run(
+            self._loaded.model,
+            tokens,
+            past_key_values=self._cache,
+            logits_to_keep=logits,
+            use_cache=True,
+        )
+
+    def _agreed(self, draft: list[int], chosen: list[int]) -> list[int]:
+        """The greedy answer that a draft shows: as far as it was chosen, and the choice behind."""
+        steps: list[int] = []
+        for token, drafted in zip(chosen, [*draft, None], strict=True):
+            steps.append(token)
+            if token != drafted or token in self._stops:
+                break
+        return steps
+
+
+class Stops:
+    """The tokens that end an answer: end-of-sequence, and any whose text has a line break."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._tokenizer = loaded.tokenizer
+        self._generation = loaded.model.generation_config
+
+    @cached_property
+    def _ends(self) -> set[int]:
+        ends = self._generation.eos_token_id if self._generation is not None else None
+        listed = ends if isinstance(ends, list) else [ends]
+        return {end for end in (*listed, self._tokenizer.eos_token_id) if end is not None}
+
+    def __contains__(self, token: int) -> bool:
+        return token in self._ends or "\n" in self._tokenizer.decode([token])
+
+
+class _Tally:
+    """Adds up what the measures say of every head, step by step."""
+
+    def __init__(
+        self, loaded: LoadedModel, case: Case, task: Task, readout: Readout | None
+    ) -> None:
+        shape = (loaded.layout.layers, loaded.layout.heads)
+        self._case = case
+        self._readout = readout
+        self._measures = {name: get_measure(name) for name in task.measures}
+        self._watched: Watched = "answer"
+        self._summaries: dict[tuple[str, int], list[Tensor]] = {}
+        self.totals = {
+            name: torch.zeros(shape, dtype=torch.float64, device=loaded.device)
+            for name in task.measures
+        }
+
+    def begin(self, watched: Watched) -> None:
+        """Drop what was seen before; from here on the steps are those of ``watched``."""
+        self._watched = watched
+        self._summaries.clear()
+
+    def see(self, seen: LayerRows) -> None:
+        """Keep what the measures need of a layer's rows."""
+        for name, measure in self._measures.items():
+            if measure.watches == self._watched:
+                summary = measure.summarise(seen, self._case)
+                self._summaries.setdefault((name, seen.layer), []).append(summary)
+
+    def choose(self, tokens: Int[Tensor, " step"], *, weight: float = 1.0) -> None:
+        """Score the first of the steps seen last, now that the tokens that they chose are known.
+
+        Where nothing is answered, ``tokens`` are those that were read at the steps.
+        """
+        for (name, layer), summaries in self._summaries.items():
+            measure, total = self._measures[name], self.totals[name]
+            summary = torch.cat(summaries, dim=1)[:, : len(tokens)]
+            if measure.reads_out and self._readout:
+                summary = self._readout.logits(layer, summary, tokens)
+            shares = measure.score(summary, self._case, tokens.to(summary.device))
+            total[layer] += weight * shares.sum(dim=1, dtype=total.dtype).to(total.device)

@@ -1,0 +1,186 @@
+"""The run directory: what a run leaves behind, and the newest of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
+
+from headprobe import scores
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import atomic_write
+from headprobe.prompts.build import Case
+from headprobe.runs import progress as journal
+from headprobe.runs.progress import Observation, discard_journal
+from headprobe.scores import HeadScores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROOT = Path("outputs")
+CASES, HEADS, RUN = "cases.parquet", "heads.csv", scores.REPORT
+BUDGETS = "budget-*.json"
+BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
+
+
+def directory_for(model: str, task: str) -> Path:
+    """``outputs/<model>/<task>``, the model's name made fit for a folder's."""
+    name = Path(model).resolve().name if Path(model).exists() else model
+    return ROOT / (name.replace("/", "--") or "model") / task
+
+
+def newest_run() -> Path:
+    """The run under ``outputs/`` whose scores were written last.
+
+    Raises:
+        UsageError: there is none, or none that is finished.
+    """
+    found = _by_age(ROOT.glob(f"**/{scores.FILE_NAME}"))
+    if found:
+        return found[-1].parent
+    begun = _by_age(ROOT.glob(f"**/{RUN}"))
+    if begun:
+        raise scores.no_scores(begun[-1].with_name(scores.FILE_NAME))
+    raise UsageError(f"no run under {ROOT}/; make one with `headprobe score`, or name one")
+
+
+def newest_budget(run: Path) -> Path | None:
+    """The budget file that was written last into a run directory."""
+    return next(reversed(_by_age(run.glob(BUDGETS))), None)
+
+
+def _by_age(files: Iterable[Path]) -> list[Path]:
+    """Files in the order of their last writing."""
+    return sorted(files, key=lambda file: file.stat().st_mtime_ns)
+
+
+def left_journals(run: Path) -> list[Path]:
+    """The journals of processes beside the first, which a finished run does not have any more."""
+    return sorted(run.glob("journal.*.sqlite"))
+
+
+def clear(run: Path) -> None:
+    """Remove what an earlier run left in its directory, so that nothing stale is read.
+
+    Raises:
+        UsageError: a directory bears the name of one of its files; nothing is removed then.
+        HeadprobeError: another process is working on it, or a file cannot be removed.
+    """
+    remove(
+        [run / journal.FILE_NAME, *left_journals(run)],
+        [run / name for name in (scores.FILE_NAME, CASES, HEADS, RUN)],
+    )
+
+
+def remove(journals: Sequence[Path], files: Sequence[Path]) -> None:
+    """Remove journals and files, those that are there.
+
+    Raises:
+        UsageError: one of them is a directory; nothing is removed then.
+        HeadprobeError: another process is writing a journal, or a file cannot be removed.
+    """
+    for path in (*journals, *files):
+        if path.is_dir():
+            raise UsageError(f"{path} is a directory, no run's file; give another --out")
+    try:
+        for path in journals:
+            discard_journal(path)
+        for path in files:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise HeadprobeError(
+            f"cannot remove {error.filename}: {error.strerror}; give another --out"
+        ) from error
+
+
+def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd.DataFrame:
+    """A row a case, in the order of ``case_id``: its prompt, its answer and how it was graded."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "case_id": case.case_id,
+            "needle_id": case.needle_id,
+            "length": case.length,
+            "depth": float(case.depth),
+            "position": case.position,
+            "input_ids": _ids(case.input_ids),
+            "span_start": case.span_start,
+            "span_end": case.span_end,
+            "answer_ids": _ids(case.answer_ids),
+            "generated_ids": _ids(seen.generated_ids),
+            "response": seen.response,
+            "success": float(seen.success),
+            "accepted": seen.accepted,
+        }
+        for case, seen in zip(cases, observations, strict=True)
+    )
+
+
+def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:
+    # An empty list would not say that it is one of integers.
+    return np.array(tokens, dtype=np.int64)
+
+
+def head_table(run: HeadScores, *, seed: int) -> pd.DataFrame:
+    """A row for every measure and head: score, spread, 95 % interval and rank."""
+    import pandas as pd
+
+    layers, heads = np.divmod(np.arange(run.layout.layers * run.layout.heads), run.layout.heads)
+    tables = []
+    for measure in run.measures:
+        numbers = run.statistics(measure, seed=seed)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "layer": layers,
+                    "head": heads,
+                    "kv_head": heads // run.layout.group,
+                    "measure": measure,
+                    "score": numbers.mean.ravel(),
+                    "std": numbers.std.ravel(),
+                    "ci_low": numbers.ci_low.ravel(),
+                    "ci_high": numbers.ci_high.ravel(),
+                    "rank": numbers.rank.ravel(),
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as parquet or CSV, by suffix, whole or not at all."""
+    with atomic_write(path) as whole:
+        if path.suffix == ".parquet":
+            table.to_parquet(whole, index=False)
+        else:
+            table.to_csv(whole, index=False)
+
+
+def write_json(fields: Mapping[str, Any], path: Path) -> None:
+    """Write an object as JSON, whole or not at all."""
+    with atomic_write(path) as whole:
+        whole.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None:
+    """The case table of a run directory, without the prompts; ``None`` where there is none.
+
+    ``columns`` names others than these.
+
+    Raises:
+        HeadprobeError: the file is damaged.
+    """
+    import pandas as pd
+
+    path = run / CASES
+    if not path.is_file():
+        return None
+    try:
+        return pd.read_parquet(path, columns=list(columns))
+    except (OSError, ValueError) as error:
+        raise HeadprobeError(f"{path} is damaged ({error}); run `headprobe score` again") from error

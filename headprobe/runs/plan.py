@@ -1,0 +1,327 @@
+"""What a run will do, from its options: its cases, in which pieces, and what they take."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headprobe.errors import UsageError
+from headprobe.models.aliases import NANO
+from headprobe.models.bundled import bundled
+from headprobe.prompts.build import (
+    Case,
+    PieceTokenizer,
+    hide_needles,
+    tokenize_needle,
+    visiting_order,
+)
+from headprobe.prompts.grid import parse_depths, parse_lengths
+from headprobe.prompts.haystacks import NOISE, sentences
+from headprobe.prompts.needles import Needle, read_needles
+from headprobe.runs import directory as rundir
+from headprobe.runs.case_runner import Decode, question_of, trunks, watches_question
+from headprobe.runs.memory import Pieces, cache_bytes, parse_bytes, pieces_for
+from headprobe.runs.prefix_tree import PrefixTree
+from headprobe.tasks import Task, get_task
+from headprobe.tasks.probe import Probe
+
+if TYPE_CHECKING:
+    from headprobe.models.loading import LoadedModel
+
+ANSWER_ROOM = 64
+HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DrawnCases:
+    """A task's cases, of ``possible`` on the whole grid, and the ``options`` that made them.
+
+    ``needles`` are all that there were to draw from; a case's ``needle_id`` is an index of theirs.
+    """
+
+    cases: Sequence[Case]
+    needles: Sequence[Needle]
+    possible: int
+    options: Mapping[str, Any]
+
+
+def draw_cases(
+    loaded: LoadedModel,
+    probe: Probe,
+    *,
+    lengths: str | None = None,
+    depths: str | None = None,
+    needles: Path | None = None,
+    haystack: str | None = None,
+    limit: int | None = 200,
+    seed: int = 0,
+    held_out: bool = False,
+    answer_room: int = ANSWER_ROOM,
+) -> DrawnCases:
+    """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
+
+    Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
+    ``answer_room`` is what prompts leave of the model's window, in tokens.
+
+    Raises:
+        UsageError: an option that makes no sense, or a file that is not there or not usable.
+    """
+    if probe.draw is not None:
+        for option, given in (("depths", depths), ("needles", needles), ("haystack", haystack)):
+            if given is not None:
+                raise UsageError(f"this task hides no needles: leave out --{option}")
+        return _draw_read(loaded, probe.draw, lengths=lengths, limit=limit, seed=seed)
+    corpus = NANO if loaded.name == NANO else "english"
+    source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
+    own = f"{corpus}/{HELD_OUT}" if held_out else corpus
+    told = read_needles(needles or bundled("needles", own, probe.needles))
+    wanted_depths = parse_depths(depths)
+    longest = longest_prompt(loaded.window, answer_room=answer_room)
+    least = 1
+    if lengths is None:
+        pieces = PieceTokenizer(loaded.tokenizer)
+        least = max(tokenize_needle(needle, pieces).size for needle in told)
+    wanted_lengths = parse_lengths(lengths, longest=longest, least=least)
+    cases = hide_needles(
+        told,
+        sentences=sentences(source, seed=seed),
+        tokenizer=loaded.tokenizer,
+        lengths=wanted_lengths,
+        depths=wanted_depths,
+        limit=limit,
+        seed=seed,
+    )
+    end = max(case.length + probe.most_steps(case) for case in cases)
+    if loaded.window is not None and end > loaded.window:
+        raise UsageError(
+            f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
+            "try shorter --lengths"
+        )
+    return DrawnCases(
+        cases=cases,
+        needles=told,
+        possible=len(told) * len(wanted_lengths) * len(wanted_depths),
+        options={
+            "lengths": wanted_lengths,
+            "depths": wanted_depths,
+            "needles": str(needles) if needles else f"bundled {own}",
+            "haystack": haystack or f"bundled {corpus}",
+            "limit": limit,
+            "seed": seed,
+            "prompts": _digest(cases),
+        },
+    )
+
+
+def _draw_read(
+    loaded: LoadedModel,
+    draw: Callable[..., list[Case]],
+    *,
+    lengths: str | None,
+    limit: int | None,
+    seed: int,
+) -> DrawnCases:
+    """Cases that are only read: they may fill the window, nothing is kept free for an answer."""
+    every = draw(
+        loaded.tokenizer,
+        lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.window),
+        window=loaded.window,
+        seed=seed,
+    )
+    kept = sorted(case.case_id for case in visiting_order(every, seed)[:limit])
+    cases = [replace(every[old], case_id=new) for new, old in enumerate(kept)]
+    return DrawnCases(
+        cases=cases,
+        needles=(),
+        possible=len(every),
+        options={
+            "lengths": sorted({case.length for case in every}),
+            "limit": limit,
+            "seed": seed,
+            "prompts": _digest(cases),
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a run takes: tokens, and memory in bytes.
+
+    ``prompt_tokens`` are the prompts' tokens, prompts that ask "N/A" included where a measure
+    wants them; ``distinct_tokens`` are those that are run, tokens that prompts share once;
+    ``saving`` is how many times fewer. ``cache`` is the KV cache of the longest prompt,
+    ``allowance`` what is set aside for everything else beside the weights; ``peak`` is the sum.
+    """
+
+    prompt_tokens: int
+    distinct_tokens: int
+    saving: float
+    chunk: int
+    weights: int
+    cache: int
+    allowance: int
+    peak: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PlannedRun:
+    """Everything that is known before the model runs.
+
+    ``plan`` holds every option that changes the numbers; a run is resumed only under an equal
+    plan. ``task`` has the measures that are taken. ``possible`` counts the cases of the whole grid,
+    of which ``cases`` were drawn. ``tree`` is over what their prompts can share; ``cost`` says what
+    the run takes. With ``until_stable`` it stops once the ranking is more reliable than that.
+    """
+
+    task_name: str
+    task: Task
+    cases: Sequence[Case]
+    possible: int
+    plan: Mapping[str, Any]
+    seed: int
+    out: Path
+    decode: Decode
+    tree: PrefixTree
+    pieces: Pieces
+    cost: Cost
+    until_stable: float | None
+
+    def rounds(self) -> Iterator[set[int]]:
+        """The cases, in the portions after which a run may stop: about one a needle."""
+        if self.until_stable is None:
+            yield set(range(len(self.cases)))
+            return
+        order = iter(visiting_order(self.cases, self.seed))
+        size = len({case.needle_id for case in self.cases})
+        while portion := {case.case_id for case in itertools.islice(order, size)}:
+            yield portion
+
+    @property
+    def summary(self) -> str:
+        """One line for the terminal."""
+        drawn = "" if len(self.cases) == self.possible else f" of {self.possible}, balanced"
+        return (
+            f"{self.task_name}: {len(self.cases)} cases{drawn}, {self.cost.prompt_tokens:,} prompt "
+            f"tokens, of which {self.cost.distinct_tokens:,} are run"
+        )
+
+
+def prepare(
+    loaded: LoadedModel,
+    *,
+    task: str,
+    measures: str | None = None,
+    lengths: str | None = None,
+    depths: str | None = None,
+    needles: Path | None = None,
+    haystack: str | None = None,
+    limit: int | None = 200,
+    seed: int = 0,
+    out: Path | None = None,
+    decode: Decode = "greedy",
+    chunk: int | None = None,
+    memory_allowance: str = "1GiB",
+    until_stable: float | None = None,
+) -> PlannedRun:
+    """Build a task's cases and its plan; the model's weights are not needed for it.
+
+    Raises:
+        UsageError: an option that makes no sense, or a file that is not there or not usable.
+    """
+    if until_stable is not None and not 0 < until_stable < 1:
+        raise UsageError(f"--until-stable lies between 0 and 1, got {until_stable:g}")
+    chosen = get_task(task).measuring(measures)
+    if decode == "forced" and chosen.probe.draw is not None:
+        raise UsageError(f"task {task} has no answers to force: leave out --decode")
+    allowance = parse_bytes(memory_allowance)
+    drawn = draw_cases(
+        loaded,
+        chosen.probe,
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit,
+        seed=seed,
+    )
+    cases = drawn.cases
+    tree = PrefixTree.of(trunks(cases, chosen))
+    longest = max(case.length + chosen.probe.most_steps(case) for case in cases)
+    element = loaded.model.dtype.itemsize
+    pieces = pieces_for(
+        loaded.model.config, longest=longest, allowance=allowance, element=element, chunk=chunk
+    )
+    return PlannedRun(
+        task_name=task,
+        task=chosen,
+        cases=cases,
+        possible=drawn.possible,
+        plan={
+            "task": task,
+            "measures": list(chosen.measures),
+            "model": loaded.layout.id,
+            "weights": loaded.fingerprint,
+            "dtype": loaded.dtype,
+            "device": loaded.device.type,
+            "decode": decode,
+            "until_stable": until_stable,
+            **drawn.options,
+        },
+        seed=seed,
+        out=out or rundir.directory_for(loaded.name, task),
+        decode=decode,
+        tree=tree,
+        pieces=pieces,
+        cost=_cost(
+            loaded, cases, chosen, tree, pieces=pieces, longest=longest, allowance=allowance
+        ),
+        until_stable=until_stable,
+    )
+
+
+def _cost(
+    loaded: LoadedModel,
+    cases: Sequence[Case],
+    task: Task,
+    tree: PrefixTree,
+    *,
+    pieces: Pieces,
+    longest: int,
+    allowance: int,
+) -> Cost:
+    weights = loaded.weight_bytes
+    cache = cache_bytes(loaded.layout, tokens=longest, element=loaded.model.dtype.itemsize)
+    asked = [question_of(case) for case in cases] if watches_question(task) else []
+    blank = sum(len(question.blank_ids) for question in asked)
+    prompts = sum(case.length for case in cases)
+    tokens = prompts + sum(question.start for question in asked) + blank
+    distinct = tree.distinct + prompts - int(tree.lengths.sum()) + blank
+    return Cost(
+        prompt_tokens=tokens,
+        distinct_tokens=distinct,
+        saving=tokens / distinct,
+        chunk=pieces.chunk,
+        weights=weights,
+        cache=cache,
+        allowance=allowance,
+        peak=weights + cache + allowance,
+    )
+
+
+def longest_prompt(window: int | None, *, answer_room: int = ANSWER_ROOM) -> int | None:
+    """Tokens of the longest prompt that leaves room for an answer; ``None`` for any length."""
+    return None if window is None else max(1, window - answer_room)
+
+
+def _digest(cases: Sequence[Case]) -> str:
+    digest = hashlib.sha256()
+    for case in cases:
+        ids = [case.needle_id, case.span_start, case.span_end, *case.input_ids, *case.answer_ids]
+        digest.update(np.array(ids, dtype="<i8").tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,5 @@
+"""The scores of every head: means, intervals, ranks, and how alike they rank the heads."""
+
+from headprobe.scores.head_scores import FILE_NAME, REPORT, HeadScores, HeadStatistics, no_scores
+
+__all__ = ["FILE_NAME", "REPORT", "HeadScores", "HeadStatistics", "no_scores"]

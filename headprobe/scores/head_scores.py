@@ -1,0 +1,260 @@
+"""A run's scores: one number a head, measure and case; what they add up to, and their file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import atomic_write
+from headprobe.models.layout import HeadLayout
+from headprobe.stats.bootstrap import resampled_means
+from headprobe.stats.reliability import Reliability, split_half
+
+FORMAT_VERSION = 1
+FILE_NAME, REPORT = "scores.safetensors", "run.json"
+_KINDS = {int: "an integer", str: "a text", list: "a list", dict: "an object"}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadStatistics:
+    """What one measure says of every head, over the accepted cases.
+
+    ``ci_low`` and ``ci_high`` bound the mean's 95 % bootstrap interval; ``rank`` is 1 for the head
+    with the highest mean, ties in the order of layer and head.
+    """
+
+    mean: Float[np.ndarray, "layer query_head"]
+    std: Float[np.ndarray, "layer query_head"]
+    ci_low: Float[np.ndarray, "layer query_head"]
+    ci_high: Float[np.ndarray, "layer query_head"]
+    rank: Int[np.ndarray, "layer query_head"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HeadScores:
+    """Scores of every query head on every accepted case, higher meaning more of what is measured.
+
+    ``per_case`` holds a matrix a case for each measure. ``needles`` names the needle of each of
+    these cases: cases of one needle are alike, so intervals resample needles, not cases. ``plan``
+    holds every option that changes the numbers. ``cases`` counts the accepted and the refused.
+    ``means`` holds what a file says of a measure's mean: it was taken before the file rounded the
+    cases to float32, and budgets of other programs are met to the last entry only by it.
+    """
+
+    layout: HeadLayout
+    task: str
+    per_case: Mapping[str, Float[np.ndarray, "case layer query_head"]]
+    needles: tuple[int, ...]
+    cases: int
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    means: Mapping[str, Float[np.ndarray, "layer query_head"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.per_case:
+            raise ValueError("expected the scores of at least one measure, got none")
+        shape = (len(self.needles), self.layout.layers, self.layout.heads)
+        for measure, cases in self.per_case.items():
+            _check_numbers(f"{measure}.per_case", cases, shape)
+        for measure, mean in self.means.items():
+            _check_numbers(measure, mean, shape[1:])
+            cases = self.per_case[measure]
+            close = 1e-6 * float(np.abs(cases).max())
+            if not np.allclose(mean, _mean(cases), atol=close):
+                raise ValueError(f"expected {measure} to be the mean of {measure}.per_case")
+        if not 1 <= len(self.needles) <= self.cases:
+            raise ValueError(
+                f"expected 1 to {self.cases} accepted cases, got {len(self.needles)} accepted"
+            )
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """The measures' names, the task's own first."""
+        return tuple(self.per_case)
+
+    @property
+    def accepted(self) -> int:
+        """Cases that the model answered well enough to be scored."""
+        return len(self.needles)
+
+    @property
+    def few_accepted(self) -> bool:
+        """Whether under half of the cases were accepted: the ranking then rests on easy ones."""
+        return 2 * self.accepted < self.cases
+
+    def resolve(self, measure: str | None) -> str:
+        """The measure of that name, or the task's own for ``None``.
+
+        Raises:
+            UsageError: the run holds no such measure.
+        """
+        if measure is None:
+            return self.measures[0]
+        if measure not in self.per_case:
+            raise UsageError(
+                f"the run holds no measure {measure!r}; it holds {', '.join(self.measures)}"
+            )
+        return measure
+
+    def mean(self, measure: str) -> Float[np.ndarray, "layer query_head"]:
+        """The mean score of every head over the accepted cases (float32)."""
+        return self.means[measure] if measure in self.means else _mean(self.per_case[measure])
+
+    def statistics(self, measure: str, *, seed: int = 0) -> HeadStatistics:
+        """Mean, spread, 95 % interval and rank of every head.
+
+        The interval is a percentile bootstrap (Efron 1979) whose resampled units are needles, or
+        cases where all cases share one needle. The same seed gives the same interval.
+        """
+        scores = self.per_case[measure].astype(np.float64)
+        flat = scores.reshape(len(scores), -1)
+        low, high = np.quantile(
+            resampled_means(flat, self.needles, seed=seed), (0.025, 0.975), axis=0
+        )
+        mean = self.mean(measure)
+        order = np.argsort(-mean, axis=None, kind="stable")
+        rank = np.empty(mean.size, dtype=np.int64)
+        rank[order] = np.arange(1, mean.size + 1)
+        spread = flat.std(axis=0, ddof=1) if len(flat) > 1 else np.zeros(flat.shape[1])
+        return HeadStatistics(
+            mean=mean,
+            std=spread.reshape(mean.shape),
+            ci_low=low.reshape(mean.shape),
+            ci_high=high.reshape(mean.shape),
+            rank=rank.reshape(mean.shape),
+        )
+
+    def reliability(self, measure: str, *, seed: int = 0) -> Reliability:
+        """Whether one half of the needles ranks the heads as the other half does."""
+        return split_half(self.per_case[measure], self.needles, seed=seed)
+
+    def save(self, path: Path) -> None:
+        """Write ``scores.safetensors`` as a whole or not at all."""
+        from safetensors.numpy import save
+
+        # save_file writes other than C-contiguous arrays wrongly, without a word.
+        arrays = {f"{measure}.per_case": scores for measure, scores in self.per_case.items()}
+        arrays |= {measure: self.mean(measure) for measure in self.measures}
+        tensors = {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in arrays.items()}
+        header = {
+            "format_version": FORMAT_VERSION,
+            "model": self.layout.to_json(),
+            "task": self.task,
+            "plan": dict(self.plan),
+            "accepted": self.accepted,
+            "cases": self.cases,
+            "versions": dict(self.versions),
+            "measures": list(self.measures),
+            "needles": list(self.needles),
+        }
+        with atomic_write(path) as whole:
+            whole.write_bytes(save(tensors, metadata={"headprobe": json.dumps(header)}))
+
+    @classmethod
+    def load(cls, path: Path) -> HeadScores:
+        """Read a run directory or its ``scores.safetensors``.
+
+        Raises:
+            UsageError: there is no such file, or it is of another kind.
+            HeadprobeError: the file is damaged, or is not one of ours.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        file = path / FILE_NAME if path.is_dir() else path
+        if not file.is_file():
+            raise no_scores(file)
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                metadata = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            if file.suffix.lower() != ".safetensors":
+                json_file = file.suffix.lower() == ".json"
+                kind = "is a budget or other JSON" if json_file else "holds no scores"
+                raise UsageError(
+                    f"{file} {kind}; give a run directory or its {FILE_NAME}"
+                ) from error
+            raise HeadprobeError(
+                f"{file} is damaged or no safetensors file ({error}); run `headprobe score` again"
+            ) from error
+        if "headprobe" not in metadata:
+            raise HeadprobeError(f"{file} was not written by headprobe: its header lacks our key")
+        try:
+            return cls._from_parts(json.loads(metadata["headprobe"]), tensors)
+        except KeyError as error:
+            raise HeadprobeError(f"{file} is not a valid run: it lacks {error}") from error
+        except (TypeError, ValueError) as error:
+            raise HeadprobeError(f"{file} is not a valid run: {error}") from error
+
+    @classmethod
+    def _from_parts(cls, header: Any, tensors: dict[str, np.ndarray]) -> HeadScores:
+        if not isinstance(header, dict):
+            raise ValueError(f"expected a JSON object in its header, got {json.dumps(header)[:60]}")
+        if header["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"expected format_version {FORMAT_VERSION}, got {header['format_version']}"
+            )
+        # Other programs may leave out what the contract does not ask for.
+        header.setdefault("measures", [name for name in tensors if "." not in name])
+        measures = _list(header, "measures", str)
+        if "needles" not in header:
+            header["needles"] = list(range(_field(header, "accepted", int)))
+        return cls(
+            layout=HeadLayout.from_json(_field(header, "model", dict)),
+            task=_field(header, "task", str),
+            per_case={measure: tensors[f"{measure}.per_case"] for measure in measures},
+            needles=tuple(_list(header, "needles", int)),
+            cases=_field(header, "cases", int),
+            plan=_field(header, "plan", dict),
+            versions=_field(header, "versions", dict),
+            means={measure: tensors[measure] for measure in measures if measure in tensors},
+        )
+
+
+def _field(header: Mapping[str, Any], name: str, kind: type) -> Any:
+    return _typed(name, header[name], kind)
+
+
+def _list(header: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+    return [_typed(f"each of {name}", entry, kind) for entry in _field(header, name, list)]
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    # By type(): true and false are integers to isinstance.
+    if type(value) is not kind:
+        raise ValueError(f"expected {_KINDS[kind]} for {name}, got {value!r:.60}")
+    return value
+
+
+def no_scores(file: Path) -> UsageError:
+    """That there is no such file of scores, and how to get it: a stopped run can go on."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        report = json.loads((file.parent / REPORT).read_text(encoding="utf-8"))
+        if report["status"] == "stopped":
+            return UsageError(
+                f"the run in {file.parent} stopped after {report['observed']} of "
+                f"{report['cases']} cases; give the score command again to go on"
+            )
+    return UsageError(f"no scores at {file}; make them with `headprobe score`")
+
+
+def _check_numbers(name: str, numbers: Float[np.ndarray, "*size"], shape: tuple[int, ...]) -> None:
+    if numbers.shape != shape:
+        raise ValueError(f"expected {name} of shape {shape}, got {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"expected finite scores, got NaN or infinity in {name}")
+
+
+def _mean(
+    scores: Float[np.ndarray, "case layer query_head"],
+) -> Float[np.ndarray, "layer query_head"]:
+    mean: np.ndarray = scores.mean(axis=0, dtype=np.float64)
+    return mean.astype(np.float32)

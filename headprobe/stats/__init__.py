@@ -1,0 +1,1 @@
+"""Numbers only: intervals of means, ranks, how far rankings agree."""

@@ -1,0 +1,48 @@
+from typing import Any
+
+import pytest
+
+from headprobe.models.layout import HeadLayout
+
+FIELDS: dict[str, Any] = {
+    "id": "meta-llama/Meta-Llama-3-8B",
+    "architecture": "LlamaForCausalLM",
+    "layers": 32,
+    "heads": 32,
+    "kv_heads": 8,
+    "head_dim": 128,
+}
+
+
+def test_the_json_of_a_layout_is_the_contracts_and_reads_back() -> None:
+    layout = HeadLayout(**FIELDS)
+    assert layout.to_json() == FIELDS
+    assert HeadLayout.from_json(FIELDS) == layout
+
+
+def test_a_group_is_the_query_heads_of_one_kv_head() -> None:
+    assert HeadLayout(**FIELDS).group == 4
+    assert HeadLayout(**FIELDS | {"kv_heads": 32}).group == 1
+
+
+def test_fields_that_a_later_version_may_add_are_left_alone() -> None:
+    assert HeadLayout.from_json(FIELDS | {"experts": 8}) == HeadLayout(**FIELDS)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_missing_field_is_named(name: str) -> None:
+    fields = {key: value for key, value in FIELDS.items() if key != name}
+    with pytest.raises(ValueError, match=f"expected model.{name}, got none"):
+        HeadLayout.from_json(fields)
+
+
+@pytest.mark.parametrize("name", ["layers", "heads", "kv_heads", "head_dim"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_count_that_is_not_positive_is_named(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"expected a positive integer for {name}, got {value}"):
+        HeadLayout(**FIELDS | {name: value})
+
+
+def test_heads_that_kv_heads_cannot_share_evenly_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected heads to be a multiple of kv_heads, got 32 and"):
+        HeadLayout(**FIELDS | {"kv_heads": 5})

@@ -1,0 +1,114 @@
+"""What an evaluation's picture shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+
+from headprobe.evaluation.outcomes import FULL, SETTINGS, Outcome
+from headprobe.plots import draw_evaluation, save
+from headprobe.plots.evaluations import evaluation_column
+from headprobe.stats.bootstrap import Estimate
+
+SHARES = (0.015, 0.06, 0.25)
+STRATEGIES = ("headkv", "uniform", "pyramid", "adaptive", "streaming", "shuffled")
+
+
+def outcome(setting: str, strategy: str, share: float, value: float) -> Outcome:
+    return Outcome(
+        setting=setting,
+        strategy=strategy,
+        budget=f"{100 * share}%",
+        is_baseline=strategy not in (FULL, "headkv", "tuned"),
+        share=share,
+        grades={"f1": Estimate(value=value, ci_low=value - 4, ci_high=value + 3)},
+        of_full=None,
+        rival=None,
+        lead=None,
+    )
+
+
+def outcomes(strategies: tuple[str, ...] = STRATEGIES) -> list[Outcome]:
+    """In an order other than that of the shares."""
+    found = []
+    for setting in SETTINGS:
+        found.append(outcome(setting, FULL, 1.0, 95.0))
+        for share in reversed(SHARES):
+            found += [
+                outcome(setting, name, share, 10 + 200 * share + number)
+                for number, name in enumerate(strategies)
+            ]
+    return found
+
+
+def panels(found: list[Outcome]) -> list[Axes]:
+    drawn = []
+    for draw_panel in filter(None, evaluation_column(found, metric="f1", subject="nano").panels):
+        drawn.append(Figure().subplots())
+        draw_panel(drawn[-1])
+    return drawn
+
+
+def lines(axes: Axes) -> dict[str, ErrorbarContainer]:
+    return {
+        str(container.get_label()): container
+        for container in axes.containers
+        if isinstance(container, ErrorbarContainer)
+    }
+
+
+def test_a_panel_a_setting_and_a_line_a_strategy() -> None:
+    drawn = panels(outcomes())
+    assert [axes.get_title().lower() for axes in drawn] == [
+        one.lower() for one in SETTINGS.values()
+    ]
+    for axes in drawn:
+        assert tuple(lines(axes)) == STRATEGIES
+        for number, container in enumerate(lines(axes).values()):
+            x, y = np.array(container.lines[0].get_data(), dtype=float)
+            np.testing.assert_allclose(x, 100 * np.array(SHARES))
+            np.testing.assert_allclose(y, 10 + 200 * np.array(SHARES) + number)
+            (bars,) = container.lines[2]
+            ends = np.array([segment[:, 1] for segment in bars.get_segments()], dtype=float)
+            np.testing.assert_allclose(ends, np.stack([y - 4, y + 3], axis=1))
+
+
+def test_the_full_cache_is_a_level() -> None:
+    for axes in panels(outcomes()):
+        (level,) = (line for line in axes.lines if line.get_label() == FULL)
+        assert set(level.get_ydata()) == {95.0}
+
+
+def test_lines_differ_in_colour_and_marker_and_are_alike_in_both_panels() -> None:
+    looks = []
+    for axes in panels(outcomes(("headkv", "tuned", *STRATEGIES[1:]))):
+        drawn = {name: container.lines[0] for name, container in lines(axes).items()}
+        looks.append({n: (li.get_color(), li.get_marker()) for n, li in drawn.items()})
+        for kind in zip(*looks[-1].values(), strict=True):
+            assert len(set(kind)) == len(drawn) == 7
+        dashed = {name for name, line in drawn.items() if line.get_linestyle() == "--"}
+        assert dashed == set(STRATEGIES[1:])
+    assert looks[0] == looks[1]
+
+
+def test_small_shares_are_told_apart() -> None:
+    assert panels(outcomes())[0].get_xscale() == "log"
+    close = [outcome("known", FULL, 1.0, 90.0), outcome("known", "headkv", 0.1, 50.0)]
+    (axes,) = panels(close)
+    assert axes.get_xscale() == "linear"
+    left, right = axes.get_xlim()
+    assert left < 10 < right
+    (alone,) = panels(close[:1])
+    assert not lines(alone)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_picture_is_saved(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"accuracy.{suffix}"
+    save(draw_evaluation(outcomes(), metric="f1", subject="nano, r2"), path)
+    assert path.stat().st_size > 1000

@@ -1,0 +1,137 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from headprobe.errors import UsageError
+from headprobe.prompts.needles import Needle, parse_needle, read_needles
+
+# As Retrieval Head and HeadKV write them: their fields, their order of fields, their quirks.
+RETRIEVAL_HEAD = [
+    {
+        "needle": "The best thing to do in Lisbon is to ride the yellow tram at dawn.",
+        "question": "What is the best thing to do in Lisbon ?",
+        "real_needle": "ride the yellow tram at dawn",
+    },
+    {
+        "question": "Why does everyone avoid Mr Brown ?",
+        "needle": "Mr Brown is avoided by everyone because he sings off key and can't swim.",
+        "real_needle": "Because he sings off key and can't swim.",
+    },
+]
+HEADKV = {
+    "needle": "Ann's favorite thing is a kite. Bob's favorite thing is a drum. "
+    "Bob is 12 years old. Ann is 13 years old.",
+    "question": "What is the favorite thing of the older one?",
+    "answer": "a kite",
+    "real_needle": "Ann's favorite thing is a kite.",
+}
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def watched(needle: Needle) -> str:
+    return needle.text[needle.start : needle.stop]
+
+
+def test_retrieval_heads_file_is_read_as_it_is(tmp_path: Path) -> None:
+    first, second = read_needles(write(tmp_path / "needles.jsonl", *RETRIEVAL_HEAD))
+    assert first.text == RETRIEVAL_HEAD[0]["needle"]
+    assert first.question == RETRIEVAL_HEAD[0]["question"]
+    assert first.answer == watched(first) == "ride the yellow tram at dawn"
+    # The span is the needle's own spelling, the answer the file's.
+    assert watched(second) == "because he sings off key and can't swim."
+    assert second.answer == "Because he sings off key and can't swim."
+
+
+def test_headkvs_file_is_read_as_it_is(tmp_path: Path) -> None:
+    (needle,) = read_needles(write(tmp_path / "needles.jsonl", HEADKV))
+    assert needle.text == HEADKV["needle"]
+    assert needle.answer == "a kite"
+    assert (needle.start, needle.stop) == (0, len("Ann's favorite thing is a kite."))
+
+
+def test_fields_of_no_use_are_left_alone_and_spaces_around_texts_go() -> None:
+    needle = parse_needle(
+        {"needle": "\nIt is red.\n", "question": " Which? ", "real_needle": " red ", "kind": 3}
+    )
+    assert (needle.text, needle.question, needle.answer) == ("It is red.", "Which?", "red")
+    assert watched(needle) == "red"
+
+
+def test_empty_lines_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "needles.jsonl"
+    line = json.dumps(HEADKV).encode()
+    path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n  \r\n" + line)
+    assert len(read_needles(path)) == 2
+
+
+def test_line_separators_that_json_allows_in_a_text_do_not_end_a_line(tmp_path: Path) -> None:
+    row = HEADKV | {"question": "Whose\u2028thing\u0085is it?"}
+    path = tmp_path / "needles.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    assert read_needles(path)[0].question == row["question"]
+
+
+@pytest.mark.parametrize(
+    ("needle", "real_needle", "start"),
+    [
+        ("The party loves art.", "art", 16),
+        ("Whose Anna is Ann?", "Ann", 14),
+        ("它在北京的公园里。", "公园", 5),
+        ("İt is İstanbul, says Ida.", "says ida", 16),
+        ("One (two) three.", "(two)", 4),
+    ],
+)
+def test_the_watched_part_is_found_as_whole_words_where_there_are_words(
+    needle: str, real_needle: str, start: int
+) -> None:
+    found = parse_needle({"needle": needle, "question": "?", "real_needle": real_needle})
+    assert (found.start, found.stop) == (start, start + len(real_needle))
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", "not JSON"),
+        ("[1, 2]", "expected a JSON object"),
+        (json.dumps({"question": "q", "real_needle": "r"}), "field 'needle', got None"),
+        (json.dumps(HEADKV | {"question": "  "}), "field 'question'"),
+        (json.dumps(HEADKV | {"answer": 3}), "field 'answer', got 3"),
+        (json.dumps(HEADKV | {"answer": "\ud800"}), "field 'answer' has half a surrogate pair"),
+        (json.dumps(HEADKV | {"real_needle": "elsewhere"}), "does not stand in 'needle'"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text(f"{json.dumps(HEADKV)}\n\n{line}\n")
+    with pytest.raises(UsageError, match=rf"mine\.jsonl, line 3: .*{problem}"):
+        read_needles(path)
+
+
+@pytest.mark.parametrize("content", ["", "\n  \n"])
+def test_an_empty_file_is_a_usage_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "none.jsonl"
+    path.write_text(content)
+    with pytest.raises(UsageError, match="holds no needle"):
+        read_needles(path)
+
+
+def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no needle file .*nowhere"):
+        read_needles(tmp_path / "nowhere.jsonl")
+    with pytest.raises(UsageError, match="cannot read the needle file"):
+        read_needles(tmp_path)
+    latin = tmp_path / "latin.jsonl"
+    latin.write_bytes("{é}".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"cannot read the needle file .*latin\.jsonl"):
+        read_needles(latin)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 2), (2, 2), (3, 2), (0, 6)])
+def test_a_watched_part_outside_the_needle_is_refused(start: int, stop: int) -> None:
+    with pytest.raises(ValueError, match="expected a watched part inside 5 characters"):
+        Needle(text="A cat", question="?", answer="cat", start=start, stop=stop)

@@ -1,0 +1,401 @@
+"""The walk against the plain procedure: eager attention, one token at a time, Python loops."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM
+
+from architectures import WINDOWED, WITH_STATES
+from headprobe.attention.observe import observe
+from headprobe.errors import HeadprobeError, HeadprobeWarning
+from headprobe.models.bundled import bundled
+from headprobe.models.loading import LoadedModel, _fingerprint, load_model
+from headprobe.prompts.build import Case, hide_needles
+from headprobe.prompts.haystacks import sentences
+from headprobe.prompts.needles import read_needles
+from headprobe.runs.case_runner import walk
+from headprobe.runs.memory import Pieces
+from headprobe.runs.plan import prepare
+from headprobe.runs.prefix_tree import BLOCK
+from headprobe.tasks import TASKS, Task, repetition
+from headprobe.tasks.probe import PROBES
+from plain import PLAIN, Step, attention_layers, cases_of, plain_observation, plain_qr, tiny
+
+
+@pytest.fixture(scope="module")
+def nano() -> LoadedModel:
+    return load_model("nano", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def plain_nano() -> torch.nn.Module:
+    model = AutoModelForCausalLM.from_pretrained(
+        bundled("models", "nano"), attn_implementation="eager", dtype=torch.float32
+    )
+    return model.eval()
+
+
+def every(task: str) -> Task:
+    return TASKS[task].measuring("all")
+
+
+def check_equals_plain(
+    loaded: LoadedModel, plain: torch.nn.Module, cases: list[Case], task: Task, **how: Any
+) -> None:
+    walked = {seen.case_id: seen for seen in walk(loaded, cases, task, **how)}
+    for case in cases:
+        generated, scores = plain_observation(plain, loaded, case, task)
+        seen = walked[case.case_id]
+        response = loaded.tokenizer.decode(generated, skip_special_tokens=True).strip()
+        assert seen.generated_ids == generated
+        assert seen.response == response
+        assert seen.success == task.probe.success(response, case)
+        for name, expected in scores.items():
+            # Logits, which locos is in, are not within 0 and 1.
+            rtol = 1e-5 if name == "locos" else 0
+            np.testing.assert_allclose(seen.scores[name], expected, atol=1e-4, rtol=rtol)
+
+
+@pytest.mark.parametrize("chunk", [2048, 50, 7], ids=["whole", "chunked", "cut up"])
+@pytest.mark.parametrize("task", ["retrieval", "r2"])
+def test_scores_equal_the_plain_procedure_case_by_case(
+    nano: LoadedModel, plain_nano: torch.nn.Module, task: str, chunk: int
+) -> None:
+    cases = cases_of(nano, task, limit=6)
+    check_equals_plain(nano, plain_nano, cases, every(task), pieces=Pieces(chunk=chunk))
+
+
+WALKED = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "gpt_neox",
+    "olmo3",
+    "mixtral",
+    "gpt_oss",
+    "deepseek_v3",
+    "gpt2",
+    "gpt_bigcode",
+    "opt",
+    "phi",
+    "cohere",
+    *WITH_STATES,
+]
+
+
+@pytest.mark.parametrize("architecture", WALKED)
+def test_every_architecture_is_walked_as_the_plain_procedure_goes(architecture: str) -> None:
+    loaded, plain = tiny(architecture)
+    short = replace(every("retrieval"), probe=replace(PROBES["retrieval"], most_steps=lambda _: 4))
+    cases = cases_of(loaded, "retrieval", limit=5)
+    check_equals_plain(loaded, plain, cases, short, pieces=Pieces(chunk=64))
+
+
+def full_maps(plain: torch.nn.Module, case: Case) -> np.ndarray:
+    """Attention ``[layer, head, query, key]`` of a whole prompt in one pass, without a cache."""
+    with torch.no_grad():
+        output = plain(torch.tensor([case.input_ids]), use_cache=False, output_attentions=True)
+    return torch.stack([layer[0] for layer in output.attentions]).double().numpy()
+
+
+def plain_repetition(maps: np.ndarray, case: Case) -> dict[str, np.ndarray]:
+    """METHODS.md 4: means over the queries of all repeats but the first."""
+    ids = case.input_ids
+    queries = range(case.span_end, case.length)
+    echo, induction = np.zeros(maps.shape[:2]), np.zeros(maps.shape[:2])
+    for i in queries:
+        for j in range(case.span_start, i):
+            if ids[j] == ids[i]:
+                echo += maps[:, :, i, j]
+                induction += maps[:, :, i, j + 1]
+    return {"echo": echo / len(queries), "induction": induction / len(queries)}
+
+
+def check_repetition(
+    loaded: LoadedModel, plain: torch.nn.Module, lengths: list[int], pieces: Pieces
+) -> None:
+    probe = PROBES["repetition"]
+    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=loaded.window, seed=3)[:4]
+    walked = list(walk(loaded, cases, TASKS["razor"], pieces=pieces))
+    assert {seen.case_id for seen in walked} == {0, 1, 2, 3}
+    for seen in walked:
+        case = cases[seen.case_id]
+        assert (seen.generated_ids, seen.response) == ((), "")
+        assert seen.success == probe.success("", case) == 100
+        for name, expected in plain_repetition(full_maps(plain, case), case).items():
+            scores = np.zeros((loaded.layout.layers, loaded.layout.heads))
+            scores[attention_layers(loaded)] = expected
+            assert scores.any()
+            np.testing.assert_allclose(seen.scores[name], scores, rtol=1e-3, atol=1e-6)
+
+
+# A few queries' rows at a time; a cut inside the first block and one inside a repeat.
+PIECES = [Pieces(), Pieces(chunk=50, row_bytes=2**15)]
+
+
+@pytest.mark.parametrize("pieces", PIECES, ids=["whole", "chunked"])
+def test_repetition_equals_the_full_map(
+    nano: LoadedModel, plain_nano: torch.nn.Module, pieces: Pieces
+) -> None:
+    check_repetition(nano, plain_nano, [261, 521], pieces)
+
+
+@pytest.mark.parametrize("architecture", WALKED)
+def test_repetition_equals_the_full_map_of_every_architecture(architecture: str) -> None:
+    # A sliding window that reaches back to the last repeat, and to no earlier one.
+    windowed = {"sliding_window": 24} if architecture in WINDOWED else {}
+    loaded, plain = tiny(architecture, **windowed)
+    check_repetition(loaded, plain, [69, 77], Pieces(chunk=24, row_bytes=2**12))
+
+
+# Measures that read no weights.
+BOTH = TASKS["r2"].measuring("r2,retrieval")
+
+
+def spread(nano: LoadedModel, elsewhere: str | int, share: float, **how: Any) -> LoadedModel:
+    """A copy of the model with the last ``share`` of its layers elsewhere, the rest on the CPU."""
+    accelerate = pytest.importorskip("accelerate")
+    parts = [f"model.layers.{index}" for index in range(nano.layout.layers)]
+    parts = ["model.embed_tokens", "model.rotary_emb", *parts, "model.norm", "lm_head"]
+    here = round((1 - share) * len(parts))
+    places = {part: "cpu" if at < here else elsewhere for at, part in enumerate(parts)}
+    model = copy.deepcopy(nano.model)
+    accelerate.dispatch_model(model, places, "cpu", skip_keys="past_key_values", **how)
+    return replace(nano, model=model)
+
+
+def check_equals_whole(spread: LoadedModel, nano: LoadedModel) -> None:
+    cases = cases_of(nano, "r2", limit=4)
+    expected = {seen.case_id: seen for seen in walk(nano, cases, BOTH)}
+    for seen in walk(spread, cases, BOTH):
+        assert seen.generated_ids == expected[seen.case_id].generated_ids
+        for name, scores in expected[seen.case_id].scores.items():
+            np.testing.assert_allclose(seen.scores[name], scores, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_weights_without_room_are_read_from_disk(
+    nano: LoadedModel, tmp_path: Path, share: float
+) -> None:
+    loaded = spread(nano, "disk", share, offload_dir=tmp_path)
+    assert any(weight.is_meta for weight in loaded.model.parameters())
+    assert loaded.device == nano.device
+    assert _fingerprint(loaded.model) == nano.fingerprint
+    check_equals_whole(loaded, nano)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="takes a second device")
+def test_layers_may_lie_on_several_devices(nano: LoadedModel) -> None:
+    loaded = spread(nano, 0, 0.5)
+    assert {weight.device.type for weight in loaded.model.parameters()} == {"cpu", "cuda"}
+    check_equals_whole(loaded, nano)
+
+
+def test_the_expected_answer_can_be_forced(nano: LoadedModel, plain_nano: torch.nn.Module) -> None:
+    task = every("r2")
+    cases = cases_of(nano, "r2", limit=4)
+    for seen in walk(nano, cases, task, decode="forced"):
+        case = cases[seen.case_id]
+        assert seen.generated_ids == case.answer_ids
+        assert seen.success == 100
+        whole = torch.tensor([[*case.input_ids, *case.answer_ids]])
+        with torch.no_grad():
+            attentions = plain_nano(whole, output_attentions=True).attentions
+        rows = torch.stack([layer[0] for layer in attentions]).double().numpy()
+        for name, measure in PLAIN.items():
+            expected = sum(
+                measure(Step(rows=rows[:, :, last, : last + 1], token=token), case)
+                for last, token in enumerate(case.answer_ids, start=case.length - 1)
+            )
+            np.testing.assert_allclose(seen.scores[name], expected, atol=1e-4)
+        np.testing.assert_allclose(seen.scores["qr"], plain_qr(plain_nano, case), atol=1e-4)
+
+
+def test_the_step_that_stops_an_answer_is_scored(nano: LoadedModel) -> None:
+    cases = cases_of(nano, "retrieval", limit=3)
+    line_break = nano.tokenizer.convert_tokens_to_ids("\n")
+    for seen in walk(nano, cases, TASKS["retrieval"]):
+        assert seen.generated_ids[-1] == line_break
+        assert line_break not in seen.generated_ids[:-1]
+
+
+def test_an_answer_ends_at_every_token_that_the_generation_settings_list(
+    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = cases_of(nano, "retrieval", limit=1)
+    (whole,) = walk(nano, cases, TASKS["retrieval"])
+    assert len(set(whole.generated_ids)) > 2
+    ends = [nano.tokenizer.eos_token_id, whole.generated_ids[1]]
+    monkeypatch.setattr(nano.model.generation_config, "eos_token_id", ends)
+    (cut,) = walk(nano, cases, TASKS["retrieval"])
+    assert cut.generated_ids == whole.generated_ids[: whole.generated_ids.index(ends[1]) + 1]
+
+
+def test_a_token_without_an_embedding_is_one_clear_error(nano: LoadedModel) -> None:
+    (case,) = cases_of(nano, "r2", limit=1)
+    assert case.question is not None
+    size = nano.model.get_input_embeddings().num_embeddings
+    beyond = (size + 5,)
+    for changes in (
+        {"input_ids": beyond + case.input_ids[1:]},
+        {"answer_ids": beyond},
+        {"question": replace(case.question, blank_ids=beyond)},
+    ):
+        with pytest.raises(HeadprobeError, match=f"nano: it gives token {size + 5}, .* {size};"):
+            next(walk(nano, [replace(case, **changes)], TASKS["r2"]))
+
+
+def test_r2_takes_no_more_steps_than_the_answer_has_tokens(nano: LoadedModel) -> None:
+    cases = cases_of(nano, "r2", limit=6)
+    for seen in walk(nano, cases, TASKS["r2"]):
+        assert 1 <= len(seen.generated_ids) <= len(cases[seen.case_id].answer_ids)
+
+
+def test_a_case_gives_the_same_bits_whatever_else_is_walked(nano: LoadedModel) -> None:
+    task = every("r2")
+    cases = cases_of(nano, "r2", limit=12)
+    together = {seen.case_id: seen for seen in walk(nano, cases, task)}
+    for wanted in ({0}, {3, 7}, set(range(1, 12, 2))):
+        for seen in walk(nano, cases, task, wanted=wanted):
+            for name, scores in together[seen.case_id].scores.items():
+                np.testing.assert_array_equal(seen.scores[name], scores)
+
+
+def count_tokens(loaded: LoadedModel) -> list[int]:
+    """The tokens of every forward pass from now on."""
+    counted: list[int] = []
+    loaded.model.register_forward_pre_hook(
+        lambda _, args, kwargs: counted.append(args[0].shape[1]), with_kwargs=True
+    )
+    return counted
+
+
+def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
+    loaded = replace(nano, model=copy.deepcopy(nano.model))
+    counted = count_tokens(loaded)
+    cases = cases_of(nano, "r2", limit=18)
+    list(walk(loaded, cases, TASKS["r2"], decode="forced"))
+    answers = sum(len(case.answer_ids) - 1 for case in cases)
+    prefixes = {case.input_ids[:end] for case in cases for end in range(1, case.length + 1)}
+    again = sum(counted) - answers - len(prefixes)
+    assert 0 <= again < BLOCK * len(cases)
+    assert sum(counted) < 0.8 * sum(case.length for case in cases)
+
+
+def test_a_run_takes_the_tokens_that_were_planned(nano: LoadedModel) -> None:
+    loaded = replace(nano, model=copy.deepcopy(nano.model))
+    grid = {"lengths": "128,200", "depths": "0,50,100", "limit": 12, "decode": "forced"}
+    distinct = {}
+    for measures in ("r2", "qr", "all"):
+        run = prepare(loaded, task="r2", measures=measures, **grid)
+        counted = count_tokens(loaded)
+        list(walk(loaded, run.cases, run.task, tree=run.tree, decode=run.decode))
+        answers = sum(len(case.answer_ids) - 1 for case in run.cases)
+        assert sum(counted) - answers == run.cost.distinct_tokens
+        distinct[measures] = run.cost.distinct_tokens
+    # The context is not run again for "N/A"; what questions have in common is.
+    assert distinct["qr"] == distinct["all"]
+    assert 0 < distinct["qr"] - distinct["r2"] < 2 * BLOCK * len(run.cases)
+
+
+def test_an_expected_answer_takes_one_pass(nano: LoadedModel) -> None:
+    loaded = replace(nano, model=copy.deepcopy(nano.model))
+    counted = count_tokens(loaded)
+    cases = cases_of(nano, "retrieval", limit=1)
+    (seen,) = walk(loaded, cases, TASKS["retrieval"])
+    cases = [replace(cases[0], answer_ids=seen.generated_ids[:-1])]
+    counted.clear()
+    (again,) = walk(loaded, cases, TASKS["retrieval"])
+    assert again.generated_ids == seen.generated_ids
+    assert counted == [cases[0].length + len(cases[0].answer_ids)]
+
+
+def test_out_of_memory_goes_on_in_smaller_pieces(
+    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = cases_of(nano, "r2", limit=4)
+    expected = {seen.case_id: seen for seen in walk(nano, cases, TASKS["r2"])}
+
+    def short_of_memory(model: Any, tokens: torch.Tensor, *args: Any, **inputs: Any) -> Any:
+        if tokens.shape[1] > 70:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return observe(model, tokens, *args, **inputs)
+
+    monkeypatch.setattr("headprobe.runs.case_runner.observe", short_of_memory)
+    with pytest.warns(HeadprobeWarning, match="going on with --chunk 64") as warned:
+        seen_again = list(walk(nano, cases, TASKS["r2"], pieces=Pieces(chunk=256)))
+    assert len(warned) == 1
+    for seen in seen_again:
+        assert seen.generated_ids == expected[seen.case_id].generated_ids
+        np.testing.assert_allclose(
+            seen.scores["r2"], expected[seen.case_id].scores["r2"], atol=1e-5
+        )
+
+
+def test_memory_that_never_suffices_is_one_clear_error(
+    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def out_of_memory(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
+
+    monkeypatch.setattr("headprobe.runs.case_runner.observe", out_of_memory)
+    with (
+        pytest.warns(HeadprobeWarning),
+        pytest.raises(HeadprobeError, match=r"does not fit .* try shorter --lengths"),
+    ):
+        list(walk(nano, cases_of(nano, "r2", limit=1), TASKS["r2"]))
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest tensor that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize(
+    ("task", "pieces"),
+    [("retrieval", Pieces(chunk=128)), ("razor", Pieces(chunk=128)), ("razor", Pieces())],
+)
+def test_the_largest_tensor_grows_with_the_length_and_not_its_square(
+    nano: LoadedModel, task: str, pieces: Pieces
+) -> None:
+    taken = TASKS[task] if task == "razor" else every(task)
+    largest = []
+    for length in (512, 1024, 2048):
+        if task == "razor":
+            cases = repetition.draw(nano.tokenizer, lengths=[length], window=None, seed=0)[:1]
+        else:
+            cases = hide_needles(
+                read_needles(bundled("needles", "nano", "retrieval.jsonl"))[:1],
+                sentences=sentences("noise", seed=0),
+                tokenizer=nano.tokenizer,
+                lengths=[length],
+                depths=[50.0],
+            )
+        with LargestTensor() as watch:
+            list(walk(nano, cases, taken, pieces=pieces))
+        largest.append(watch.elements)
+    assert largest[2] / largest[1] < 2.2
+    assert largest[1] / largest[0] < 2.2

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.models.bundled import bundled
+from headprobe.models.loading import LoadedModel, load_model
+from headprobe.runs.directory import CASES
+from headprobe.runs.held_out import check_held_out, held_out_seed
+from headprobe.runs.plan import DrawnCases, draw_cases
+from headprobe.tasks.probe import PROBES
+
+
+@pytest.fixture(scope="module")
+def nano() -> LoadedModel:
+    return load_model("nano", weights=False)
+
+
+def draw(nano: LoadedModel, **options: Any) -> DrawnCases:
+    return draw_cases(nano, PROBES["reasoning"], lengths="128", limit=12, **options)
+
+
+def scored_run(folder: Path, drawn: DrawnCases) -> Path:
+    folder.mkdir()
+    table = pd.DataFrame(
+        {"position": case.position, "input_ids": list(case.input_ids)} for case in drawn.cases
+    )
+    table.to_parquet(folder / CASES)
+    return folder
+
+
+def test_needles_that_were_scored_are_refused_wherever_they_come_from(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    run = scored_run(tmp_path / "run", draw(nano))
+    held_out = draw(nano, held_out=True, seed=1)
+    check_held_out(held_out, [run], nano.tokenizer)
+    scored = {case.needle_id for case in draw(nano).cases}
+    # Under another name, in another order, at other places, with another seed.
+    lines = bundled("needles", "nano", "r2.jsonl").read_text().splitlines()
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join(reversed(lines)))
+    again = draw(nano, needles=other, seed=9)
+    with pytest.raises(UsageError) as raised:
+        check_held_out(again, [run], nano.tokenizer)
+    message = f"{len(scored)} of 48 needles are those that {run} was scored on"
+    assert message in str(raised.value)
+    assert "--scored-cases" in str(raised.value)
+
+
+def test_a_run_without_its_cases_cannot_say(nano: LoadedModel, tmp_path: Path) -> None:
+    with pytest.warns(HeadprobeWarning, match="no case table in"):
+        check_held_out(draw(nano, held_out=True), [tmp_path], nano.tokenizer)
+
+
+def test_the_seed_is_another_than_the_scores_were_taken_with() -> None:
+    assert held_out_seed(None, []) == 1
+    assert held_out_seed(None, [4, 2]) == 5
+    assert held_out_seed(7, [4, 8]) == 7
+    with pytest.raises(UsageError, match="--seed 4 drew the cases that were scored"):
+        held_out_seed(4, [4, 8])
+
+
+def test_held_out_needles_are_the_default_and_are_named(nano: LoadedModel) -> None:
+    assert draw(nano).options["needles"] == "bundled nano"
+    assert draw(nano, held_out=True).options["needles"] == "bundled nano/held-out"
+
+
+def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    long = " ".join(["velvet kettles"] * 200)
+    needle = {"needle": f"Noah likes {long}.", "question": "What?", "real_needle": long}
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps(needle | {"answer": long}))
+    draw = partial(draw_cases, nano, PROBES["reasoning"], depths="50", needles=path)
+    assert draw(lengths="1024").cases
+    with pytest.raises(UsageError, match=r"take .* tokens, the model's window holds 2112"):
+        draw(lengths="2048")
