@@ -29,7 +29,7 @@ from headprobe.measures import Watched, get_measure
 from headprobe.prompts.build import Case, QuestionSpan
 from headprobe.runs.memory import LEAST_CHUNK, Pieces
 from headprobe.runs.prefix_tree import PrefixTree, Visit
-from headprobe.runs.progress import Observation
+from headprobe.runs.observation import Observation
 from headprobe.tasks import Task
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from headprobe import scores
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.prompts.build import Case
-from headprobe.runs import progress as journal
-from headprobe.runs.progress import Observation, discard_journal
+from headprobe.runs.observation import Observation
+from headprobe.runs.progress import discard_progress
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:
@@ -24,6 +24,25 @@ if TYPE_CHECKING:
 ROOT = Path("outputs")
 CASES, HEADS, RUN = "cases.parquet", "heads.csv", scores.REPORT
 BUDGETS = "budget-*.json"
+SHARD = "progress.{}.sqlite"
+# The files of every kind of run, what makes a directory valid first; of the first version too.
+RESULTS = (
+    scores.FILE_NAME,
+    "evaluation.json",
+    "ablation.json",
+    CASES,
+    HEADS,
+    RUN,
+    "answers.parquet",
+    "results.csv",
+    "accuracy.png",
+    "ablation.csv",
+    "ablation.png",
+    "results.json",
+    "journal.sqlite",
+    "evaluation.sqlite",
+    "ablation.sqlite",
+)
 BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
 
 
@@ -58,43 +77,46 @@ def _by_age(files: Iterable[Path]) -> list[Path]:
     return sorted(files, key=lambda file: file.stat().st_mtime_ns)
 
 
-def left_journals(run: Path) -> list[Path]:
-    """The journals of processes beside the first, which a finished run does not have any more."""
-    return sorted(run.glob("journal.*.sqlite"))
+def left_shards(run: Path) -> list[Path]:
+    """The progress of processes beside the main one, which a finished run does not have."""
+    return sorted(run.glob(SHARD.format("*")))
 
 
-def clear(run: Path) -> None:
-    """Remove what an earlier run left in its directory, so that nothing stale is read.
+def remove_results(out: Path) -> None:
+    """Remove the results of any run, and progress beside the main process's, as ``out`` is locked.
 
-    Raises:
-        UsageError: a directory bears the name of one of its files; nothing is removed then.
-        HeadprobeError: another process is working on it, or a file cannot be removed.
-    """
-    remove(
-        [run / journal.FILE_NAME, *left_journals(run)],
-        [run / name for name in (scores.FILE_NAME, CASES, HEADS, RUN)],
-    )
-
-
-def remove(journals: Sequence[Path], files: Sequence[Path]) -> None:
-    """Remove journals and files, those that are there.
+    What makes a directory valid goes first, so that no part of a result is taken for one.
 
     Raises:
-        UsageError: one of them is a directory; nothing is removed then.
-        HeadprobeError: another process is writing a journal, or a file cannot be removed.
+        UsageError: a directory bears the name of one of the files; nothing is removed then.
+        HeadprobeError: a file cannot be removed, or another process has it open.
     """
-    for path in (*journals, *files):
-        if path.is_dir():
-            raise UsageError(f"{path} is a directory, no run's file; give another --out")
+    for name in RESULTS:
+        if (out / name).is_dir():
+            raise UsageError(f"{out / name} is a directory, no run's file; give another --out")
     try:
-        for path in journals:
-            discard_journal(path)
-        for path in files:
-            path.unlink(missing_ok=True)
+        for name in RESULTS:
+            (out / name).unlink(missing_ok=True)
+        for shard in left_shards(out):
+            discard_progress(shard)
     except OSError as error:
         raise HeadprobeError(
             f"cannot remove {error.filename}: {error.strerror}; give another --out"
         ) from error
+
+
+def refuse_results(out: Path) -> None:
+    """Refuse a directory with results of which nothing says what they are of.
+
+    Raises:
+        UsageError: there are some.
+    """
+    found = next((name for name in RESULTS if (out / name).exists()), None)
+    if found is not None:
+        raise UsageError(
+            f"{out} holds {found} of a run that cannot be gone on with: --overwrite replaces it, "
+            "or give another --out"
+        )
 
 
 def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd.DataFrame:

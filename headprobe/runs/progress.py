@@ -12,7 +12,7 @@ import json
 import sqlite3
 import stat
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +107,7 @@ class Progress:
         self._connection = connection
         self._path = path
         self._plan = _read_plan(connection)
-        self._units = self._read_units()
+        self._keys = self._check_units()
 
     def close(self) -> None:
         """Let the lock go."""
@@ -119,9 +119,14 @@ class Progress:
         return self._plan
 
     @property
-    def units(self) -> Mapping[str, Payload]:
-        """The finished units by key, in the order in which they were written."""
-        return self._units
+    def keys(self) -> Set[str]:
+        """The keys of the finished units."""
+        return self._keys
+
+    def units(self) -> Iterator[tuple[str, Payload]]:
+        """Yield the finished units in the order in which they were written."""
+        for key, data in self._connection.execute("SELECT key, payload FROM unit").fetchall():
+            yield key, Payload.from_bytes(data)
 
     def begin(self, plan: Plan) -> None:
         """Go on under a plan whose identity equals the one begun here, or begin with it.
@@ -153,17 +158,13 @@ class Progress:
         ]
         with self._connection as connection:
             connection.executemany("INSERT INTO unit VALUES (?, ?, ?)", rows)
-        self._units |= units
-
-    def merge(self, units: Mapping[str, Payload]) -> None:
-        """Write those units that are not here yet."""
-        self.add({key: payload for key, payload in units.items() if key not in self._units})
+        self._keys |= units.keys()
 
     def drop(self, keys: Collection[str]) -> None:
         """Remove units that cannot be used, with a warning: they are done anew."""
         with self._connection as connection:
             connection.executemany("DELETE FROM unit WHERE key = ?", [(key,) for key in keys])
-        self._units = {key: unit for key, unit in self._units.items() if key not in keys}
+        self._keys -= set(keys)
         self._warn_of(len(keys))
 
     def clear(self) -> None:
@@ -172,24 +173,26 @@ class Progress:
             connection.execute("DELETE FROM plan")
             connection.execute("DELETE FROM unit")
         self._plan = None
-        self._units = {}
+        self._keys = set()
 
-    def _read_units(self) -> dict[str, Payload]:
-        units: dict[str, Payload] = {}
+    def _check_units(self) -> set[str]:
+        """Remove the rows that are not as they were written; return the keys of all others."""
+        keys: set[str] = set()
         damaged: list[tuple[int]] = []
         rows = self._connection.execute("SELECT rowid, key, payload, checksum FROM unit")
         for row, key, data, checksum in rows:
             try:
                 if checksum != _checksum(key.encode(), data):
                     raise ValueError("expected the checksum of key and payload")
-                units[key] = Payload.from_bytes(data)
+                Payload.from_bytes(data)
+                keys.add(key)
             except (ValueError, TypeError, AttributeError):
                 damaged.append((row,))
         if damaged:
             with self._connection as connection:
                 connection.executemany("DELETE FROM unit WHERE rowid = ?", damaged)
             self._warn_of(len(damaged))
-        return units
+        return keys
 
     def _warn_of(self, count: int) -> None:
         units = "a unit" if count == 1 else f"{count} units"
