@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headprobe.attention.observe import LayerRows
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 
 
 def seen(rows: Tensor, values: Tensor | None = None) -> LayerRows:

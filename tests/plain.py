@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, DynamicCache
 from architectures import WINDOWED, build
 from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel, head_layout
-from headprobe.prompts.build import Case, hide_needles
+from headprobe.prompts.build import hide_needles
+from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
 from headprobe.tasks import TASKS, Task

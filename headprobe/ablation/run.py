@@ -17,9 +17,9 @@ from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_mem
 from headprobe.files import json_digest, make_directory
 from headprobe.models.layout import Head
 from headprobe.plots import draw_ablation, save
-from headprobe.prompts.build import Case
-from headprobe.runs import directory as rundir
+from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import walk
+from headprobe.runs.directory import directory_for, remove, write_json
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.runs.memory import Pieces, parse_bytes, pieces_for
 from headprobe.runs.plan import draw_cases
@@ -27,6 +27,7 @@ from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Journal, Observation, open_journal
 from headprobe.runs.score import versions
 from headprobe.scores import HeadScores
+from headprobe.scores.tables import write_table
 from headprobe.stats.bootstrap import ACCEPTED, METRICS
 from headprobe.tasks import DEFAULT_TASK, Task, asks, get_asking_task
 
@@ -160,7 +161,7 @@ def plan_ablation(
         },
         metric=metric,
         seed=seed,
-        out=out or rundir.directory_for(loaded.name, f"ablate-{name}"),
+        out=out or directory_for(loaded.name, f"ablate-{name}"),
         tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
         pieces=pieces_for(
             loaded.model.config,
@@ -192,7 +193,7 @@ def ablate(
     make_directory(run.out)
     if fresh:
         files = [run.out / name for name in (TABLE, REPORT, PICTURE)]
-        rundir.remove([run.out / JOURNAL], files)
+        remove([run.out / JOURNAL], files)
     with open_journal(run.out / JOURNAL, run.plan) as journal:
         try:
             _answer(loaded, run, journal, advance=advance)
@@ -214,8 +215,8 @@ def ablate(
         plan=run.plan,
         seed=run.seed,
     )
-    rundir.write_table(result.table(), run.out / TABLE)
-    rundir.write_json(result.to_json() | {"versions": versions()}, run.out / REPORT)
+    write_table(result.table(), run.out / TABLE)
+    write_json(result.to_json() | {"versions": versions()}, run.out / REPORT)
     save(draw_ablation(result), run.out / PICTURE)
     return result
 

@@ -37,7 +37,7 @@ def top_heads(
     run: HeadScores, *, measure: str | None, seed: int, top: int, json: bool = False
 ) -> None:
     """The heads with the highest scores and how firm their ranking is, as a table or as JSON."""
-    from headprobe.runs.directory import head_table
+    from headprobe.scores.tables import head_table
 
     name = run.resolve(measure)
     table = head_table(run, seed=seed)

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.evaluation.contenders import BASELINES
-from headprobe.runs import directory as rundir
+from headprobe.runs.directory import write_json
+from headprobe.scores.tables import write_table
 from headprobe.stats.bootstrap import METRICS, Estimate, interval
 
 if TYPE_CHECKING:
@@ -176,9 +177,9 @@ def write(
     """
     import pandas as pd
 
-    rundir.write_table(evaluation.answer_table(), out / ANSWERS)
-    rundir.write_table(pd.DataFrame(map(_flat, outcomes)), out / RESULTS)
-    rundir.write_json(report, out / REPORT)
+    write_table(evaluation.answer_table(), out / ANSWERS)
+    write_table(pd.DataFrame(map(_flat, outcomes)), out / RESULTS)
+    write_json(report, out / REPORT)
 
 
 def _flat(outcome: Outcome) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from headprobe import scores
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
@@ -26,10 +25,11 @@ from headprobe.files import json_digest
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.registry import flag
-from headprobe.runs import directory as rundir
+from headprobe.runs.directory import directory_for, newest_run
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.runs.plan import ANSWER_ROOM, draw_cases, longest_prompt
 from headprobe.runs.score import versions
+from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.stats.bootstrap import ACCEPTED, METRICS
 from headprobe.tasks import DEFAULT_TASK, asks, get_asking_task
@@ -155,7 +155,7 @@ def plan_evaluation(
             "seed": seed,
             **asked.plan,
         },
-        out=out or rundir.directory_for(loaded.name, f"evaluate-{asked.name}"),
+        out=out or directory_for(loaded.name, f"evaluate-{asked.name}"),
     )
 
 
@@ -228,9 +228,9 @@ def _find_run(named: Path | None, budgets: Sequence[str]) -> Path | None:
     if named is not None:
         return named
     if not all(map(is_file, budgets)):
-        return rundir.newest_run()
+        return newest_run()
     beside = Path(budgets[0]).parent
-    return beside if (beside / scores.FILE_NAME).is_file() else None
+    return beside if (beside / SCORES).is_file() else None
 
 
 def _recorded(entrant: Contender, moment: Moment) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
             Path(str(part["run"])) for part in parts if isinstance(part, dict) and "run" in part
         ]
         beside = Path(text).parent
-        if (beside / scores.FILE_NAME).is_file() or not named:
+        if (beside / SCORES).is_file() or not named:
             named = [beside, *(path for path in named if path.exists())]
         behind += named
     return behind if run is None else [*behind, run]
@@ -265,7 +265,7 @@ def _seed(
     if scored_cases:
         return given if given is not None else max(seeds_of([known] if known else []), default=0)
     folders = {path.parent if path.is_file() else path for path in scored}
-    files = [folder / scores.FILE_NAME for folder in folders]
+    files = [folder / SCORES for folder in folders]
     behind = [HeadScores.load(file) for file in files if file.is_file()]
     return held_out_seed(given, seeds_of([*behind, *([known] if known else [])]))
 

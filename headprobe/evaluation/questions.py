@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.files import json_object, numbered_lines, text_field
-from headprobe.prompts.build import Case, PieceTokenizer, tokenize_needle
+from headprobe.prompts.build import tokenize_needle
+from headprobe.prompts.case import Case
 from headprobe.prompts.template import INSTRUCTION
+from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.plan import DrawnCases
 from headprobe.tasks.probe import ACCEPTED_ABOVE, Probe
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from headprobe.budgets import HeadBudgets
-from headprobe.runs.directory import head_table, write_table
 from headprobe.scores import HeadScores
+from headprobe.scores.tables import head_table, write_table
 
 
 def write_scores(run: HeadScores, path: Path) -> tuple[str, ...]:

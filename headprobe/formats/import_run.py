@@ -8,16 +8,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from headprobe import __version__, scores
+from headprobe import __version__
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import make_directory
 from headprobe.formats import FORMATS, Notes, get_format
 from headprobe.formats.files import Table
 from headprobe.models.layout import HeadLayout
 from headprobe.registry import flag
-from headprobe.runs import directory as rundir
-from headprobe.runs import progress as journal
+from headprobe.runs.directory import HEADS, RUN, write_json
+from headprobe.runs.progress import FILE_NAME as JOURNAL
+from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
+from headprobe.scores.tables import head_table, write_table
 
 _HEAD_DIM = 128
 
@@ -59,7 +61,7 @@ def import_run(
         raise UsageError(f"format {source} is only written; those that are read are {readable}")
     if not path.exists():
         raise UsageError(f"no file at {path}")
-    if (out / journal.FILE_NAME).exists():
+    if (out / JOURNAL).exists():
         raise UsageError(f"{out} holds a run that was scored; give another --out")
     by_kv = form.granularity == "kv"
     try:
@@ -151,7 +153,7 @@ def _digest(path: Path) -> str:
 
 def _write(run: HeadScores, out: Path) -> None:
     make_directory(out)
-    run.save(out / scores.FILE_NAME)
-    rundir.write_table(rundir.head_table(run, seed=0), out / rundir.HEADS)
+    run.save(out / SCORES)
+    write_table(head_table(run, seed=0), out / HEADS)
     report = {"status": "imported", "plan": dict(run.plan), "accepted": run.accepted}
-    rundir.write_json(report, out / rundir.RUN)
+    write_json(report, out / RUN)

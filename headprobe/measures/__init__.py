@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from headprobe.attention.observe import LayerRows
-    from headprobe.prompts.build import Case
+    from headprobe.prompts.case import Case
 
 Watched = Literal["answer", "question"]
 

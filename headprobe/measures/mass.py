@@ -14,7 +14,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from headprobe.attention.observe import LayerRows
-    from headprobe.prompts.build import Case
+    from headprobe.prompts.case import Case
 
 SINKS = 4
 """First tokens that are left out, as many as StreamingLLM found to suffice (arXiv 2309.17453)."""

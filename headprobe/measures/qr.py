@@ -13,7 +13,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from headprobe.attention.observe import LayerRows
-    from headprobe.prompts.build import Case
+    from headprobe.prompts.case import Case
 
 
 def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:

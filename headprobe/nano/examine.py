@@ -18,7 +18,8 @@ import torch
 
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.nano.needles import reasoning_needles, retrieval_needles
-from headprobe.prompts.build import Case, hide_needles
+from headprobe.prompts.build import hide_needles
+from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, parse_needle
 from headprobe.tasks.probe import ACCEPTED_ABOVE, PROBES, Probe

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from headprobe.prompts import noise as language
+from headprobe.prompts import noise
 from headprobe.prompts.noise import (
     AGE,
     DATE,
@@ -111,11 +111,11 @@ class Author:
         self.split = split
         self.nonce = nonce
         self._used: set[str] = set()
-        self._any = [w for kind in language.KINDS for w in language.words(kind, split)]
+        self._any = [w for kind in noise.KINDS for w in noise.words(kind, split)]
 
     def word(self, kind: str) -> str:
         """A word of this kind (or a nonce) that the scene does not hold yet."""
-        pool: Sequence[str] = language.words(kind, self.split)
+        pool: Sequence[str] = noise.words(kind, self.split)
         if self.rng.random() < self.nonce:
             pool = self._any
         while True:
@@ -144,14 +144,14 @@ class Author:
         if relation is LIKES:
             return self.likings()
         if relation is HOME:
-            return f"{self.word('place')} {self.rng.choice(language.LANDFORMS)}"
+            return f"{self.word('place')} {self.rng.choice(noise.LANDFORMS)}"
         if relation is WORK:
             return self.word("job")
         if relation is AGE:
             return self.number(AGES)
         if relation is PRICE:
             return f"{self.number(range(1, 100))} coins"
-        return f"{self.rng.choice(language.MONTHS)} {self.number(range(1, 31))}"
+        return f"{self.rng.choice(noise.MONTHS)} {self.number(range(1, 31))}"
 
     def two_values(self, attribute: Relation) -> tuple[str, str]:
         """Two values that tell people apart; of two ages, clearly different, the higher first."""
@@ -282,9 +282,6 @@ def scene(author: Author, others: int, together: float = 0.7) -> Scene:
         questions += asked
     author.rng.shuffle(blocks)
     return Scene(blocks=blocks, questions=questions)
-
-
-Encode = Callable[[str], list[int]]
 
 
 def lay_out(

@@ -4,169 +4,24 @@ from __future__ import annotations
 
 import bisect
 import itertools
-import re
 import warnings
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-from jaxtyping import Int
-
 from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.prompts.case import Case, QuestionSpan
 from headprobe.prompts.needles import Needle
+from headprobe.prompts.sampling import balanced
 from headprobe.prompts.template import INSTRUCTION, NO_QUESTION
+from headprobe.prompts.tokenize import PieceTokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARK = "CONTEXT-STANDS-HERE"
-_WORD, _BREAK = "a", "\n"
 # How far from the wanted depth a needle may stand, as a share of the haystack: half of the standard
 # grid's step.
 NEAR = 0.05
-# Templates that name today's date are to give the same prompts on every day. The line break is one
-# that transformers drops behind a block.
-_ONE_DAY = """{% macro strftime_now(format) %}
-{{- "2024-07-26" if format == "%Y-%m-%d" else "26 Jul 2024" -}}
-{% endmacro %}
-"""
-# What the templates of models that think first end with, and what makes them answer at once.
-_AT_ONCE = {
-    "<think>": "\n</think>\n\n",
-    "<|start|>assistant": "<|channel|>final<|message|>",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuestionSpan:
-    """The tokens of a prompt's question, ``start`` to ``end``, half open.
-
-    ``blank_ids`` are the tokens that stand from ``start`` on where nothing is asked: "N/A".
-    """
-
-    start: int
-    end: int
-    blank_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Case:
-    """One prompt with a known answer.
-
-    ``length`` counts the tokens of the whole prompt, special tokens included; ``depth`` is the
-    needle's place in per cent of the haystack, ``position`` the token index of its first token.
-    ``span_start`` and ``span_end`` (half open) bound the watched tokens. ``answer_ids`` are the
-    tokens of ``answer`` as the model would write it. ``question`` says where it stands, behind the
-    span, if the prompt asks one.
-    """
-
-    case_id: int
-    needle_id: int
-    length: int
-    depth: float
-    position: int
-    input_ids: tuple[int, ...]
-    span_start: int
-    span_end: int
-    answer: str
-    answer_ids: tuple[int, ...]
-    question: QuestionSpan | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.input_ids) != self.length:
-            raise ValueError(f"expected {self.length} tokens, got {len(self.input_ids)}")
-        if not 0 <= self.position <= self.span_start < self.span_end <= self.length:
-            raise ValueError(
-                f"expected a span inside the prompt, got {self.span_start} to {self.span_end}"
-            )
-        asked = self.question
-        if asked and not self.span_end <= asked.start < asked.end < self.length:
-            raise ValueError(
-                f"expected a question between span and end, got {asked.start} to {asked.end}"
-            )
-
-    @property
-    def span(self) -> slice:
-        """The watched tokens as a slice of the prompt."""
-        return slice(self.span_start, self.span_end)
-
-
-class PieceTokenizer:
-    """Tokenizes the pieces of a prompt one by one, as they read in the middle of a text."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        added = tokenizer.added_tokens_decoder.values()
-        special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
-        self._inside_special = _behind_first_letter(special)
-
-    def encode(self, text: str) -> list[int]:
-        """The tokens of ``text`` as it reads in the middle of a text; never a special token."""
-        # What spells a special token is cut in two. To ask the tokenizer to split it would not do:
-        # some vocabularies hold the spelling as a plain piece too.
-        parts = self._inside_special.split(text)
-        return [token for part in parts for token in self._inside(part)]
-
-    def _inside(self, text: str) -> list[int]:
-        # Behind an anchor that is cut off again: tokenizers treat the start of a text unlike its
-        # middle. A word stands behind a line break, since it would merge with another word.
-        anchor = _BREAK if text[:1].isalnum() else _WORD
-        head, ids = self._plain(anchor), self._plain(anchor + text)
-        return ids[len(head) :] if ids[: len(head)] == head else self._plain(text)
-
-    def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def frame(self) -> tuple[list[int], list[int], bool]:
-        """Tokens before the context, tokens behind the question, and whether it is a chat.
-
-        A chat model gets its chat template around context and question, any other model what its
-        tokenizer puts at the start of a text.
-
-        Raises:
-            UsageError: the chat template does not work, or drops the text.
-        """
-        if self._tokenizer.chat_template:
-            before, found, behind = self._templated(_MARK).partition(_MARK)
-            if not found:
-                raise UsageError("the model's chat template drops the user's text")
-            rest = (more for end, more in _AT_ONCE.items() if behind.rstrip().endswith(end))
-            return self._plain(before), self._inside(behind + next(rest, "")), True
-        whole = self._tokenizer(_WORD)["input_ids"]
-        return whole[: whole.index(self._plain(_WORD)[0])], [], False
-
-    def _templated(self, text: str) -> str:
-        """A text as a user's turn."""
-        from jinja2 import TemplateError
-
-        try:
-            template = self._tokenizer.get_chat_template()
-            # Models that think first would spend the watched steps on it.
-            return str(
-                self._tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}],
-                    chat_template=(_ONE_DAY if "strftime_now" in template else "") + template,
-                    tokenize=False,
-                    add_generation_prompt=True,
-                    enable_thinking=False,
-                )
-            )
-        except (ValueError, TemplateError) as error:
-            problem, *_ = str(error).split("\n")
-            raise UsageError(f"the model's chat template cannot be used: {problem}") from error
-
-
-def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:
-    """Matches the place behind the first letter of each spelling."""
-    rests = defaultdict(list)
-    for spelling in spellings:
-        if len(spelling) > 1:
-            rests[spelling[0]].append(re.escape(spelling[1:]))
-    places = [f"(?<={re.escape(first)})(?={'|'.join(rest)})" for first, rest in rests.items()]
-    return re.compile("|".join(places) or "(?!)")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -374,47 +229,3 @@ def _place(
             blank_ids=needle.question.blank_ids,
         ),
     )
-
-
-def balanced(grid: Sequence[tuple[int, int, float]], seed: int) -> Iterator[int]:
-    """Places of all (needle, length, depth) cells of a grid, in an order with balanced prefixes.
-
-    However few of them are taken, each value of an axis is among them about equally often. Next is
-    always the cell whose needle was taken least, then its length with its depth, then either of
-    them, then its needle with either; the seed decides between equals.
-    """
-    needle, length, depth = (
-        np.unique(axis, return_inverse=True)[1] for axis in zip(*grid, strict=True)
-    )
-    levels = (
-        (needle,),
-        (_pairs(length, depth),),
-        (length, depth),
-        (_pairs(needle, length), _pairs(needle, depth)),
-    )
-    taken = [np.zeros(len(grid), dtype=int) for _ in levels]
-    tie = np.random.default_rng(seed).permutation(len(grid))
-    free = np.ones(len(grid), dtype=bool)
-    for _ in grid:
-        left = np.flatnonzero(free)
-        for count in (*taken, tie):
-            left = left[count[left] == count[left].min()]
-        cell = int(left[0])
-        free[cell] = False
-        for count, level in zip(taken, levels, strict=True):
-            for values in level:
-                count += values == values[cell]
-        yield cell
-
-
-def visiting_order(cases: Sequence[Case], seed: int) -> list[Case]:
-    """The cases in an order of which every prefix is balanced over needles, lengths and depths."""
-    grid = [(case.needle_id, case.length, round(case.depth, -1)) for case in cases]
-    return [cases[i] for i in balanced(grid, seed)]
-
-
-def _pairs(
-    one: Int[np.ndarray, " cell"], other: Int[np.ndarray, " cell"]
-) -> Int[np.ndarray, " cell"]:
-    both: np.ndarray = one * (other.max() + 1) + other
-    return both

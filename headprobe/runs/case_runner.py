@@ -26,7 +26,7 @@ from headprobe.attention.observe import LayerRows, forward, observe
 from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
 from headprobe.errors import HeadprobeError, HeadprobeWarning, out_of_memory
 from headprobe.measures import Watched, get_measure
-from headprobe.prompts.build import Case, QuestionSpan
+from headprobe.prompts.case import Case, QuestionSpan
 from headprobe.runs.memory import LEAST_CHUNK, Pieces
 from headprobe.runs.prefix_tree import PrefixTree, Visit
 from headprobe.runs.observation import Observation

@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
-from headprobe import scores
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.runs.observation import Observation
 from headprobe.runs.progress import discard_progress
-from headprobe.scores import HeadScores
+from headprobe.scores import FILE_NAME as SCORES
+from headprobe.scores import REPORT, no_scores
 
 if TYPE_CHECKING:
     import pandas as pd
 
+
 ROOT = Path("outputs")
-CASES, HEADS, RUN = "cases.parquet", "heads.csv", scores.REPORT
+CASES, HEADS, RUN = "cases.parquet", "heads.csv", REPORT
 BUDGETS = "budget-*.json"
 SHARD = "progress.{}.sqlite"
 # The files of every kind of run, what makes a directory valid first; of the first version too.
 RESULTS = (
-    scores.FILE_NAME,
+    SCORES,
     "evaluation.json",
     "ablation.json",
     CASES,
@@ -58,12 +59,12 @@ def newest_run() -> Path:
     Raises:
         UsageError: there is none, or none that is finished.
     """
-    found = _by_age(ROOT.glob(f"**/{scores.FILE_NAME}"))
+    found = _by_age(ROOT.glob(f"**/{SCORES}"))
     if found:
         return found[-1].parent
     begun = _by_age(ROOT.glob(f"**/{RUN}"))
     if begun:
-        raise scores.no_scores(begun[-1].with_name(scores.FILE_NAME))
+        raise no_scores(begun[-1].with_name(SCORES))
     raise UsageError(f"no run under {ROOT}/; make one with `headprobe score`, or name one")
 
 
@@ -97,7 +98,7 @@ def remove_results(out: Path) -> None:
     try:
         for name in RESULTS:
             (out / name).unlink(missing_ok=True)
-        for shard in left_shards(out):
+        for shard in [*left_shards(out), *out.glob("journal.*.sqlite")]:
             discard_progress(shard)
     except OSError as error:
         raise HeadprobeError(
@@ -146,41 +147,6 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
 def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:
     # An empty list would not say that it is one of integers.
     return np.array(tokens, dtype=np.int64)
-
-
-def head_table(run: HeadScores, *, seed: int) -> pd.DataFrame:
-    """A row for every measure and head: score, spread, 95 % interval and rank."""
-    import pandas as pd
-
-    layers, heads = np.divmod(np.arange(run.layout.layers * run.layout.heads), run.layout.heads)
-    tables = []
-    for measure in run.measures:
-        numbers = run.statistics(measure, seed=seed)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "layer": layers,
-                    "head": heads,
-                    "kv_head": heads // run.layout.group,
-                    "measure": measure,
-                    "score": numbers.mean.ravel(),
-                    "std": numbers.std.ravel(),
-                    "ci_low": numbers.ci_low.ravel(),
-                    "ci_high": numbers.ci_high.ravel(),
-                    "rank": numbers.rank.ravel(),
-                }
-            )
-        )
-    return pd.concat(tables, ignore_index=True)
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as parquet or CSV, by suffix, whole or not at all."""
-    with atomic_write(path) as whole:
-        if path.suffix == ".parquet":
-            table.to_parquet(whole, index=False)
-        else:
-            table.to_csv(whole, index=False)
 
 
 def write_json(fields: Mapping[str, Any], path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.prompts.build import PieceTokenizer, tokenize_needle
+from headprobe.prompts.build import tokenize_needle
+from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.directory import read_cases
 from headprobe.runs.plan import DrawnCases
 from headprobe.scores import HeadScores

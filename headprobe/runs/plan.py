@@ -14,18 +14,15 @@ import numpy as np
 from headprobe.errors import UsageError
 from headprobe.models.aliases import NANO
 from headprobe.models.bundled import bundled
-from headprobe.prompts.build import (
-    Case,
-    PieceTokenizer,
-    hide_needles,
-    tokenize_needle,
-    visiting_order,
-)
+from headprobe.prompts.build import hide_needles, tokenize_needle
+from headprobe.prompts.case import Case
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, read_needles
-from headprobe.runs import directory as rundir
+from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.case_runner import Decode, question_of, trunks, watches_question
+from headprobe.runs.directory import directory_for
 from headprobe.runs.memory import Pieces, cache_bytes, parse_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import Task, get_task
@@ -274,7 +271,7 @@ def prepare(
             **drawn.options,
         },
         seed=seed,
-        out=out or rundir.directory_for(loaded.name, task),
+        out=out or directory_for(loaded.name, task),
         decode=decode,
         tree=tree,
         pieces=pieces,

@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headprobe import __version__, scores
+from headprobe import __version__
 from headprobe.errors import HeadprobeError, Interrupted
 from headprobe.files import make_directory
-from headprobe.runs import directory as rundir
 from headprobe.runs.case_runner import walk
+from headprobe.runs.directory import CASES, HEADS, RUN, case_table, clear, left_journals, write_json
 from headprobe.runs.distributed import Processes
 from headprobe.runs.plan import PlannedRun
 from headprobe.runs.progress import FILE_NAME as JOURNAL
 from headprobe.runs.progress import Journal, Observation, discard_journal, open_journal
+from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
+from headprobe.scores.tables import head_table, write_table
 from headprobe.stats.reliability import split_half
 
 if TYPE_CHECKING:
@@ -97,10 +99,10 @@ def score_heads(
     accepted = sum(seen.accepted for seen in observations)
     report.write(observed=len(observations), accepted=accepted)
     visited = [run.cases[seen.case_id] for seen in observations]
-    rundir.write_table(rundir.case_table(visited, observations), run.out / rundir.CASES)
+    write_table(case_table(visited, observations), run.out / CASES)
     result = collect(loaded, run, observations)
-    result.save(run.out / scores.FILE_NAME)
-    rundir.write_table(rundir.head_table(result, seed=run.seed), run.out / rundir.HEADS)
+    result.save(run.out / SCORES)
+    write_table(head_table(result, seed=run.seed), run.out / HEADS)
     reliability = {
         measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
     }
@@ -112,9 +114,9 @@ def _make_ready(run: PlannedRun, *, fresh: bool) -> None:
     """The run directory with one journal: what several processes left behind is taken into it."""
     make_directory(run.out)
     if fresh:
-        rundir.clear(run.out)
+        clear(run.out)
     with open_journal(run.out / JOURNAL, run.plan) as journal:
-        for path in rundir.left_journals(run.out):
+        for path in left_journals(run.out):
             with open_journal(path, run.plan) as left:
                 journal.merge(left.observations())
             discard_journal(path)
@@ -168,7 +170,7 @@ class _Report:
             "started": self._started.isoformat(timespec="seconds"),
             "seconds": round(time.perf_counter() - self._clock, 3),
         }
-        rundir.write_json(fields | found, self._run.out / rundir.RUN)
+        write_json(fields | found, self._run.out / RUN)
 
 
 def collect(
@@ -185,7 +187,7 @@ def collect(
         raise HeadprobeError(
             f"none of {len(observations)} cases was accepted (best success {best:.0f} of 100): "
             f"the model does not pass {run.task_name}, so its heads cannot be scored; see the "
-            f"responses in {run.out / rundir.CASES}, try shorter --lengths or another --task"
+            f"responses in {run.out / CASES}, try shorter --lengths or another --task"
         )
     needle_of = {case.case_id: case.needle_id for case in run.cases}
     return HeadScores(

@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headprobe import scores
-from headprobe.attention import alibi_scope as alibi
+from headprobe.attention.alibi_scope import EPSILON, scopes
 from headprobe.files import make_directory
-from headprobe.runs import directory as rundir
+from headprobe.runs.directory import HEADS, RUN, clear, write_json
 from headprobe.runs.progress import FILE_NAME as JOURNAL
 from headprobe.runs.progress import open_journal
 from headprobe.runs.score import versions
+from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
+from headprobe.scores.tables import head_table, write_table
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -40,10 +41,10 @@ def score_weights(
         "task": task,
         "model": loaded.layout.id,
         "weights": loaded.fingerprint,
-        "epsilon": alibi.EPSILON,
+        "epsilon": EPSILON,
     }
     started, clock = datetime.now(UTC), time.perf_counter()
-    matrix = alibi.scopes(loaded.model).numpy()
+    matrix = scopes(loaded.model).numpy()
     result = HeadScores(
         layout=loaded.layout,
         task=task,
@@ -55,10 +56,10 @@ def score_weights(
     )
     make_directory(out)
     if fresh:
-        rundir.clear(out)
+        clear(out)
     with open_journal(out / JOURNAL, plan):
-        result.save(out / scores.FILE_NAME)
-        rundir.write_table(rundir.head_table(result, seed=seed), out / rundir.HEADS)
+        result.save(out / SCORES)
+        write_table(head_table(result, seed=seed), out / HEADS)
         report = {
             "plan": plan,
             "cases": 0,
@@ -67,5 +68,5 @@ def score_weights(
             "seconds": round(time.perf_counter() - clock, 3),
             "versions": dict(result.versions),
         }
-        rundir.write_json(report, out / rundir.RUN)
+        write_json(report, out / RUN)
     return result

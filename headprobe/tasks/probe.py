@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.tasks import reasoning, repetition, retrieval
 
 ACCEPTED_ABOVE = 50.0

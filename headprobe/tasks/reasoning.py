@@ -6,7 +6,7 @@ answered by telling the two apart. The watched span is the right answer's senten
 
 from __future__ import annotations
 
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.stats.bootstrap import f1
 
 

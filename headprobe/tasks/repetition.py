@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from headprobe.errors import UsageError
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ import re
 from functools import cache
 from typing import Any
 
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 
 MOST_STEPS = 50
 _CHARACTERS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff"

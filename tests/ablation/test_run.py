@@ -22,13 +22,14 @@ from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.layout import Head
 from headprobe.models.loading import LoadedModel, load_model
-from headprobe.prompts.build import Case
-from headprobe.runs import directory as rundir
+from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import walk
+from headprobe.runs.directory import CASES
 from headprobe.runs.held_out import check_held_out
 from headprobe.runs.plan import draw_cases
 from headprobe.runs.progress import open_journal
 from headprobe.scores import HeadScores
+from headprobe.scores.tables import write_table
 from headprobe.stats.bootstrap import f1
 from headprobe.tasks import TASKS
 from headprobe.tasks.probe import ACCEPTED_ABOVE
@@ -113,7 +114,7 @@ def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_
     asked = tmp_path / "own.jsonl"
     asked.write_text("".join(held_out.read_text().splitlines(keepends=True)[:4]))
     run = planned(nano, tmp_path / "out", silence="mean", calibration=3, needles=asked)
-    rundir.write_table(case_rows(run.calibration), tmp_path / "means" / rundir.CASES)
+    write_table(case_rows(run.calibration), tmp_path / "means" / CASES)
     own = draw_cases(nano, TASKS["r2"].probe, lengths="160", limit=3)
     with pytest.raises(UsageError, match="3 of 48 needles are those"):
         check_held_out(own, [tmp_path / "means"], nano.tokenizer)
@@ -146,7 +147,7 @@ def case_rows(cases: Sequence[Case]) -> pd.DataFrame:
 def test_needles_that_heads_were_scored_on_are_refused(nano: LoadedModel, tmp_path: Path) -> None:
     own = bundled("needles", "nano", "r2.jsonl")
     drawn = draw_cases(nano, TASKS["r2"].probe, lengths="160", limit=3, needles=own)
-    rundir.write_table(case_rows(drawn.cases), tmp_path / "run" / rundir.CASES)
+    write_table(case_rows(drawn.cases), tmp_path / "run" / CASES)
     runs = [(str(tmp_path / "run"), scored(nano))]
     assert planned(nano, tmp_path / "out", runs=runs).cases
     with pytest.raises(UsageError, match=r"3 of 48 needles are those that .*run was scored on"):

@@ -9,7 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from headprobe.models.bundled import bundled
 from headprobe.models.loading import DTYPES, LoadedModel, head_layout, load_model
-from headprobe.prompts.build import Case, hide_needles
+from headprobe.prompts.build import hide_needles
+from headprobe.prompts.case import Case
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles

@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from headprobe.attention.observe import forward
 from headprobe.attention.prefix_cache import PrefixCache
 from headprobe.models.loading import DTYPES, LoadedModel
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import Decode, walk
 from headprobe.runs.memory import Pieces
 from headprobe.runs.prefix_tree import PrefixTree

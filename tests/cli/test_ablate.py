@@ -12,8 +12,9 @@ from typer.testing import CliRunner, Result
 from headprobe.cli.ablate import ablate
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.runs import directory as rundir
+from headprobe.runs.directory import CASES
 from headprobe.scores import FILE_NAME, HeadScores
+from headprobe.scores.tables import write_table
 
 NANO = HeadLayout(id="nano", architecture="llama", layers=6, heads=8, kv_heads=4, head_dim=32)
 SMALL = ("--top", "1,4", "--seeds", "2", "--lengths", "128", "--limit", "3", "--device", "cpu")
@@ -42,7 +43,7 @@ def make_run(
     )
     run.save(directory / FILE_NAME)
     scored = pd.DataFrame({"position": [0], "input_ids": [[1, 2, 3]]})
-    rundir.write_table(scored, directory / rundir.CASES)
+    write_table(scored, directory / CASES)
     return run
 
 

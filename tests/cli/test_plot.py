@@ -14,8 +14,9 @@ from headprobe.budgets import HeadBudgets
 from headprobe.cli.plot import plot
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.runs import directory as rundir
+from headprobe.runs.directory import CASES
 from headprobe.scores import FILE_NAME, HeadScores
+from headprobe.scores.tables import write_table
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="LlamaForCausalLM", layers=2, heads=4, kv_heads=2, head_dim=8
@@ -69,7 +70,7 @@ def write_cases(run: Path, *, accepted: list[bool]) -> None:
             "accepted": accepted,
         }
     )
-    rundir.write_table(table, run / rundir.CASES)
+    write_table(table, run / CASES)
 
 
 def make_budget(path: Path) -> Path:

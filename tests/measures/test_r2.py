@@ -7,7 +7,7 @@ from torch import Tensor
 
 from drawn import seen
 from headprobe.measures import MEASURES, r2
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 
 
 def case(length: int, start: int, stop: int) -> Case:

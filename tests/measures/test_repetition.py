@@ -7,7 +7,7 @@ from torch import Tensor
 
 from drawn import seen
 from headprobe.measures import MEASURES, repetition
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 
 
 def case(first: int, block: int, repeats: int = 4) -> Case:

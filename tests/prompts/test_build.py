@@ -16,17 +16,13 @@ from transformers import PreTrainedTokenizerFast
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.nano.tokenizer import build_tokenizer
-from headprobe.prompts.build import (
-    INSTRUCTION,
-    Case,
-    PieceTokenizer,
-    QuestionSpan,
-    balanced,
-    hide_needles,
-    visiting_order,
-)
+from headprobe.prompts.build import hide_needles
+from headprobe.prompts.case import Case, QuestionSpan
 from headprobe.prompts.needles import Needle, parse_needle
 from headprobe.prompts.noise import filler
+from headprobe.prompts.sampling import balanced, visiting_order
+from headprobe.prompts.template import INSTRUCTION
+from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.prefix_tree import PrefixTree
 
 ESSAYS = sorted((Path(__file__).parents[2] / "data" / "haystack" / "english").glob("*.txt"))

@@ -19,7 +19,8 @@ from headprobe.attention.observe import observe
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel, _fingerprint, load_model
-from headprobe.prompts.build import Case, hide_needles
+from headprobe.prompts.build import hide_needles
+from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
 from headprobe.runs.case_runner import walk

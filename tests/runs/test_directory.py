@@ -12,12 +12,21 @@ import pytest
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.prompts.build import Case
-from headprobe.runs import directory as rundir
+from headprobe.prompts.case import Case
+from headprobe.runs.directory import (
+    case_table,
+    clear,
+    directory_for,
+    newest_budget,
+    newest_run,
+    read_cases,
+    write_json,
+)
 from headprobe.runs.progress import FILE_NAME as JOURNAL
 from headprobe.runs.progress import Observation, open_journal
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
+from headprobe.scores.tables import head_table, write_table
 
 LAYOUT = HeadLayout(
     id="nano", architecture="LlamaForCausalLM", layers=2, heads=6, kv_heads=2, head_dim=8
@@ -56,7 +65,7 @@ def observation(case_id: int, success: float) -> Observation:
 
 def table() -> pd.DataFrame:
     successes = [100.0, 50.0, 50.1, 0.0]
-    return rundir.case_table(
+    return case_table(
         [case(i) for i in range(4)], [observation(i, s) for i, s in enumerate(successes)]
     )
 
@@ -86,7 +95,7 @@ def run(**changes: Any) -> HeadScores:
 )
 def test_a_runs_directory_is_named_after_its_model_and_task(model: str, expected: str) -> None:
     Path("models/mine").mkdir(parents=True)
-    assert rundir.directory_for(model, "r2") == Path(expected)
+    assert directory_for(model, "r2") == Path(expected)
 
 
 @pytest.mark.parametrize("model", [".", "..", "../mine"])
@@ -95,7 +104,7 @@ def test_a_model_given_by_a_path_of_dots_still_has_its_name(
 ) -> None:
     Path("mine/mine").mkdir(parents=True)
     monkeypatch.chdir("mine/mine")
-    assert rundir.directory_for(model, "r2") == Path("outputs/mine/r2")
+    assert directory_for(model, "r2") == Path("outputs/mine/r2")
 
 
 def test_the_newest_run_is_the_one_written_last_at_any_depth() -> None:
@@ -105,7 +114,7 @@ def test_the_newest_run_is_the_one_written_last_at_any_depth() -> None:
         path.touch()
         os.utime(path, (1_000_000 - age, 1_000_000 - age))
     Path("outputs/nano/unfinished").mkdir()
-    assert rundir.newest_run() == Path("outputs/meta/deep/retrieval")
+    assert newest_run() == Path("outputs/meta/deep/retrieval")
 
 
 @pytest.mark.parametrize("folder", [False, True])
@@ -113,45 +122,45 @@ def test_no_run_is_a_usage_error_that_says_how_to_make_one(folder: bool) -> None
     if folder:
         Path("outputs/nano").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"no run under outputs/; make one with `headprobe score`"):
-        rundir.newest_run()
+        newest_run()
 
 
 def test_a_run_that_was_stopped_is_told_where_there_is_no_other() -> None:
     Path("outputs/nano/r2").mkdir(parents=True)
     report = {"status": "stopped", "observed": 6, "cases": 200}
-    rundir.write_json(report, Path("outputs/nano/r2/run.json"))
+    write_json(report, Path("outputs/nano/r2/run.json"))
     with pytest.raises(UsageError, match=r"run in outputs/nano/r2 stopped after 6 of 200 cases"):
-        rundir.newest_run()
+        newest_run()
 
 
 def test_the_newest_budget_is_the_one_written_last() -> None:
-    assert rundir.newest_budget(Path()) is None
+    assert newest_budget(Path()) is None
     for age, name in ((2, "budget-a.json"), (1, "budget-b.json"), (0, "run.json")):
         Path(name).touch()
         os.utime(name, (1_000_000 - age, 1_000_000 - age))
-    assert rundir.newest_budget(Path()) == Path("budget-b.json")
+    assert newest_budget(Path()) == Path("budget-b.json")
 
 
 def test_clearing_removes_what_a_run_wrote_and_nothing_else() -> None:
     with open_journal(Path(JOURNAL), {"seed": 0}):
         pass
-    rundir.write_json({}, Path("run.json"))
-    rundir.write_table(table(), Path("cases.parquet"))
-    rundir.write_table(rundir.head_table(run(), seed=0), Path("heads.csv"))
+    write_json({}, Path("run.json"))
+    write_table(table(), Path("cases.parquet"))
+    write_table(head_table(run(), seed=0), Path("heads.csv"))
     run().save(Path(SCORES))
     Path("notes.txt").touch()
-    rundir.clear(Path())
+    clear(Path())
     assert [path.name for path in Path().iterdir()] == ["notes.txt"]
-    rundir.clear(Path())
-    rundir.clear(Path("nowhere"))
+    clear(Path())
+    clear(Path("nowhere"))
 
 
 def test_clearing_removes_nothing_where_a_directory_bears_a_files_name() -> None:
-    rundir.write_json({}, Path("run.json"))
+    write_json({}, Path("run.json"))
     run().save(Path(SCORES))
     Path("heads.csv").mkdir()
     with pytest.raises(UsageError, match=r"heads\.csv is a directory, no run's file; give another"):
-        rundir.clear(Path())
+        clear(Path())
     assert sorted(path.name for path in Path().iterdir()) == ["heads.csv", "run.json", SCORES]
 
 
@@ -161,11 +170,11 @@ def test_a_file_that_cannot_be_removed_is_one_clear_line(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "unlink", read_only)
     with pytest.raises(HeadprobeError, match=r"cannot remove .*sqlite: Read-only file system"):
-        rundir.clear(Path())
+        clear(Path())
 
 
 def test_the_case_table_is_the_one_that_the_contract_describes() -> None:
-    rundir.write_table(table(), Path("cases.parquet"))
+    write_table(table(), Path("cases.parquet"))
     back = pyarrow.parquet.read_table("cases.parquet").to_pylist()
     assert [row["accepted"] for row in back] == [True, False, True, False]
     assert [row["case_id"] for row in back] == [0, 1, 2, 3]
@@ -188,13 +197,13 @@ def test_the_case_table_is_the_one_that_the_contract_describes() -> None:
 
 def test_cases_and_observations_that_do_not_pair_up_are_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        rundir.case_table([case(0), case(1)], [observation(0, 100.0)])
+        case_table([case(0), case(1)], [observation(0, 100.0)])
 
 
 def test_the_case_table_is_read_back_without_the_prompts() -> None:
-    assert rundir.read_cases(Path()) is None
-    rundir.write_table(table(), Path("cases.parquet"))
-    back = rundir.read_cases(Path())
+    assert read_cases(Path()) is None
+    write_table(table(), Path("cases.parquet"))
+    back = read_cases(Path())
     assert back is not None
     assert "input_ids" not in back.columns
     assert back["success"].tolist() == [100, 50, 50.1, 0]
@@ -204,14 +213,14 @@ def test_the_case_table_is_read_back_without_the_prompts() -> None:
 @pytest.mark.parametrize("content", [b"", b"PAR1 nothing", None])
 def test_a_damaged_case_table_is_a_clear_error(content: bytes | None) -> None:
     path = Path("cases.parquet")
-    rundir.write_table(table(), path)
+    write_table(table(), path)
     path.write_bytes(path.read_bytes()[:-20] if content is None else content)
     with pytest.raises(HeadprobeError, match=r"cases\.parquet is damaged .*run `headprobe score`"):
-        rundir.read_cases(Path())
+        read_cases(Path())
 
 
 def test_the_head_table_has_a_row_for_every_measure_and_head() -> None:
-    rundir.write_table(rundir.head_table(run(), seed=3), Path("heads.csv"))
+    write_table(head_table(run(), seed=3), Path("heads.csv"))
     with Path("heads.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = "layer, head, kv_head, measure, score, std, ci_low, ci_high, rank"
@@ -230,15 +239,15 @@ def test_the_head_table_has_a_row_for_every_measure_and_head() -> None:
 
 
 def test_json_is_written_as_it_reads() -> None:
-    rundir.write_json({"plan": {"depths": [0.1]}, "status": "complete"}, Path("run.json"))
+    write_json({"plan": {"depths": [0.1]}, "status": "complete"}, Path("run.json"))
     text = Path("run.json").read_text(encoding="utf-8")
     assert json.loads(text) == {"plan": {"depths": [0.1]}, "status": "complete"}
     assert text.endswith("}\n")
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one() -> None:
-    rundir.write_json({"status": "stopped"}, Path("run.json"))
+    write_json({"status": "stopped"}, Path("run.json"))
     with pytest.raises(TypeError, match="not JSON serializable"):
-        rundir.write_json({"status": object()}, Path("run.json"))
+        write_json({"status": object()}, Path("run.json"))
     assert json.loads(Path("run.json").read_text()) == {"status": "stopped"}
     assert [path.name for path in Path().iterdir()] == ["run.json"]

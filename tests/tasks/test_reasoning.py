@@ -1,6 +1,6 @@
 import pytest
 
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.tasks.probe import PROBES
 from headprobe.tasks.reasoning import most_steps, success
 

@@ -9,7 +9,7 @@ from transformers import AddedToken, AutoTokenizer
 
 from headprobe.errors import UsageError
 from headprobe.models.bundled import bundled
-from headprobe.prompts.build import Case
+from headprobe.prompts.case import Case
 from headprobe.tasks.probe import PROBES
 from headprobe.tasks.repetition import BLOCKS, REPEATS, SHORTEST_BLOCK, draw
 

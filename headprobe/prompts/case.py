@@ -1,0 +1,59 @@
+"""A case: one prompt with a known answer, its watched tokens known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionSpan:
+    """The tokens of a prompt's question, ``start`` to ``end``, half open.
+
+    ``blank_ids`` are the tokens that stand from ``start`` on where nothing is asked: "N/A".
+    """
+
+    start: int
+    end: int
+    blank_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Case:
+    """One prompt with a known answer.
+
+    ``length`` counts the tokens of the whole prompt, special tokens included; ``depth`` is the
+    needle's place in per cent of the haystack, ``position`` the token index of its first token.
+    ``span_start`` and ``span_end`` (half open) bound the watched tokens. ``answer_ids`` are the
+    tokens of ``answer`` as the model would write it. ``question`` says where it stands, behind the
+    span, if the prompt asks one.
+    """
+
+    case_id: int
+    needle_id: int
+    length: int
+    depth: float
+    position: int
+    input_ids: tuple[int, ...]
+    span_start: int
+    span_end: int
+    answer: str
+    answer_ids: tuple[int, ...]
+    question: QuestionSpan | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.input_ids) != self.length:
+            raise ValueError(f"expected {self.length} tokens, got {len(self.input_ids)}")
+        if not 0 <= self.position <= self.span_start < self.span_end <= self.length:
+            raise ValueError(
+                f"expected a span inside the prompt, got {self.span_start} to {self.span_end}"
+            )
+        asked = self.question
+        if asked and not self.span_end <= asked.start < asked.end < self.length:
+            raise ValueError(
+                f"expected a question between span and end, got {asked.start} to {asked.end}"
+            )
+
+    @property
+    def span(self) -> slice:
+        """The watched tokens as a slice of the prompt."""
+        return slice(self.span_start, self.span_end)

@@ -1,0 +1,49 @@
+"""Scores as tables, and tables as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headprobe.files import atomic_write
+from headprobe.scores import HeadScores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def head_table(run: HeadScores, *, seed: int) -> pd.DataFrame:
+    """A row for every measure and head: score, spread, 95 % interval and rank."""
+    import pandas as pd
+
+    layers, heads = np.divmod(np.arange(run.layout.layers * run.layout.heads), run.layout.heads)
+    tables = []
+    for measure in run.measures:
+        numbers = run.statistics(measure, seed=seed)
+        tables.append(
+            pd.DataFrame(
+                {
+                    "layer": layers,
+                    "head": heads,
+                    "kv_head": heads // run.layout.group,
+                    "measure": measure,
+                    "score": numbers.mean.ravel(),
+                    "std": numbers.std.ravel(),
+                    "ci_low": numbers.ci_low.ravel(),
+                    "ci_high": numbers.ci_high.ravel(),
+                    "rank": numbers.rank.ravel(),
+                }
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as parquet or CSV, by suffix, whole or not at all."""
+    with atomic_write(path) as whole:
+        if path.suffix == ".parquet":
+            table.to_parquet(whole, index=False)
+        else:
+            table.to_csv(whole, index=False)
