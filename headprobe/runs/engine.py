@@ -49,7 +49,7 @@ class Work(Generic[Unit]):
         keys: the digest of what each unit is made of; one that is repeated is done once.
         do: do the units of some keys; yield each with its key as soon as it is done.
         encode: return what is kept of a unit.
-        decode: make a unit of what was kept; ``KeyError``, ``TypeError`` or ``ValueError`` where
+        decode: make a unit of its key and what was kept; ``KeyError``, ``TypeError`` or ``ValueError`` where
             that cannot be, and the unit is done anew.
         rounds: the keys in portions, which are done one after the other; all at once by default.
         is_enough: say of all that is done after a round whether the run may stop there.
@@ -60,7 +60,7 @@ class Work(Generic[Unit]):
     keys: Sequence[str]
     do: Callable[[Set[str]], Iterable[tuple[str, Unit]]]
     encode: Callable[[Unit], Payload]
-    decode: Callable[[Payload], Unit]
+    decode: Callable[[str, Payload], Unit]
     rounds: Sequence[Collection[str]] | None = None
     is_enough: Callable[[Mapping[str, Unit]], bool] | None = None
     shards: Callable[[int], Sequence[Collection[str]]] | None = None
@@ -222,7 +222,7 @@ def _read(work: Work[Unit] | None, progress: Progress) -> dict[str, Unit]:
     for key, payload in progress.units() if work else ():
         if key in set(work.keys):
             try:
-                done[key] = work.decode(payload)
+                done[key] = work.decode(key, payload)
             except (KeyError, TypeError, ValueError):
                 useless.append(key)
     if useless:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import platform
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headprobe import __version__
-from headprobe.errors import HeadprobeError, Interrupted
-from headprobe.files import make_directory
+from headprobe.errors import HeadprobeError
+from headprobe.prompts.case import Case, case_key
 from headprobe.runs.case_runner import walk
-from headprobe.runs.directory import CASES, HEADS, RUN, case_table, clear, left_journals, write_json
+from headprobe.runs.directory import CASES, HEADS, case_table
 from headprobe.runs.distributed import Processes
+from headprobe.runs.engine import Job, ResultFiles, Work, run_job, versions
+from headprobe.runs.observation import Observation
 from headprobe.runs.plan import PlannedRun
-from headprobe.runs.progress import FILE_NAME as JOURNAL
-from headprobe.runs.progress import Journal, Observation, discard_journal, open_journal
+from headprobe.runs.progress import Payload
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
@@ -30,105 +27,111 @@ from headprobe.stats.reliability import split_half
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+Observations = Mapping[str, Observation]
 
 
 def score_heads(
     loaded: LoadedModel,
     run: PlannedRun,
     *,
-    fresh: bool = False,
+    overwrite: bool = False,
     processes: Processes | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> HeadScores | None:
-    """Run the cases that are not observed yet, then write the run directory.
+    """Observe the cases that are not observed yet, then write the run directory.
 
-    With several processes each runs some whole subtrees of the prompts, with a journal of its own;
-    the first gathers and writes what all have observed, the others return None. ``advance`` is
-    called once a case of this process, those of an earlier start included.
+    With several processes each observes some whole subtrees of the prompts; the main process
+    writes what all have observed, the others return None. ``advance`` is called once a case of
+    this process, those of an earlier start included.
 
     Raises:
-        UsageError: the directory holds a run with another plan, and ``fresh`` is not set; or it is
-            a file.
+        UsageError: the directory holds a run with another plan, and ``overwrite`` is not set; or it
+            is a file.
         Interrupted: Ctrl-C; what was observed is kept, the same call goes on from there.
         HeadprobeError: no case was accepted (the case table is written all the same), or the
             directory cannot be written.
     """
-    processes = processes or Processes()
-    if processes.is_first:
-        _make_ready(run, fresh=fresh)
-    processes.share(None)
-    own = run.out / (JOURNAL if processes.is_first else f"journal.{processes.rank}.sqlite")
-    make_directory(run.out)
-    with open_journal(own, run.plan) as journal:
-        done = set().union(*processes.share(journal.observed()))
-        part = set(run.tree.parts(processes.count)[processes.rank])
-        for _ in done & part:
-            advance()
-        report = _Report(loaded, run, processes=processes.count, resumed_from=len(done))
-        try:
-            for portion in run.rounds():
-                for observation in walk(
-                    loaded,
-                    run.cases,
-                    run.task,
-                    wanted=portion & part - done,
-                    tree=run.tree,
-                    decode=run.decode,
-                    pieces=run.pieces,
-                ):
-                    journal.add(observation)
-                    advance()
-                if _settled(run, processes, journal):
-                    break
-        except KeyboardInterrupt:
-            reached = len(journal.observed())
-            raise Interrupted(
-                f"stopped after {reached} of {len(run.cases)} cases; the same command goes on"
-            ) from None
-        finally:
-            if processes.is_first:
-                report.write(observed=len(journal.observed()))
-        for others in processes.collect(list(journal.observations())):
-            journal.merge(others)
-        observations = list(journal.observations())
-    processes.share(None)
-    if not processes.is_first:
-        discard_journal(own)
-        return None
-    accepted = sum(seen.accepted for seen in observations)
-    report.write(observed=len(observations), accepted=accepted)
-    visited = [run.cases[seen.case_id] for seen in observations]
-    write_table(case_table(visited, observations), run.out / CASES)
-    result = collect(loaded, run, observations)
-    result.save(run.out / SCORES)
-    write_table(head_table(result, seed=run.seed), run.out / HEADS)
-    reliability = {
-        measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
-    }
-    report.write(observed=len(observations), accepted=accepted, reliability=reliability)
-    return result
+    keys = [case_key(case) for case in run.cases]
+    # Of cases that are alike the first is observed.
+    case_of = dict(zip(reversed(keys), reversed(run.cases), strict=True))
+    work = Work(
+        name="cases",
+        keys=keys,
+        do=partial(_observe, loaded, run, case_of),
+        encode=encode,
+        decode=partial(_decode, loaded, run, case_of),
+        rounds=[[keys[case_id] for case_id in portion] for portion in run.rounds()],
+        is_enough=partial(_is_stable, run, case_of) if run.until_stable is not None else None,
+        shards=lambda count: [[keys[i] for i in part] for part in run.tree.parts(count)],
+    )
+    job = Job(
+        out=run.out,
+        plan=run.plan,
+        work=work,
+        finish=partial(_finish, loaded, run, keys),
+        seal=SCORES,
+        facts={
+            "decode": run.decode,
+            "layers_without_attention": loaded.layers_without_attention,
+            "cost": asdict(run.cost),
+        },
+    )
+    return run_job(job, overwrite=overwrite, processes=processes, advance=advance)
 
 
-def _make_ready(run: PlannedRun, *, fresh: bool) -> None:
-    """The run directory with one journal: what several processes left behind is taken into it."""
-    make_directory(run.out)
-    if fresh:
-        clear(run.out)
-    with open_journal(run.out / JOURNAL, run.plan) as journal:
-        for path in left_journals(run.out):
-            with open_journal(path, run.plan) as left:
-                journal.merge(left.observations())
-            discard_journal(path)
+def encode(seen: Observation) -> Payload:
+    """Return what is kept of an observation."""
+    return Payload(
+        fields={
+            "generated_ids": list(seen.generated_ids),
+            "response": seen.response,
+            "success": seen.success,
+        },
+        arrays={name: scores.astype(np.float32) for name, scores in seen.scores.items()},
+    )
 
 
-def _settled(run: PlannedRun, processes: Processes, journal: Journal) -> bool:
-    """Whether what all processes have observed ranks the heads reliably enough to stop."""
-    if run.until_stable is None:
-        return False
-    every = itertools.chain.from_iterable(processes.share(list(journal.observations())))
-    accepted = sorted((seen for seen in every if seen.accepted), key=lambda seen: seen.case_id)
-    if not accepted:
+def decode(payload: Payload, *, case_id: int, measures: Sequence[str]) -> Observation:
+    """Make an observation of what was kept; ``KeyError`` where a measure was not taken."""
+    return Observation(
+        case_id=case_id,
+        generated_ids=tuple(payload.fields["generated_ids"]),
+        response=payload.fields["response"],
+        success=payload.fields["success"],
+        scores={measure: payload.arrays[measure] for measure in measures},
+    )
+
+
+def _observe(
+    loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], wanted: Set[str]
+) -> Iterator[tuple[str, Observation]]:
+    key_of = {case_of[key].case_id: key for key in wanted}
+    for seen in walk(
+        loaded,
+        run.cases,
+        run.task,
+        wanted=key_of,
+        tree=run.tree,
+        decode=run.decode,
+        pieces=run.pieces,
+    ):
+        yield key_of[seen.case_id], seen
+
+
+def _decode(
+    loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
+) -> Observation:
+    seen = decode(payload, case_id=case_of[key].case_id, measures=run.task.measures)
+    shape = (loaded.layout.layers, loaded.layout.heads)
+    if any(scores.shape != shape for scores in seen.scores.values()):
+        raise ValueError(f"expected scores of shape {shape}")
+    return seen
+
+
+def _is_stable(run: PlannedRun, case_of: Mapping[str, Case], done: Observations) -> bool:
+    """Whether what is observed ranks the heads reliably enough to stop."""
+    accepted = sorted((seen for seen in done.values() if seen.accepted), key=lambda s: s.case_id)
+    if run.until_stable is None or not accepted:
         return False
     found = split_half(
         np.stack([seen.scores[run.task.measures[0]] for seen in accepted]),
@@ -138,45 +141,33 @@ def _settled(run: PlannedRun, processes: Processes, journal: Journal) -> bool:
     return found.settled(run.until_stable)
 
 
-class _Report:
-    """``run.json``: the plan, what was done, and how long it took."""
-
-    def __init__(
-        self, loaded: LoadedModel, run: PlannedRun, *, processes: int, resumed_from: int
-    ) -> None:
-        self._run = run
-        self._started = datetime.now(UTC)
-        self._clock = time.perf_counter()
-        self._given = {
-            "plan": dict(run.plan),
-            "cases": len(run.cases),
-            "resumed_from": resumed_from,
-            "decode": run.decode,
-            "processes": processes,
-            "layers_without_attention": loaded.layers_without_attention,
-            "cost": asdict(run.cost),
-            "versions": versions(),
-        }
-
-    def write(self, *, observed: int, **found: Any) -> None:
-        """Write it, with the number of cases ``observed`` and, at the end, what was ``found``."""
-        if observed == len(self._run.cases):
-            status = "complete"
-        else:
-            status = "stable" if found else "stopped"
-        fields = self._given | {
-            "status": status,
-            "observed": observed,
-            "started": self._started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - self._clock, 3),
-        }
-        write_json(fields | found, self._run.out / RUN)
+def _finish(
+    loaded: LoadedModel,
+    run: PlannedRun,
+    keys: Sequence[str],
+    done: Observations,
+    files: ResultFiles,
+) -> HeadScores:
+    visited = [case for case, key in zip(run.cases, keys, strict=True) if key in done]
+    observations = [replace(done[keys[case.case_id]], case_id=case.case_id) for case in visited]
+    accepted = sum(seen.accepted for seen in observations)
+    files.write(CASES, partial(write_table, case_table(visited, observations)))
+    if not accepted:
+        files.write_report(accepted=0)
+    result = collect(loaded, run, observations)
+    files.write(HEADS, partial(write_table, head_table(result, seed=run.seed)))
+    reliability = {
+        measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
+    }
+    files.write_report(accepted=accepted, reliability=reliability)
+    files.write(SCORES, partial(result.save, files=files.digests))
+    return result
 
 
 def collect(
     loaded: LoadedModel, run: PlannedRun, observations: Sequence[Observation]
 ) -> HeadScores:
-    """The scores of the accepted cases.
+    """Return the scores of the accepted cases.
 
     Raises:
         HeadprobeError: there is none.
@@ -189,7 +180,6 @@ def collect(
             f"the model does not pass {run.task_name}, so its heads cannot be scored; see the "
             f"responses in {run.out / CASES}, try shorter --lengths or another --task"
         )
-    needle_of = {case.case_id: case.needle_id for case in run.cases}
     return HeadScores(
         layout=loaded.layout,
         task=run.task_name,
@@ -197,19 +187,8 @@ def collect(
             measure: np.stack([seen.scores[measure] for seen in accepted])
             for measure in run.task.measures
         },
-        needles=tuple(needle_of[seen.case_id] for seen in accepted),
+        needles=tuple(run.cases[seen.case_id].needle_id for seen in accepted),
         cases=len(observations),
-        plan=run.plan,
+        plan=run.plan.to_json(),
         versions=versions(),
     )
-
-
-def versions() -> dict[str, str]:
-    """The versions that a number may depend on."""
-    found = {"headprobe": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
