@@ -1,8 +1,4 @@
-"""An ablation: which heads are silenced, what that costs, and how measures rank by it.
-
-A measure that finds the heads which matter names, first, heads whose loss hurts more than the loss
-of as many others. So its top k are silenced, k random heads that exclude them, and its bottom k.
-"""
+"""What silencing heads costs: accuracy against their number, and how measures rank by it."""
 
 from __future__ import annotations
 
@@ -11,35 +7,17 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from headprobe.errors import UsageError
-from headprobe.models.layout import Head, HeadLayout
-from headprobe.scores import HeadScores
+from headprobe.ablation.rankings import Trial
+from headprobe.models.layout import HeadLayout
 from headprobe.stats.bootstrap import RESAMPLES, Estimate, resampled_means
-from headprobe.tasks import TASKS, WEIGHT_TASKS
 
 if TYPE_CHECKING:
     import pandas as pd
 
+
 CHOICES = ("top", "random", "bottom")
-
-Rankings = Mapping[str, Float[np.ndarray, "layer query_head"]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """Heads to silence together, (layer, head).
-
-    ``choice`` is ``top`` or ``bottom``, the ``k`` highest or lowest by ``measure``, or ``random``:
-    ``k`` others than its top, ``draw`` counting the draws from 0.
-    """
-
-    measure: str
-    choice: str
-    k: int
-    draw: int | None
-    heads: tuple[Head, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,105 +180,6 @@ def area_between(
     most = full * np.trapezoid([0.0, *np.ones(len(tops))], heads)
     area: np.ndarray = np.divide(lost, most, out=np.zeros_like(lost), where=most > 0)
     return area
-
-
-def plan_trials(
-    rankings: Rankings,
-    *,
-    layers: Sequence[int],
-    tops: Sequence[int],
-    draws: int,
-    seed: int,
-) -> tuple[Trial, ...]:
-    """The trials of every measure, for ``layers``, those that have attention.
-
-    Heads that tie are ranked by layer and head, as in ``heads.csv``. A draw is one random order of
-    all heads, the same for all measures; of it the first k that are not in the top k are taken.
-
-    Raises:
-        UsageError: so many heads at the top leave too few others.
-    """
-    count = next(iter(rankings.values())).shape[1]
-    heads = np.array([(layer, head) for layer in layers for head in range(count)])
-    if 2 * max(tops) > len(heads):
-        raise UsageError(
-            f"--top {max(tops)} leaves no {max(tops)} others to draw at random from the model's "
-            f"{len(heads)} heads; it takes at most {len(heads) // 2}"
-        )
-    orders = [np.random.default_rng((seed, i)).permutation(len(heads)) for i in range(draws)]
-    trials = []
-    for measure, scores in rankings.items():
-        ranked = np.argsort(-scores[tuple(heads.T)], kind="stable")
-        for k in tops:
-            random = [order[~np.isin(order, ranked[:k])][:k] for order in orders]
-            chosen: list[tuple[str, int | None, Int[np.ndarray, " k"]]] = [
-                ("top", None, ranked[:k]),
-                *(("random", draw, others) for draw, others in enumerate(random)),
-                ("bottom", None, ranked[-k:]),
-            ]
-            trials += [
-                Trial(
-                    measure=measure,
-                    choice=choice,
-                    k=k,
-                    draw=draw,
-                    heads=tuple((int(layer), int(head)) for layer, head in heads[places]),
-                )
-                for choice, draw, places in chosen
-            ]
-    return tuple(trials)
-
-
-def parse_tops(text: str) -> tuple[int, ...]:
-    """Read ``1,2,4,8``: numbers of heads, ascending and without repeats.
-
-    Raises:
-        UsageError: it is no comma list of whole numbers from 1 on.
-    """
-    try:
-        tops = sorted({int(number) for number in text.split(",")})
-    except ValueError:
-        tops = [0]
-    if tops[0] < 1 or "_" in text:
-        raise UsageError(f"cannot read --top {text!r}; write numbers of heads as in 1,2,4,8")
-    return tuple(tops)
-
-
-def find_rankings(
-    runs: Sequence[tuple[str, HeadScores]], measures: Sequence[str], layout: HeadLayout
-) -> Rankings:
-    """Mean scores by each measure, from the first of the named runs that holds it.
-
-    Without ``measures``, all that the runs hold.
-
-    Raises:
-        UsageError: a run is of a model with other heads, or no run holds a measure.
-    """
-    for name, run in runs:
-        scored = run.layout
-        if (scored.layers, scored.heads) != (layout.layers, layout.heads):
-            raise UsageError(
-                f"{name} scores {scored.layers} layers of {scored.heads} heads, {layout.id} has "
-                f"{layout.layers} of {layout.heads}: give the model that was scored, {scored.id}, "
-                "as --model"
-            )
-    held = {measure: run.mean(measure) for _, run in reversed(runs) for measure in run.measures}
-    wanted = measures or list(dict.fromkeys(m for _, run in runs for m in run.measures))
-    for measure in wanted:
-        if measure not in held:
-            raise UsageError(
-                f"no run given holds the measure {measure!r}, only {', '.join(sorted(held))}; "
-                f"make it with `{_maker(measure)}` and name that run with --scores"
-            )
-    return {measure: held[measure] for measure in wanted}
-
-
-def _maker(measure: str) -> str:
-    """The command that takes a measure."""
-    own = {name: task.measures for name, task in TASKS.items()}
-    own |= {name: (name,) for name in WEIGHT_TASKS}
-    task = next((name for name, measures in own.items() if measure in measures), None)
-    return f"headprobe score --task {task}" if task else f"headprobe score --measures {measure}"
 
 
 def _estimate(values: Float[np.ndarray, " row"]) -> Estimate:

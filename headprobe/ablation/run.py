@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from headprobe.ablation.curves import Ablation, Trial, find_rankings, parse_tops, plan_trials
+from headprobe.ablation.curves import Ablation
+from headprobe.ablation.rankings import Trial, find_rankings, parse_tops, plan_trials
 from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.errors import HeadprobeError, Interrupted, UsageError, out_of_memory
 from headprobe.files import json_digest, make_directory
@@ -20,16 +21,16 @@ from headprobe.plots import draw_ablation, save
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import directory_for, remove, write_json
+from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.runs.memory import Pieces, parse_bytes, pieces_for
-from headprobe.runs.plan import draw_cases
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Journal, Observation, open_journal
 from headprobe.runs.score import versions
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
-from headprobe.stats.bootstrap import ACCEPTED, METRICS
 from headprobe.tasks import DEFAULT_TASK, Task, asks, get_asking_task
+from headprobe.tasks.grading import ACCEPTED, METRICS
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel

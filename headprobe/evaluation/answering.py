@@ -19,12 +19,12 @@ from torch import Tensor
 from headprobe.attention.prefix_cache import runs_in_pieces
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, out_of_memory
-from headprobe.evaluation.contenders import Contender, Moment, everything
+from headprobe.evaluation.methods import Contender, Moment, everything
 from headprobe.evaluation.outcomes import FULL, KNOWN, SETTINGS, UNSEEN, Evaluation, Trial, grade
 from headprobe.evaluation.questions import Question
 from headprobe.models.loading import LoadedModel
 from headprobe.runs.case_runner import Stops
-from headprobe.stats.bootstrap import ACCEPTED
+from headprobe.tasks.grading import ACCEPTED
 
 CHUNK = 2048
 

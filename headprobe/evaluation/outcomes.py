@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.evaluation.contenders import BASELINES
+from headprobe.evaluation.baselines import BASELINES
 from headprobe.runs.directory import write_json
 from headprobe.scores.tables import write_table
-from headprobe.stats.bootstrap import METRICS, Estimate, interval
+from headprobe.stats.bootstrap import Estimate, interval
+from headprobe.tasks.grading import METRICS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,14 +10,14 @@ from typing import Any
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
-from headprobe.evaluation.contenders import (
+from headprobe.evaluation.baselines import with_baselines
+from headprobe.evaluation.methods import (
     Contender,
     Moment,
     check_fit,
     is_file,
     line_up,
     split_budgets,
-    with_baselines,
 )
 from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
@@ -26,13 +26,13 @@ from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.registry import flag
 from headprobe.runs.directory import directory_for, newest_run
+from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
-from headprobe.runs.plan import ANSWER_ROOM, draw_cases, longest_prompt
 from headprobe.runs.score import versions
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
-from headprobe.stats.bootstrap import ACCEPTED, METRICS
 from headprobe.tasks import DEFAULT_TASK, asks, get_asking_task
+from headprobe.tasks.grading import ACCEPTED, METRICS
 
 STRATEGY = "headkv"
 LIMIT = 96

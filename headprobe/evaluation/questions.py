@@ -18,8 +18,8 @@ from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.prompts.tokenize import PieceTokenizer
-from headprobe.runs.plan import DrawnCases
-from headprobe.tasks.probe import ACCEPTED_ABOVE, Probe
+from headprobe.runs.draw import DrawnCases
+from headprobe.tasks import ACCEPTED_ABOVE, Probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

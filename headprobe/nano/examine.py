@@ -22,7 +22,7 @@ from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, parse_needle
-from headprobe.tasks.probe import ACCEPTED_ABOVE, PROBES, Probe
+from headprobe.tasks import ACCEPTED_ABOVE, TASKS, Probe
 
 LENGTHS = (128, 256, 512, 1024, 1536, 2048)
 DEPTHS = (0.0, 25.0, 50.0, 75.0, 100.0)
@@ -118,9 +118,9 @@ def main() -> None:
     reasoning = [needle for _ in range(options.needles // 24) for needle in reasoning_needles(rng)]
     plain = [needle for _ in range(options.needles // 24) for needle in retrieval_needles(rng)]
     sets = {
-        "retrieval": (plain, PROBES["retrieval"]),
-        "r2, linking": ([n for n in reasoning if n["kind"] == "linking"], PROBES["reasoning"]),
-        "r2, comparing": ([n for n in reasoning if n["kind"] == "comparing"], PROBES["reasoning"]),
+        "retrieval": (plain, TASKS["retrieval"].probe),
+        "r2, linking": ([n for n in reasoning if n["kind"] == "linking"], TASKS["r2"].probe),
+        "r2, comparing": ([n for n in reasoning if n["kind"] == "comparing"], TASKS["r2"].probe),
     }
     for name, (fields, probe) in sets.items():
         needles = [parse_needle(one) for one in fields]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headprobe.evaluation.contenders import BASELINES
+from headprobe.evaluation.baselines import BASELINES
 from headprobe.evaluation.outcomes import FULL, SETTINGS, Outcome
 from headprobe.plots.column import Column
 from headprobe.plots.ranking import LEVEL, LINE

@@ -11,7 +11,7 @@ from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.directory import read_cases
-from headprobe.runs.plan import DrawnCases
+from headprobe.runs.draw import DrawnCases
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.tasks.probe import ACCEPTED_ABOVE
+from headprobe.tasks import ACCEPTED_ABOVE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

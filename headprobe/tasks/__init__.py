@@ -1,50 +1,26 @@
-"""Tasks: a probe with the measures that are taken on its cases."""
+"""Tasks: how their cases are asked, how answers are graded, which measures are taken on them.
+
+``task`` is the record of one; ``retrieval``, ``reasoning`` and ``repetition`` are how they ask and
+grade, ``grading`` compares a response with right answers.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from headprobe.errors import UsageError
-from headprobe.tasks.probe import PROBES, Probe
+from headprobe.tasks import reasoning, repetition, retrieval
+from headprobe.tasks.task import ACCEPTED_ABOVE, Probe, Task
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Task:
-    """What ``headprobe score --task`` runs.
-
-    ``measures`` are taken, the task's own first; ``more`` can be taken on its cases too.
-    """
-
-    summary: str
-    probe: Probe
-    measures: tuple[str, ...]
-    more: tuple[str, ...] = ()
-
-    @property
-    def offered(self) -> tuple[str, ...]:
-        """All the measures that can be taken."""
-        return tuple(dict.fromkeys((*self.measures, *self.more)))
-
-    def measuring(self, names: str | None) -> Task:
-        """The task with other measures: a comma list of them, ``all``, or as it is for ``None``.
-
-        However they are listed, their order is the task's.
-
-        Raises:
-            UsageError: it does not take one of them, or none is named.
-        """
-        if names is None:
-            return self
-        wanted = [name.strip() for name in names.split(",")]
-        unknown = [name for name in wanted if name not in (*self.offered, "all")]
-        if unknown:
-            raise UsageError(
-                f"no measure {unknown[0]!r} for this task; there are {', '.join(self.offered)}, "
-                "or all of them with all"
-            )
-        chosen = (name for name in self.offered if "all" in wanted or name in wanted)
-        return replace(self, measures=tuple(chosen))
-
+__all__ = [
+    "ACCEPTED_ABOVE",
+    "DEFAULT_TASK",
+    "TASKS",
+    "WEIGHT_TASKS",
+    "Probe",
+    "Task",
+    "asks",
+    "get_asking_task",
+    "get_task",
+]
 
 _OF_NEEDLES = ("retrieval", "r2", "semantic", "mass", "contrast", "locos", "qr")
 """Measures that rest on a watched span and a question about it."""
@@ -52,19 +28,32 @@ _OF_NEEDLES = ("retrieval", "r2", "semantic", "mass", "contrast", "locos", "qr")
 TASKS = {
     "r2": Task(
         summary="retrieval and reasoning (HeadKV-R2): tell two answers apart by a third fact",
-        probe=PROBES["reasoning"],
+        probe=Probe(
+            needles="r2.jsonl",
+            most_steps=reasoning.most_steps,
+            success=reasoning.success,
+        ),
         measures=("r2",),
         more=_OF_NEEDLES,
     ),
     "retrieval": Task(
         summary="needle in a haystack (Retrieval Head): copy a fact out of unrelated prose",
-        probe=PROBES["retrieval"],
+        probe=Probe(
+            needles="retrieval.jsonl",
+            most_steps=retrieval.most_steps,
+            success=retrieval.success,
+        ),
         measures=("retrieval",),
         more=_OF_NEEDLES,
     ),
     "razor": Task(
         summary="repeated random tokens (RazorAttention): find where a token stood before",
-        probe=PROBES["repetition"],
+        probe=Probe(
+            draw=repetition.draw,
+            first_query=repetition.first_query,
+            most_steps=repetition.most_steps,
+            success=repetition.success,
+        ),
         measures=("induction", "echo"),
     ),
 }

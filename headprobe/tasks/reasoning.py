@@ -7,7 +7,7 @@ answered by telling the two apart. The watched span is the right answer's senten
 from __future__ import annotations
 
 from headprobe.prompts.case import Case
-from headprobe.stats.bootstrap import f1
+from headprobe.tasks.grading import f1
 
 
 def most_steps(case: Case) -> int:

@@ -8,15 +8,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from headprobe.ablation.curves import (
-    CHOICES,
-    Ablation,
-    Trial,
-    area_between,
-    find_rankings,
-    parse_tops,
-    plan_trials,
-)
+from headprobe.ablation.curves import CHOICES, Ablation, area_between
+from headprobe.ablation.rankings import Trial, find_rankings, parse_tops, plan_trials
 from headprobe.errors import UsageError
 from headprobe.models.layout import Head, HeadLayout
 from headprobe.scores import HeadScores

@@ -25,14 +25,13 @@ from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import CASES
+from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out
-from headprobe.runs.plan import draw_cases
 from headprobe.runs.progress import open_journal
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
-from headprobe.stats.bootstrap import f1
-from headprobe.tasks import TASKS
-from headprobe.tasks.probe import ACCEPTED_ABOVE
+from headprobe.tasks import ACCEPTED_ABOVE, TASKS
+from headprobe.tasks.grading import f1
 
 SMALL: dict[str, Any] = {"tops": "1,8", "draws": 2, "lengths": "128,160", "limit": 4}
 

@@ -18,14 +18,14 @@ from headprobe.allocators.mixing import WeightedRun
 from headprobe.allocators.rounding import round_to_total, water_fill
 from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.answering import evaluate
-from headprobe.evaluation.contenders import Contender, Moment, allocated
+from headprobe.evaluation.methods import Contender, Moment, allocated
 from headprobe.evaluation.outcomes import UNSEEN
 from headprobe.evaluation.questions import questions_of
 from headprobe.models.loading import load_model
-from headprobe.runs.plan import draw_cases
+from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
-from headprobe.stats.bootstrap import ACCEPTED
 from headprobe.tasks import get_task
+from headprobe.tasks.grading import ACCEPTED
 
 WINDOW, FLOOR = 8, 4
 FIRST = (0.3, 0.45, 0.6, 0.75, 0.9)

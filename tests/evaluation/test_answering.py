@@ -14,21 +14,15 @@ from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
 from headprobe.evaluation.answering import _Reader, evaluate
-from headprobe.evaluation.contenders import (
-    Contender,
-    Moment,
-    allocated,
-    baselines,
-    everything,
-    fixed,
-)
+from headprobe.evaluation.baselines import baselines
+from headprobe.evaluation.methods import Contender, Moment, allocated, everything, fixed
 from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
 from headprobe.evaluation.questions import Question, questions_of
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel, head_layout, load_model
-from headprobe.runs.plan import draw_cases
+from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
-from headprobe.tasks.probe import PROBES
+from headprobe.tasks import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +32,7 @@ def nano() -> LoadedModel:
 
 @pytest.fixture(scope="module")
 def questions(nano: LoadedModel) -> list[Question]:
-    probe = PROBES["reasoning"]
+    probe = TASKS["r2"].probe
     drawn = draw_cases(nano, probe, lengths="100,140", limit=4, held_out=True)
     return questions_of(drawn, probe, nano.tokenizer, most_steps=6)
 

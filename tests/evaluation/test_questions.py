@@ -12,10 +12,10 @@ from headprobe.evaluation.questions import ANSWER_STEPS, Question, questions_of,
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.nano.tokenizer import build_tokenizer
 from headprobe.prompts.template import INSTRUCTION
-from headprobe.runs.plan import DrawnCases, draw_cases
-from headprobe.tasks.probe import PROBES
+from headprobe.runs.draw import DrawnCases, draw_cases
+from headprobe.tasks import TASKS
 
-PROBE = PROBES["reasoning"]
+PROBE = TASKS["r2"].probe
 CHAT = "{% for m in messages %}<s>{{ m.content }}{% endfor %}:"
 
 

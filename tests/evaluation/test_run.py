@@ -13,7 +13,7 @@ import pytest
 from headprobe.allocators import Budget, allocate
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.evaluation.answering import evaluate
-from headprobe.evaluation.contenders import Contender
+from headprobe.evaluation.methods import Contender
 from headprobe.evaluation.outcomes import ANSWERS, PICTURE, REPORT, RESULTS
 from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
 from headprobe.evaluation.run import JOURNAL, run_evaluation

@@ -9,7 +9,8 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from headprobe.ablation.curves import Ablation, plan_trials
+from headprobe.ablation.curves import Ablation
+from headprobe.ablation.rankings import plan_trials
 from headprobe.models.layout import HeadLayout
 from headprobe.plots import draw_ablation, save
 from headprobe.plots.ablations import CURVES_SHOWN, ablation_column

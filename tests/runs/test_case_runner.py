@@ -28,7 +28,6 @@ from headprobe.runs.memory import Pieces
 from headprobe.runs.plan import prepare
 from headprobe.runs.prefix_tree import BLOCK
 from headprobe.tasks import TASKS, Task, repetition
-from headprobe.tasks.probe import PROBES
 from plain import PLAIN, Step, attention_layers, cases_of, plain_observation, plain_qr, tiny
 
 
@@ -100,7 +99,9 @@ WALKED = [
 @pytest.mark.parametrize("architecture", WALKED)
 def test_every_architecture_is_walked_as_the_plain_procedure_goes(architecture: str) -> None:
     loaded, plain = tiny(architecture)
-    short = replace(every("retrieval"), probe=replace(PROBES["retrieval"], most_steps=lambda _: 4))
+    short = replace(
+        every("retrieval"), probe=replace(TASKS["retrieval"].probe, most_steps=lambda _: 4)
+    )
     cases = cases_of(loaded, "retrieval", limit=5)
     check_equals_plain(loaded, plain, cases, short, pieces=Pieces(chunk=64))
 
@@ -128,7 +129,7 @@ def plain_repetition(maps: np.ndarray, case: Case) -> dict[str, np.ndarray]:
 def check_repetition(
     loaded: LoadedModel, plain: torch.nn.Module, lengths: list[int], pieces: Pieces
 ) -> None:
-    probe = PROBES["repetition"]
+    probe = TASKS["razor"].probe
     cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=loaded.window, seed=3)[:4]
     walked = list(walk(loaded, cases, TASKS["razor"], pieces=pieces))
     assert {seen.case_id for seen in walked} == {0, 1, 2, 3}

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from headprobe.stats.bootstrap import RESAMPLES, exact_match, f1, interval, recall
+from headprobe.stats.bootstrap import RESAMPLES, interval
+from headprobe.tasks.grading import exact_match, f1, recall
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from headprobe.prompts.case import Case
-from headprobe.tasks.probe import PROBES
+from headprobe.tasks import TASKS
 from headprobe.tasks.reasoning import most_steps, success
 
 
@@ -49,5 +49,5 @@ def test_success_is_token_f1_in_per_cent(answer: str, response: str, per_cent: f
 
 
 def test_the_probe_takes_this_files_functions() -> None:
-    assert PROBES["reasoning"].success is success
-    assert PROBES["reasoning"].most_steps is most_steps
+    assert TASKS["r2"].probe.success is success
+    assert TASKS["r2"].probe.most_steps is most_steps

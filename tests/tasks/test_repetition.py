@@ -10,7 +10,7 @@ from transformers import AddedToken, AutoTokenizer
 from headprobe.errors import UsageError
 from headprobe.models.bundled import bundled
 from headprobe.prompts.case import Case
-from headprobe.tasks.probe import PROBES
+from headprobe.tasks import TASKS
 from headprobe.tasks.repetition import BLOCKS, REPEATS, SHORTEST_BLOCK, draw
 
 
@@ -104,11 +104,11 @@ def test_a_length_that_cannot_be_is_one_clear_line(
 
 
 def test_the_queries_of_the_repeats_are_watched_and_nothing_is_answered(tokenizer: Any) -> None:
-    probe, case = PROBES["repetition"], drawn(tokenizer, 129)[0]
+    probe, case = TASKS["razor"].probe, drawn(tokenizer, 129)[0]
     assert probe.first_query(case) == 33
     assert probe.most_steps(case) == 0
     assert probe.success("", case) == 100
 
 
 def test_other_probes_watch_from_the_token_that_chooses_the_answer(tokenizer: Any) -> None:
-    assert PROBES["retrieval"].first_query(drawn(tokenizer, 129)[0]) == 128
+    assert TASKS["retrieval"].probe.first_query(drawn(tokenizer, 129)[0]) == 128

@@ -1,7 +1,7 @@
 import pytest
 
 from headprobe.prompts.case import Case
-from headprobe.tasks.probe import ACCEPTED_ABOVE, PROBES
+from headprobe.tasks import ACCEPTED_ABOVE, TASKS
 from headprobe.tasks.retrieval import most_steps, success
 
 
@@ -55,5 +55,5 @@ def test_exactly_half_the_words_are_not_accepted() -> None:
 
 
 def test_the_probe_takes_this_files_functions() -> None:
-    assert PROBES["retrieval"].success is success
-    assert PROBES["retrieval"].most_steps is most_steps
+    assert TASKS["retrieval"].probe.success is success
+    assert TASKS["retrieval"].probe.most_steps is most_steps

@@ -12,19 +12,8 @@ from headprobe.allocators import Budget, allocate
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
-from headprobe.evaluation.contenders import (
-    BASELINES,
-    SINKS,
-    Contender,
-    Moment,
-    allocated,
-    baselines,
-    check_fit,
-    fixed,
-    line_up,
-    shuffle,
-    with_baselines,
-)
+from headprobe.evaluation.baselines import BASELINES, SINKS, baselines, shuffle, with_baselines
+from headprobe.evaluation.methods import Contender, Moment, allocated, check_fit, fixed, line_up
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 

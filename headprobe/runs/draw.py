@@ -1,0 +1,154 @@
+"""A task's cases for a model: drawn from its needles, or made to be only read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headprobe.errors import UsageError
+from headprobe.models.aliases import NANO
+from headprobe.models.bundled import bundled
+from headprobe.prompts.build import hide_needles, tokenize_needle
+from headprobe.prompts.case import Case
+from headprobe.prompts.grid import parse_depths, parse_lengths
+from headprobe.prompts.haystacks import NOISE, sentences
+from headprobe.prompts.needles import Needle, read_needles
+from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.tokenize import PieceTokenizer
+from headprobe.tasks import Probe
+
+if TYPE_CHECKING:
+    from headprobe.models.loading import LoadedModel
+
+
+ANSWER_ROOM = 64
+HELD_OUT = "held-out"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DrawnCases:
+    """A task's cases, of ``possible`` on the whole grid, and the ``options`` that made them.
+
+    ``needles`` are all that there were to draw from; a case's ``needle_id`` is an index of theirs.
+    """
+
+    cases: Sequence[Case]
+    needles: Sequence[Needle]
+    possible: int
+    options: Mapping[str, Any]
+
+
+def draw_cases(
+    loaded: LoadedModel,
+    probe: Probe,
+    *,
+    lengths: str | None = None,
+    depths: str | None = None,
+    needles: Path | None = None,
+    haystack: str | None = None,
+    limit: int | None = 200,
+    seed: int = 0,
+    held_out: bool = False,
+    answer_room: int = ANSWER_ROOM,
+) -> DrawnCases:
+    """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
+
+    Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
+    ``answer_room`` is what prompts leave of the model's window, in tokens.
+
+    Raises:
+        UsageError: an option that makes no sense, or a file that is not there or not usable.
+    """
+    if probe.draw is not None:
+        for option, given in (("depths", depths), ("needles", needles), ("haystack", haystack)):
+            if given is not None:
+                raise UsageError(f"this task hides no needles: leave out --{option}")
+        return _draw_read(loaded, probe.draw, lengths=lengths, limit=limit, seed=seed)
+    corpus = NANO if loaded.name == NANO else "english"
+    source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
+    own = f"{corpus}/{HELD_OUT}" if held_out else corpus
+    told = read_needles(needles or bundled("needles", own, probe.needles))
+    wanted_depths = parse_depths(depths)
+    longest = longest_prompt(loaded.window, answer_room=answer_room)
+    least = 1
+    if lengths is None:
+        pieces = PieceTokenizer(loaded.tokenizer)
+        least = max(tokenize_needle(needle, pieces).size for needle in told)
+    wanted_lengths = parse_lengths(lengths, longest=longest, least=least)
+    cases = hide_needles(
+        told,
+        sentences=sentences(source, seed=seed),
+        tokenizer=loaded.tokenizer,
+        lengths=wanted_lengths,
+        depths=wanted_depths,
+        limit=limit,
+        seed=seed,
+    )
+    end = max(case.length + probe.most_steps(case) for case in cases)
+    if loaded.window is not None and end > loaded.window:
+        raise UsageError(
+            f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
+            "try shorter --lengths"
+        )
+    return DrawnCases(
+        cases=cases,
+        needles=told,
+        possible=len(told) * len(wanted_lengths) * len(wanted_depths),
+        options={
+            "lengths": wanted_lengths,
+            "depths": wanted_depths,
+            "needles": str(needles) if needles else f"bundled {own}",
+            "haystack": haystack or f"bundled {corpus}",
+            "limit": limit,
+            "seed": seed,
+            "prompts": _digest(cases),
+        },
+    )
+
+
+def _draw_read(
+    loaded: LoadedModel,
+    draw: Callable[..., list[Case]],
+    *,
+    lengths: str | None,
+    limit: int | None,
+    seed: int,
+) -> DrawnCases:
+    """Cases that are only read: they may fill the window, nothing is kept free for an answer."""
+    every = draw(
+        loaded.tokenizer,
+        lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.window),
+        window=loaded.window,
+        seed=seed,
+    )
+    kept = sorted(case.case_id for case in visiting_order(every, seed)[:limit])
+    cases = [replace(every[old], case_id=new) for new, old in enumerate(kept)]
+    return DrawnCases(
+        cases=cases,
+        needles=(),
+        possible=len(every),
+        options={
+            "lengths": sorted({case.length for case in every}),
+            "limit": limit,
+            "seed": seed,
+            "prompts": _digest(cases),
+        },
+    )
+
+
+def longest_prompt(window: int | None, *, answer_room: int = ANSWER_ROOM) -> int | None:
+    """Tokens of the longest prompt that leaves room for an answer; ``None`` for any length."""
+    return None if window is None else max(1, window - answer_room)
+
+
+def _digest(cases: Sequence[Case]) -> str:
+    digest = hashlib.sha256()
+    for case in cases:
+        ids = [case.needle_id, case.span_start, case.span_end, *case.input_ids, *case.answer_ids]
+        digest.update(np.array(ids, dtype="<i8").tobytes())
+    return digest.hexdigest()[:16]
