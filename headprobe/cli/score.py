@@ -74,15 +74,15 @@ def score(
     """
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
-    from headprobe.runs.distributed import joined
+    from headprobe.runs.distributed import init_distributed
     from headprobe.runs.plan import prepare
     from headprobe.runs.score import score_heads
     from headprobe.tasks import WEIGHT_TASKS, get_task
 
     if task not in WEIGHT_TASKS:
         get_task(task).measuring(measures)
-    with joined() as processes:
-        if task in WEIGHT_TASKS and not processes.is_first:
+    with init_distributed(output.note) as processes:
+        if task in WEIGHT_TASKS and not processes.is_main_process:
             return
         if device_map and processes.count > 1:
             raise UsageError("--device-map is for one process: leave it out, or start one alone")
@@ -103,7 +103,7 @@ def score(
                 "haystack": haystack,
                 "dry-run": dry_run or None,
             }
-            _from_weights(loaded, task, unused, seed=seed, fresh=fresh, out=out, json=json)
+            _from_weights(loaded, task, unused, seed=seed, overwrite=fresh, out=out, json=json)
             return
         run = prepare(
             loaded,
@@ -124,12 +124,12 @@ def score(
         if dry_run:
             show_cost(run, json=json)
             return
-        if processes.is_first:
+        if processes.is_main_process:
             output.note(run.summary)
             _name_others(loaded)
         total = len(run.tree.parts(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
-            scores = score_heads(loaded, run, fresh=fresh, processes=processes, advance=advance)
+            scores = score_heads(loaded, run, overwrite=fresh, processes=processes, advance=advance)
     if scores is not None:
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
         describe(scores)
@@ -163,7 +163,7 @@ def _from_weights(
         if value is not None:
             raise UsageError(f"task {task} has no cases: leave out --{option}")
     run = out or directory_for(loaded.name, task)
-    scores = score_weights(loaded, task=task, out=run, seed=seed, fresh=fresh)
+    scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=fresh)
     top_heads(scores, measure=None, seed=seed, top=10, json=json)
     describe(scores)
     output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from headprobe.errors import UsageError
+from headprobe.files import json_digest
 from headprobe.models.aliases import NANO
 from headprobe.models.bundled import bundled
 from headprobe.prompts.build import hide_needles, tokenize_needle
@@ -20,6 +19,7 @@ from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, read_needles
 from headprobe.prompts.sampling import visiting_order
 from headprobe.prompts.tokenize import PieceTokenizer
+from headprobe.runs.progress import Plan
 from headprobe.tasks import Probe
 
 if TYPE_CHECKING:
@@ -28,19 +28,22 @@ if TYPE_CHECKING:
 
 ANSWER_ROOM = 64
 HELD_OUT = "held-out"
+# Sentences of a haystack that tell it from others.
+_PEEKED = 32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DrawnCases:
-    """A task's cases, of ``possible`` on the whole grid, and the ``options`` that made them.
+    """A task's cases, of ``possible`` on the whole grid, and the ``plan`` that made them.
 
     ``needles`` are all that there were to draw from; a case's ``needle_id`` is an index of theirs.
+    Under a plan of the same identity a larger ``limit`` draws the same cases and more.
     """
 
     cases: Sequence[Case]
     needles: Sequence[Needle]
     possible: int
-    options: Mapping[str, Any]
+    plan: Plan
 
 
 def draw_cases(
@@ -80,9 +83,10 @@ def draw_cases(
         pieces = PieceTokenizer(loaded.tokenizer)
         least = max(tokenize_needle(needle, pieces).size for needle in told)
     wanted_lengths = parse_lengths(lengths, longest=longest, least=least)
+    haystack_digest, drawn = _peek(sentences(source, seed=seed))
     cases = hide_needles(
         told,
-        sentences=sentences(source, seed=seed),
+        sentences=drawn,
         tokenizer=loaded.tokenizer,
         lengths=wanted_lengths,
         depths=wanted_depths,
@@ -99,15 +103,20 @@ def draw_cases(
         cases=cases,
         needles=told,
         possible=len(told) * len(wanted_lengths) * len(wanted_depths),
-        options={
-            "lengths": wanted_lengths,
-            "depths": wanted_depths,
-            "needles": str(needles) if needles else f"bundled {own}",
-            "haystack": haystack or f"bundled {corpus}",
-            "limit": limit,
-            "seed": seed,
-            "prompts": _digest(cases),
-        },
+        plan=Plan(
+            identity={
+                "lengths": wanted_lengths,
+                "depths": wanted_depths,
+                "needles_digest": json_digest([asdict(needle) for needle in told]),
+                "haystack_digest": haystack_digest,
+                "seed": seed,
+            },
+            labels={
+                "needles": str(needles) if needles else f"bundled {own}",
+                "haystack": haystack or f"bundled {corpus}",
+                "limit": limit,
+            },
+        ),
     )
 
 
@@ -132,23 +141,19 @@ def _draw_read(
         cases=cases,
         needles=(),
         possible=len(every),
-        options={
-            "lengths": sorted({case.length for case in every}),
-            "limit": limit,
-            "seed": seed,
-            "prompts": _digest(cases),
-        },
+        plan=Plan(
+            identity={"lengths": sorted({case.length for case in every}), "seed": seed},
+            labels={"limit": limit},
+        ),
     )
+
+
+def _peek(sentences: Iterator[str]) -> tuple[str, Iterator[str]]:
+    """Return a digest of the first sentences of a haystack, and all of them."""
+    first = list(itertools.islice(sentences, _PEEKED))
+    return json_digest(first), itertools.chain(first, sentences)
 
 
 def longest_prompt(window: int | None, *, answer_room: int = ANSWER_ROOM) -> int | None:
     """Tokens of the longest prompt that leaves room for an answer; ``None`` for any length."""
     return None if window is None else max(1, window - answer_room)
-
-
-def _digest(cases: Sequence[Case]) -> str:
-    digest = hashlib.sha256()
-    for case in cases:
-        ids = [case.needle_id, case.span_start, case.span_end, *case.input_ids, *case.answer_ids]
-        digest.update(np.array(ids, dtype="<i8").tobytes())
-    return digest.hexdigest()[:16]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.memory import Pieces, cache_bytes, parse_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
+from headprobe.runs.progress import Plan
 from headprobe.tasks import Task, get_task
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class Cost:
 class PlannedRun:
     """Everything that is known before the model runs.
 
-    ``plan`` holds every option that changes the numbers; a run is resumed only under an equal
-    plan. ``task`` has the measures that are taken. ``possible`` counts the cases of the whole grid,
+    A run goes on from one whose ``plan`` has the same identity. ``task`` has the measures that are taken. ``possible`` counts the cases of the whole grid,
     of which ``cases`` were drawn. ``tree`` is over what their prompts can share; ``cost`` says what
     the run takes. With ``until_stable`` it stops once the ranking is more reliable than that.
     """
@@ -56,7 +56,7 @@ class PlannedRun:
     task: Task
     cases: Sequence[Case]
     possible: int
-    plan: Mapping[str, Any]
+    plan: Plan
     seed: int
     out: Path
     decode: Decode
@@ -135,17 +135,21 @@ def prepare(
         task=chosen,
         cases=cases,
         possible=drawn.possible,
-        plan={
-            "task": task,
-            "measures": list(chosen.measures),
-            "model": loaded.layout.id,
-            "weights": loaded.fingerprint,
-            "dtype": loaded.dtype,
-            "device": loaded.device.type,
-            "decode": decode,
-            "until_stable": until_stable,
-            **drawn.options,
-        },
+        plan=Plan(
+            identity={
+                "kind": "score",
+                "task": task,
+                "measures": list(chosen.measures),
+                **model_identity(loaded),
+                "decode": decode,
+                **drawn.plan.identity,
+            },
+            labels={
+                **drawn.plan.labels,
+                **run_labels(loaded, pieces),
+                "until_stable": until_stable,
+            },
+        ),
         seed=seed,
         out=out or directory_for(loaded.name, task),
         decode=decode,
@@ -185,3 +189,27 @@ def _cost(
         allowance=allowance,
         peak=weights + cache + allowance,
     )
+
+
+def model_identity(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what of a model decides on the numbers of a run."""
+    return {
+        "model_digest": loaded.fingerprint,
+        "dtype": loaded.dtype,
+        "device": loaded.device.type,
+    }
+
+
+def run_labels(loaded: LoadedModel, pieces: Pieces) -> dict[str, Any]:
+    """Return the model's name and how much is run at a time.
+
+    Chunks and threads order sums otherwise, which moves scores by some 1e-4 at most.
+    """
+    import torch
+
+    return {
+        "model": loaded.layout.id,
+        "prefill_chunk": pieces.chunk,
+        "row_bytes": pieces.row_bytes,
+        "threads": torch.get_num_threads(),
+    }

@@ -136,8 +136,11 @@ class HeadScores:
         """Whether one half of the needles ranks the heads as the other half does."""
         return split_half(self.per_case[measure], self.needles, seed=seed)
 
-    def save(self, path: Path) -> None:
-        """Write ``scores.safetensors`` as a whole or not at all."""
+    def save(self, path: Path, *, files: Mapping[str, str] | None = None) -> None:
+        """Write ``scores.safetensors`` as a whole or not at all.
+
+        ``files`` are the SHA-256 of the files beside it by name: readers refuse others.
+        """
         from safetensors.numpy import save
 
         # save_file writes other than C-contiguous arrays wrongly, without a word.
@@ -154,6 +157,7 @@ class HeadScores:
             "versions": dict(self.versions),
             "measures": list(self.measures),
             "needles": list(self.needles),
+            "files": dict(files or {}),
         }
         with atomic_write(path) as whole:
             whole.write_bytes(save(tensors, metadata={"headprobe": json.dumps(header)}))
