@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, DynamicCache
 
 from architectures import WINDOWED, build
 from headprobe.models.bundled import bundled
-from headprobe.models.loading import LoadedModel, head_layout
+from headprobe.models.config import head_layout
+from headprobe.models.loading import LoadedModel
 from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import sentences

@@ -17,8 +17,9 @@ from transformers import PreTrainedModel
 
 from headprobe.attention.observe import intercepted, share_heads
 from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
+from headprobe.models.config import head_layout
 from headprobe.models.layout import Head
-from headprobe.models.loading import attention_layers, head_layout
+from headprobe.models.loading import attention_layers
 
 MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
 

@@ -74,6 +74,6 @@ def _known(model: str | None) -> dict[str, Any]:
     directory = bundled("models", NANO) if model == NANO else Path(model).expanduser()
     if not directory.is_dir():
         return {"id": model}
-    from headprobe.models.loading import read_layout
+    from headprobe.models.config import read_layout
 
     return read_layout(directory).to_json() | {"id": model}

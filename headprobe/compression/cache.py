@@ -28,7 +28,7 @@ from headprobe.compression.attend import check_mask
 from headprobe.compression.layer import BudgetLayer
 from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
-from headprobe.models.loading import check_layout
+from headprobe.models.config import check_layout
 
 
 class HeadBudgetCache(Cache):

@@ -19,7 +19,7 @@ from torch import Tensor
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats.heads import require_kv
-from headprobe.models.loading import check_layout
+from headprobe.models.config import check_layout
 
 
 @dataclass

@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
-    CONFIG_MAPPING,
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from headprobe.errors import HeadprobeError, UsageError
-from headprobe.models.aliases import ALIASES
-from headprobe.models.hub import find_files, first_line, quiet
+from headprobe.errors import HeadprobeError
+from headprobe.models.config import (
+    check_alias,
+    described_layout,
+    encodes,
+    not_causal,
+    read_config,
+    reading,
+)
+from headprobe.models.device import find_device, find_device_map, find_dtype
+from headprobe.models.hub import find_files, quiet
 from headprobe.models.layout import HeadLayout
-
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "tekken*", "*.model", "*.tiktoken")
 _UNFIT = ("missing_keys", "mismatched_keys")
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    ArithmeticError,
-    ImportError,
-    RuntimeError,
-    EOFError,
-    StrictDataclassError,
-    SafetensorError,
-    pickle.UnpicklingError,
-)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,15 +102,15 @@ def load_model(
         HeadprobeError: it cannot be fetched or read, is not a causal language model, or not the one
             that the alias stands for.
     """
-    place = _find_device(device)
-    precision = _find_dtype(dtype, place)
-    spread = _device_map(device_map, device)
+    place = find_device(device)
+    precision = find_dtype(dtype, place)
+    spread = find_device_map(device_map, device)
     directory, model_id = find_files(name, python=trust_remote_code, weights=weights)
     with quiet():
-        config = _read_config(directory, name, trust_remote_code)
-        layout = _read_layout(config, name, id=model_id)
+        config = read_config(directory, name, trust_remote_code)
+        layout = described_layout(config, name, id=model_id)
         window = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-        _check_alias(name, layout, window)
+        check_alias(name, layout, window)
         tokenizer = _read_tokenizer(directory, name, trust_remote_code)
         if weights:
             model = _read_weights(directory, name, config, precision, spread, trust_remote_code)
@@ -141,17 +127,6 @@ def load_model(
     )
 
 
-def read_layout(directory: Path) -> HeadLayout:
-    """The heads of the model in a directory, from its configuration alone.
-
-    Raises:
-        HeadprobeError: it cannot be read or is not a causal language model.
-    """
-    with quiet():
-        name = str(directory)
-        return _read_layout(_read_config(directory, name, False), name, id=name)
-
-
 def attention_layers(model: PreTrainedModel) -> tuple[int, ...]:
     """The layers of a model that have attention."""
     return tuple(sorted(attention_modules(model)))
@@ -163,145 +138,16 @@ def attention_modules(model: PreTrainedModel) -> dict[int, torch.nn.Module]:
     return {part.layer_idx: part for part in parts if hasattr(part, "layer_idx")}  # type: ignore[misc]
 
 
-def head_layout(config: Any, *, id: str) -> HeadLayout:
-    """The heads that a transformers configuration describes.
-
-    Where families spell it differently: multi-query models (gpt_bigcode, falcon before its new
-    architecture) have one KV head, and with latent attention (deepseek) a query head is as wide as
-    its two parts together.
-
-    Raises:
-        HeadprobeError: there are no heads (mamba), or not as many in every layer (openelm).
-    """
-    text = config.get_text_config(decoder=True)
-    heads = getattr(text, "num_attention_heads", None)
-    if not isinstance(heads, int):
-        raise HeadprobeError(
-            f"a {config.model_type!r} model has no attention heads, or not as many in every layer"
-        )
-    kv_heads = getattr(text, "num_key_value_heads", None)
-    if kv_heads is None and getattr(text, "new_decoder_architecture", False):
-        kv_heads = text.num_kv_heads
-    if kv_heads is None:
-        kv_heads = 1 if getattr(text, "multi_query", False) else heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    if getattr(text, "qk_nope_head_dim", None):
-        head_dim = text.qk_nope_head_dim + text.qk_rope_head_dim
-    return HeadLayout(
-        id=id,
-        architecture=config.model_type,
-        layers=text.num_hidden_layers,
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-    )
-
-
-def check_layout(config: Any, wanted: HeadLayout) -> None:
-    """Refuse to put a budget on a model that it was not made for.
-
-    Raises:
-        HeadprobeError: its layers or heads are others than those that the configuration describes.
-    """
-    found = head_layout(config, id=wanted.id)
-    for name in ("layers", "heads", "kv_heads"):
-        if getattr(found, name) != getattr(wanted, name):
-            raise HeadprobeError(
-                f"the budget is for a model with {getattr(wanted, name)} {name} "
-                f"({wanted.id}), this one has {getattr(found, name)}; allocate one for it"
-            )
-
-
-def _check_alias(name: str, layout: HeadLayout, window: int | None) -> None:
-    """Refuse a configuration other than the one the alias promises."""
-    alias = ALIASES.get(name)
-    if alias is None:
-        return
-    expected = asdict(alias)
-    found = {**layout.to_json(), "window": window}
-    for field in ("layers", "heads", "kv_heads", "window"):
-        if expected[field] not in (None, found[field]):
-            raise HeadprobeError(
-                f"{alias.repository} is not what {name} stands for: its config.json gives {field} "
-                f"{found[field]}, expected {expected[field]}; download it again, or give "
-                "its hub id or directory with --model to take it as it is"
-            )
-
-
-def _find_device(device: str) -> torch.device:
-    usable = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-        "xpu": torch.xpu.is_available(),
-    }
-    if device == "auto":
-        return torch.device(next(kind for kind in usable if usable[kind]))
-    unknown = UsageError(f"no device {device!r}; choose auto, cpu, cuda, cuda:1, mps, xpu")
-    kind = device.partition(":")[0]
-    if kind not in usable:
-        raise unknown
-    if not usable[kind]:
-        raise UsageError(f"device {device!r} is not available here; choose auto or cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        raise unknown from None
-    count = torch.get_device_module(found).device_count()
-    if (found.index or 0) >= count:
-        raise UsageError(f"no device {device!r}; there are {count} here")
-    return found
-
-
-def _find_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
-    if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
-    if dtype not in DTYPES:
-        raise UsageError(f"no dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
-
-
-def _read_config(directory: Path, name: str, trust: bool) -> Any:
-    with _reading(f"the configuration of {name}", "look at its config.json"):
-        raw, _ = PreTrainedConfig.get_config_dict(directory)
-        foreign = "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING
-        if foreign and not trust:
-            raise HeadprobeError(
-                f"{name} brings its own Python code: read it, then give --trust-remote-code"
-            )
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust)
-    if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or _encodes(config)):
-        raise _not_causal(name, config)
-    return config
-
-
-def _read_layout(config: Any, name: str, *, id: str) -> HeadLayout:
-    with _reading(f"the configuration of {name}", "look at its config.json"):
-        return head_layout(config, id=id)
-
-
 def _read_tokenizer(directory: Path, name: str, trust: bool) -> PreTrainedTokenizerBase:
     advice = "save one there with save_pretrained, or download the whole model again"
     if not any(path for pattern in _TOKENIZER_FILES for path in directory.glob(pattern)):
         raise HeadprobeError(f"{name} has no tokenizer: {advice}")
-    with _reading(f"the tokenizer of {name}", advice):
+    with reading(f"the tokenizer of {name}", advice):
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust)
         # transformers makes an empty tokenizer of some families when their files are missing.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise HeadprobeError(f"cannot read the tokenizer of {name}: it has no words; {advice}")
     return tokenizer
-
-
-def _device_map(device_map: str | None, device: str) -> dict[str, str]:
-    if device_map is None:
-        return {}
-    if device_map not in DEVICE_MAPS:
-        raise UsageError(f"no device map {device_map!r}; choose {', '.join(DEVICE_MAPS)}")
-    if device != "auto":
-        raise UsageError("--device and --device-map exclude each other: leave one out")
-    if find_spec("accelerate") is None:
-        raise UsageError("--device-map needs accelerate: pip install 'headprobe[accelerate]'")
-    return {"device_map": device_map}
 
 
 def _shapes(config: Any, dtype: torch.dtype | str, trust: bool) -> PreTrainedModel:
@@ -325,7 +171,7 @@ def _read_weights(
     # SDPA has no soft cap (gemma2); older releases of transformers choose it all the same.
     capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
     choice = {"attn_implementation": "eager"} if capped else {}
-    with _reading(f"the weights of {name}", "download or copy them again"):
+    with reading(f"the weights of {name}", "download or copy them again"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory,
             config=config,
@@ -346,32 +192,15 @@ def _read_weights(
             f"the weights of {name} do not fit its config.json: {len(unfit)} are missing or of "
             f"another shape, {unfit[0]} among them"
         )
-    if _encodes(config) or _looks_ahead(model):
-        raise _not_causal(name, config)
+    if encodes(config) or _looks_ahead(model):
+        raise not_causal(name, config)
     return model
-
-
-@contextmanager
-def _reading(what: str, advice: str) -> Iterator[None]:
-    """Turn what transformers raises over unusable files into one line."""
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise HeadprobeError(f"cannot read {what}: {first_line(error)}; {advice}") from error
-
-
-def _encodes(config: Any) -> bool:
-    return bool(getattr(config, "is_encoder_decoder", False))
 
 
 def _looks_ahead(model: PreTrainedModel) -> bool:
     """Whether it is an encoder such as BERT, which transformers loads as a decoder all the same."""
     decoder = getattr(model.config, "is_decoder", True)
     return not decoder and not any(getattr(part, "is_causal", False) for part in model.modules())
-
-
-def _not_causal(name: str, config: Any) -> HeadprobeError:
-    return HeadprobeError(f"{name} is a {config.model_type!r} model, no causal language model")
 
 
 def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

@@ -19,7 +19,8 @@ from transformers.models.falcon.modeling_falcon import build_alibi_tensor as fal
 from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.attention.alibi_scope import scopes
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.models.loading import LoadedModel, head_layout
+from headprobe.models.config import head_layout
+from headprobe.models.loading import LoadedModel
 from headprobe.runs.score_weights import score_weights
 from headprobe.scores import HeadScores
 

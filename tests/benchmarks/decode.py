@@ -19,7 +19,8 @@ from transformers import DynamicCache, PreTrainedModel
 from headprobe.allocators import allocate, parse_budget
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache
-from headprobe.models.loading import DTYPES, head_layout
+from headprobe.models.config import head_layout
+from headprobe.models.device import DTYPES
 from models import NAMES, load, wait_for
 
 CHUNK = 2048

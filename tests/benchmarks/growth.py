@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from headprobe.models.loading import DTYPES
+from headprobe.models.device import DTYPES
 from headprobe.runs.case_runner import walk
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import TASKS

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headprobe.models.loading import DTYPES
+from headprobe.models.device import DTYPES
 from headprobe.runs.case_runner import walk
 from headprobe.runs.memory import cache_bytes, parse_bytes, pieces_for
 from headprobe.tasks import TASKS

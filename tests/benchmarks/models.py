@@ -8,7 +8,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headprobe.models.bundled import bundled
-from headprobe.models.loading import DTYPES, LoadedModel, head_layout, load_model
+from headprobe.models.config import head_layout
+from headprobe.models.device import DTYPES
+from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
 from headprobe.prompts.grid import parse_depths, parse_lengths

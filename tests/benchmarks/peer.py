@@ -19,7 +19,8 @@ from transformers import DynamicCache
 
 from headprobe.attention.observe import forward
 from headprobe.attention.prefix_cache import PrefixCache
-from headprobe.models.loading import DTYPES, LoadedModel
+from headprobe.models.device import DTYPES
+from headprobe.models.loading import LoadedModel
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import Decode, walk
 from headprobe.runs.memory import Pieces

@@ -25,8 +25,8 @@ from headprobe.attention.observe import LayerRows, observe
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
+from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
-from headprobe.models.loading import head_layout
 
 PROMPT, STEPS, TURN = 20, 4, 5
 CLOSE = {"rtol": 0, "atol": 2e-5}

@@ -18,8 +18,9 @@ from headprobe.evaluation.baselines import baselines
 from headprobe.evaluation.methods import Contender, Moment, allocated, everything, fixed
 from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
 from headprobe.evaluation.questions import Question, questions_of
+from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
-from headprobe.models.loading import LoadedModel, head_layout, load_model
+from headprobe.models.loading import LoadedModel, load_model
 from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
 from headprobe.tasks import TASKS

@@ -25,8 +25,8 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_budget
 from headprobe.formats.kvpress import HeadBudgetPress
 from headprobe.models.bundled import bundled
+from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
-from headprobe.models.loading import head_layout
 from headprobe.scores import HeadScores
 
 PROMPT = 24

@@ -17,7 +17,8 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models import bundled as bundled_module
 from headprobe.models.aliases import ALIASES, NANO, Alias
 from headprobe.models.bundled import bundled
-from headprobe.models.loading import head_layout, load_model, read_layout
+from headprobe.models.config import head_layout, read_layout
+from headprobe.models.loading import load_model
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_a_wrong_device_or_dtype_is_wrong_usage(
 def test_a_device_map_without_accelerate_is_wrong_usage(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headprobe.models.loading.find_spec", lambda _: None)
+    monkeypatch.setattr("headprobe.models.device.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'headprobe\[accelerate\]'"):
         load_model(str(directory), device_map="auto")
 

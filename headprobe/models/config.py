@@ -1,0 +1,158 @@
+"""A model's configuration: read, checked, its heads counted."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    PreTrainedConfig,
+)
+
+from headprobe.errors import HeadprobeError
+from headprobe.models.aliases import ALIASES
+from headprobe.models.hub import first_line, quiet
+from headprobe.models.layout import HeadLayout
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    ArithmeticError,
+    ImportError,
+    RuntimeError,
+    EOFError,
+    StrictDataclassError,
+    SafetensorError,
+    pickle.UnpicklingError,
+)
+
+
+def read_layout(directory: Path) -> HeadLayout:
+    """The heads of the model in a directory, from its configuration alone.
+
+    Raises:
+        HeadprobeError: it cannot be read or is not a causal language model.
+    """
+    with quiet():
+        name = str(directory)
+        return described_layout(read_config(directory, name, False), name, id=name)
+
+
+def head_layout(config: Any, *, id: str) -> HeadLayout:
+    """The heads that a transformers configuration describes.
+
+    Where families spell it differently: multi-query models (gpt_bigcode, falcon before its new
+    architecture) have one KV head, and with latent attention (deepseek) a query head is as wide as
+    its two parts together.
+
+    Raises:
+        HeadprobeError: there are no heads (mamba), or not as many in every layer (openelm).
+    """
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_attention_heads", None)
+    if not isinstance(heads, int):
+        raise HeadprobeError(
+            f"a {config.model_type!r} model has no attention heads, or not as many in every layer"
+        )
+    kv_heads = getattr(text, "num_key_value_heads", None)
+    if kv_heads is None and getattr(text, "new_decoder_architecture", False):
+        kv_heads = text.num_kv_heads
+    if kv_heads is None:
+        kv_heads = 1 if getattr(text, "multi_query", False) else heads
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
+    if getattr(text, "qk_nope_head_dim", None):
+        head_dim = text.qk_nope_head_dim + text.qk_rope_head_dim
+    return HeadLayout(
+        id=id,
+        architecture=config.model_type,
+        layers=text.num_hidden_layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+    )
+
+
+def check_layout(config: Any, wanted: HeadLayout) -> None:
+    """Refuse to put a budget on a model that it was not made for.
+
+    Raises:
+        HeadprobeError: its layers or heads are others than those that the configuration describes.
+    """
+    found = head_layout(config, id=wanted.id)
+    for name in ("layers", "heads", "kv_heads"):
+        if getattr(found, name) != getattr(wanted, name):
+            raise HeadprobeError(
+                f"the budget is for a model with {getattr(wanted, name)} {name} "
+                f"({wanted.id}), this one has {getattr(found, name)}; allocate one for it"
+            )
+
+
+def check_alias(name: str, layout: HeadLayout, window: int | None) -> None:
+    """Refuse a configuration other than the one the alias promises."""
+    alias = ALIASES.get(name)
+    if alias is None:
+        return
+    expected = asdict(alias)
+    found = {**layout.to_json(), "window": window}
+    for field in ("layers", "heads", "kv_heads", "window"):
+        if expected[field] not in (None, found[field]):
+            raise HeadprobeError(
+                f"{alias.repository} is not what {name} stands for: its config.json gives {field} "
+                f"{found[field]}, expected {expected[field]}; download it again, or give "
+                "its hub id or directory with --model to take it as it is"
+            )
+
+
+def read_config(directory: Path, name: str, trust: bool) -> Any:
+    """Read the configuration of the causal language model in a directory.
+
+    ``trust`` runs the Python files that it brings; ``name`` is what errors call the model.
+
+    Raises:
+        HeadprobeError: it cannot be read, needs code that is not trusted, or is of another kind.
+    """
+    with reading(f"the configuration of {name}", "look at its config.json"):
+        raw, _ = PreTrainedConfig.get_config_dict(directory)
+        foreign = "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING
+        if foreign and not trust:
+            raise HeadprobeError(
+                f"{name} brings its own Python code: read it, then give --trust-remote-code"
+            )
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust)
+    if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes(config)):
+        raise not_causal(name, config)
+    return config
+
+
+def described_layout(config: Any, name: str, *, id: str) -> HeadLayout:
+    """The heads of a configuration; a ``HeadprobeError`` names the model that it describes."""
+    with reading(f"the configuration of {name}", "look at its config.json"):
+        return head_layout(config, id=id)
+
+
+@contextmanager
+def reading(what: str, advice: str) -> Iterator[None]:
+    """Turn what transformers raises over unusable files into one line."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise HeadprobeError(f"cannot read {what}: {first_line(error)}; {advice}") from error
+
+
+def encodes(config: Any) -> bool:
+    """Whether a configuration is an encoder-decoder's."""
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def not_causal(name: str, config: Any) -> HeadprobeError:
+    """The error for a model of another kind."""
+    return HeadprobeError(f"{name} is a {config.model_type!r} model, no causal language model")
