@@ -34,6 +34,11 @@ class Trial:
     draw: int | None
     heads: tuple[Head, ...]
 
+    @property
+    def group(self) -> tuple[Head, ...]:
+        """The heads by layer and head: trials of one group give the same answers."""
+        return tuple(sorted(self.heads))
+
 
 def plan_trials(
     rankings: Rankings,

@@ -64,9 +64,7 @@ def ablate(
     dtype: options.Dtype = "auto",
     chunk: options.Chunk = None,
     memory_allowance: options.MemoryAllowance = "1GiB",
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over, dropping what is there.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
@@ -76,7 +74,8 @@ def ablate(
 
     Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top 1,2,4,8
     """
-    from headprobe.ablation.run import PICTURE, plan_ablation
+    from headprobe.ablation.plan import plan_ablation
+    from headprobe.ablation.run import PICTURE
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.models.loading import load_model
     from headprobe.runs.directory import newest_run
@@ -113,9 +112,15 @@ def ablate(
     )
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:
-        result = run_ablation(loaded, planned, fresh=fresh, advance=advance)
+        result = run_ablation(loaded, planned, overwrite=overwrite, advance=advance, draw=_draw)
     _show(result, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
+
+
+def _draw(result: Ablation, path: Path) -> None:
+    from headprobe.plots import draw_ablation, save
+
+    save(draw_ablation(result), path)
 
 
 def _show(result: Ablation, *, json: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -113,9 +114,7 @@ def evaluate(
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
     seed: Annotated[int | None, options.seed("one more than the run's")] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over, dropping what is there.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
@@ -168,9 +167,17 @@ def evaluate(
     )
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:
-        outcomes = run_evaluation(loaded, planned, fresh=fresh, advance=advance)
+        outcomes = run_evaluation(
+            loaded, planned, overwrite=overwrite, advance=advance, draw=partial(_draw, planned)
+        )
     _show(outcomes, planned, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
+
+
+def _draw(planned: PlannedEvaluation, outcomes: Sequence[Outcome], path: Path) -> None:
+    from headprobe.plots import draw_evaluation, save
+
+    save(draw_evaluation(outcomes, metric=planned.metric, subject=planned.subject), path)
 
 
 def _show(outcomes: Sequence[Outcome], planned: PlannedEvaluation, *, json: bool) -> None:

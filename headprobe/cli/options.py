@@ -55,6 +55,9 @@ Limit = Annotated[
         help="Cases at most, balanced over needles, lengths and depths; 0 runs all of them.",
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Start over, and replace what the directory holds.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
 ScoresArgument = Annotated[
     Path | None,

@@ -73,7 +73,7 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
         output.show_json({"task": run.task_name, "cases": len(run.cases), **asdict(run.cost)})
         return
     output.show_table(
-        f"{run.plan['model']}, {run.task_name}: what a run takes",
+        f"{run.plan.labels['model']}, {run.task_name}: what a run takes",
         ["", "amount"],
         [
             ["cases", f"{len(run.cases):,}"],

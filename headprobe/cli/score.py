@@ -62,9 +62,7 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the run would take, and run nothing.")
     ] = False,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over, dropping what the run directory holds.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
@@ -103,7 +101,7 @@ def score(
                 "haystack": haystack,
                 "dry-run": dry_run or None,
             }
-            _from_weights(loaded, task, unused, seed=seed, overwrite=fresh, out=out, json=json)
+            _from_weights(loaded, task, unused, seed=seed, overwrite=overwrite, out=out, json=json)
             return
         run = prepare(
             loaded,
@@ -129,7 +127,9 @@ def score(
             _name_others(loaded)
         total = len(run.tree.parts(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
-            scores = score_heads(loaded, run, overwrite=fresh, processes=processes, advance=advance)
+            scores = score_heads(
+                loaded, run, overwrite=overwrite, processes=processes, advance=advance
+            )
     if scores is not None:
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
         describe(scores)
@@ -152,7 +152,7 @@ def _from_weights(
     unused: Mapping[str, object],
     *,
     seed: int,
-    fresh: bool,
+    overwrite: bool,
     out: Path | None,
     json: bool,
 ) -> None:
@@ -163,7 +163,7 @@ def _from_weights(
         if value is not None:
             raise UsageError(f"task {task} has no cases: leave out --{option}")
     run = out or directory_for(loaded.name, task)
-    scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=fresh)
+    scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=overwrite)
     top_heads(scores, measure=None, seed=seed, top=10, json=json)
     describe(scores)
     output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

@@ -203,7 +203,7 @@ class _Reader:
         count, tokens = len(self._contenders), len(question.context_ids)
         if first is not None:
             tokens += len(question.question_ids)
-        moment = Moment(tokens=tokens, question_id=question.question_id, room=cache.room)
+        moment = Moment(tokens=tokens, question_id=question.draw_id, room=cache.room)
         fork = cache.fork(
             [Target(budgets=one.at(moment), floor=one.floor) for one in self._contenders]
         )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from headprobe.evaluation.baselines import BASELINES
-from headprobe.runs.directory import write_json
-from headprobe.scores.tables import write_table
 from headprobe.stats.bootstrap import Estimate, interval
 from headprobe.tasks.grading import METRICS
 
@@ -25,7 +22,12 @@ SETTINGS = {
     UNSEEN: "the context is cut before the question is seen",
 }
 FULL = "full"
-RESULTS, REPORT, ANSWERS, PICTURE = "results.csv", "results.json", "answers.parquet", "accuracy.png"
+RESULTS, REPORT, ANSWERS, PICTURE = (
+    "results.csv",
+    "evaluation.json",
+    "answers.parquet",
+    "accuracy.png",
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -165,22 +167,11 @@ def grade(response: str, answers: Sequence[str]) -> dict[str, float]:
     return {name: metric(response, answers) for name, metric in METRICS.items()}
 
 
-def write(
-    evaluation: Evaluation,
-    outcomes: Sequence[Outcome],
-    out: Path,
-    *,
-    report: Mapping[str, Any],
-) -> None:
-    """Write ``answers.parquet``, ``results.csv`` and ``results.json``, each whole or not at all.
-
-    ``report`` is the content of the latter, which is written last.
-    """
+def outcome_table(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """A row for every outcome."""
     import pandas as pd
 
-    write_table(evaluation.answer_table(), out / ANSWERS)
-    write_table(pd.DataFrame(map(_flat, outcomes)), out / RESULTS)
-    write_json(report, out / REPORT)
+    return pd.DataFrame(map(_flat, outcomes))
 
 
 def _flat(outcome: Outcome) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,16 @@ from headprobe.evaluation.methods import (
 from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
 from headprobe.files import json_digest
+from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.registry import flag
 from headprobe.runs.directory import directory_for, newest_run
 from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt
+from headprobe.runs.engine import versions
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
-from headprobe.runs.score import versions
+from headprobe.runs.plan import model_identity
+from headprobe.runs.progress import Plan
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.tasks import DEFAULT_TASK, asks, get_asking_task
@@ -42,16 +47,18 @@ LIMIT = 96
 class PlannedEvaluation:
     """Everything that is known before the model runs.
 
-    ``subject`` is the model and what it is asked; ``plan`` holds every option that changes the
-    numbers; strategies are compared by ``metric``.
+    ``subject`` is the model and what it is asked; an evaluation goes on from one whose ``plan`` has
+    the same identity; strategies are compared by ``metric``. ``keys`` are a digest of each question
+    and of how it is answered.
     """
 
     subject: str
     questions: Sequence[Question]
+    keys: Sequence[str]
     contenders: Sequence[Contender]
     metric: str
     seed: int
-    plan: Mapping[str, Any]
+    plan: Plan
     out: Path
 
     @property
@@ -63,9 +70,9 @@ class PlannedEvaluation:
         )
 
     def report(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        """The content of ``results.json``."""
+        """What ``evaluation.json`` holds beside what was done."""
         return {
-            "plan": dict(self.plan),
+            "plan": self.plan.to_json(),
             "questions": len(self.questions),
             "metric": self.metric,
             "results": [asdict(outcome) for outcome in outcomes],
@@ -132,29 +139,37 @@ def plan_evaluation(
         )
     contexts = _contexts(asked.questions)
     check_fit(entrants, loaded.layout, contexts)
-    moments = [Moment.whole(loaded.layout, tokens=tokens) for tokens in contexts]
-    seed = asked.plan.get("seed", seed or 0)
+    seed = asked.plan.identity.get("seed", seed or 0)
+    longest = Moment.whole(loaded.layout, tokens=contexts[-1])
+    plan = Plan(
+        identity={
+            "kind": "evaluate",
+            **model_identity(loaded),
+            "scores_digest": _scores_digest(known) if known else None,
+            "budgets_digest": [_budget_digest(text) for text in budgets],
+            "strategies": list(strategies),
+            "allocate": given,
+            "answer_tokens": answer_tokens,
+            "seed": seed,
+            **asked.plan.identity,
+        },
+        labels={
+            "scores": str(run) if run else None,
+            "budgets": list(budgets),
+            "entrants": [_recorded(entrant, longest) for entrant in entrants],
+            **asked.plan.labels,
+            "model": loaded.layout.id,
+            "layout": loaded.layout.to_json(),
+        },
+    )
     return PlannedEvaluation(
         subject=f"{loaded.layout.id}, {asked.name}",
         questions=asked.questions,
+        keys=_keys(asked.questions, entrants, loaded.layout),
         contenders=with_baselines(entrants, seed=seed),
         metric=metric,
         seed=seed,
-        plan={
-            "model": loaded.layout.to_json(),
-            "weights": loaded.fingerprint,
-            "dtype": loaded.dtype,
-            "device": loaded.device.type,
-            "scores": str(run) if run else None,
-            "budgets": list(budgets),
-            "entrants": [_recorded(entrant, moments[-1]) for entrant in entrants],
-            "entries": json_digest(
-                [one.at(moment).to_json() for one in entrants for moment in moments]
-            ),
-            "answer_tokens": answer_tokens,
-            "seed": seed,
-            **asked.plan,
-        },
+        plan=plan,
         out=out or directory_for(loaded.name, f"evaluate-{asked.name}"),
     )
 
@@ -165,7 +180,7 @@ class _Asked:
 
     name: str
     questions: Sequence[Question]
-    plan: Mapping[str, Any]
+    plan: Plan
 
 
 def _read(
@@ -186,8 +201,9 @@ def _read(
         limit=limit or None,
         most_steps=most_steps,
     )
-    prompts = json_digest([(one.context_ids, one.question_ids) for one in questions])
-    plan = {"cases": str(cases), "limit": limit, "prompts": prompts}
+    plan = Plan(
+        identity={"cases_digest": _file_digest(cases)}, labels={"cases": str(cases), "limit": limit}
+    )
     return _Asked(name=cases.stem, questions=questions, plan=plan)
 
 
@@ -219,7 +235,10 @@ def _draw(
     return _Asked(
         name=task,
         questions=questions_of(drawn, probe, loaded.tokenizer, most_steps=most_steps),
-        plan={"task": task, "scored_cases": scored_cases, **drawn.options},
+        plan=Plan(
+            identity={"task": task, "scored_cases": scored_cases, **drawn.plan.identity},
+            labels=drawn.plan.labels,
+        ),
     )
 
 
@@ -285,3 +304,38 @@ def _contexts(questions: Sequence[Question]) -> list[int]:
     contexts = {len(one.context_ids) for one in questions}
     prompts = {len(one.context_ids) + len(one.question_ids) for one in questions}
     return sorted(contexts | prompts)
+
+
+def _keys(
+    questions: Sequence[Question], entrants: Sequence[Contender], layout: HeadLayout
+) -> list[str]:
+    """A digest of each question and of the entries that heads keep of it."""
+
+    @cache
+    def entries(tokens: int) -> str:
+        moment = Moment.whole(layout, tokens=tokens)
+        return json_digest([entrant.at(moment).to_json() for entrant in entrants])
+
+    return [
+        json_digest(
+            [
+                one.key,
+                entries(len(one.context_ids)),
+                entries(len(one.context_ids) + len(one.question_ids)),
+            ]
+        )
+        for one in questions
+    ]
+
+
+def _scores_digest(scores: HeadScores) -> str:
+    return json_digest({name: scores.mean(name).tolist() for name in scores.measures})
+
+
+def _budget_digest(text: str) -> str:
+    """A size as it is typed, or what tells a file's budget from others."""
+    return json_digest(HeadBudgets.load(Path(text)).to_json()) if is_file(text) else text
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

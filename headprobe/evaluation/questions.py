@@ -8,12 +8,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.files import json_object, numbered_lines, text_field
+from headprobe.files import json_digest, json_object, numbered_lines, text_field
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
 from headprobe.prompts.template import INSTRUCTION
@@ -51,6 +51,16 @@ class Question:
                 f"{len(self.context_ids)}, {len(self.question_ids)}, {len(self.answers)} and "
                 f"{self.most_steps}"
             )
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of what the model is asked, whatever else is asked with it."""
+        return json_digest([self.context_ids, self.question_ids, self.most_steps])
+
+    @property
+    def draw_id(self) -> int:
+        """A number of this question's own, for what is drawn at random for it."""
+        return int(self.key, 16)
 
 
 def questions_of(

@@ -57,7 +57,8 @@ def import_run(
 
     Raises:
         UsageError: no such format or file, the file's sizes are not those that are known, ``out``
-            is a file, holds another run and ``overwrite`` is not set, or the file is one of its own.
+            is a file or holds another run and ``overwrite`` is not set, or the file is one of its
+            own.
         HeadprobeError: the file is damaged or of another kind, or ``out`` cannot be written.
     """
     known = known or KnownModel()
@@ -68,7 +69,9 @@ def import_run(
     if not path.exists():
         raise UsageError(f"no file at {path}")
     if path.resolve() in [(out / name).resolve() for name in RESULTS]:
-        raise UsageError(f"{path} would be replaced by what is imported from it: give another --out")
+        raise UsageError(
+            f"{path} would be replaced by what is imported from it: give another --out"
+        )
     by_kv = form.granularity == "kv"
     try:
         heads = known.kv_heads if by_kv else known.heads

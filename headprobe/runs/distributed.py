@@ -33,7 +33,7 @@ class Processes:
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """Return the device that ``auto`` means for this process: a GPU of its own if there is one."""
+        """Return the device that ``auto`` means for this process: its own GPU, if there is one."""
         if name == "auto" and self.count > 1:
             import torch
 
@@ -81,12 +81,13 @@ def init_distributed(
         yield Processes()
         return
     from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     if found.is_main_process:
-        say(f"waiting at {place} for {found.count - 1} other processes (WORLD_SIZE is set)")
+        say(f"waiting at {place} for all {found.count} processes, as WORLD_SIZE says")
     try:
-        store, _, _ = next(distributed.rendezvous("env://", timeout=start))
+        store, _, _ = next(rendezvous("env://", timeout=start))
         distributed.init_process_group(
             "gloo", store=store, rank=found.rank, world_size=found.count, timeout=_PATIENCE
         )
@@ -104,9 +105,7 @@ def init_distributed(
 def _launched() -> Processes | None:
     """Return this process's number among those of a launcher, from its variables."""
     given = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
-    numbers = {
-        name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "MASTER_PORT")
-    }
+    numbers = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "MASTER_PORT")}
     whole = len(given) == len(_VARIABLES) and all(map(str.isdecimal, numbers.values()))
     count = int(given["WORLD_SIZE"]) if whole else 1
     if whole and (count == 1 or int(given["RANK"]) < count):

@@ -49,8 +49,8 @@ class Work(Generic[Unit]):
         keys: the digest of what each unit is made of; one that is repeated is done once.
         do: do the units of some keys; yield each with its key as soon as it is done.
         encode: return what is kept of a unit.
-        decode: make a unit of its key and what was kept; ``KeyError``, ``TypeError`` or ``ValueError`` where
-            that cannot be, and the unit is done anew.
+        decode: make a unit of its key and what was kept; ``KeyError``, ``TypeError`` or
+            ``ValueError`` where that cannot be, and the unit is done anew.
         rounds: the keys in portions, which are done one after the other; all at once by default.
         is_enough: say of all that is done after a round whether the run may stop there.
         shards: split the keys into so many portions, one a process.
@@ -179,9 +179,7 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def _open(
-    job: Job[Unit, Result], processes: Processes, *, overwrite: bool
-) -> Iterator[Progress]:
+def _open(job: Job[Unit, Result], processes: Processes, *, overwrite: bool) -> Iterator[Progress]:
     """Open this process's progress; the main process makes the directory ready before."""
     if not processes.is_main_process:
         processes.all_gather(None)
@@ -218,9 +216,11 @@ def _take_shards(job: Job[Unit, Result], progress: Progress) -> None:
 def _read(work: Work[Unit] | None, progress: Progress) -> dict[str, Unit]:
     """Return the units that are done; those that are of no use are dropped."""
     done: dict[str, Unit] = {}
-    useless = []
-    for key, payload in progress.units() if work else ():
-        if key in set(work.keys):
+    if work is None:
+        return done
+    useless, wanted = [], set(work.keys)
+    for key, payload in progress.units():
+        if key in wanted:
             try:
                 done[key] = work.decode(key, payload)
             except (KeyError, TypeError, ValueError):
@@ -272,9 +272,7 @@ def _gather(
 class _Report(Generic[Unit]):
     """Writes the JSON file that says what a run is, what was done, and how long it took."""
 
-    def __init__(
-        self, job: Job[Unit, Any], done: Mapping[str, Unit], processes: Processes
-    ) -> None:
+    def __init__(self, job: Job[Unit, Any], done: Mapping[str, Unit], processes: Processes) -> None:
         self._job = job
         self._done = done
         self._processes = processes

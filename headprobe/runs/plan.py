@@ -47,9 +47,10 @@ class Cost:
 class PlannedRun:
     """Everything that is known before the model runs.
 
-    A run goes on from one whose ``plan`` has the same identity. ``task`` has the measures that are taken. ``possible`` counts the cases of the whole grid,
-    of which ``cases`` were drawn. ``tree`` is over what their prompts can share; ``cost`` says what
-    the run takes. With ``until_stable`` it stops once the ranking is more reliable than that.
+    A run goes on from one whose ``plan`` has the same identity. ``task`` has the measures that are
+    taken. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
+    is over what their prompts can share; ``cost`` says what the run takes. With ``until_stable`` it
+    stops once the ranking is more reliable than that.
     """
 
     task_name: str
