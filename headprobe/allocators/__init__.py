@@ -3,9 +3,8 @@
 A strategy is a function ``(scores, *, group, window, **options) -> Allocation``: a score for every
 query head, ``group`` of which share one head of the budget, and keyword-only options of its own.
 Options without a default must be given; all are recorded in the budget. Other packages add theirs
-through the entry-point group ``headprobe.strategies``. What the methods share lies in ``supply``
-(how much there is), ``reduction`` (query heads to KV heads), ``rounding`` (exact totals),
-``retrieval`` (full and streaming heads) and ``allocation`` (the result).
+through the entry-point group ``headprobe.strategies``. ``mixing`` allocates from several runs at
+once. What the methods share lies in files with a leading underscore.
 """
 
 from __future__ import annotations
@@ -18,15 +17,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.allocators._allocation import Allocation
+from headprobe.allocators._supply import Budget, parse_budget
 from headprobe.allocators.alibi import alibi
-from headprobe.allocators.allocation import Allocation
-from headprobe.allocators.duo import duo
 from headprobe.allocators.headkv import headkv
 from headprobe.allocators.pyramid import pyramid
 from headprobe.allocators.razor import razor
-from headprobe.allocators.supply import Budget, parse_budget
-from headprobe.allocators.threshold import threshold
-from headprobe.allocators.top import top
+from headprobe.allocators.retrieval_heads import duo, threshold, top
 from headprobe.allocators.tuned import tuned
 from headprobe.allocators.uniform import uniform
 from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.allocators.allocation import Allocation
-from headprobe.allocators.reduction import usable_scores
+from headprobe.allocators._allocation import Allocation
+from headprobe.allocators._reduction import usable_scores
 from headprobe.budgets import MAX_TOKENS
 from headprobe.errors import UsageError
 

@@ -14,10 +14,10 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-from headprobe.allocators.allocation import Allocation, by_attention, settle
-from headprobe.allocators.reduction import usable_scores
-from headprobe.allocators.rounding import is_paper, water_fill
-from headprobe.allocators.supply import USUAL, Budget
+from headprobe.allocators._allocation import Allocation, by_attention, settle
+from headprobe.allocators._reduction import usable_scores
+from headprobe.allocators._rounding import is_paper, water_fill
+from headprobe.allocators._supply import USUAL, Budget
 from headprobe.errors import UsageError
 
 

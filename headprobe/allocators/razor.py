@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Bool, Float
 
-from headprobe.allocators.allocation import Allocation
-from headprobe.allocators.reduction import rankable_scores
-from headprobe.allocators.retrieval import best_share, full_or_streaming
+from headprobe.allocators._allocation import Allocation
+from headprobe.allocators._reduction import rankable_scores
+from headprobe.allocators._streaming import best_share, full_or_streaming
 
 
 def razor(

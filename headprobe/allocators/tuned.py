@@ -14,10 +14,10 @@ import math
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.allocators.allocation import Allocation, settle
-from headprobe.allocators.reduction import usable_scores
-from headprobe.allocators.rounding import water_fill
-from headprobe.allocators.supply import USUAL, Budget
+from headprobe.allocators._allocation import Allocation, settle
+from headprobe.allocators._reduction import usable_scores
+from headprobe.allocators._rounding import water_fill
+from headprobe.allocators._supply import USUAL, Budget
 from headprobe.budgets import MAX_TOKENS
 from headprobe.errors import UsageError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.allocators.allocation import Allocation, settle
-from headprobe.allocators.supply import USUAL, Budget
+from headprobe.allocators._allocation import Allocation, settle
+from headprobe.allocators._supply import USUAL, Budget
 
 
 def uniform(

@@ -74,11 +74,18 @@ def _measures() -> _Table:
 
 
 def _strategies() -> _Table:
+    from collections import Counter
     from inspect import getmodule
 
     from headprobe.allocators import get_strategy, strategy_names
 
-    rows = [[name, _first_line(getmodule(get_strategy(name)))] for name in strategy_names()]
+    methods = {name: get_strategy(name) for name in strategy_names()}
+    files = Counter(map(getmodule, methods.values()))
+    rows = []
+    for name, method in methods.items():
+        file = getmodule(method)
+        # Strategies that share a file are told apart by their own words.
+        rows.append([name, _first_line(method if files[file] > 1 else file)])
     return ["strategy", "what it does"], rows
 
 

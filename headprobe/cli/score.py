@@ -74,7 +74,7 @@ def score(
     from headprobe.models.loading import load_model
     from headprobe.runs.distributed import init_distributed
     from headprobe.runs.plan import prepare
-    from headprobe.runs.score import score_heads
+    from headprobe.runs.score import score as score_cases
     from headprobe.tasks import WEIGHT_TASKS, get_task
 
     if task not in WEIGHT_TASKS:
@@ -127,7 +127,7 @@ def score(
             _name_others(loaded)
         total = len(run.tree.parts(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
-            scores = score_heads(
+            scores = score_cases(
                 loaded, run, overwrite=overwrite, processes=processes, advance=advance
             )
     if scores is not None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from headprobe.allocators import Budget, allocate
-from headprobe.allocators.rounding import round_to_total, water_fill
+from headprobe.allocators._rounding import round_to_total, water_fill
 from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.methods import Contender, Moment
 

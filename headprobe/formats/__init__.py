@@ -4,8 +4,9 @@
 the user should know of the file, a line each; their keyword-only options are the format's own.
 ``read(path, *, layers, heads)``, told the sizes that are known, returns a ``Table`` and raises
 ``ValueError`` for a file of another kind. Other packages add theirs, a ``Format``, through the
-entry-point group ``headprobe.formats``. What formats share lies in ``heads`` (scores and masks)
-and ``files`` (reading, and torch for ``.pt``); ``press`` is what kvpress itself loads.
+entry-point group ``headprobe.formats``. What formats share lies in ``_heads`` (scores and
+masks) and ``_files`` (reading, and torch for ``.pt``); ``_press`` is what kvpress itself loads.
+``import_run`` makes a run of a file.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from headprobe.formats import (
     rtp_llm,
     safetensors,
 )
-from headprobe.formats.files import Table
+from headprobe.formats._files import Table
 from headprobe.registry import get_method, given_options, method_names
 from headprobe.scores import HeadScores
 

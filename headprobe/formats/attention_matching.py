@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.allocators._supply import Budget
 from headprobe.allocators.headkv import headkv
-from headprobe.allocators.supply import Budget
 from headprobe.budgets import HeadBudgets
 from headprobe.files import atomic_write
-from headprobe.formats.files import Table, numbers, read_json, table_size
-from headprobe.formats.heads import amounts, group_note, kv_scores, not_negative
+from headprobe.formats._files import Table, numbers, read_json, table_size
+from headprobe.formats._heads import amounts, group_note, kv_scores, not_negative
 from headprobe.scores import HeadScores
 
 _KEY = re.compile(r"L(\d{1,6})H(\d{1,6})", re.ASCII)

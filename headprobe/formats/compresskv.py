@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from headprobe.files import atomic_write
-from headprobe.formats.heads import refuse_zeros
+from headprobe.formats._heads import refuse_zeros
 from headprobe.scores import HeadScores
 
 

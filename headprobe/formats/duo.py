@@ -17,8 +17,8 @@ from jaxtyping import Float
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write, make_directory
-from headprobe.formats.files import Table, read_json, read_text
-from headprobe.formats.heads import (
+from headprobe.formats._files import Table, read_json, read_text
+from headprobe.formats._heads import (
     HeadMask,
     gates,
     group_note,

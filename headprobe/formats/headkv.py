@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.files import atomic_write
-from headprobe.formats.files import Table, numbers, read_json, table_size
-from headprobe.formats.heads import not_negative, refuse_zeros
+from headprobe.formats._files import Table, numbers, read_json, table_size
+from headprobe.formats._heads import not_negative, refuse_zeros
 from headprobe.scores import HeadScores
 
 # The cases of each head, by layer and number.

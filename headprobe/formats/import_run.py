@@ -12,7 +12,7 @@ from pathlib import Path
 from headprobe import __version__
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import FORMATS, Notes, get_format
-from headprobe.formats.files import Table
+from headprobe.formats._files import Table
 from headprobe.models.layout import HeadLayout
 from headprobe.registry import flag
 from headprobe.runs.directory import HEADS, RESULTS

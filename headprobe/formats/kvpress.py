@@ -3,7 +3,7 @@
 The curve (LU-KV, arXiv 2602.08585) is an ``.npy`` array ``[99, layers, KV heads]``: the share of
 its cache that a head loses when 1 %, 2 %, ... 99 % of the whole cache are dropped. ``LUKVPress``
 rounds within each layer and leaves every head an entry; it counts its sinks and its window among
-what is kept. ``HeadBudgetPress`` lies in ``press``, which needs kvpress and torch, and is imported
+what is kept. ``HeadBudgetPress`` lies in ``_press``, which needs kvpress and torch, and is imported
 when asked for.
 """
 
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.allocators._rounding import water_fill
+from headprobe.allocators._supply import Budget
 from headprobe.allocators.headkv import headkv
-from headprobe.allocators.rounding import water_fill
-from headprobe.allocators.supply import Budget
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
-from headprobe.formats.heads import amounts, group_note, kv_scores, not_negative
+from headprobe.formats._heads import amounts, group_note, kv_scores, not_negative
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:
-    from headprobe.formats.press import HeadBudgetPress as HeadBudgetPress
+    from headprobe.formats._press import HeadBudgetPress as HeadBudgetPress
 
 KEPT = 1 - np.arange(1, 100) / 100
 
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
     if name != "HeadBudgetPress":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from headprobe.formats.press import HeadBudgetPress
+        from headprobe.formats._press import HeadBudgetPress
     except ImportError as error:
         raise HeadprobeError(
             f"HeadBudgetPress needs kvpress: pip install kvpress ({error})"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from headprobe.errors import UsageError
-from headprobe.formats.files import Table, load_pt, save_pt
-from headprobe.formats.heads import group_note, kv_scores, spread, tie_note
+from headprobe.formats._files import Table, load_pt, save_pt
+from headprobe.formats._heads import group_note, kv_scores, spread, tie_note
 from headprobe.scores import HeadScores
 
 

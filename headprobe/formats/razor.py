@@ -19,8 +19,8 @@ from jaxtyping import Bool
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write
-from headprobe.formats.files import Table, load_pt, read_json, read_text, save_pt, table_size
-from headprobe.formats.heads import group_note, kv_scores, mask_of_budget, top_heads
+from headprobe.formats._files import Table, load_pt, read_json, read_text, save_pt, table_size
+from headprobe.formats._heads import group_note, kv_scores, mask_of_budget, top_heads
 from headprobe.scores import HeadScores
 
 INDUCTION, ECHO = "prefix_matching", "copying"

@@ -13,7 +13,7 @@ from pathlib import Path
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write
-from headprobe.formats.heads import HeadMask, group_note, kv_scores, mask_of_budget, mask_of_scores
+from headprobe.formats._heads import HeadMask, group_note, kv_scores, mask_of_budget, mask_of_scores
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 

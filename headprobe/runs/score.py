@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Observations = Mapping[str, Observation]
 
 
-def score_heads(
+def score(
     loaded: LoadedModel,
     run: PlannedRun,
     *,

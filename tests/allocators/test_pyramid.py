@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headprobe.allocators._supply import Budget
 from headprobe.allocators.pyramid import pyramid
-from headprobe.allocators.supply import Budget
 from headprobe.errors import UsageError
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from headprobe.allocators.reduction import usable_scores
+from headprobe.allocators._reduction import usable_scores
 from headprobe.errors import HeadprobeError, UsageError
 
 

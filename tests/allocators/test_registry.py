@@ -19,7 +19,7 @@ from headprobe.allocators import (
     parse_budget,
     strategy_names,
 )
-from headprobe.allocators.allocation import Allocation
+from headprobe.allocators._allocation import Allocation
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headprobe.allocators.rounding import is_paper, round_to_total, water_fill
+from headprobe.allocators._rounding import is_paper, round_to_total, water_fill
 from headprobe.errors import UsageError
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 5))

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from headprobe.allocators.supply import Budget, Supply, parse_budget
+from headprobe.allocators._supply import Budget, Supply, parse_budget
 from headprobe.errors import UsageError
 
 

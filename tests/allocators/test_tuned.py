@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from headprobe.allocators._supply import Budget
 from headprobe.allocators.headkv import headkv
-from headprobe.allocators.supply import Budget
 from headprobe.allocators.tuned import tuned
 from headprobe.errors import HeadprobeError, UsageError
 

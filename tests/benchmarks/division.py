@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headprobe.allocators import parse_budget
+from headprobe.allocators._rounding import round_to_total, water_fill
 from headprobe.allocators.mixing import WeightedRun
-from headprobe.allocators.rounding import round_to_total, water_fill
 from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.methods import Contender, Moment, allocated

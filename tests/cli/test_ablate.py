@@ -76,7 +76,9 @@ def test_the_newest_run_is_ablated_and_everything_written(tmp_path: Path) -> Non
     assert table["accuracy"].tolist() == [
         point["value"] for choice in ("top", "random", "bottom") for point in curve[choice]
     ]
+    (folder / "ablation.png").unlink()
     shown = " ".join(invoke(*SMALL).stdout.split())
+    assert (folder / "ablation.png").is_file()
     assert f"{told['accuracy']['value']:.1f} with none; 3 cases" in shown
     area = curve["area"]
     assert f"{area['value']:.2f} ({area['ci_low']:.2f} to {area['ci_high']:.2f})" in shown

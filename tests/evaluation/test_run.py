@@ -14,7 +14,7 @@ from headprobe.allocators import Budget, allocate
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.methods import Contender
-from headprobe.evaluation.outcomes import ANSWERS, PICTURE, REPORT, RESULTS
+from headprobe.evaluation.outcomes import ANSWERS, REPORT, RESULTS
 from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
 from headprobe.evaluation.run import JOURNAL, run_evaluation
 from headprobe.models.loading import LoadedModel, load_model
@@ -158,4 +158,4 @@ def test_two_at_once_are_refused(nano: LoadedModel, file: Path, tmp_path: Path) 
             run_evaluation(nano, planned)
 
     run_evaluation(nano, planned, advance=after(1, second))
-    assert (tmp_path / PICTURE).is_file()
+    assert (tmp_path / RESULTS).is_file()

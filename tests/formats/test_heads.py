@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.formats.heads import GAP, amounts, gates, mask_of_budget, spread, top_heads
+from headprobe.formats._heads import GAP, amounts, gates, mask_of_budget, spread, top_heads
 
 MakeBudget = Callable[..., HeadBudgets]
 SCORES = arrays(

@@ -102,7 +102,7 @@ def test_what_cannot_be_used_is_refused(make_run: MakeRun, tmp_path: Path) -> No
 
 def test_without_kvpress_the_press_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kvpress", None)
-    monkeypatch.delitem(sys.modules, "headprobe.formats.press", raising=False)
+    monkeypatch.delitem(sys.modules, "headprobe.formats._press", raising=False)
     with pytest.raises(HeadprobeError, match=r"needs kvpress: pip install kvpress \(import of"):
         _ = kvpress.HeadBudgetPress
     with pytest.raises(AttributeError, match=r"kvpress' has no attribute 'BudgetPress'"):

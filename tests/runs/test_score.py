@@ -7,7 +7,7 @@ import pytest
 from headprobe.errors import HeadprobeError
 from headprobe.runs.directory import CASES, RUN
 from headprobe.runs.plan import prepare
-from headprobe.runs.score import score_heads
+from headprobe.runs.score import score
 from headprobe.scores import FILE_NAME
 from plain import tiny
 
@@ -16,7 +16,7 @@ def test_a_run_without_an_accepted_case_is_reported_as_complete(tmp_path: Path) 
     loaded, _ = tiny("llama")
     run = prepare(loaded, task="r2", lengths="256", depths="50", limit=3, out=tmp_path / "run")
     with pytest.raises(HeadprobeError, match="none of 3 cases was accepted"):
-        score_heads(loaded, run)
+        score(loaded, run)
     report = json.loads((run.out / RUN).read_text())
     assert (report["status"], report["observed"], report["accepted"]) == ("complete", 3, 0)
     assert not pd.read_parquet(run.out / CASES)["accepted"].any()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headprobe.allocators.retrieval import best_heads, best_share, full_or_streaming
+from headprobe.allocators._streaming import best_heads, best_share, full_or_streaming
 from headprobe.errors import UsageError
 
 

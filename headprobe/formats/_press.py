@@ -18,7 +18,7 @@ from torch import Tensor
 
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.formats.heads import require_kv
+from headprobe.formats._heads import require_kv
 from headprobe.models.config import check_layout
 
 

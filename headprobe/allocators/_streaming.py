@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float
 
-from headprobe.allocators.allocation import Allocation
+from headprobe.allocators._allocation import Allocation
 from headprobe.budgets import MAX_TOKENS
 from headprobe.errors import UsageError
 

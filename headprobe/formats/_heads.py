@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from headprobe.allocators.reduction import REDUCTIONS
+from headprobe.allocators._reduction import REDUCTIONS
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.scores import HeadScores

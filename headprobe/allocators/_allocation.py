@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Real, Shaped
 
-from headprobe.allocators.rounding import round_to_total
-from headprobe.allocators.supply import Supply
+from headprobe.allocators._rounding import round_to_total
+from headprobe.allocators._supply import Supply
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

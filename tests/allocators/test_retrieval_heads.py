@@ -3,10 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headprobe.allocators.duo import duo
+from headprobe.allocators.retrieval_heads import duo, threshold, top
 from headprobe.errors import HeadprobeError, UsageError
 
 PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "published" / "duo_attention"
+SCORES = np.array([[0.1, 0.9, 0.3, 0.3], [0.2, 0.2, 0.0, 0.8]])
+SPREAD = np.array([[0.05, 0.1, 0.3, 0.0], [0.2, 0.02, 0.0, 0.0]])
 
 
 def test_the_best_share_of_the_kv_heads_is_full_and_the_others_stream() -> None:
@@ -41,3 +43,36 @@ def test_half_of_the_published_pattern_is_what_its_quantile_gives() -> None:
     full = duo(gates, group=1, window=8, full=0.5).ratio == 1
     assert full.sum() == gates.size // 2
     assert gates[full].min() >= np.quantile(gates, 0.5) >= gates[~full].max()
+
+
+def test_heads_above_the_threshold_are_full_and_those_on_it_are_not() -> None:
+    assert threshold(SPREAD, group=1, window=8).ratio.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+    assert threshold(SPREAD, group=2, window=8).ratio.tolist() == [[0, 1], [1, 0]]
+    by_mean = threshold(SPREAD, group=2, window=8, threshold=0.12, reduce="mean")
+    assert by_mean.ratio.tolist() == [[0, 1], [0, 0]]
+    assert (by_mean.tokens == 384).all()
+
+
+def test_a_threshold_that_no_head_reaches_is_wrong_usage() -> None:
+    with pytest.raises(
+        UsageError, match=r"no head scores above 0\.5, the highest 0\.3; give a low"
+    ):
+        threshold(SPREAD, group=1, window=8, threshold=0.5)
+
+
+@pytest.mark.parametrize("heads", range(5))
+def test_so_many_kv_heads_are_full(heads: int) -> None:
+    allocation = top(SCORES, group=2, window=8, heads=heads)
+    assert (allocation.ratio == 1).sum() == heads
+    assert (allocation.tokens == 384).all()
+
+
+def test_the_best_query_head_decides_for_its_group() -> None:
+    assert top(SCORES, group=2, window=8, heads=1).ratio.tolist() == [[1, 0], [0, 0]]
+    assert top(SCORES, group=1, window=8, heads=2).ratio.nonzero()[1].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("heads", [-1, 5])
+def test_more_heads_than_there_are_is_wrong_usage(heads: int) -> None:
+    with pytest.raises(UsageError, match=f"--heads must be 0 to 4, all there are, got {heads}"):
+        top(SCORES, group=2, window=8, heads=heads)

@@ -1,0 +1,99 @@
+"""Retrieval heads keep everything, the others stream: chosen by share, threshold or number.
+
+``duo`` takes DuoAttention's share (Xiao et al., arXiv 2410.10819); ``threshold`` and ``top`` choose
+as Retrieval Head does (Wu et al., arXiv 2404.15574).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from headprobe.allocators._allocation import Allocation
+from headprobe.allocators._reduction import rankable_scores
+from headprobe.allocators._streaming import RECENT, SINKS, best_heads, best_share, full_or_streaming
+from headprobe.errors import UsageError
+
+
+def duo(
+    scores: Float[np.ndarray, "layer query_head"],
+    *,
+    group: int,
+    window: int,
+    full: float = 0.5,
+    sinks: int = SINKS,
+    recent: int = RECENT,
+    reduce: str = "max",
+) -> Allocation:
+    """DuoAttention (Xiao et al., arXiv 2410.10819): a share of heads is full, the others stream.
+
+    The paper trains a gate for every KV head and takes a quantile of the gates, "sparsity", as the
+    threshold: a quarter of the heads is full in a model without, half in one with grouped queries.
+    Here any score takes the gate's place; 1 - ``full`` is the sparsity.
+
+    The other heads keep the ``sinks`` first and the ``recent`` newest entries.
+
+    Raises:
+        UsageError: an option is out of range.
+        HeadprobeError: a score is not finite, or all are zero.
+    """
+    heads = rankable_scores(scores, group=group, reduce=reduce)
+    chosen = best_share(heads, full, option="--full")
+    return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
+
+
+def threshold(
+    scores: Float[np.ndarray, "layer query_head"],
+    *,
+    group: int,
+    window: int,
+    threshold: float = 0.1,
+    sinks: int = SINKS,
+    recent: int = RECENT,
+    reduce: str = "max",
+) -> Allocation:
+    """Heads that score above a threshold keep everything, the others stream.
+
+    0.1 is where Retrieval Head draws the line on its own score (Wu et al., arXiv 2404.15574).
+
+    The other heads keep the ``sinks`` first and the ``recent`` newest entries.
+
+    Raises:
+        UsageError: an option is out of range, or no head scores above the threshold.
+        HeadprobeError: a score is not finite, or all are zero.
+    """
+    heads = rankable_scores(scores, group=group, reduce=reduce)
+    chosen = heads > threshold
+    if not chosen.any():
+        raise UsageError(
+            f"no head scores above {threshold:g}, the highest {heads.max():.3g}; "
+            "give a lower --threshold, or use --strategy top"
+        )
+    return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
+
+
+def top(
+    scores: Float[np.ndarray, "layer query_head"],
+    *,
+    group: int,
+    window: int,
+    heads: int,
+    sinks: int = SINKS,
+    recent: int = RECENT,
+    reduce: str = "max",
+) -> Allocation:
+    """The k heads with the highest scores keep everything, the others stream.
+
+    Retrieval Head masks heads by number, not by threshold (Wu et al., arXiv 2404.15574).
+
+    The other heads keep the ``sinks`` first and the ``recent`` newest entries.
+
+    Raises:
+        UsageError: an option is out of range.
+        HeadprobeError: a score is not finite, or all are zero.
+    """
+    reduced = rankable_scores(scores, group=group, reduce=reduce)
+    if not 0 <= heads <= reduced.size:
+        raise UsageError(f"--heads must be 0 to {reduced.size}, all there are, got {heads}")
+    chosen = best_heads(reduced, heads)
+    return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
