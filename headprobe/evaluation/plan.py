@@ -140,15 +140,13 @@ def plan_evaluation(
     contexts = _contexts(asked.questions)
     check_fit(entrants, loaded.layout, contexts)
     seed = asked.plan.identity.get("seed", seed or 0)
-    longest = Moment.whole(loaded.layout, tokens=contexts[-1])
+    # At one length, whatever the questions: what else they are asked with does not matter.
+    moment = Moment.whole(loaded.layout, tokens=LONGEST_BY_DEFAULT)
     plan = Plan(
         identity={
             "kind": "evaluate",
             **model_identity(loaded),
-            "scores_digest": _scores_digest(known) if known else None,
-            "budgets_digest": [_budget_digest(text) for text in budgets],
-            "strategies": list(strategies),
-            "allocate": given,
+            "methods_digest": _digest(entrants, moment),
             "answer_tokens": answer_tokens,
             "seed": seed,
             **asked.plan.identity,
@@ -156,7 +154,7 @@ def plan_evaluation(
         labels={
             "scores": str(run) if run else None,
             "budgets": list(budgets),
-            "entrants": [_recorded(entrant, longest) for entrant in entrants],
+            "methods": [_recorded(entrant, moment) for entrant in entrants],
             **asked.plan.labels,
             "model": loaded.layout.id,
             "layout": loaded.layout.to_json(),
@@ -314,7 +312,7 @@ def _keys(
     @cache
     def entries(tokens: int) -> str:
         moment = Moment.whole(layout, tokens=tokens)
-        return json_digest([entrant.at(moment).to_json() for entrant in entrants])
+        return _digest(entrants, moment)
 
     return [
         json_digest(
@@ -328,13 +326,13 @@ def _keys(
     ]
 
 
-def _scores_digest(scores: HeadScores) -> str:
-    return json_digest({name: scores.mean(name).tolist() for name in scores.measures})
-
-
-def _budget_digest(text: str) -> str:
-    """A size as it is typed, or what tells a file's budget from others."""
-    return json_digest(HeadBudgets.load(Path(text)).to_json()) if is_file(text) else text
+def _digest(entrants: Sequence[Contender], moment: Moment) -> str:
+    """What tells budgets from others, whatever the model and the scores behind them are called."""
+    made = [entrant.at(moment).to_json() for entrant in entrants]
+    for budgets in made:
+        budgets["model"] = budgets["model"] | {"id": None}
+        budgets["strategy"] = {n: v for n, v in budgets["strategy"].items() if n != "scores"}
+    return json_digest(made)
 
 
 def _file_digest(path: Path) -> str:

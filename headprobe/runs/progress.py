@@ -64,7 +64,7 @@ class Plan:
             was, now = self.labels.get(label), other.labels.get(label)
         else:
             was, now = self.identity.get(name), other.identity.get(name)
-        return f"{label} was {_brief(was)}, now {_brief(now)}"
+        return "{} was {}, now {}".format(label, *_excerpts(json.dumps(was), json.dumps(now)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -346,6 +346,13 @@ def _as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
+def _excerpts(*texts: str) -> list[str]:
+    """Cut long texts down to where they begin to differ."""
+    pairs = enumerate(zip(*texts, strict=False))
+    common = next((at for at, letters in pairs if len(set(letters)) > 1), min(map(len, texts)))
+    start = max(0, common - _MOST_SHOWN // 3) if max(map(len, texts)) > _MOST_SHOWN else 0
+    parts = [text[start : start + _MOST_SHOWN] for text in texts]
+    return [
+        f"{'...' * (start > 0)}{part}{'...' * (start + len(part) < len(text))}"
+        for part, text in zip(parts, texts, strict=True)
+    ]
