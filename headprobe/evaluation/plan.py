@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -23,7 +22,7 @@ from headprobe.evaluation.methods import (
 )
 from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
-from headprobe.files import json_digest
+from headprobe.files import file_digest, json_digest
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
@@ -200,7 +199,7 @@ def _read(
         most_steps=most_steps,
     )
     plan = Plan(
-        identity={"cases_digest": _file_digest(cases)}, labels={"cases": str(cases), "limit": limit}
+        identity={"cases_digest": file_digest(cases)}, labels={"cases": str(cases), "limit": limit}
     )
     return _Asked(name=cases.stem, questions=questions, plan=plan)
 
@@ -333,7 +332,3 @@ def _digest(entrants: Sequence[Contender], moment: Moment) -> str:
         budgets["model"] = budgets["model"] | {"id": None}
         budgets["strategy"] = {n: v for n, v in budgets["strategy"].items() if n != "scores"}
     return json_digest(made)
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

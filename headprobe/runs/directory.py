@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Int
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.files import atomic_write
+from headprobe.files import atomic_write, file_digest
 from headprobe.prompts.case import Case
 from headprobe.runs.observation import Observation
 from headprobe.runs.progress import discard_progress
 from headprobe.scores import FILE_NAME as SCORES
-from headprobe.scores import REPORT, no_scores
+from headprobe.scores import REPORT, no_scores, recorded_digests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +161,7 @@ def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None
     ``columns`` names others than these.
 
     Raises:
-        HeadprobeError: the file is damaged.
+        HeadprobeError: the file is damaged, or of another run than the scores beside it.
     """
     import pandas as pd
 
@@ -169,6 +169,10 @@ def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None
     if not path.is_file():
         return None
     try:
+        if recorded_digests(run).get(CASES, digest := file_digest(path)) != digest:
+            raise HeadprobeError(
+                f"{path} is of another run than the {SCORES} beside it; run `headprobe score` again"
+            )
         return pd.read_parquet(path, columns=list(columns))
     except (OSError, ValueError) as error:
         raise HeadprobeError(f"{path} is damaged ({error}); run `headprobe score` again") from error

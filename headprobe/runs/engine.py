@@ -8,7 +8,6 @@ processes, stopping early, Ctrl-C, the report, and the order in which result fil
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import time
 from collections import Counter
@@ -22,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from headprobe import __version__
 from headprobe.errors import Interrupted
-from headprobe.files import make_directory
+from headprobe.files import file_digest, make_directory
 from headprobe.runs import directory
 from headprobe.runs.distributed import Processes
 from headprobe.runs.progress import (
@@ -122,7 +121,7 @@ class ResultFiles:
         """Write one file, by a function that is given its path."""
         path = self._out / name
         save(path)
-        self._digests[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._digests[name] = file_digest(path)
 
     def write_report(self, **found: Any) -> None:
         """Write the report, with what was ``found``."""

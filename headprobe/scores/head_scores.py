@@ -238,6 +238,21 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     return value
 
 
+def recorded_digests(run: Path) -> Mapping[str, str]:
+    """Return the SHA-256 by name of the files that the scores in a run directory came with.
+
+    There are none where there are no scores, or those of an earlier version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(run / FILE_NAME, framework="numpy") as opened:
+            header = json.loads((opened.metadata() or {})["headprobe"])
+            return _field(header, "files", dict)  # type: ignore[no-any-return]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return {}
+
+
 def no_scores(file: Path) -> UsageError:
     """That there is no such file of scores, and how to get it: a stopped run can go on."""
     with suppress(OSError, ValueError, LookupError, TypeError):

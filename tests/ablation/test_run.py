@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headprobe.ablation import run as ablating
-from headprobe.ablation.run import JOURNAL, PlannedAblation, ablate, plan_ablation
+from headprobe.ablation.plan import PlannedAblation, plan_ablation
+from headprobe.ablation.run import ablate
 from headprobe.ablation.silencing import mean_outputs, silenced
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.models.bundled import bundled
@@ -27,7 +28,7 @@ from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import CASES
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out
-from headprobe.runs.progress import open_journal
+from headprobe.runs.progress import FILE_NAME, open_progress
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
 from headprobe.tasks import ACCEPTED_ABOVE, TASKS
@@ -105,7 +106,8 @@ def test_mean_silence_takes_means_over_prompts_of_other_needles(
     with silenced(nano.model, trial.heads, means=means):
         assert done.grades[0].tolist() == grades(nano, run)
     assert done.plan["silence"] == "mean"
-    assert done.plan["calibration"] != planned(nano, tmp_path, silence="mean").plan["calibration"]
+    other = planned(nano, tmp_path, silence="mean", calibration=4)
+    assert other.plan.identity["calibration_digest"] != done.plan["calibration_digest"]
 
 
 def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_path: Path) -> None:
@@ -130,8 +132,8 @@ def test_walking_without_measures_gives_the_same_answers(nano: LoadedModel, tmp_
 
 def test_cases_are_not_those_that_were_scored(nano: LoadedModel, tmp_path: Path) -> None:
     run = planned(nano, tmp_path, runs=[("a", scored(nano, plan={"seed": 6}))])
-    assert run.seed == run.plan["seed"] == 7
-    assert "held-out" in str(run.plan["needles"])
+    assert run.seed == run.plan.identity["seed"] == 7
+    assert "held-out" in str(run.plan.labels["needles"])
     assert planned(nano, tmp_path, seed=3).seed == 3
     both = [("a", scored(nano, plan={"seed": 6})), ("b", scored(nano, plan={"seed": 2}))]
     for seed in (2, 6):
@@ -209,18 +211,42 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     monkeypatch.setattr(ablating, "walk", refuse)
     again = ablate(nano, planned(nano, tmp_path / "stopped", metric="f1"))
     assert again.metric == "f1"
-    with open_journal(tmp_path / "stopped" / JOURNAL, run.plan) as journal:
-        said = [seen.response for seen in journal.observations()][: len(run.cases)]
+    with open_progress(tmp_path / "stopped" / FILE_NAME) as progress:
+        units = dict(progress.units())
+    said = [units[key].fields["response"] for key in run.keys[()]]
     answers = [[case.answer] for case in run.cases]
     np.testing.assert_array_equal(again.full, [*map(f1, said, answers)])
-    with pytest.raises(UsageError, match="--fresh"):
-        ablate(nano, planned(nano, tmp_path / "stopped", draws=3))
+    with pytest.raises(UsageError, match='silence was "zero", now "mean"'):
+        ablate(nano, planned(nano, tmp_path / "stopped", silence="mean"))
 
 
-def test_fresh_starts_over(nano: LoadedModel, tmp_path: Path) -> None:
+def test_more_heads_draws_and_cases_go_on_from_fewer(
+    nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = {"tops": "1,4,8", "draws": 3, "limit": 6}
+    whole = ablate(nano, planned(nano, tmp_path / "whole", **larger))
+    before = planned(nano, tmp_path / "grown")
+    ablate(nano, before)
+    after = planned(nano, tmp_path / "grown", **larger)
+    asked: list[int] = []
+
+    def count(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for seen in walk(*arguments, **options):
+            asked.append(seen.case_id)
+            yield seen
+
+    monkeypatch.setattr(ablating, "walk", count)
+    grown = ablate(nano, after)
+    np.testing.assert_array_equal(grown.grades, whole.grades)
+    old, new = ({key for keys in run.keys.values() for key in keys} for run in (before, after))
+    assert old < new
+    assert len(asked) == len(new - old)
+
+
+def test_overwriting_starts_over(nano: LoadedModel, tmp_path: Path) -> None:
     ablate(nano, planned(nano, tmp_path))
     (tmp_path / "ablation.png").write_bytes(b"old")
-    done = ablate(nano, planned(nano, tmp_path, draws=1), fresh=True)
+    done = ablate(nano, planned(nano, tmp_path, draws=1), overwrite=True)
     assert done.draws == 1
     assert not (tmp_path / "ablation.png").exists()
 

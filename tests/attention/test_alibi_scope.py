@@ -231,5 +231,5 @@ def test_a_directory_of_another_run_is_not_written_over_unasked(
     with pytest.raises(UsageError, match='weights was "f", now "g"'):
         score_weights(other, task="alibi", out=tmp_path)
     assert json.loads((tmp_path / "run.json").read_text()) == run
-    score_weights(other, task="alibi", out=tmp_path, fresh=True)
-    assert HeadScores.load(tmp_path).plan["weights"] == "g"
+    score_weights(other, task="alibi", out=tmp_path, overwrite=True)
+    assert HeadScores.load(tmp_path).plan["model_digest"] == "g"

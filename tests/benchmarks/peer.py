@@ -24,8 +24,8 @@ from headprobe.models.loading import LoadedModel
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import Decode, walk
 from headprobe.runs.memory import Pieces
+from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.runs.progress import Observation
 from headprobe.tasks import TASKS
 from models import NAMES, draw, load, wait_for
 
