@@ -140,7 +140,7 @@ def test_other_options_are_refused_with_the_difference_named(scored: Path) -> No
     other = headprobe("score", *SMALL[:2], "--depths", "0,50", "--limit", "48", cwd=scored)
     assert other.returncode == 2
     assert "depths was [0.0, 50.0, 100.0], now [0.0, 50.0]" in other.stderr
-    assert "--fresh" in other.stderr
+    assert "--overwrite" in other.stderr
 
 
 def test_show_says_how_many_cases_were_accepted(scored: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_directory_that_cannot_be_written_is_one_clear_line(scored: Path, tmp_
     (tmp_path / "run" / "heads.csv").unlink()
     (tmp_path / "run" / "heads.csv").mkdir()
     before = sorted(path.name for path in (tmp_path / "run").iterdir())
-    done = headprobe("score", *SMALL, "--out", "run", "--fresh", cwd=tmp_path)
+    done = headprobe("score", *SMALL, "--out", "run", "--overwrite", cwd=tmp_path)
     assert done.returncode == 2
     assert "run/heads.csv is a directory" in done.stderr.splitlines()[-1]
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before

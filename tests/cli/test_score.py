@@ -54,7 +54,7 @@ def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Pa
     check_same_run(alone, together)
     report = json.loads((together / "run.json").read_text())
     assert (report["status"], report["processes"]) == ("complete", 2)
-    assert not list(together.glob("journal.*.sqlite"))
+    assert not list(together.glob("progress.*.sqlite"))
     assert done.stdout.count("cases accepted") == 1
 
 
@@ -71,12 +71,12 @@ def test_killed_processes_resume_with_another_number(tmp_path: Path) -> None:
     killed = run(*TWO[:-1], script, "SIGKILL", "3", "score", *longer, cwd=tmp_path)
     assert "Signal 9" in killed.stderr
     together = tmp_path / "outputs" / "nano" / "r2"
-    assert (together / "journal.1.sqlite").is_file()
+    assert (together / "progress.1.sqlite").is_file()
     assert not (together / "scores.safetensors").exists()
     done = run("headprobe", "score", *longer, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads((together / "run.json").read_text())["resumed_from"] == 6
-    assert not list(together.glob("journal.*.sqlite"))
+    assert not list(together.glob("progress.*.sqlite"))
     whole = run("headprobe", "score", *longer, "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     check_same_run(tmp_path / "whole", together)
