@@ -1,4 +1,8 @@
-"""The scores of every head: means, intervals, ranks, and how alike they rank the heads."""
+"""The scores of every head.
+
+``head_scores`` is the record and its file: means, intervals, ranks; ``tables`` are those of a run;
+``comparison`` says how alike several rank the heads.
+"""
 
 from headprobe.scores.head_scores import (
     FILE_NAME,

@@ -1,1 +1,1 @@
-"""Numbers only: intervals of means, ranks, how far rankings agree."""
+"""Numbers only: intervals of means, ranks, how reliable a ranking is."""

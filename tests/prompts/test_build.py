@@ -1,7 +1,6 @@
 import itertools
 import json
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,10 +16,10 @@ from transformers import PreTrainedTokenizerFast
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.nano.tokenizer import build_tokenizer
 from headprobe.prompts.build import hide_needles
-from headprobe.prompts.case import Case, QuestionSpan
+from headprobe.prompts.case import Case
 from headprobe.prompts.needles import Needle, parse_needle
 from headprobe.prompts.noise import filler
-from headprobe.prompts.sampling import balanced, visiting_order
+from headprobe.prompts.sampling import visiting_order
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.prefix_tree import PrefixTree
@@ -474,67 +473,6 @@ def test_a_limit_beyond_the_cases_takes_them_all(limit: int | None) -> None:
     assert len(hide("bundled", lengths=[150, 200], limit=limit)) == 4
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(
-    sizes=st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 6)),
-    share=st.floats(0, 1),
-    seed=st.integers(0, 5),
-)
-def test_a_balanced_choice_takes_every_value_of_an_axis_about_equally_often(
-    sizes: tuple[int, int, int], share: float, seed: int
-) -> None:
-    grid = [(n, 100 * (i + 1), d / 2) for n, i, d in itertools.product(*map(range, sizes))]
-    limit = round(share * len(grid))
-    order = list(balanced(grid, seed))
-    assert sorted(order) == list(range(len(grid)))
-    chosen = [grid[i] for i in order[:limit]]
-    # Needles exactly; the rest as well as a greedy choice can, less so where few cells are left.
-    end = int(2 * limit > len(grid))
-    for axes, most in (((0,), 1), ((1,), 2), ((2,), 2), ((1, 2), 2), ((0, 1), 3), ((0, 2), 3)):
-        counts = Counter(tuple(cell[axis] for axis in axes) for cell in chosen)
-        each = [counts[values] for values in {tuple(cell[axis] for axis in axes) for cell in grid}]
-        assert max(each) - min(each) <= (most if axes == (0,) else most + end)
-
-
-@pytest.mark.parametrize("needles", [10, 16, 24, 48])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_balanced_choice_is_exact_over_the_default_grid(needles: int, seed: int) -> None:
-    grid = list(itertools.product(range(needles), range(10), [10.0 * d for d in range(10)]))
-    chosen = [grid[i] for i in itertools.islice(balanced(grid, seed), 200)]
-    assert set(Counter((length, depth) for _, length, depth in chosen).values()) == {2}
-    shares = set(Counter(needle for needle, _, _ in chosen).values())
-    assert shares <= {200 // needles, -(-200 // needles)}
-
-
-def plain_order(grid: list[tuple[int, int, float]], seed: int) -> list[int]:
-    """The cell with the fewest kin among those taken, kinds of kin one after the other."""
-    tie = np.random.default_rng(seed).permutation(len(grid))
-    taken: list[int] = []
-
-    def kin(cell: int) -> tuple[int, ...]:
-        needle, length, depth = grid[cell]
-        seen = [grid[i] for i in taken]
-        return (
-            sum(n == needle for n, _, _ in seen),
-            sum((a, b) == (length, depth) for _, a, b in seen),
-            sum(a == length for _, a, _ in seen) + sum(b == depth for _, _, b in seen),
-            sum((n, a) == (needle, length) for n, a, _ in seen)
-            + sum((n, b) == (needle, depth) for n, _, b in seen),
-            int(tie[cell]),
-        )
-
-    while len(taken) < len(grid):
-        taken.append(min(set(range(len(grid))) - set(taken), key=kin))
-    return taken
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_balanced_order_is_that_of_a_plain_loop_holes_in_the_grid_or_not(seed: int) -> None:
-    whole = list(itertools.product([4, 0, 2], [200, 100], [0.0, 50.0, 12.5]))
-    for grid in (whole, whole[:1], whole[::2] + whole[13:14]):
-        assert list(balanced(grid, seed)) == plain_order(grid, seed)
-
-
 def test_cases_are_visited_in_a_seeded_balanced_order() -> None:
     cases = hide("bundled", lengths=[150, 200], depths=[0.0, 50.0, 100.0])
     order = visiting_order(cases, 3)
@@ -544,46 +482,6 @@ def test_cases_are_visited_in_a_seeded_balanced_order() -> None:
     assert [c.case_id for c in order] != [c.case_id for c in visiting_order(cases, 4)]
     assert {case.needle_id for case in order[:2]} == {0, 1}
     assert len({(case.length, round(case.depth, -1)) for case in order[:6]}) == 6
-
-
-def invalid(**changes: Any) -> dict[str, Any]:
-    fields: dict[str, Any] = {
-        "case_id": 0,
-        "needle_id": 0,
-        "length": 6,
-        "depth": 0.0,
-        "position": 1,
-        "input_ids": (1, 2, 3, 4, 5, 6),
-        "span_start": 2,
-        "span_end": 4,
-        "answer": "x",
-        "answer_ids": (9,),
-        "question": QuestionSpan(start=4, end=5, blank_ids=(8,)),
-    }
-    return fields | changes
-
-
-def test_the_span_cuts_the_watched_tokens_out_of_the_prompt() -> None:
-    case = Case(**invalid())
-    assert case.input_ids[case.span] == (3, 4)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"length": 5},
-        {"span_start": 4},
-        {"span_end": 7},
-        {"position": 3},
-        {"position": -1},
-        {"question": QuestionSpan(start=3, end=5, blank_ids=(8,))},
-        {"question": QuestionSpan(start=5, end=5, blank_ids=(8,))},
-        {"question": QuestionSpan(start=4, end=6, blank_ids=(8,))},
-    ],
-)
-def test_a_case_that_contradicts_itself_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        Case(**invalid(**changes))
 
 
 def test_a_template_that_names_the_day_gives_the_same_prompts_on_every_day() -> None:
