@@ -225,6 +225,21 @@ def open_progress(path: Path, *, replace: bool = False) -> Iterator[Progress]:
         raise HeadprobeError(f"{path} is damaged ({error}); start over with --overwrite") from error
 
 
+def stored_plan(path: Path) -> Mapping[str, Any]:
+    """Return the plan of the progress at ``path``, empty where there is none to read.
+
+    It is read without the lock: what is wrong with the file is said where it is opened for a run.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        with closing(sqlite3.connect(path, timeout=1)) as connection:
+            plan = _read_plan(connection)
+    except sqlite3.DatabaseError:
+        return {}
+    return plan.to_json() if plan else {}
+
+
 def discard_progress(path: Path) -> None:
     """Remove the progress at ``path`` if there is one, damaged or not.
 
