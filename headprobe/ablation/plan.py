@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headprobe.ablation.rankings import Trial, find_rankings, parse_tops, plan_trials
-from headprobe.errors import UsageError
+from headprobe.ablation.rankings import HeadChoice, Trial, find_rankings, plan_trials
 from headprobe.files import json_digest
 from headprobe.models.layout import Head
 from headprobe.prompts.case import Case, case_key
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
-from headprobe.runs.memory import Pieces, parse_bytes, pieces_for
+from headprobe.runs.memory import MemoryOptions, Pieces, pieces_for
 from headprobe.runs.plan import model_identity, run_labels
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Plan
 from headprobe.scores import HeadScores
-from headprobe.tasks import DEFAULT_TASK, Task, asks, get_asking_task
+from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
 from headprobe.tasks.grading import ACCEPTED, METRICS
 
 if TYPE_CHECKING:
@@ -80,79 +80,75 @@ class PlannedAblation:
 def plan_ablation(
     loaded: LoadedModel,
     runs: Sequence[tuple[str, HeadScores]],
+    heads: HeadChoice,
+    spec: CaseSpec,
     *,
-    measures: Sequence[str] = (),
-    tops: str = "1,2,4,8",
-    draws: int = 5,
     silence: str = "zero",
     calibration: int = 16,
-    metric: str = "accepted",
-    task: str | None = None,
-    lengths: str | None = None,
-    depths: str | None = None,
-    needles: Path | None = None,
-    haystack: str | None = None,
-    limit: int | None = 50,
-    seed: int | None = None,
+    metric: str = ACCEPTED,
+    task: Task | None = None,
+    memory: MemoryOptions | None = None,
     out: Path | None = None,
-    chunk: int | None = None,
-    memory_allowance: str = "1GiB",
 ) -> PlannedAblation:
     """Choose the heads by the scores of named runs, and draw the cases.
 
     The cases are others than those that heads were scored on: of the held-out needles where none
     are named, and by default of the next seed. Outputs are averaged over cases of the others.
 
+    Args:
+        loaded: the model.
+        runs: scores by the names of their runs.
+        heads: which of them are silenced.
+        spec: which cases are drawn.
+        silence: ``zero`` or ``mean``, what a head's output is replaced by.
+        calibration: how many prompts outputs are averaged over.
+        metric: what grades the answers.
+        task: what is asked; left out, what the first run asked that asks.
+        memory: how much is run at a time.
+        out: the directory; left out, it is named after model and task.
+
     Raises:
         UsageError: an option that makes no sense, a run that does not fit the model, a measure
             that no run holds, or needles that heads were scored on.
     """
     if silence not in SILENCES:
-        raise UsageError(f"--silence takes {' or '.join(SILENCES)}, got {silence!r}")
+        raise ValueError(f"expected silence to be {' or '.join(SILENCES)}, got {silence!r}")
     if metric not in (ACCEPTED, *METRICS):
-        raise UsageError(f"--metric takes {', '.join((ACCEPTED, *METRICS))}, got {metric!r}")
-    counts = parse_tops(tops)
-    seed = held_out_seed(seed, seeds_of(run for _, run in runs))
-    rankings = find_rankings(runs, measures, loaded.layout)
+        raise ValueError(f"expected a metric of {(ACCEPTED, *METRICS)}, got {metric!r}")
+    seed = held_out_seed(spec.seed, seeds_of(run for _, run in runs))
+    rankings = find_rankings(runs, heads.measures, loaded.layout)
     trials = plan_trials(
         rankings,
         layers=loaded.attention_layers,
-        tops=counts,
-        draws=draws,
+        tops=heads.tops,
+        draws=heads.draws,
         seed=seed,
     )
-    name = task or next((run.task for _, run in runs if asks(run.task)), DEFAULT_TASK)
-    chosen = replace(get_asking_task(name), measures=())
-    draw = partial(
-        draw_cases,
-        loaded,
-        chosen.probe,
-        lengths=lengths,
-        depths=depths,
-        haystack=haystack,
-    )
-    drawn = draw(needles=needles, limit=limit, seed=seed, held_out=True)
+    task = replace(task or _task_of(runs), measures=())
+    drawn = draw_cases(loaded, task.probe, replace(spec, seed=seed), held_out=True)
     scored_in = [path for path in map(Path, dict(runs)) if path.exists()]
     check_held_out(drawn, scored_in, loaded.tokenizer)
-    averaged = draw(limit=calibration, seed=seed + 1) if silence == "mean" else None
-    longest = max(case.length + chosen.probe.most_steps(case) for case in drawn.cases)
+    averaged = None
+    if silence == "mean":
+        others = replace(spec, needles=None, limit=calibration, seed=seed + 1)
+        averaged = draw_cases(loaded, task.probe, others)
+    longest = max(case.length + task.probe.most_steps(case) for case in drawn.cases)
     pieces = pieces_for(
         loaded.model.config,
+        memory or MemoryOptions(),
         longest=longest,
-        allowance=parse_bytes(memory_allowance),
         element=loaded.model.dtype.itemsize,
-        chunk=chunk,
     )
     return PlannedAblation(
-        task_name=name,
-        task=chosen,
+        task_name=task.name,
+        task=task,
         cases=drawn.cases,
         calibration=averaged.cases if averaged else [],
         trials=trials,
         plan=Plan(
             identity={
                 "kind": "ablate",
-                "task": name,
+                "task": task.name,
                 **model_identity(loaded),
                 "silence": silence,
                 "calibration_digest": json_digest([case_key(c) for c in averaged.cases])
@@ -163,8 +159,8 @@ def plan_ablation(
             labels={
                 "measures": list(rankings),
                 "runs": [run for run, _ in runs],
-                "top": list(counts),
-                "draws": draws,
+                "top": list(heads.tops),
+                "draws": heads.draws,
                 "calibration": calibration if averaged else None,
                 **drawn.plan.labels,
                 **run_labels(loaded, pieces),
@@ -172,7 +168,13 @@ def plan_ablation(
         ),
         metric=metric,
         seed=seed,
-        out=out or directory_for(loaded.name, f"ablate-{name}"),
+        out=out or directory_for(loaded.name, f"ablate-{task.name}"),
         tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
         pieces=pieces,
     )
+
+
+def _task_of(runs: Sequence[tuple[str, HeadScores]]) -> Task:
+    """The first run's task that asks for answers."""
+    tasks = [find_task(run.task) for _, run in runs]
+    return next((task for task in tasks if task and task.asks), TASKS[DEFAULT_TASK])

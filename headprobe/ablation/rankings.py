@@ -15,9 +15,28 @@ from jaxtyping import Float, Int
 from headprobe.errors import UsageError
 from headprobe.models.layout import Head, HeadLayout
 from headprobe.scores import HeadScores
-from headprobe.tasks import TASKS, WEIGHT_TASKS
+from headprobe.tasks import TASKS
 
 Rankings = Mapping[str, Float[np.ndarray, "layer query_head"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadChoice:
+    """How heads are chosen.
+
+    ``measures`` rank them, all that are held if none is named; of each as many as ``tops`` says are
+    taken, ascending. Random heads are drawn as often as ``draws`` says.
+    """
+
+    measures: tuple[str, ...] = ()
+    tops: tuple[int, ...] = (1, 2, 4, 8)
+    draws: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.tops or sorted(set(self.tops)) != list(self.tops) or self.tops[0] < 1:
+            raise ValueError(f"expected ascending numbers of heads, got {self.tops}")
+        if self.draws < 1:
+            raise ValueError(f"expected draws of 1 or more, got {self.draws}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +152,5 @@ def find_rankings(
 
 def _maker(measure: str) -> str:
     """The command that takes a measure."""
-    own = {name: task.measures for name, task in TASKS.items()}
-    own |= {name: (name,) for name in WEIGHT_TASKS}
-    task = next((name for name, measures in own.items() if measure in measures), None)
+    task = next((name for name, task in TASKS.items() if measure in task.measures), None)
     return f"headprobe score --task {task}" if task else f"headprobe score --measures {measure}"

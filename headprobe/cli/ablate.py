@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 
 if TYPE_CHECKING:
     from headprobe.ablation.curves import Ablation
@@ -74,15 +74,36 @@ def ablate(
 
     Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top 1,2,4,8
     """
+    from headprobe.ablation.rankings import HeadChoice, parse_tops
+    from headprobe.runs.directory import newest_run
+    from headprobe.scores import HeadScores
+    from headprobe.tasks import get_asking_task
+    from headprobe.tasks.grading import ACCEPTED, METRICS
+
+    heads = HeadChoice(
+        measures=tuple(filter(None, parsing.comma_list(measures) or ())),
+        tops=parse_tops(top),
+        draws=seeds,
+    )
+    asked = None if task is None else get_asking_task(task)
+    parsing.one_of("silence", silence, ("zero", "mean"))
+    parsing.one_of("metric", metric, (ACCEPTED, *METRICS))
+    spec = parsing.case_spec(
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit,
+        seed=seed,
+    )
+    memory = parsing.memory_options(chunk=chunk, memory_allowance=memory_allowance)
+    paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
+    runs = [(str(path), HeadScores.load(path)) for path in paths]
     from headprobe.ablation.plan import plan_ablation
     from headprobe.ablation.run import PICTURE
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.models.loading import load_model
-    from headprobe.runs.directory import newest_run
-    from headprobe.scores import HeadScores
 
-    paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
-    runs = [(str(path), HeadScores.load(path)) for path in paths]
     loaded = load_model(
         model,
         device=device,
@@ -93,22 +114,14 @@ def ablate(
     planned = plan_ablation(
         loaded,
         runs,
-        measures=[name for part in (measures or "").split(",") if (name := part.strip())],
-        tops=top,
-        draws=seeds,
+        heads,
+        spec,
         silence=silence,
         calibration=calibration,
         metric=metric,
-        task=task,
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=limit or None,
-        seed=seed,
+        task=asked,
+        memory=memory,
         out=out,
-        chunk=chunk,
-        memory_allowance=memory_allowance,
     )
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 
 if TYPE_CHECKING:
     from headprobe.evaluation.outcomes import Outcome
     from headprobe.evaluation.plan import PlannedEvaluation
 
 BUDGETS = ["1.5%,3%,6%,12%,25%"]
+LIMIT = 96
 
 
 def evaluate(
@@ -126,6 +127,42 @@ def evaluate(
 
     Example: headprobe evaluate --budget outputs/nano/r2/budget-headkv-128.json --cases own.jsonl
     """
+    from headprobe.allocators import get_strategy
+    from headprobe.evaluation.methods import MethodOptions, parse_budgets
+    from headprobe.runs.directory import require_scores
+    from headprobe.tasks import get_asking_task
+    from headprobe.tasks.grading import ACCEPTED, METRICS
+
+    asked = None if task is None else get_asking_task(task)
+    questions = parsing.existing(cases, kind="case")
+    parsing.one_of("metric", metric, [*METRICS, *([] if questions else [ACCEPTED])])
+    spec = parsing.case_spec(
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=LIMIT if limit is None and questions is None else limit,
+        seed=seed,
+    )
+    dividing = {
+        "measure": measure,
+        "beta": beta,
+        "reduce": reduce,
+        "floor": floor,
+        "saturation": saturation,
+        "window": window,
+        "granularity": granularity,
+    }
+    methods = MethodOptions(
+        budgets=parse_budgets(budget or BUDGETS),
+        scores=scores,
+        strategies=tuple(strategy or ()),
+        options={name: value for name, value in dividing.items() if value is not None},
+    )
+    for name in methods.strategies:
+        get_strategy(name)
+    if scores is not None or len(methods.files) < len(methods.budgets):
+        require_scores(scores)
     from headprobe.evaluation.outcomes import PICTURE
     from headprobe.evaluation.plan import plan_evaluation
     from headprobe.evaluation.run import run_evaluation
@@ -140,30 +177,14 @@ def evaluate(
     )
     planned = plan_evaluation(
         loaded,
-        budgets=budget or BUDGETS,
-        scores=scores,
-        task=task,
-        cases=cases,
-        strategies=strategy or [],
-        metric=metric,
+        methods,
+        spec,
+        task=asked,
+        questions=questions,
         scored_cases=scored_cases,
-        limit=limit,
+        metric=metric,
         answer_tokens=answer_tokens,
-        seed=seed,
         out=out,
-        drawing={
-            "lengths": lengths,
-            "depths": depths,
-            "needles": needles,
-            "haystack": haystack,
-        },
-        measure=measure,
-        beta=beta,
-        reduce=reduce,
-        floor=floor,
-        saturation=saturation,
-        window=window,
-        granularity=granularity,
     )
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:

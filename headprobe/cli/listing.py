@@ -49,10 +49,9 @@ def _models() -> _Table:
 
 
 def _tasks() -> _Table:
-    from headprobe.tasks import TASKS, WEIGHT_TASKS
+    from headprobe.tasks import TASKS
 
     rows = [[name, ", ".join(task.measures), task.summary] for name, task in TASKS.items()]
-    rows += [[name, name, summary] for name, summary in WEIGHT_TASKS.items()]
     return ["task", "measures", "what it probes"], rows
 
 
@@ -60,7 +59,7 @@ def _measures() -> _Table:
     from inspect import getmodule
 
     from headprobe.measures import MEASURES
-    from headprobe.tasks import TASKS, WEIGHT_TASKS
+    from headprobe.tasks import TASKS
 
     rows = []
     for name, measure in MEASURES.items():
@@ -69,7 +68,8 @@ def _measures() -> _Table:
         named = measure.summarise.__name__ == name
         described = measure.summarise if named else getmodule(measure.summarise)
         rows.append([name, ", ".join(tasks), _first_line(described)])
-    rows += [[name, name, summary] for name, summary in WEIGHT_TASKS.items()]
+    of_weights = [task for task in TASKS.values() if not task.needs_cases]
+    rows += [[name, task.name, task.summary] for task in of_weights for name in task.measures]
     return ["measure", "tasks", "what it is"], rows
 
 

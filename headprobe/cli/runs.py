@@ -18,9 +18,7 @@ def describe(run: HeadScores, *, name: str | None = None) -> None:
 
     ``name`` tells the run from others.
     """
-    from headprobe.tasks import WEIGHT_TASKS
-
-    if run.task in WEIGHT_TASKS:
+    if _has_no_cases(run):
         return
     line = f"{_acceptance(run)} ({run.accepted / run.cases:.0%})"
     line = line if name is None else f"{name}: {line}"
@@ -105,8 +103,13 @@ def _firmness(found: Reliability) -> str:
 
 
 def _acceptance(run: HeadScores) -> str:
-    from headprobe.tasks import WEIGHT_TASKS
-
-    if run.task in WEIGHT_TASKS:
+    if _has_no_cases(run):
         return "from the weights alone"
     return f"{run.accepted} of {run.cases} cases accepted"
+
+
+def _has_no_cases(run: HeadScores) -> bool:
+    from headprobe.tasks import find_task
+
+    task = find_task(run.task)
+    return task is not None and not task.needs_cases

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 from headprobe.cli.runs import describe, show_cost, top_heads
 from headprobe.errors import UsageError
 
@@ -70,17 +69,38 @@ def score(
 
     Example: headprobe score --model llama3-8b --task r2
     """
+    spec = parsing.case_spec(
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit,
+        seed=seed,
+    )
+    memory = parsing.memory_options(chunk=chunk, memory_allowance=memory_allowance)
+    parsing.reliability(until_stable)
+    from headprobe.tasks import get_task
+
+    chosen = get_task(task).measuring(parsing.comma_list(measures))
+    if not chosen.needs_cases:
+        given = {
+            "measures": measures,
+            "lengths": lengths,
+            "depths": depths,
+            "needles": needles,
+            "haystack": haystack,
+            "dry-run": dry_run or None,
+        }
+        for option in (name for name, value in given.items() if value is not None):
+            raise UsageError(f"task {task} has no cases: leave out --{option}")
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
     from headprobe.runs.distributed import init_distributed
     from headprobe.runs.plan import prepare
     from headprobe.runs.score import score as score_cases
-    from headprobe.tasks import WEIGHT_TASKS, get_task
 
-    if task not in WEIGHT_TASKS:
-        get_task(task).measuring(measures)
     with init_distributed(output.note) as processes:
-        if task in WEIGHT_TASKS and not processes.is_main_process:
+        if not (chosen.needs_cases or processes.is_main_process):
             return
         if device_map and processes.count > 1:
             raise UsageError("--device-map is for one process: leave it out, or start one alone")
@@ -92,31 +112,16 @@ def score(
             weights=not dry_run,
             trust_remote_code=trust_remote_code,
         )
-        if task in WEIGHT_TASKS:
-            unused = {
-                "measures": measures,
-                "lengths": lengths,
-                "depths": depths,
-                "needles": needles,
-                "haystack": haystack,
-                "dry-run": dry_run or None,
-            }
-            _from_weights(loaded, task, unused, seed=seed, overwrite=overwrite, out=out, json=json)
+        if not chosen.needs_cases:
+            _from_weights(loaded, task, seed=seed, overwrite=overwrite, out=out, json=json)
             return
         run = prepare(
             loaded,
-            task=task,
-            measures=measures,
-            lengths=lengths,
-            depths=depths,
-            needles=needles,
-            haystack=haystack,
-            limit=limit or None,
-            seed=seed,
+            chosen,
+            spec,
             out=out,
             decode=decode,
-            chunk=chunk,
-            memory_allowance=memory_allowance,
+            memory=memory,
             until_stable=until_stable,
         )
         if dry_run:
@@ -149,7 +154,6 @@ def _name_others(loaded: LoadedModel) -> None:
 def _from_weights(
     loaded: LoadedModel,
     task: str,
-    unused: Mapping[str, object],
     *,
     seed: int,
     overwrite: bool,
@@ -159,9 +163,6 @@ def _from_weights(
     from headprobe.runs.directory import directory_for
     from headprobe.runs.score_weights import score_weights
 
-    for option, value in unused.items():
-        if value is not None:
-            raise UsageError(f"task {task} has no cases: leave out --{option}")
     run = out or directory_for(loaded.name, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=overwrite)
     top_heads(scores, measure=None, seed=seed, top=10, json=json)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from headprobe.errors import UsageError
 from headprobe.evaluation.baselines import with_baselines
 from headprobe.evaluation.methods import (
     Contender,
+    MethodOptions,
     Moment,
     check_fit,
-    is_file,
     line_up,
-    split_budgets,
 )
 from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
@@ -26,7 +25,7 @@ from headprobe.files import file_digest, json_digest
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
-from headprobe.registry import flag
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.directory import directory_for, newest_run
 from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt
 from headprobe.runs.engine import versions
@@ -35,11 +34,8 @@ from headprobe.runs.plan import model_identity
 from headprobe.runs.progress import Plan
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
-from headprobe.tasks import DEFAULT_TASK, asks, get_asking_task
+from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
 from headprobe.tasks.grading import ACCEPTED, METRICS
-
-STRATEGY = "headkv"
-LIMIT = 96
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,64 +77,57 @@ class PlannedEvaluation:
 
 def plan_evaluation(
     loaded: LoadedModel,
+    methods: MethodOptions,
+    spec: CaseSpec,
     *,
-    budgets: Sequence[str],
-    scores: Path | None = None,
-    task: str | None = None,
-    cases: Path | None = None,
-    strategies: Sequence[str] = (),
-    metric: str = "f1",
+    task: Task | None = None,
+    questions: Path | None = None,
     scored_cases: bool = False,
-    limit: int | None = None,
+    metric: str = "f1",
     answer_tokens: int | None = None,
-    seed: int | None = None,
     out: Path | None = None,
-    drawing: Mapping[str, Any] | None = None,
-    **options: Any,
 ) -> PlannedEvaluation:
-    """What is to be asked, and under which budgets.
+    """Say what is to be asked, and under which budgets.
 
-    ``budgets`` are as typed, sizes or files; ``strategies``, headkv where none is named, and
-    ``options``, those of allocating, are for sizes. These are divided by the scores of a run, the
-    newest if none is named. ``drawing`` are further options of ``draw_cases``. A ``limit`` of 0
-    asks everything; left out, it is ``LIMIT`` for a task's cases.
+    Args:
+        loaded: the model.
+        methods: which budgets are compared.
+        spec: which of a task's cases are asked, by default at its longest length; of one's own
+            questions its ``limit`` alone counts.
+        task: what is asked; left out, what the scored run asked.
+        questions: a file of one's own questions, in place of a task's.
+        scored_cases: allow needles that the heads were scored on.
+        metric: what strategies are compared by.
+        answer_tokens: the most tokens of an answer.
+        out: the directory; left out, it is named after model and task.
 
     Raises:
         UsageError: an option that makes no sense, a file that is not there or not usable, or cases
             that the heads were scored on.
         HeadprobeError: a file is damaged.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    budgets = split_budgets(budgets)
-    if all(map(is_file, budgets)):
-        for name in [*(["strategy"] if strategies else []), *given]:
-            raise UsageError(
-                f"{flag(name)} says how sizes are divided: leave it out, or give --budget a size"
-            )
-    run = _find_run(scores, budgets)
+    run = _find_run(methods)
     known = HeadScores.load(run) if run else None
-    grades = [*METRICS, *([] if cases else [ACCEPTED])]
+    grades = [*METRICS, *([] if questions else [ACCEPTED])]
     if metric not in grades:
-        raise UsageError(f"--metric takes {', '.join(grades)}, got {metric!r}")
-    runs = [WeightedRun(name=str(run), scores=known)] if known else []
-    entrants = line_up(budgets, runs, strategies=strategies or [STRATEGY], **given)
-    if cases is not None:
-        asked = _read(loaded, cases, limit, answer_tokens, {"task": task, **(drawing or {})})
+        raise ValueError(f"expected a metric of {grades}, got {metric!r}")
+    entrants = line_up(methods, [WeightedRun(name=str(run), scores=known)] if known else [])
+    if questions is not None:
+        asked = _read(loaded, questions, spec, answer_tokens, task)
     else:
-        scored = _runs_behind(run, budgets)
+        scored = _runs_behind(run, methods.files)
+        seed = _seed(spec.seed, known, scored, scored_cases=scored_cases)
         asked = _draw(
             loaded,
-            task or (known.task if known and asks(known.task) else DEFAULT_TASK),
-            limit=LIMIT if limit is None else limit or None,
-            seed=_seed(seed, known, scored, scored_cases=scored_cases),
+            task or _task_of(known),
+            replace(spec, seed=seed),
             most_steps=answer_tokens,
             others=[] if scored_cases else scored,
             scored_cases=scored_cases,
-            drawing=drawing or {},
         )
     contexts = _contexts(asked.questions)
     check_fit(entrants, loaded.layout, contexts)
-    seed = asked.plan.identity.get("seed", seed or 0)
+    seed = asked.plan.identity.get("seed", spec.seed or 0)
     # At one length, whatever the questions: what else they are asked with does not matter.
     moment = Moment.whole(loaded.layout, tokens=LONGEST_BY_DEFAULT)
     plan = Plan(
@@ -152,7 +141,7 @@ def plan_evaluation(
         },
         labels={
             "scores": str(run) if run else None,
-            "budgets": list(budgets),
+            "budgets": [entrant.budget for entrant in entrants],
             "methods": [_recorded(entrant, moment) for entrant in entrants],
             **asked.plan.labels,
             "model": loaded.layout.id,
@@ -183,69 +172,71 @@ class _Asked:
 def _read(
     loaded: LoadedModel,
     cases: Path,
-    limit: int | None,
+    spec: CaseSpec,
     most_steps: int | None,
-    unused: Mapping[str, Any],
+    task: Task | None,
 ) -> _Asked:
     """One's own questions, with which a task's options make no sense."""
-    for option, value in unused.items():
+    own = {name: getattr(spec, name) for name in ("lengths", "depths", "needles", "haystack")}
+    for option, value in [("task", task), *own.items()]:
         if value is not None:
             raise UsageError(f"--cases brings its own questions: leave out --{option}")
     questions = read_questions(
         cases,
         loaded.tokenizer,
         longest=longest_prompt(loaded.window, answer_room=_room(most_steps)),
-        limit=limit or None,
+        limit=spec.limit,
         most_steps=most_steps,
     )
     plan = Plan(
-        identity={"cases_digest": file_digest(cases)}, labels={"cases": str(cases), "limit": limit}
+        identity={"cases_digest": file_digest(cases)},
+        labels={"cases": str(cases), "limit": spec.limit},
     )
     return _Asked(name=cases.stem, questions=questions, plan=plan)
 
 
 def _draw(
     loaded: LoadedModel,
-    task: str,
+    task: Task,
+    spec: CaseSpec,
     *,
-    limit: int | None,
-    seed: int,
     most_steps: int | None,
     others: Sequence[Path],
     scored_cases: bool,
-    drawing: Mapping[str, Any],
 ) -> _Asked:
     """A task's cases at its longest length, on needles other than those of some runs."""
-    probe = get_asking_task(task).probe
-    given = {name: value for name, value in drawing.items() if value is not None}
     room = _room(most_steps)
     drawn = draw_cases(
         loaded,
-        probe,
-        limit=limit,
-        seed=seed,
+        task.probe,
+        replace(spec, lengths=spec.lengths or (_longest(loaded, room),)),
         held_out=not scored_cases,
         answer_room=room,
-        **{"lengths": _longest(loaded, room), **given},
     )
     check_held_out(drawn, others, loaded.tokenizer)
     return _Asked(
-        name=task,
-        questions=questions_of(drawn, probe, loaded.tokenizer, most_steps=most_steps),
+        name=task.name,
+        questions=questions_of(drawn, task.probe, loaded.tokenizer, most_steps=most_steps),
         plan=Plan(
-            identity={"task": task, "scored_cases": scored_cases, **drawn.plan.identity},
+            identity={"task": task.name, "scored_cases": scored_cases, **drawn.plan.identity},
             labels=drawn.plan.labels,
         ),
     )
 
 
-def _find_run(named: Path | None, budgets: Sequence[str]) -> Path | None:
+def _task_of(known: HeadScores | None) -> Task:
+    """The task that heads were scored on, if it asks for answers."""
+    task = find_task(known.task) if known else None
+    return task if task and task.asks else TASKS[DEFAULT_TASK]
+
+
+def _find_run(methods: MethodOptions) -> Path | None:
     """The run whose scores divide sizes; of budget files alone, the one that they lie in."""
-    if named is not None:
-        return named
-    if not all(map(is_file, budgets)):
+    if methods.scores is not None:
+        return methods.scores
+    if len(methods.files) < len(methods.budgets):
         return newest_run()
-    beside = Path(budgets[0]).parent
+    beside = methods.files[0].parent
     return beside if (beside / SCORES).is_file() else None
 
 
@@ -256,19 +247,19 @@ def _recorded(entrant: Contender, moment: Moment) -> dict[str, Any]:
     return {**made.strategy, "name": entrant.strategy, **own}
 
 
-def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
+def _runs_behind(run: Path | None, files: Sequence[Path]) -> list[Path]:
     """Where the cases may be that heads were scored on.
 
     The runs that a budget file names, and the one that it lies in.
     """
     behind: list[Path] = []
-    for text in filter(is_file, budgets):
-        recorded = HeadBudgets.load(Path(text)).strategy.get("scores")
+    for file in files:
+        recorded = HeadBudgets.load(file).strategy.get("scores")
         parts = recorded if isinstance(recorded, list) else []
         named = [
             Path(str(part["run"])) for part in parts if isinstance(part, dict) and "run" in part
         ]
-        beside = Path(text).parent
+        beside = file.parent
         if (beside / SCORES).is_file() or not named:
             named = [beside, *(path for path in named if path.exists())]
         behind += named
@@ -291,9 +282,9 @@ def _room(most_steps: int | None) -> int:
     return max(ANSWER_ROOM, most_steps or 0)
 
 
-def _longest(loaded: LoadedModel, room: int) -> str:
+def _longest(loaded: LoadedModel, room: int) -> int:
     longest = longest_prompt(loaded.window, answer_room=room)
-    return str(min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT))
+    return min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
 
 
 def _contexts(questions: Sequence[Question]) -> list[int]:

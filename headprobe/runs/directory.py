@@ -68,6 +68,18 @@ def newest_run() -> Path:
     raise UsageError(f"no run under {ROOT}/; make one with `headprobe score`, or name one")
 
 
+def require_scores(named: Path | None) -> None:
+    """Look whether a run directory or its file has scores, the newest run where none is named.
+
+    Raises:
+        UsageError: there are none.
+    """
+    run = newest_run() if named is None else named
+    file = run / SCORES if run.is_dir() else run
+    if not file.is_file():
+        raise no_scores(file)
+
+
 def newest_budget(run: Path) -> Path | None:
     """The budget file that was written last into a run directory."""
     return next(reversed(_by_age(run.glob(BUDGETS))), None)

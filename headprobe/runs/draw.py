@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headprobe.errors import UsageError
@@ -14,10 +13,11 @@ from headprobe.models.aliases import NANO
 from headprobe.models.bundled import bundled
 from headprobe.prompts.build import hide_needles, tokenize_needle
 from headprobe.prompts.case import Case
-from headprobe.prompts.grid import parse_depths, parse_lengths
+from headprobe.prompts.grid import DEPTHS_BY_DEFAULT, choose_lengths
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, read_needles
 from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.progress import Plan
 from headprobe.tasks import Probe
@@ -49,17 +49,12 @@ class DrawnCases:
 def draw_cases(
     loaded: LoadedModel,
     probe: Probe,
+    spec: CaseSpec,
     *,
-    lengths: str | None = None,
-    depths: str | None = None,
-    needles: Path | None = None,
-    haystack: str | None = None,
-    limit: int | None = 200,
-    seed: int = 0,
     held_out: bool = False,
     answer_room: int = ANSWER_ROOM,
 ) -> DrawnCases:
-    """A probe's cases for a model: lengths up to its window, the bundled text that it can read.
+    """Draw a probe's cases for a model: lengths up to its window, bundled text that it can read.
 
     Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
     ``answer_room`` is what prompts leave of the model's window, in tokens.
@@ -68,29 +63,30 @@ def draw_cases(
         UsageError: an option that makes no sense, or a file that is not there or not usable.
     """
     if probe.draw is not None:
-        for option, given in (("depths", depths), ("needles", needles), ("haystack", haystack)):
-            if given is not None:
+        for option in ("depths", "needles", "haystack"):
+            if getattr(spec, option) is not None:
                 raise UsageError(f"this task hides no needles: leave out --{option}")
-        return _draw_read(loaded, probe.draw, lengths=lengths, limit=limit, seed=seed)
+        return _draw_read(loaded, probe.draw, spec)
+    seed = spec.seed or 0
     corpus = NANO if loaded.name == NANO else "english"
-    source = haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
+    source = spec.haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
     own = f"{corpus}/{HELD_OUT}" if held_out else corpus
-    told = read_needles(needles or bundled("needles", own, probe.needles))
-    wanted_depths = parse_depths(depths)
+    told = read_needles(spec.needles or bundled("needles", own, probe.needles))
+    depths = spec.depths or DEPTHS_BY_DEFAULT
     longest = longest_prompt(loaded.window, answer_room=answer_room)
     least = 1
-    if lengths is None:
+    if spec.lengths is None:
         pieces = PieceTokenizer(loaded.tokenizer)
         least = max(tokenize_needle(needle, pieces).size for needle in told)
-    wanted_lengths = parse_lengths(lengths, longest=longest, least=least)
+    lengths = choose_lengths(spec.lengths, longest=longest, least=least)
     haystack_digest, drawn = _peek(sentences(source, seed=seed))
     cases = hide_needles(
         told,
         sentences=drawn,
         tokenizer=loaded.tokenizer,
-        lengths=wanted_lengths,
-        depths=wanted_depths,
-        limit=limit,
+        lengths=lengths,
+        depths=depths,
+        limit=spec.limit,
         seed=seed,
     )
     end = max(case.length + probe.most_steps(case) for case in cases)
@@ -102,19 +98,19 @@ def draw_cases(
     return DrawnCases(
         cases=cases,
         needles=told,
-        possible=len(told) * len(wanted_lengths) * len(wanted_depths),
+        possible=len(told) * len(lengths) * len(depths),
         plan=Plan(
             identity={
-                "lengths": wanted_lengths,
-                "depths": wanted_depths,
+                "lengths": lengths,
+                "depths": list(depths),
                 "needles_digest": json_digest([asdict(needle) for needle in told]),
                 "haystack_digest": haystack_digest,
                 "seed": seed,
             },
             labels={
-                "needles": str(needles) if needles else f"bundled {own}",
-                "haystack": haystack or f"bundled {corpus}",
-                "limit": limit,
+                "needles": str(spec.needles) if spec.needles else f"bundled {own}",
+                "haystack": spec.haystack or f"bundled {corpus}",
+                "limit": spec.limit,
             },
         ),
     )
@@ -123,19 +119,17 @@ def draw_cases(
 def _draw_read(
     loaded: LoadedModel,
     draw: Callable[..., list[Case]],
-    *,
-    lengths: str | None,
-    limit: int | None,
-    seed: int,
+    spec: CaseSpec,
 ) -> DrawnCases:
     """Cases that are only read: they may fill the window, nothing is kept free for an answer."""
+    seed, lengths = spec.seed or 0, spec.lengths
     every = draw(
         loaded.tokenizer,
-        lengths=None if lengths is None else parse_lengths(lengths, longest=loaded.window),
+        lengths=None if lengths is None else choose_lengths(lengths, longest=loaded.window),
         window=loaded.window,
         seed=seed,
     )
-    kept = sorted(case.case_id for case in visiting_order(every, seed)[:limit])
+    kept = sorted(case.case_id for case in visiting_order(every, seed)[: spec.limit])
     cases = [replace(every[old], case_id=new) for new, old in enumerate(kept)]
     return DrawnCases(
         cases=cases,
@@ -143,7 +137,7 @@ def _draw_read(
         possible=len(every),
         plan=Plan(
             identity={"lengths": sorted({case.length for case in every}), "seed": seed},
-            labels={"limit": limit},
+            labels={"limit": spec.limit},
         ),
     )
 

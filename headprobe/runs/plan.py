@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
 from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.case_runner import Decode, question_of, trunks, watches_question
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import draw_cases
-from headprobe.runs.memory import Pieces, cache_bytes, parse_bytes, pieces_for
+from headprobe.runs.memory import MemoryOptions, Pieces, cache_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Plan
-from headprobe.tasks import Task, get_task
+from headprobe.tasks import Task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -88,59 +89,49 @@ class PlannedRun:
 
 def prepare(
     loaded: LoadedModel,
+    task: Task,
+    spec: CaseSpec,
     *,
-    task: str,
-    measures: str | None = None,
-    lengths: str | None = None,
-    depths: str | None = None,
-    needles: Path | None = None,
-    haystack: str | None = None,
-    limit: int | None = 200,
-    seed: int = 0,
     out: Path | None = None,
     decode: Decode = "greedy",
-    chunk: int | None = None,
-    memory_allowance: str = "1GiB",
+    memory: MemoryOptions | None = None,
     until_stable: float | None = None,
 ) -> PlannedRun:
-    """Build a task's cases and its plan; the model's weights are not needed for it.
+    """Build a task's cases and the plan of a run; the model's weights are not needed for it.
+
+    Args:
+        loaded: the model.
+        task: with the measures that are taken.
+        spec: which cases are drawn.
+        out: the run directory; left out, it is named after model and task.
+        decode: see ``walk``.
+        memory: how much is run at a time.
+        until_stable: stop when the ranking of the heads is this reliable, between 0 and 1.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
     """
     if until_stable is not None and not 0 < until_stable < 1:
-        raise UsageError(f"--until-stable lies between 0 and 1, got {until_stable:g}")
-    chosen = get_task(task).measuring(measures)
-    if decode == "forced" and chosen.probe.draw is not None:
-        raise UsageError(f"task {task} has no answers to force: leave out --decode")
-    allowance = parse_bytes(memory_allowance)
-    drawn = draw_cases(
-        loaded,
-        chosen.probe,
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=limit,
-        seed=seed,
-    )
+        raise ValueError(f"expected until_stable between 0 and 1, got {until_stable}")
+    if decode == "forced" and not task.asks:
+        raise UsageError(f"task {task.name} has no answers to force: leave out --decode")
+    memory = memory or MemoryOptions()
+    drawn = draw_cases(loaded, task.probe, spec)
     cases = drawn.cases
-    tree = PrefixTree.of(trunks(cases, chosen))
-    longest = max(case.length + chosen.probe.most_steps(case) for case in cases)
+    tree = PrefixTree.of(trunks(cases, task))
+    longest = max(case.length + task.probe.most_steps(case) for case in cases)
     element = loaded.model.dtype.itemsize
-    pieces = pieces_for(
-        loaded.model.config, longest=longest, allowance=allowance, element=element, chunk=chunk
-    )
+    pieces = pieces_for(loaded.model.config, memory, longest=longest, element=element)
     return PlannedRun(
-        task_name=task,
-        task=chosen,
+        task_name=task.name,
+        task=task,
         cases=cases,
         possible=drawn.possible,
         plan=Plan(
             identity={
                 "kind": "score",
-                "task": task,
-                "measures": list(chosen.measures),
+                "task": task.name,
+                "measures": list(task.measures),
                 **model_identity(loaded),
                 "decode": decode,
                 **drawn.plan.identity,
@@ -151,13 +142,19 @@ def prepare(
                 "until_stable": until_stable,
             },
         ),
-        seed=seed,
-        out=out or directory_for(loaded.name, task),
+        seed=spec.seed or 0,
+        out=out or directory_for(loaded.name, task.name),
         decode=decode,
         tree=tree,
         pieces=pieces,
         cost=_cost(
-            loaded, cases, chosen, tree, pieces=pieces, longest=longest, allowance=allowance
+            loaded,
+            cases,
+            task,
+            tree,
+            pieces=pieces,
+            longest=longest,
+            allowance=memory.activation_memory,
         ),
         until_stable=until_stable,
     )

@@ -14,10 +14,9 @@ __all__ = [
     "ACCEPTED_ABOVE",
     "DEFAULT_TASK",
     "TASKS",
-    "WEIGHT_TASKS",
     "Probe",
     "Task",
-    "asks",
+    "find_task",
     "get_asking_task",
     "get_task",
 ]
@@ -27,6 +26,7 @@ _OF_NEEDLES = ("retrieval", "r2", "semantic", "mass", "contrast", "locos", "qr")
 
 TASKS = {
     "r2": Task(
+        name="r2",
         summary="retrieval and reasoning (HeadKV-R2): tell two answers apart by a third fact",
         probe=Probe(
             needles="r2.jsonl",
@@ -37,6 +37,7 @@ TASKS = {
         more=_OF_NEEDLES,
     ),
     "retrieval": Task(
+        name="retrieval",
         summary="needle in a haystack (Retrieval Head): copy a fact out of unrelated prose",
         probe=Probe(
             needles="retrieval.jsonl",
@@ -47,6 +48,7 @@ TASKS = {
         more=_OF_NEEDLES,
     ),
     "razor": Task(
+        name="razor",
         summary="repeated random tokens (RazorAttention): find where a token stood before",
         probe=Probe(
             draw=repetition.draw,
@@ -56,32 +58,32 @@ TASKS = {
         ),
         measures=("induction", "echo"),
     ),
+    "alibi": Task(
+        name="alibi",
+        summary="how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
+        probe=Probe(most_steps=repetition.most_steps, success=repetition.success),
+        measures=("alibi",),
+    ),
 }
 
 DEFAULT_TASK = "r2"
 
-WEIGHT_TASKS = {
-    "alibi": "how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
-}
-"""Tasks that need no cases, and what they probe; each has one measure, of its own name."""
 
-
-def asks(task: str) -> bool:
-    """Whether a task asks for answers; of a name that is none, no."""
-    return task in TASKS and bool(TASKS[task].probe.needles)
+def find_task(name: str) -> Task | None:
+    """Return the task of that name; none where scores come from elsewhere."""
+    return TASKS.get(name)
 
 
 def get_asking_task(name: str) -> Task:
     """The task of that name that asks for answers; ``UsageError`` lists what there is."""
-    if not asks(name):
-        raise UsageError(
-            f"--task takes {', '.join(filter(asks, TASKS))}, which ask for answers; got {name!r}"
-        )
+    asking = [task.name for task in TASKS.values() if task.asks]
+    if name not in asking:
+        raise UsageError(f"--task takes {', '.join(asking)}, which ask for answers; got {name!r}")
     return TASKS[name]
 
 
 def get_task(name: str) -> Task:
     """The task of that name; ``UsageError`` lists what there is."""
     if name not in TASKS:
-        raise UsageError(f"no task {name!r}; there are {', '.join((*TASKS, *WEIGHT_TASKS))}")
+        raise UsageError(f"no task {name!r}; there are {', '.join(TASKS)}")
     return TASKS[name]

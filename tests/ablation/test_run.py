@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headprobe.ablation import run as ablating
 from headprobe.ablation.plan import PlannedAblation, plan_ablation
+from headprobe.ablation.rankings import HeadChoice
 from headprobe.ablation.run import ablate
 from headprobe.ablation.silencing import mean_outputs, silenced
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
@@ -24,6 +25,7 @@ from headprobe.models.bundled import bundled
 from headprobe.models.layout import Head
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import Case
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import CASES
 from headprobe.runs.draw import draw_cases
@@ -34,7 +36,8 @@ from headprobe.scores.tables import write_table
 from headprobe.tasks import ACCEPTED_ABOVE, TASKS
 from headprobe.tasks.grading import f1
 
-SMALL: dict[str, Any] = {"tops": "1,8", "draws": 2, "lengths": "128,160", "limit": 4}
+HEADS: dict[str, Any] = {"tops": (1, 8), "draws": 2}
+SPEC: dict[str, Any] = {"lengths": (128, 160), "limit": 4}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,11 @@ def scored(loaded: LoadedModel, *measures: str, **fields: Any) -> HeadScores:
 
 def planned(loaded: LoadedModel, out: Path, **options: Any) -> PlannedAblation:
     runs = options.pop("runs", [("run", scored(loaded))])
-    return plan_ablation(loaded, runs, **SMALL | {"out": out} | options)
+    heads, spec = (
+        cls(**small | {f.name: options.pop(f.name) for f in fields(cls) if f.name in options})
+        for cls, small in ((HeadChoice, HEADS), (CaseSpec, SPEC))
+    )
+    return plan_ablation(loaded, runs, heads, spec, out=out, **options)
 
 
 def cut(model: PreTrainedModel, heads: tuple[Head, ...]) -> PreTrainedModel:
@@ -97,7 +104,7 @@ def test_answers_are_those_of_a_model_whose_projections_do_not_read_the_heads(
 def test_mean_silence_takes_means_over_prompts_of_other_needles(
     nano: LoadedModel, tmp_path: Path
 ) -> None:
-    run = planned(nano, tmp_path, silence="mean", calibration=3, draws=1, tops="4")
+    run = planned(nano, tmp_path, silence="mean", calibration=3, draws=1, tops=(4,))
     assert len(run.calibration) == 3
     assert not {case.input_ids for case in run.calibration} & {c.input_ids for c in run.cases}
     done = ablate(nano, run)
@@ -116,7 +123,7 @@ def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_
     asked.write_text("".join(held_out.read_text().splitlines(keepends=True)[:4]))
     run = planned(nano, tmp_path / "out", silence="mean", calibration=3, needles=asked)
     write_table(case_rows(run.calibration), tmp_path / "means" / CASES)
-    own = draw_cases(nano, TASKS["r2"].probe, lengths="160", limit=3)
+    own = draw_cases(nano, TASKS["r2"].probe, CaseSpec(lengths=(160,), limit=3))
     with pytest.raises(UsageError, match="3 of 48 needles are those"):
         check_held_out(own, [tmp_path / "means"], nano.tokenizer)
 
@@ -147,7 +154,8 @@ def case_rows(cases: Sequence[Case]) -> pd.DataFrame:
 
 def test_needles_that_heads_were_scored_on_are_refused(nano: LoadedModel, tmp_path: Path) -> None:
     own = bundled("needles", "nano", "r2.jsonl")
-    drawn = draw_cases(nano, TASKS["r2"].probe, lengths="160", limit=3, needles=own)
+    spec = CaseSpec(lengths=(160,), limit=3, needles=own)
+    drawn = draw_cases(nano, TASKS["r2"].probe, spec)
     write_table(case_rows(drawn.cases), tmp_path / "run" / CASES)
     runs = [(str(tmp_path / "run"), scored(nano))]
     assert planned(nano, tmp_path / "out", runs=runs).cases
@@ -223,7 +231,7 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
 def test_more_heads_draws_and_cases_go_on_from_fewer(
     nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    larger = {"tops": "1,4,8", "draws": 3, "limit": 6}
+    larger = {"tops": (1, 4, 8), "draws": 3, "limit": 6}
     whole = ablate(nano, planned(nano, tmp_path / "whole", **larger))
     before = planned(nano, tmp_path / "grown")
     ablate(nano, before)
@@ -277,13 +285,9 @@ def test_a_model_that_answers_nothing_has_nothing_to_lose(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"silence": "half"}, "--silence takes zero or mean, got 'half'"),
-        ({"metric": "rouge"}, "--metric takes accepted, exact_match, f1, recall, got 'rouge'"),
-        ({"tops": "25"}, "--top 25 leaves no 25 others .* 48 heads; it takes at most 24"),
-        ({"tops": "x"}, "cannot read --top 'x'"),
-        ({"task": "alibi"}, "--task takes r2, retrieval, .* got 'alibi'"),
+        ({"tops": (25,)}, "--top 25 leaves no 25 others .* 48 heads; it takes at most 24"),
         ({"measures": ["locos"]}, "no run given holds the measure 'locos'"),
-        ({"lengths": "4000"}, "does not fit the model's window"),
+        ({"lengths": (4000,)}, "does not fit the model's window"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
@@ -293,9 +297,25 @@ def test_options_that_make_no_sense_are_refused(
         planned(nano, tmp_path, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"silence": "half"}, "expected silence to be zero or mean, got 'half'"),
+        ({"metric": "rouge"}, "expected a metric of .*, got 'rouge'"),
+        ({"tops": (2, 1)}, "expected ascending numbers of heads"),
+        ({"draws": 0}, "expected draws of 1 or more, got 0"),
+    ],
+)
+def test_what_a_caller_got_wrong_is_a_value_error(
+    nano: LoadedModel, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(nano, tmp_path, **options)
+
+
 def test_the_task_is_the_first_run_s_that_asks(nano: LoadedModel, tmp_path: Path) -> None:
     weights = ("w", scored(nano, task="alibi", plan={}))
     copying = ("c", scored(nano, task="retrieval"))
     assert planned(nano, tmp_path, runs=[weights, copying]).task_name == "retrieval"
     assert planned(nano, tmp_path, runs=[weights]).task_name == "r2"
-    assert planned(nano, tmp_path, runs=[copying], task="r2").task_name == "r2"
+    assert planned(nano, tmp_path, runs=[copying], task=TASKS["r2"]).task_name == "r2"

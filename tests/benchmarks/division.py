@@ -22,6 +22,8 @@ from headprobe.evaluation.methods import Contender, Moment, allocated
 from headprobe.evaluation.outcomes import UNSEEN
 from headprobe.evaluation.questions import questions_of
 from headprobe.models.loading import load_model
+from headprobe.prompts.grid import parse_lengths
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
 from headprobe.tasks import get_task
@@ -72,10 +74,12 @@ def main() -> None:
     drawn = draw_cases(
         loaded,
         probe,
-        lengths=options.length,
-        needles=options.needles,
-        limit=options.limit,
-        seed=1,
+        CaseSpec(
+            lengths=parse_lengths(options.length),
+            needles=options.needles,
+            limit=options.limit,
+            seed=1,
+        ),
         held_out=True,
     )
 

@@ -16,7 +16,7 @@ import torch
 
 from headprobe.models.device import DTYPES
 from headprobe.runs.case_runner import walk
-from headprobe.runs.memory import cache_bytes, parse_bytes, pieces_for
+from headprobe.runs.memory import MemoryOptions, cache_bytes, parse_bytes, pieces_for
 from headprobe.tasks import TASKS
 from models import NAMES, draw, load
 
@@ -35,8 +35,8 @@ def run(options: argparse.Namespace, length: int) -> int:
     cases = draw(loaded, lengths=str(length), depths="50", needles=1)
     pieces = pieces_for(
         loaded.model.config,
+        MemoryOptions(activation_memory=parse_bytes(options.memory_allowance)),
         longest=length,
-        allowance=parse_bytes(options.memory_allowance),
         element=loaded.model.dtype.itemsize,
     )
     list(walk(loaded, cases, TASKS["r2"], decode="forced", pieces=pieces))

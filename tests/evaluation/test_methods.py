@@ -13,7 +13,16 @@ from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.evaluation.baselines import BASELINES, SINKS, baselines, shuffle, with_baselines
-from headprobe.evaluation.methods import Contender, Moment, allocated, check_fit, fixed, line_up
+from headprobe.evaluation.methods import (
+    Contender,
+    MethodOptions,
+    Moment,
+    allocated,
+    check_fit,
+    fixed,
+    line_up,
+    parse_budgets,
+)
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
@@ -118,11 +127,15 @@ def test_a_share_too_small_for_the_window_is_one_entry_more_than_it() -> None:
         assert one.at(moment(200)).kept(200).sum() == 9 * 12
 
 
+def options(typed: list[str], *strategies: str) -> MethodOptions:
+    return MethodOptions(budgets=parse_budgets(typed), strategies=strategies)
+
+
 def test_entrants_are_read_as_typed(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     budgets("duo").save(path)
     typed = ["16,1.5%", str(path), "64"]
-    lined_up = line_up(typed, [run()], strategies=["headkv", "pyramid"])
+    lined_up = line_up(options(typed, "headkv", "pyramid"), [run()])
     assert [(one.strategy, one.budget) for one in lined_up] == [
         ("headkv", "16"),
         ("pyramid", "16"),
@@ -148,11 +161,11 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         file.parent.mkdir()
         budgets("headkv", budget=Budget(tokens=size)).save(file)
     typed = [*map(str, files), "16"]
-    everyone = with_baselines(line_up(typed, [run()], strategies=["headkv"]), seed=0)
+    everyone = with_baselines(line_up(options(typed), [run()]), seed=0)
     kept = {(one.strategy, one.budget): one.at(moment(500)).kept(500).mean() for one in everyone}
     for name in ("headkv", "uniform", "shuffled"):
         assert [kept[name, budget] for budget in typed] == [12, 40, 16]
-    alone = line_up([str(files[0]), "16"], [run()], strategies=["headkv"])
+    alone = line_up(options([str(files[0]), "16"]), [run()])
     assert [one.budget for one in alone] == [str(files[0]), "16"]
 
 
@@ -190,12 +203,12 @@ def test_baselines_of_less_than_the_window_keep_no_more() -> None:
     [
         (["16,x"], "tokens a head"),
         (["16", "16"], "--budget 16 (headkv) is given twice"),
-        (["none.json"], "none.json"),
+        (["none.json"], "no budget at none.json"),
     ],
 )
 def test_what_is_no_budget_is_refused(typed: list[str], message: str) -> None:
     with pytest.raises(UsageError) as raised:
-        line_up(typed, [run()], strategies=["headkv"])
+        line_up(options(typed), [run()])
     assert message in str(raised.value)
 
 

@@ -11,6 +11,7 @@ from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.evaluation.questions import ANSWER_STEPS, Question, questions_of, read_questions
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.nano.tokenizer import build_tokenizer
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.tasks import TASKS
@@ -25,7 +26,7 @@ def nano() -> LoadedModel:
 
 
 def draw(nano: LoadedModel, **options: Any) -> DrawnCases:
-    return draw_cases(nano, PROBE, lengths="128", limit=12, **options)
+    return draw_cases(nano, PROBE, CaseSpec(lengths=(128,), limit=12), **options)
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:

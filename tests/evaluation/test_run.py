@@ -14,12 +14,13 @@ import pytest
 from headprobe.allocators import Budget, allocate
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.evaluation.answering import Answers, _Reader, evaluate
-from headprobe.evaluation.methods import Contender
+from headprobe.evaluation.methods import Contender, MethodOptions
 from headprobe.evaluation.outcomes import ANSWERS, REPORT, RESULTS
 from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
 from headprobe.evaluation.questions import Question
 from headprobe.evaluation.run import run_evaluation
 from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.progress import FILE_NAME
 
 
@@ -38,11 +39,10 @@ def file(nano: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(nano: LoadedModel, file: Path, out: Path, **options: Any) -> PlannedEvaluation:
-    drawing = {"lengths": "128", "depths": "0,100"}
+    fields = {"limit": 3} | {n: options.pop(n) for n in ("limit", "seed") if n in options}
+    spec = CaseSpec(lengths=(128,), depths=(0.0, 100.0), **fields)
     with pytest.warns(UserWarning, match="no case table"):
-        return plan_evaluation(
-            nano, budgets=[str(file)], drawing=drawing, out=out, **{"limit": 3} | options
-        )
+        return plan_evaluation(nano, MethodOptions(budgets=(file,)), spec, out=out, **options)
 
 
 def after(count: int, do: Callable[[], None]) -> Callable[[], None]:
@@ -164,9 +164,9 @@ def test_budgets_that_differ_at_one_length_alone_are_asked_anew(
             at=lambda moment: more if moment.tokens < below else few,
         )
         monkeypatch.setattr("headprobe.evaluation.plan.line_up", lambda *_, **__: [entrant])
-        drawing = {"lengths": "128,300", "depths": "50"}
+        spec = CaseSpec(lengths=(128, 300), depths=(50.0,), limit=4)
         with pytest.warns(UserWarning, match="no case table"):
-            planned = plan_evaluation(nano, budgets=[str(file)], drawing=drawing, limit=4)
+            planned = plan_evaluation(nano, MethodOptions(budgets=(file,)), spec)
         return str(planned.keys)
 
     file = tmp_path / "own.json"

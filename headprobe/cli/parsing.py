@@ -1,0 +1,82 @@
+"""Options as they are typed, to values: checked before torch or a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from headprobe.errors import UsageError
+from headprobe.prompts.grid import parse_depths, parse_lengths
+from headprobe.prompts.spec import CaseSpec
+from headprobe.runs.memory import MemoryOptions, parse_bytes
+
+
+def case_spec(
+    *,
+    lengths: str | None,
+    depths: str | None,
+    needles: Path | None,
+    haystack: str | None,
+    limit: int | None,
+    seed: int | None,
+) -> CaseSpec:
+    """Read which cases are wanted; a ``limit`` of 0 wants all.
+
+    Raises:
+        UsageError: lengths or depths cannot be read, or there is no such file of needles.
+    """
+    return CaseSpec(
+        lengths=None if lengths is None else parse_lengths(lengths),
+        depths=None if depths is None else parse_depths(depths),
+        needles=existing(needles, kind="needle"),
+        haystack=haystack,
+        limit=limit or None,
+        seed=seed,
+    )
+
+
+def memory_options(*, chunk: int | None, memory_allowance: str) -> MemoryOptions:
+    """Read how much may be run at a time.
+
+    Raises:
+        UsageError: the allowance is no amount of memory.
+    """
+    return MemoryOptions(prefill_chunk=chunk, activation_memory=parse_bytes(memory_allowance))
+
+
+def existing(path: Path | None, *, kind: str) -> Path | None:
+    """Return a path as it is.
+
+    Raises:
+        UsageError: there is no such ``kind`` of file, as in "needle".
+    """
+    if path is not None and not path.exists():
+        raise UsageError(f"no {kind} file {path}")
+    return path
+
+
+def comma_list(text: str | None) -> tuple[str, ...] | None:
+    """Split ``a, b`` at its commas; None stays None."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def one_of(option: str, value: str, choices: Collection[str]) -> str:
+    """Return a value as it is.
+
+    Raises:
+        UsageError: it is none of the choices.
+    """
+    if value not in choices:
+        raise UsageError(f"--{option} takes {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def reliability(value: float | None) -> float | None:
+    """Return a reliability to stop at as it is.
+
+    Raises:
+        UsageError: it does not lie between 0 and 1.
+    """
+    if value is not None and not 0 < value < 1:
+        raise UsageError(f"--until-stable lies between 0 and 1, got {value:g}")
+    return value
