@@ -71,8 +71,8 @@ def test_the_seed_is_another_than_the_scores_were_taken_with() -> None:
 
 
 def test_held_out_needles_are_the_default_and_are_named(nano: LoadedModel) -> None:
-    assert draw(nano).options["needles"] == "bundled nano"
-    assert draw(nano, held_out=True).options["needles"] == "bundled nano/held-out"
+    assert draw(nano).plan.labels["needles"] == "bundled nano"
+    assert draw(nano, held_out=True).plan.labels["needles"] == "bundled nano/held-out"
 
 
 def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(
