@@ -51,19 +51,31 @@ class Plan:
         return {**self.identity, **self.labels}
 
     def differences(self, other: Plan) -> list[str]:
-        """Say in which options a later plan differs, as in ``seed was 0, now 1``."""
-        return [
-            self._difference(name, other)
+        """Say in which options a later plan differs, as in ``seed was 0, now 1``.
+
+        Of another ``kind`` of run nothing else is said. A digest that follows another option, as a
+        haystack's follows the seed, is named where it is all that differs.
+        """
+        names = [
+            name
             for name in dict.fromkeys((*self.identity, *other.identity))
             if self.identity.get(name) != other.identity.get(name)
         ]
+        if "kind" in names:
+            names = ["kind"]
+        told = [name for name in names if not self._is_bare_digest(name, other)]
+        return [self._difference(name, other) for name in told or names]
+
+    def _is_bare_digest(self, name: str, other: Plan) -> bool:
+        label = name.removesuffix("_digest")
+        return label != name and self.labels.get(label) == other.labels.get(label)
 
     def _difference(self, name: str, other: Plan) -> str:
         label = name.removesuffix("_digest")
-        if label != name and self.labels.get(label) != other.labels.get(label):
-            was, now = self.labels.get(label), other.labels.get(label)
-        else:
+        if label == name or self._is_bare_digest(name, other):
             was, now = self.identity.get(name), other.identity.get(name)
+        else:
+            was, now = self.labels.get(label), other.labels.get(label)
         return "{} was {}, now {}".format(label, *_excerpts(json.dumps(was), json.dumps(now)))
 
 

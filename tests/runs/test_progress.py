@@ -135,6 +135,20 @@ def test_names_may_differ_and_tell_what_a_digest_is_of(tmp_path: Path) -> None:
             progress.begin(named("2b", "../here/needles.jsonl", 9))
 
 
+def test_a_digest_that_follows_another_option_is_not_told_beside_it() -> None:
+    one, other, third = (
+        Plan(identity={"seed": seed, "haystack_digest": digest}, labels={"haystack": "noise"})
+        for seed, digest in ((0, "a"), (1, "b"), (0, "c"))
+    )
+    assert one.differences(other) == ["seed was 0, now 1"]
+    assert one.differences(third) == ['haystack was "a", now "c"']
+
+
+def test_of_another_kind_of_run_nothing_else_is_told() -> None:
+    one, other = Plan(identity={"kind": "score", "seed": 0}), Plan(identity={"kind": "import"})
+    assert one.differences(other) == ['kind was "score", now "import"']
+
+
 def test_a_plan_is_equal_to_itself_after_json(tmp_path: Path) -> None:
     plan = Plan(identity={"lengths": (100, 200), "depths": [0.1 + 0.2, 1 / 3], "needles": None})
     for _ in range(2):
