@@ -73,7 +73,7 @@ class Plan:
     def _difference(self, name: str, other: Plan) -> str:
         label = name.removesuffix("_digest")
         if label == name or self._is_bare_digest(name, other):
-            was, now = self.identity.get(name), other.identity.get(name)
+            label, was, now = name, self.identity.get(name), other.identity.get(name)
         else:
             was, now = self.labels.get(label), other.labels.get(label)
         return "{} was {}, now {}".format(label, *_excerpts(json.dumps(was), json.dumps(now)))

@@ -131,7 +131,7 @@ def test_names_may_differ_and_tell_what_a_digest_is_of(tmp_path: Path) -> None:
         assert progress.plan.labels == {"needles": "../here/needles.jsonl", "limit": 8}
         with pytest.raises(UsageError, match=r'needles was "\.\./here/.*", now "own.jsonl"\)'):
             progress.begin(named("2b", "own.jsonl", 8))
-        with pytest.raises(UsageError, match=r'needles was "1a", now "2b"\)'):
+        with pytest.raises(UsageError, match=r'needles_digest was "1a", now "2b"\)'):
             progress.begin(named("2b", "../here/needles.jsonl", 9))
 
 
@@ -141,7 +141,7 @@ def test_a_digest_that_follows_another_option_is_not_told_beside_it() -> None:
         for seed, digest in ((0, "a"), (1, "b"), (0, "c"))
     )
     assert one.differences(other) == ["seed was 0, now 1"]
-    assert one.differences(third) == ['haystack was "a", now "c"']
+    assert one.differences(third) == ['haystack_digest was "a", now "c"']
 
 
 def test_of_another_kind_of_run_nothing_else_is_told() -> None:
