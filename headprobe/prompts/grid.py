@@ -52,7 +52,7 @@ def _spread(start: float, stop: float, count: int) -> list[float]:
     return [*(start + place * step for place in range(count - 1)), stop]
 
 
-DEPTHS_BY_DEFAULT = tuple(_spread(0, 100, STEPS_BY_DEFAULT))
+DEPTHS_BY_DEFAULT = tuple(_spread(0.0, 100.0, STEPS_BY_DEFAULT))
 
 
 def parse_lengths(text: str) -> tuple[int, ...]:
@@ -93,7 +93,8 @@ def choose_lengths(
     if lengths is None:
         top = min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
         shortest = min(top, max(least, top / STEPS_BY_DEFAULT))
-        return sorted({round(value) for value in _spread(shortest, top, STEPS_BY_DEFAULT)})
+        values = _spread(float(shortest), float(top), STEPS_BY_DEFAULT)
+        return sorted({round(value) for value in values})
     if longest is not None and lengths[-1] > longest:
         raise UsageError(
             f"a length of {lengths[-1]} tokens does not fit the model's window; "
