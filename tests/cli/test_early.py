@@ -1,0 +1,66 @@
+"""What is wrong with an option is said before torch or a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REFUSED = {
+    "score --lengths ten": "start:stop:count",
+    "score --depths 0,101": "depths go from 0 to 100",
+    "score --until-stable 1.5": "lies between 0 and 1, got 1.5",
+    "score --memory-allowance lots": "'lots' is no amount of memory",
+    "score --needles missing.jsonl": "no needle file missing.jsonl",
+    "score --task nothing": "there are r2, retrieval, razor, alibi",
+    "score --measures r2,r9": "no measure 'r9'",
+    "score --task alibi --measures alibi": "task alibi has no cases",
+    "evaluate --scores missing": "no scores at missing",
+    "evaluate --budget none.json": "no budget at none.json",
+    "evaluate --budget 16,x": "tokens a head",
+    "evaluate --budget 16 --scores missing --metric rouge": "got 'rouge'",
+    "evaluate --cases missing.jsonl": "no case file missing.jsonl",
+    "evaluate --lengths ten": "start:stop:count",
+    "evaluate --strategy wild": "no strategy 'wild'",
+    "evaluate --task razor": "which ask for answers",
+    "evaluate": "no run under outputs",
+    "ablate missing": "no scores at missing",
+    "ablate --top x": "numbers of heads as in 1,2,4,8",
+    "ablate --silence half": "takes zero, mean, got 'half'",
+    "ablate --metric rouge": "got 'rouge'",
+    "ablate --memory-allowance lots": "'lots' is no amount of memory",
+    "ablate --needles missing.jsonl": "no needle file missing.jsonl",
+}
+CODE = """
+import contextlib, io, json, sys
+from headprobe.cli import main
+found = {}
+for line in json.loads(sys.argv[1]):
+    sys.argv = ["headprobe", *line.split()]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            main()
+    except SystemExit as error:
+        heavy = sorted({"torch", "transformers", "pandas", "matplotlib"} & set(sys.modules))
+        found[line] = [error.code, heavy, said.getvalue()]
+print(json.dumps(found))
+"""
+
+
+def test_a_bad_option_is_one_line_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, json.dumps(list(REFUSED))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found.keys() == REFUSED.keys()
+    for line, (code, heavy, said) in found.items():
+        assert (line, code, heavy) == (line, 2, [])
+        assert REFUSED[line] in said
+        assert len(said.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
