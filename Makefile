@@ -5,8 +5,13 @@ READY := $(VENV)/.ready
 # kvpress wants an older transformers.
 KVPRESS := .venv-kvpress
 KVPRESS_READY := $(KVPRESS)/.ready
+# The lowest versions that the package takes.
+OLDEST := .venv-oldest
+OLDEST_READY := $(OLDEST)/.ready
+# A file's tests share what it scores, so they stay in one worker.
+PYTEST := pytest -q -n 2 --dist loadfile
 
-.PHONY: run test test-kvpress lint bench clean
+.PHONY: run test test-fast test-kvpress test-oldest lint bench clean
 
 run: $(READY)
 	$(BIN)/headprobe score --model nano --task r2
@@ -14,10 +19,16 @@ run: $(READY)
 	$(BIN)/headprobe plot
 
 test: lint
-	$(BIN)/pytest -q
+	$(BIN)/$(PYTEST)
+
+test-fast: $(READY)
+	$(BIN)/$(PYTEST) -m "not slow"
 
 test-kvpress: $(KVPRESS_READY)
 	$(KVPRESS)/bin/pytest -q -W "ignore:'pipes' is deprecated" tests/formats/test_press.py
+
+test-oldest: $(OLDEST_READY)
+	$(OLDEST)/bin/$(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -33,7 +44,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/decode.py
 
 clean:
-	rm -rf $(VENV) $(KVPRESS)
+	rm -rf $(VENV) $(KVPRESS) $(OLDEST)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,5 +55,11 @@ $(READY): pyproject.toml constraints.txt
 $(KVPRESS_READY): pyproject.toml constraints-kvpress.txt
 	$(PYTHON) -m venv $(KVPRESS)
 	$(KVPRESS)/bin/pip install --quiet --constraint constraints-kvpress.txt torch
-	$(KVPRESS)/bin/pip install --quiet --constraint constraints-kvpress.txt --editable . kvpress beartype pytest
+	$(KVPRESS)/bin/pip install --quiet --constraint constraints-kvpress.txt --editable . kvpress beartype hypothesis pytest
+	touch $@
+
+$(OLDEST_READY): pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt torch
+	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable ".[accelerate]" beartype hatchling hypothesis pytest pytest-xdist
 	touch $@

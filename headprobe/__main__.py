@@ -1,6 +1,8 @@
 """``python -m headprobe``."""
 
+import sys
+
 from headprobe.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,12 +1,39 @@
-"""Errors that callers catch; the message of each says what to do next."""
+"""Errors that callers catch: each carries its facts and says what to do next."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class HeadprobeError(Exception):
-    """A problem met while working that the user or the environment can mend (exit code 1)."""
+    """A problem met while working that the user or the environment can mend (exit code 1).
+
+    Args:
+        message: What is wrong and what to do next. Parameters stand in backquotes, as in "try
+            shorter `lengths` or `dtype=bfloat16`": the command line shows them as options.
+        option: Name of the parameter that is wrong, as in "until_stable".
+        value: What that parameter was given.
+        path: File or directory that the problem is about.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        option: str | None = None,
+        value: object = None,
+        path: Path | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.option, self.value, self.path = message, option, value, path
+
+    def __str__(self) -> str:
+        if self.option is None:
+            return self.message
+        given = "" if self.value is None else f"={self.value}"
+        return f"{self.option}{given}: {self.message}"
 
 
 class UsageError(HeadprobeError):
@@ -22,12 +49,12 @@ class Interrupted(HeadprobeError):
 
 
 def out_of_memory(
-    error: Exception, *, tokens: int, hint: str = "shorter --lengths"
+    error: Exception, *, tokens: int, hint: str = "shorter `lengths`"
 ) -> HeadprobeError:
-    """The device's memory is too small for a prompt of so many tokens."""
+    """Say that a prompt of ``tokens`` tokens does not fit into the device's memory."""
     return HeadprobeError(
         f"a prompt of {tokens:,} tokens does not fit into the device's memory: try {hint}, "
-        f"--dtype bfloat16 or --device-map auto ({str(error).splitlines()[0]})"
+        f"`dtype=bfloat16` or `device_map=auto` ({str(error).splitlines()[0]})"
     )
 
 

@@ -34,9 +34,9 @@ def numbered_lines(path: Path, *, kind: str) -> list[tuple[int, str]]:
         # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
-        raise UsageError(f"no {kind} file {path}") from error
+        raise UsageError(f"no {kind} file {path}", path=path) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the {kind} file {path}: {error}") from error
+        raise UsageError(f"cannot read the {kind} file {path}: {error}", path=path) from error
     return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
@@ -90,7 +90,7 @@ def make_directory(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"{path} is no directory: give the name of one") from error
+        raise UsageError(f"{path} is no directory: give the name of one", path=path) from error
     except OSError as error:
         raise _cannot_write(path, error) from error
 
@@ -111,7 +111,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
         kind = "a directory" if target.is_dir() else "not a regular file"
-        raise UsageError(f"cannot write {path}: it is {kind}; give the name of a file")
+        raise UsageError(f"cannot write {path}: it is {kind}; give the name of a file", path=path)
     temporary = target.with_name(f".{target.stem[:64]}.{secrets.token_hex(4)}{target.suffix}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 def _cannot_write(path: Path, error: OSError) -> HeadprobeError:
     advice = ADVICE.get(error.errno or 0, "write elsewhere")
-    return HeadprobeError(f"cannot write {path}: {error.strerror or error}; {advice}")
+    return HeadprobeError(f"cannot write {path}: {error.strerror or error}; {advice}", path=path)
 
 
 def _flush(path: Path) -> None:

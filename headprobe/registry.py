@@ -35,7 +35,8 @@ def get_method(kind: str, name: str, own: Mapping[str, Method], group: str) -> M
                 "mend or remove the package that brings it"
             ) from error
         return found
-    raise UsageError(f"no {kind} {name!r}; choose from {', '.join(method_names(own, group))}")
+    choices = ", ".join(method_names(own, group))
+    raise UsageError(f"no {kind} {name!r}; choose from {choices}", value=name)
 
 
 def given_options(
@@ -61,8 +62,9 @@ def given_options(
     chosen = {option: value for option, value in given.items() if value is not None}
     for option in chosen:
         if option not in own:
-            flags = ", ".join(map(flag, own)) or "none"
-            raise UsageError(f"{method} takes no {flag(option)}; it takes {flags}")
+            known = ", ".join(f"`{name}`" for name in own) or "none"
+            message = f"{method} takes no such option; it takes {known}"
+            raise UsageError(message, option=option)
     return chosen
 
 

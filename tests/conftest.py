@@ -1,8 +1,45 @@
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+# Read when the libraries are imported: one thread a worker, no network, plain text.
+os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS"):
+    os.environ.pop(name, None)
+
 import pytest
 import torch
+from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
+
+pytest.register_assert_rewrite("tests._support")
+from tests._support.command_line import succeed
+
+torch.set_num_threads(1)
+# The same examples on every run, and no time limit that a busy machine would break.
+settings.register_profile("headprobe", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("headprobe")
+
+SCORED = ["score", "--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
+
+
+@pytest.fixture(scope="session")
+def nano_scored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in which nano was scored on 48 cases of r2; it is for all tests, so look only."""
+    folder = tmp_path_factory.mktemp("nano-scored")
+    succeed(*SCORED, cwd=folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    yield folder
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def scored(nano_scored: Path, tmp_path: Path) -> Path:
+    """A folder of the test's own in which nano was scored on 48 cases of r2."""
+    return Path(shutil.copytree(nano_scored, tmp_path / "scored"))
 
 
 @pytest.fixture

@@ -79,8 +79,10 @@ def plan_trials(
     heads = np.array([(layer, head) for layer in layers for head in range(count)])
     if 2 * max(tops) > len(heads):
         raise UsageError(
-            f"--top {max(tops)} leaves no {max(tops)} others to draw at random from the model's "
-            f"{len(heads)} heads; it takes at most {len(heads) // 2}"
+            "leaves not as many others to draw at random from the model's "
+            f"{len(heads)} heads; expected at most {len(heads) // 2}",
+            option="top",
+            value=max(tops),
         )
     orders = [np.random.default_rng((seed, i)).permutation(len(heads)) for i in range(draws)]
     trials = []
@@ -117,7 +119,7 @@ def parse_tops(text: str) -> tuple[int, ...]:
     except ValueError:
         tops = [0]
     if tops[0] < 1 or "_" in text:
-        raise UsageError(f"cannot read --top {text!r}; write numbers of heads as in 1,2,4,8")
+        raise UsageError("expected numbers of heads as in 1,2,4,8", option="top", value=text)
     return tuple(tops)
 
 
@@ -136,8 +138,9 @@ def find_rankings(
         if (scored.layers, scored.heads) != (layout.layers, layout.heads):
             raise UsageError(
                 f"{name} scores {scored.layers} layers of {scored.heads} heads, {layout.id} has "
-                f"{layout.layers} of {layout.heads}: give the model that was scored, {scored.id}, "
-                "as --model"
+                f"{layout.layers} of {layout.heads}: give the model that was scored, {scored.id}",
+                option="model",
+                value=layout.id,
             )
     held = {measure: run.mean(measure) for _, run in reversed(runs) for measure in run.measures}
     wanted = measures or list(dict.fromkeys(m for _, run in runs for m in run.measures))
@@ -145,7 +148,9 @@ def find_rankings(
         if measure not in held:
             raise UsageError(
                 f"no run given holds the measure {measure!r}, only {', '.join(sorted(held))}; "
-                f"make it with `{_maker(measure)}` and name that run with --scores"
+                f"make it with `{_maker(measure)}` and name that run with `scores`",
+                option="measures",
+                value=measure,
             )
     return {measure: held[measure] for measure in wanted}
 

@@ -29,7 +29,7 @@ from headprobe.allocators.uniform import uniform
 from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.registry import flag, get_method, given_options, method_names
+from headprobe.registry import get_method, given_options, method_names
 
 __all__ = [
     "IN_OWN_UNIT",
@@ -137,5 +137,5 @@ def _options(name: str, strategy: Strategy, given: dict[str, Any]) -> dict[str, 
         if parameter.kind is parameter.KEYWORD_ONLY and option not in _GIVEN:
             chosen[option] = given.get(option, parameter.default)
             if chosen[option] is parameter.empty:
-                raise UsageError(f"strategy {name} needs {flag(option)}")
+                raise UsageError(f"strategy {name} needs it", option=option)
     return chosen

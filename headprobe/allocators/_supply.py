@@ -65,8 +65,9 @@ class Budget:
         mean = float(self.tokens or 0) if self.share is None else self.share * cap
         if mean <= window:
             raise UsageError(
-                f"a budget of {mean:g} entries a head leaves nothing beyond the window of "
-                f"{window}; give a larger --budget or a smaller --window"
+                f"{mean:g} entries a head leave nothing beyond the window of {window}; "
+                "give more, or a smaller `window`",
+                option="budget",
             )
         total = min(float(round(mean * heads)), cap * heads)
         floor = min(float(window), cap)
@@ -104,5 +105,7 @@ def parse_budget(text: str) -> Budget:
     if re.fullmatch(r"(\d+\.?\d*|\.\d+) ?%", text, re.ASCII):
         return Budget(share=float(Decimal(text.rstrip(" %")) / 100))
     raise UsageError(
-        f"--budget takes tokens a head (128) or a share of the context (1.5%), got {text!r}"
+        "expected tokens a head (128) or a share of the context (1.5%)",
+        option="budget",
+        value=text,
     )

@@ -47,7 +47,7 @@ def parse_weighted(text: str) -> tuple[Path, float]:
     if not colon or not path or Path(text).exists():
         return Path(text), 1.0
     if not 0 < weight < math.inf:
-        raise UsageError(f"--scores {text}: the weight must be above 0, got {number}")
+        raise UsageError("the weight must be above 0", option="scores", value=text)
     return Path(path), weight
 
 
@@ -105,7 +105,8 @@ def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str
         try:
             return (run.scores.resolve(measure),)
         except UsageError as error:
-            raise UsageError(f"{run.name}: {error}") from None
+            message = f"of {run.name}: {error.message}"
+            raise UsageError(message, option=error.option, value=error.value) from None
     if measure is not None:
         raise UsageError(f"strategy {strategy} reads {' and '.join(read)}; leave out --measure")
     for name in read:

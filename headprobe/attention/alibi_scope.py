@@ -65,12 +65,14 @@ def scopes(
     if read is None or not getattr(model.config, "alibi", True):
         raise HeadprobeError(
             f"task alibi reads bloom, mpt, and falcon with alibi; this is a "
-            f"{model.config.model_type!r} model without it: take another --task"
+            f"{model.config.model_type!r} model without it: take another one",
+            option="task",
+            value="alibi",
         )
     if any(weight.is_meta for weight in model.parameters()):
         raise HeadprobeError(
             "task alibi takes all weights in memory, and there is no room for some: "
-            "leave out --device-map, or try --dtype bfloat16"
+            "leave out `device_map`, or try `dtype=bfloat16`"
         )
     return torch.stack(
         [

@@ -162,15 +162,17 @@ class HeadBudgets:
             HeadprobeError: it cannot be read or is not a valid budget; the message names the field.
         """
         if not path.is_file():
-            raise UsageError(f"no budget file at {path}; make one with `headprobe allocate`")
+            message = f"no budget file at {path}; make one with `headprobe allocate`"
+            raise UsageError(message, path=path)
         try:
             return cls._from_json(_parse(path.read_bytes()))
         except OSError as error:
-            raise HeadprobeError(f"cannot read {path}: {error.strerror}") from error
+            raise HeadprobeError(f"cannot read {path}: {error.strerror}", path=path) from error
         except RecursionError:
-            raise HeadprobeError(f"{path} is not a valid budget: nested too deeply") from None
+            message = f"{path} is not a valid budget: nested too deeply"
+            raise HeadprobeError(message, path=path) from None
         except ValueError as error:
-            raise HeadprobeError(f"{path} is not a valid budget: {error}") from error
+            raise HeadprobeError(f"{path} is not a valid budget: {error}", path=path) from error
 
     @classmethod
     def _from_json(cls, fields: Any) -> HeadBudgets:

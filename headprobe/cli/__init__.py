@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import UnsupportedOperation
 
 import typer
 
@@ -20,6 +23,7 @@ from headprobe.cli.output import fail, warn
 from headprobe.cli.plot import plot
 from headprobe.cli.score import score
 from headprobe.cli.show import show
+from headprobe.cli.wording import in_options, worded
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.files import ADVICE
 
@@ -33,10 +37,11 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"headprobe {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -60,39 +65,63 @@ app.command()(show)
 app.command("list")(list_registry)
 
 
-def main() -> None:
-    """Run the command line; a problem becomes one line on stderr and an exit code.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; a problem becomes one line on stderr.
 
     A reader of stdout that has had enough, as ``head`` has, ends it without a word.
+
+    Args:
+        arguments: What is typed after ``headprobe``; by default what the process was given.
+
+    Returns:
+        The exit code.
     """
-    show_plainly = warnings.showwarning
-    warnings.showwarning = lambda message, category, *where: (
-        warn(str(message))
-        if issubclass(category, HeadprobeWarning)
-        else show_plainly(message, category, *where)
-    )
     try:
-        try:
-            app()
-        finally:
-            # Here, since nothing catches what fails when Python flushes on its way out.
-            if sys.stdout:
-                sys.stdout.flush()
+        with _warnings_as_lines():
+            return _run(arguments)
     except HeadprobeError as error:
-        fail(str(error))
-        sys.exit(error.exit_code)
+        fail(worded(error))
+        return error.exit_code
     except BrokenPipeError:
         _drop_output()
-        sys.exit(1)
+        return 1
     except OSError as error:
         _drop_output()
         if error.errno not in ADVICE:
             raise
         fail(f"{error.filename or 'output'}: {error.strerror}; {ADVICE[error.errno]}")
-        sys.exit(1)
+        return 1
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run the command, and give what typer would exit with."""
+    try:
+        app(arguments, prog_name="headprobe")
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        # Here, since nothing catches what fails when Python flushes on its way out.
+        if sys.stdout:
+            sys.stdout.flush()
+    return 0
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show warnings of ours as one line, others as Python does."""
+    with warnings.catch_warnings():
+        show_plainly = warnings.showwarning
+        warnings.showwarning = lambda message, category, *where: (
+            warn(in_options(str(message)))
+            if issubclass(category, HeadprobeWarning)
+            else show_plainly(message, category, *where)
+        )
+        yield
 
 
 def _drop_output() -> None:
-    """What is left to be written to stdout goes nowhere, so that Python does not try again."""
+    """Send what is left to be written to stdout nowhere, so that Python does not try again."""
     if sys.stdout:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # What a program has put in stdout's place may be no file.
+        with suppress(UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

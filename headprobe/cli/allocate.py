@@ -176,7 +176,7 @@ def _runs(run: Path | None, scores: list[str] | None) -> list[WeightedRun]:
     from headprobe.scores import HeadScores
 
     if run is not None and scores:
-        raise UsageError(f"give {run} as one of --scores, or leave out --scores")
+        raise UsageError(f"give {run} as one of them, or leave them out", option="scores")
     weighted = [parse_weighted(text) for text in scores or []] or [(run or newest_run(), 1.0)]
     return [
         WeightedRun(name=str(path), scores=HeadScores.load(path), weight=weight)

@@ -57,7 +57,8 @@ def compare(
     runs = [(str(path), HeadScores.load(path)) for path in paths]
     if by_needle:
         if len(runs) > 1 or len(measures) > 1:
-            raise UsageError("--by-needle splits one run by one measure: name no more than that")
+            message = "splits one run by one measure: name no more than that"
+            raise UsageError(message, option="by_needle")
         compared = compare_needles(runs[0][1], measure=next(iter(measures), None), k=top)
     else:
         compared = compare_runs(runs, measures=measures, k=top)

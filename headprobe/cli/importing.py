@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from headprobe.cli import options, output
+from headprobe.cli.wording import in_options
 
 
 def import_scores(
@@ -53,7 +54,7 @@ def import_scores(
     known = KnownModel(**of_model | given, told_by=told_by)
     run, notes = import_run(file, out, source=source, known=known, overwrite=overwrite)
     for line in notes:
-        output.warn(line)
+        output.warn(in_options(line))
     output.note(
         f"{run.accepted} cases of {run.layout.layers} layers of {run.layout.heads} query and "
         f"{run.layout.kv_heads} KV heads; next: headprobe allocate {out}"

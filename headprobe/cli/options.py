@@ -44,7 +44,8 @@ Depths = Annotated[
 Haystack = Annotated[
     str | None,
     typer.Option(
-        help="Text file, folder, JSONL, hf:<dataset>[@configuration][:column], or noise.",
+        # A bracket before a letter would be markup.
+        help="Text file, folder, JSONL, hf:<dataset>\\[@configuration][:column], or noise.",
         show_default="bundled essays; noise for nano",
     ),
 ]

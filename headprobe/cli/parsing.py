@@ -51,7 +51,7 @@ def existing(path: Path | None, *, kind: str) -> Path | None:
         UsageError: there is no such ``kind`` of file, as in "needle".
     """
     if path is not None and not path.exists():
-        raise UsageError(f"no {kind} file {path}")
+        raise UsageError(f"no {kind} file {path}", path=path)
     return path
 
 
@@ -67,7 +67,7 @@ def one_of(option: str, value: str, choices: Collection[str]) -> str:
         UsageError: it is none of the choices.
     """
     if value not in choices:
-        raise UsageError(f"--{option} takes {', '.join(choices)}, got {value!r}")
+        raise UsageError(f"expected {', '.join(choices)}", option=option, value=value)
     return value
 
 
@@ -78,5 +78,6 @@ def reliability(value: float | None) -> float | None:
         UsageError: it does not lie between 0 and 1.
     """
     if value is not None and not 0 < value < 1:
-        raise UsageError(f"--until-stable lies between 0 and 1, got {value:g}")
+        message = "expected a number between 0 and 1"
+        raise UsageError(message, option="until_stable", value=value)
     return value

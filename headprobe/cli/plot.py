@@ -77,7 +77,8 @@ def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
         return HeadBudgets.load(file)
     if file.is_file() and file.suffix.lower() != ".safetensors":
         raise UsageError(
-            f"cannot draw {file}; give a run directory, its scores.safetensors or a budget's .json"
+            f"cannot draw {file}; give a run directory, its scores.safetensors or a budget's .json",
+            path=file,
         )
     scores = HeadScores.load(file)
     chosen = scores.resolve(measure)
@@ -88,7 +89,8 @@ def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
     except ValueError as error:
         raise HeadprobeError(
             f"the scores and the cases in {run} are of different runs ({error}); "
-            "run `headprobe score` again"
+            "run `headprobe score` again",
+            path=run,
         ) from error
 
 
@@ -99,5 +101,6 @@ def _read_cases(run: Path) -> pd.DataFrame | None:
         return read_cases(run)
     except (OSError, ValueError) as error:
         raise HeadprobeError(
-            f"{run / CASES} is damaged or not a case table; run `headprobe score` again"
+            f"{run / CASES} is damaged or not a case table; run `headprobe score` again",
+            path=run / CASES,
         ) from error

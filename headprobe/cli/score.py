@@ -89,10 +89,10 @@ def score(
             "depths": depths,
             "needles": needles,
             "haystack": haystack,
-            "dry-run": dry_run or None,
+            "dry_run": dry_run or None,
         }
         for option in (name for name, value in given.items() if value is not None):
-            raise UsageError(f"task {task} has no cases: leave out --{option}")
+            raise UsageError(f"task {task} has no cases: leave it out", option=option)
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
     from headprobe.runs.distributed import init_distributed
@@ -103,7 +103,8 @@ def score(
         if not (chosen.needs_cases or processes.is_main_process):
             return
         if device_map and processes.count > 1:
-            raise UsageError("--device-map is for one process: leave it out, or start one alone")
+            message = "is for one process: leave it out, or start one alone"
+            raise UsageError(message, option="device_map", value=device_map)
         loaded = load_model(
             model,
             device=processes.device(device),

@@ -16,7 +16,6 @@ from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.registry import flag
 
 STRATEGY = "headkv"
 
@@ -142,8 +141,8 @@ class MethodOptions:
         dividing = [*(["strategy"] if self.strategies else []), *self.options]
         if dividing and len(self.files) == len(self.budgets):
             raise UsageError(
-                f"{flag(dividing[0])} says how sizes are divided: leave it out, or give --budget a "
-                "size"
+                "says how sizes are divided: leave it out, or give `budget` a size",
+                option=dividing[0],
             )
 
 
@@ -159,7 +158,9 @@ def parse_budgets(typed: Sequence[str]) -> tuple[Budget | Path, ...]:
     budgets: list[Budget | Path] = []
     for text in [part.strip() for parts in texts for part in parts]:
         if _is_file(text) and not Path(text).is_file():
-            raise UsageError(f"no budget at {text}; make one with `headprobe allocate`")
+            raise UsageError(
+                f"no budget at {text}; make one with `headprobe allocate`", path=Path(text)
+            )
         budgets.append(Path(text) if _is_file(text) else parse_budget(text))
     return tuple(budgets)
 
@@ -191,7 +192,7 @@ def line_up(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[Contend
     pairs = [(entrant.strategy, entrant.budget) for entrant in entrants]
     for strategy, called in pairs:
         if pairs.count((strategy, called)) > 1:
-            raise UsageError(f"--budget {called} ({strategy}) is given twice")
+            raise UsageError(f"given twice for {strategy}", option="budget", value=called)
     return entrants
 
 
@@ -217,7 +218,7 @@ def check_fit(entrants: Sequence[Contender], layout: HeadLayout, contexts: Seque
                 raise UsageError(
                     f"{contender.strategy} {contender.budget} is for {own.id}, with {own.layers} "
                     f"layers of {own.heads} heads; {layout.id} has {layout.layers} of "
-                    f"{layout.heads}: give --scores or budgets of that model"
+                    f"{layout.heads}: give `scores` or budgets of that model"
                 )
             granularities.add(budgets.granularity)
     if len(granularities) > 1:

@@ -180,7 +180,7 @@ def _read(
     own = {name: getattr(spec, name) for name in ("lengths", "depths", "needles", "haystack")}
     for option, value in [("task", task), *own.items()]:
         if value is not None:
-            raise UsageError(f"--cases brings its own questions: leave out --{option}")
+            raise UsageError("`cases` brings its own questions: leave it out", option=option)
     questions = read_questions(
         cases,
         loaded.tokenizer,

@@ -120,7 +120,7 @@ def read_questions(
             if room < 1:
                 raise ValueError(f"the question takes more than the model's {longest} tokens")
         except ValueError as error:
-            raise UsageError(f"{path}, line {number}: {error}") from error
+            raise UsageError(f"{path}, line {number}: {error}", path=path) from error
         shortened += len(context_ids) > room
         questions.append(
             Question(
@@ -133,7 +133,7 @@ def read_questions(
             )
         )
     if not questions:
-        raise UsageError(f"{path} holds no question; write one JSON object a line")
+        raise UsageError(f"{path} holds no question; write one JSON object a line", path=path)
     if shortened:
         warnings.warn(
             f"{shortened} of {len(questions)} prompts are longer than {longest} tokens: "

@@ -64,11 +64,11 @@ def read_text(path: Path) -> str:
         ValueError: it is no text.
     """
     if not path.is_file():
-        raise UsageError(f"no file at {path}")
+        raise UsageError(f"no file at {path}", path=path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise HeadprobeError(f"cannot read {path}: {error.strerror}") from error
+        raise HeadprobeError(f"cannot read {path}: {error.strerror}", path=path) from error
     except UnicodeDecodeError:
         raise ValueError("it is no UTF-8 text") from None
 
@@ -151,7 +151,7 @@ def load_pt(path: Path) -> Any:
     import torch
 
     if not path.is_file():
-        raise UsageError(f"no file at {path}")
+        raise UsageError(f"no file at {path}", path=path)
     try:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)

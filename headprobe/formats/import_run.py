@@ -69,9 +69,8 @@ def import_run(
     if not path.exists():
         raise UsageError(f"no file at {path}")
     if path.resolve() in [(out / name).resolve() for name in RESULTS]:
-        raise UsageError(
-            f"{path} would be replaced by what is imported from it: give another --out"
-        )
+        message = f"{path} would be replaced by what is imported from it: give another `out`"
+        raise UsageError(message, path=path)
     by_kv = form.granularity == "kv"
     try:
         heads = known.kv_heads if by_kv else known.heads
@@ -153,12 +152,12 @@ def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:
     if by_kv and known.heads is None:
         return (
             f"the file holds KV heads: took as many query heads, {layout.heads} a layer; "
-            "give --heads if they share KV heads",
+            "give `heads` if they share KV heads",
         )
     if not by_kv and known.kv_heads is None:
         return (
             f"the file holds query heads: took as many KV heads, {layout.kv_heads} a layer; "
-            "give --kv-heads if they share KV heads",
+            "give `kv_heads` if they share KV heads",
         )
     return ()
 

@@ -125,7 +125,7 @@ def read_config(directory: Path, name: str, trust: bool) -> Any:
         foreign = "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING
         if foreign and not trust:
             raise HeadprobeError(
-                f"{name} brings its own Python code: read it, then give --trust-remote-code"
+                f"{name} brings its own Python code: read it, then give `trust_remote_code`"
             )
         config = AutoConfig.from_pretrained(directory, trust_remote_code=trust)
     if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes(config)):

@@ -26,19 +26,20 @@ def find_device(device: str) -> torch.device:
     }
     if device == "auto":
         return torch.device(next(kind for kind in usable if usable[kind]))
-    unknown = UsageError(f"no device {device!r}; choose auto, cpu, cuda, cuda:1, mps, xpu")
+    choices = "expected auto, cpu, cuda, cuda:1, mps, xpu"
+    unknown = UsageError(choices, option="device", value=device)
     kind = device.partition(":")[0]
     if kind not in usable:
         raise unknown
     if not usable[kind]:
-        raise UsageError(f"device {device!r} is not available here; choose auto or cpu")
+        raise UsageError("not available here; choose auto or cpu", option="device", value=device)
     try:
         found = torch.device(device)
     except RuntimeError:
         raise unknown from None
     count = torch.get_device_module(found).device_count()
     if (found.index or 0) >= count:
-        raise UsageError(f"no device {device!r}; there are {count} here")
+        raise UsageError(f"there are {count} here", option="device", value=device)
     return found
 
 
@@ -51,7 +52,7 @@ def find_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
     if dtype not in DTYPES:
-        raise UsageError(f"no dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
+        raise UsageError(f"expected auto, {', '.join(DTYPES)}", option="dtype", value=dtype)
     return DTYPES[dtype]
 
 
@@ -64,9 +65,12 @@ def find_device_map(device_map: str | None, device: str) -> dict[str, str]:
     if device_map is None:
         return {}
     if device_map not in DEVICE_MAPS:
-        raise UsageError(f"no device map {device_map!r}; choose {', '.join(DEVICE_MAPS)}")
+        choices = f"expected {', '.join(DEVICE_MAPS)}"
+        raise UsageError(choices, option="device_map", value=device_map)
     if device != "auto":
-        raise UsageError("--device and --device-map exclude each other: leave one out")
+        message = "`device` and `device_map` exclude each other: leave one out"
+        raise UsageError(message, option="device_map", value=device_map)
     if find_spec("accelerate") is None:
-        raise UsageError("--device-map needs accelerate: pip install 'headprobe[accelerate]'")
+        message = "needs accelerate: pip install 'headprobe[accelerate]'"
+        raise UsageError(message, option="device_map", value=device_map)
     return {"device_map": device_map}

@@ -42,9 +42,10 @@ def find_files(name: str, *, python: bool = False, weights: bool = True) -> tupl
     path = Path(name).expanduser()
     if name not in ALIASES and (path.exists() or name.startswith((".", "/", "~"))):
         if not path.is_dir():
-            raise UsageError(f"--model {name}: no such directory")
+            raise UsageError("no such directory", option="model", value=name)
         if not (path / "config.json").is_file():
-            raise UsageError(f"--model {name}: no config.json there, so no model in this directory")
+            message = "no config.json there, so no model in this directory"
+            raise UsageError(message, option="model", value=name)
         return path, name
     repository = ALIASES[name].repository if name in ALIASES else name
     return _download(repository, python=python, weights=weights), repository
@@ -84,7 +85,7 @@ def _fetching(repository: str) -> Iterator[None]:
         yield
     except HFValidationError:
         raise UsageError(
-            f"--model {repository}: no such directory, and neither an alias nor a hub id"
+            "no such directory, and neither an alias nor a hub id", option="model", value=repository
         ) from None
     except GatedRepoError:
         raise HeadprobeError(
@@ -99,12 +100,16 @@ def _fetching(repository: str) -> Iterator[None]:
     except LocalEntryNotFoundError:
         if "/" not in repository:
             raise HeadprobeError(
-                f"no model {repository}: not an alias (see `headprobe list models`), not a "
-                "directory, not in the local cache, and no network to look for it on the hub"
+                "not an alias (see `headprobe list models`), not a directory, not in the local "
+                "cache, and no network to look for it on the hub",
+                option="model",
+                value=repository,
             ) from None
         raise HeadprobeError(
-            f"cannot load {repository}: no network and not in the local cache; download it with "
-            f"`hf download {repository}` where there is one, or give a local directory with --model"
+            f"no network and not in the local cache; run `hf download {repository}` where there is "
+            "a network, or give a local directory",
+            option="model",
+            value=repository,
         ) from None
     except (HfHubHTTPError, OSError) as error:
         raise HeadprobeError(f"cannot download {repository}: {first_line(error)}") from error

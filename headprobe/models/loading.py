@@ -208,8 +208,8 @@ def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
         model.to(device)  # type: ignore[arg-type]
     except torch.OutOfMemoryError:
         raise HeadprobeError(
-            f"the model does not fit into the memory of {device}: try --dtype bfloat16, "
-            "--device-map auto, a smaller model, or --device cpu"
+            f"the model does not fit into the memory of {device}: try `dtype=bfloat16`, "
+            "`device_map=auto`, a smaller model, or `device=cpu`"
         ) from None
     return model
 

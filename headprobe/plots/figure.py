@@ -118,7 +118,7 @@ def save(figure: Figure, path: Path) -> None:
     """
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in _FORMATS:
-        raise UsageError(f"cannot draw {path}: its suffix must be .png, .svg or .pdf")
+        raise UsageError(f"cannot draw {path}: its suffix must be .png, .svg or .pdf", path=path)
     with _style(), atomic_write(path) as whole:
         figure.savefig(whole, format=suffix, dpi=_DPI, metadata=_FORMATS[suffix])
 

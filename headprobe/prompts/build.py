@@ -187,8 +187,9 @@ def _rooms(needle_id: int, needle: HiddenNeedle, lengths: Sequence[int]) -> dict
     """The tokens of haystack beside a needle in prompts of some lengths."""
     if min(lengths) < needle.size:
         raise UsageError(
-            f"a length of {min(lengths)} tokens is too short for needle {needle_id} and its "
-            f"question; it takes at least {needle.size}"
+            f"too short for needle {needle_id} and its question; expected at least {needle.size}",
+            option="lengths",
+            value=min(lengths),
         )
     return {length: length - needle.size for length in lengths}
 

@@ -22,25 +22,26 @@ def parse_grid(text: str, *, name: str) -> list[float]:
     try:
         if ":" in text:
             start, stop, count = text.split(":")
-            values = _spread(float(start), float(stop), _count(count, name))
+            values = _spread(float(start), float(stop), _count(count, text, name))
         else:
             values = [float(value) for value in text.split(",")]
         if not all(map(math.isfinite, values)):
             raise ValueError("expected finite numbers")
     except ValueError as error:
         raise UsageError(
-            f"cannot read {name} {text!r}; write start:stop:count as in 0:100:10, "
-            "or a comma list as in 0,50,100"
+            "expected start:stop:count as in 0:100:10, or a comma list as in 0,50,100",
+            option=name,
+            value=text,
         ) from error
     return sorted(set(values))
 
 
-def _count(text: str, name: str) -> int:
-    count = int(text)
+def _count(count_text: str, text: str, name: str) -> int:
+    count = int(count_text)
     if count < 1:
         raise ValueError("expected at least one value")
     if count > MOST_VALUES:
-        raise UsageError(f"{name} with {count:,} values is too many; take {MOST_VALUES:,} at most")
+        raise UsageError(f"expected {MOST_VALUES:,} values at most", option=name, value=text)
     return count
 
 
@@ -61,9 +62,9 @@ def parse_lengths(text: str) -> tuple[int, ...]:
     Raises:
         UsageError: the text is no grid, or a length is not positive.
     """
-    lengths = sorted({round(value) for value in parse_grid(text, name="--lengths")})
+    lengths = sorted({round(value) for value in parse_grid(text, name="lengths")})
     if lengths[0] < 1:
-        raise UsageError(f"a length of {lengths[0]} tokens cannot be; lengths start at 1")
+        raise UsageError("expected at least 1 token", option="lengths", value=lengths[0])
     return tuple(lengths)
 
 
@@ -73,10 +74,10 @@ def parse_depths(text: str) -> tuple[float, ...]:
     Raises:
         UsageError: the text is no grid, or a depth lies outside 0 to 100.
     """
-    depths = parse_grid(text, name="--depths")
+    depths = parse_grid(text, name="depths")
     outside = [depth for depth in depths if not 0 <= depth <= 100]
     if outside:
-        raise UsageError(f"a depth of {outside[0]:g} % cannot be; depths go from 0 to 100")
+        raise UsageError("depths go from 0 to 100 %", option="depths", value=outside[0])
     return tuple(depths)
 
 
@@ -97,7 +98,8 @@ def choose_lengths(
         return sorted({round(value) for value in values})
     if longest is not None and lengths[-1] > longest:
         raise UsageError(
-            f"a length of {lengths[-1]} tokens does not fit the model's window; "
-            f"prompts take at most {longest} of it"
+            f"so many tokens do not fit the model's window; prompts take at most {longest} of it",
+            option="lengths",
+            value=lengths[-1],
         )
     return list(lengths)

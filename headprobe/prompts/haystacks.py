@@ -76,8 +76,11 @@ def _from_path(path: Path) -> Iterator[str]:
         return itertools.chain.from_iterable(_from_file(file) for file in files)
     if not path.is_file():
         raise UsageError(
-            f"no haystack at {path}; give a text file, a folder, a .jsonl file, "
-            f"hf:<dataset>[:column] or {NOISE}"
+            "not there; expected a text file, a folder, a .jsonl file, hf:<dataset>[:column] or "
+            f"{NOISE}",
+            option="haystack",
+            value=path,
+            path=path,
         )
     return _from_file(path)
 
@@ -115,7 +118,8 @@ def _first_text(row: Mapping[str, Any]) -> str | None:
 
 def _from_hub(source: str) -> Iterator[str]:
     if find_spec("datasets") is None:
-        raise UsageError(f"--haystack {source} needs datasets: pip install datasets")
+        message = "needs datasets: pip install datasets"
+        raise UsageError(message, option="haystack", value=source)
     import datasets
 
     dataset, _, column = source.removeprefix(_HUB).partition(":")

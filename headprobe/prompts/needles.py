@@ -47,9 +47,9 @@ def read_needles(path: Path) -> list[Needle]:
         try:
             needles.append(parse_needle(json_object(line)))
         except ValueError as error:
-            raise UsageError(f"{path}, line {number}: {error}") from error
+            raise UsageError(f"{path}, line {number}: {error}", path=path) from error
     if not needles:
-        raise UsageError(f"{path} holds no needle; write one JSON object a line")
+        raise UsageError(f"{path} holds no needle; write one JSON object a line", path=path)
     return needles
 
 

@@ -156,7 +156,7 @@ class _Walker:
             self._pieces = self._pieces.halved(longest=case.length)
             warnings.warn(
                 f"out of memory at {case.length:,} tokens; "
-                f"going on with --chunk {self._pieces.chunk}",
+                f"going on with `chunk={self._pieces.chunk}`",
                 HeadprobeWarning,
                 stacklevel=2,
             )

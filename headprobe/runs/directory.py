@@ -65,7 +65,9 @@ def newest_run() -> Path:
     begun = _by_age(ROOT.glob(f"**/{RUN}"))
     if begun:
         raise no_scores(begun[-1].with_name(SCORES))
-    raise UsageError(f"no run under {ROOT}/; make one with `headprobe score`, or name one")
+    raise UsageError(
+        f"no run under {ROOT}/; make one with `headprobe score`, or name one", path=ROOT
+    )
 
 
 def require_scores(named: Path | None) -> None:
@@ -106,7 +108,8 @@ def remove_results(out: Path) -> None:
     """
     for name in RESULTS:
         if (out / name).is_dir():
-            raise UsageError(f"{out / name} is a directory, no run's file; give another --out")
+            message = f"{out / name} is a directory, no run's file; give another `out`"
+            raise UsageError(message, path=out / name)
     try:
         for name in RESULTS:
             (out / name).unlink(missing_ok=True)
@@ -114,7 +117,8 @@ def remove_results(out: Path) -> None:
             discard_progress(shard)
     except OSError as error:
         raise HeadprobeError(
-            f"cannot remove {error.filename}: {error.strerror}; give another --out"
+            f"cannot remove {error.filename}: {error.strerror}; give another `out`",
+            path=Path(error.filename),
         ) from error
 
 
@@ -127,8 +131,9 @@ def refuse_results(out: Path) -> None:
     found = next((name for name in RESULTS if (out / name).exists()), None)
     if found is not None:
         raise UsageError(
-            f"{out} holds {found} of a run that cannot be gone on with: --overwrite replaces it, "
-            "or give another --out"
+            f"{out} holds {found} of a run that cannot be gone on with: `overwrite` replaces it, "
+            "or give another `out`",
+            path=out,
         )
 
 
@@ -183,8 +188,11 @@ def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None
     try:
         if recorded_digests(run).get(CASES, digest := file_digest(path)) != digest:
             raise HeadprobeError(
-                f"{path} is of another run than the {SCORES} beside it; run `headprobe score` again"
+                f"{path} is of another run than the {SCORES} beside it; run `headprobe score` "
+                "again",
+                path=path,
             )
         return pd.read_parquet(path, columns=list(columns))
     except (OSError, ValueError) as error:
-        raise HeadprobeError(f"{path} is damaged ({error}); run `headprobe score` again") from error
+        message = f"{path} is damaged ({error}); run `headprobe score` again"
+        raise HeadprobeError(message, path=path) from error

@@ -65,7 +65,8 @@ def draw_cases(
     if probe.draw is not None:
         for option in ("depths", "needles", "haystack"):
             if getattr(spec, option) is not None:
-                raise UsageError(f"this task hides no needles: leave out --{option}")
+                message = "this task hides no needles: leave it out"
+                raise UsageError(message, option=option, value=getattr(spec, option))
         return _draw_read(loaded, probe.draw, spec)
     seed = spec.seed or 0
     corpus = NANO if loaded.name == NANO else "english"
@@ -93,7 +94,7 @@ def draw_cases(
     if loaded.window is not None and end > loaded.window:
         raise UsageError(
             f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
-            "try shorter --lengths"
+            "try shorter `lengths`"
         )
     return DrawnCases(
         cases=cases,

@@ -35,8 +35,9 @@ def held_out_seed(given: int | None, theirs: Collection[int]) -> int:
         return max(theirs, default=0) + 1
     if given in theirs:
         raise UsageError(
-            f"--seed {given} drew the cases that were scored: leave it out or give another "
-            f"({_ALL_THE_SAME})"
+            f"drew the cases that were scored: leave it out or give another ({_ALL_THE_SAME})",
+            option="seed",
+            value=given,
         )
     return given
 
@@ -74,5 +75,7 @@ def check_held_out(
         if scored:
             raise UsageError(
                 f"{len(scored)} of {len(needles)} needles are those that {run} was scored on; "
-                f"leave out --needles for the held-out ones, or name others ({_ALL_THE_SAME})"
+                f"leave out `needles` for the held-out ones, or name others ({_ALL_THE_SAME})",
+                option="needles",
+                path=run,
             )

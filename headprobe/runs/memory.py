@@ -86,7 +86,8 @@ def parse_bytes(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?)b?\s*", text.lower())
     if not found or found[2] not in _UNITS or not float(found[1]):
-        raise UsageError(f"{text!r} is no amount of memory; write it as 1GiB or 512MiB")
+        message = "expected an amount of memory, as in 1GiB or 512MiB"
+        raise UsageError(message, option="memory_allowance", value=text)
     return int(float(found[1]) * _UNITS[found[2]])
 
 

@@ -114,7 +114,8 @@ def prepare(
     if until_stable is not None and not 0 < until_stable < 1:
         raise ValueError(f"expected until_stable between 0 and 1, got {until_stable}")
     if decode == "forced" and not task.asks:
-        raise UsageError(f"task {task.name} has no answers to force: leave out --decode")
+        message = f"task {task.name} has no answers to force: leave it out"
+        raise UsageError(message, option="decode", value=decode)
     memory = memory or MemoryOptions()
     drawn = draw_cases(loaded, task.probe, spec)
     cases = drawn.cases

@@ -150,7 +150,8 @@ class Progress:
         if self._plan is not None and (changes := self._plan.differences(plan)):
             raise UsageError(
                 f"{self._path.parent} holds a run with other options ({'; '.join(changes)}); "
-                "give the same options to go on, --overwrite to start over, or another --out"
+                "give the same options to go on, `overwrite` to start over, or another `out`",
+                path=self._path.parent,
             )
         identity, labels = json.dumps(plan.identity), json.dumps(plan.labels)
         with self._connection as connection:
@@ -232,9 +233,10 @@ def open_progress(path: Path, *, replace: bool = False) -> Iterator[Progress]:
     except sqlite3.OperationalError as error:
         if _is_busy(error):
             raise _busy(path) from error
-        raise HeadprobeError(f"cannot write {path}: {error}") from error
+        raise HeadprobeError(f"cannot write {path}: {error}", path=path) from error
     except sqlite3.DatabaseError as error:
-        raise HeadprobeError(f"{path} is damaged ({error}); start over with --overwrite") from error
+        message = f"{path} is damaged ({error}); start over with `overwrite`"
+        raise HeadprobeError(message, path=path) from error
 
 
 def stored_plan(path: Path) -> Mapping[str, Any]:
@@ -356,14 +358,16 @@ def _is_busy(error: sqlite3.DatabaseError) -> bool:
 
 def _busy(path: Path) -> HeadprobeError:
     return HeadprobeError(
-        f"another headprobe is working on {path.parent}; wait for it, or give another --out"
+        f"another headprobe is working on {path.parent}; wait for it, or give another `out`",
+        path=path.parent,
     )
 
 
 def _foreign(path: Path, why: str) -> UsageError:
     return UsageError(
-        f"{path} is no progress of a run ({why}): start over with --overwrite, or give another "
-        "--out"
+        f"{path} is no progress of a run ({why}): start over with `overwrite`, or give another "
+        "`out`",
+        path=path,
     )
 
 

@@ -78,7 +78,7 @@ def compare_runs(
     if len(chosen) < 2:
         raise UsageError(
             "one ranking has nothing to be compared with; name another run, another measure of "
-            "it, or compare its needles (--by-needle)"
+            "it, or compare its needles (`by_needle`)"
         )
     subject, names = _names([(run.layout.id, run.task, measure) for _, run, measure in chosen])
     if len(set(names)) < len(names):
@@ -150,7 +150,7 @@ def _check_layouts(runs: Sequence[HeadScores], names: Sequence[str]) -> None:
 
 def _checked_top(k: int | None, heads: int) -> int:
     if k is not None and not 1 <= k <= heads:
-        raise UsageError(f"the top of {heads} heads can be 1 to {heads} of them, not {k}")
+        raise UsageError(f"of {heads} heads, expected 1 to {heads}", option="top", value=k)
     return usual_top(heads) if k is None else k
 
 

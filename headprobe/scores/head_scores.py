@@ -100,7 +100,7 @@ class HeadScores:
             return self.measures[0]
         if measure not in self.per_case:
             raise UsageError(
-                f"the run holds no measure {measure!r}; it holds {', '.join(self.measures)}"
+                f"the run holds {', '.join(self.measures)}", option="measure", value=measure
             )
         return measure
 
@@ -184,10 +184,11 @@ class HeadScores:
                 json_file = file.suffix.lower() == ".json"
                 kind = "is a budget or other JSON" if json_file else "holds no scores"
                 raise UsageError(
-                    f"{file} {kind}; give a run directory or its {FILE_NAME}"
+                    f"{file} {kind}; give a run directory or its {FILE_NAME}", path=file
                 ) from error
             raise HeadprobeError(
-                f"{file} is damaged or no safetensors file ({error}); run `headprobe score` again"
+                f"{file} is damaged or no safetensors file ({error}); run `headprobe score` again",
+                path=file,
             ) from error
         if "headprobe" not in metadata:
             raise HeadprobeError(f"{file} was not written by headprobe: its header lacks our key")
@@ -262,7 +263,7 @@ def no_scores(file: Path) -> UsageError:
                 f"the run in {file.parent} stopped after {report['observed']} of "
                 f"{report['cases']} cases; give the score command again to go on"
             )
-    return UsageError(f"no scores at {file}; make them with `headprobe score`")
+    return UsageError(f"no scores at {file}; make them with `headprobe score`", path=file)
 
 
 def _check_numbers(name: str, numbers: Float[np.ndarray, "*size"], shape: tuple[int, ...]) -> None:

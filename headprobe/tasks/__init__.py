@@ -78,7 +78,8 @@ def get_asking_task(name: str) -> Task:
     """The task of that name that asks for answers; ``UsageError`` lists what there is."""
     asking = [task.name for task in TASKS.values() if task.asks]
     if name not in asking:
-        raise UsageError(f"--task takes {', '.join(asking)}, which ask for answers; got {name!r}")
+        message = f"expected {', '.join(asking)}, which ask for answers"
+        raise UsageError(message, option="task", value=name)
     return TASKS[name]
 
 

@@ -83,8 +83,10 @@ def _block_size(length: int, first: int, pool: int) -> int:
     size = (length - first) // REPEATS
     if size < SHORTEST_BLOCK:
         raise UsageError(
-            f"a length of {length} tokens is too short for {REPEATS} repeats of a block; "
-            f"it takes at least {first + REPEATS * SHORTEST_BLOCK}"
+            f"too short for {REPEATS} repeats of a block; "
+            f"expected at least {first + REPEATS * SHORTEST_BLOCK}",
+            option="lengths",
+            value=length,
         )
     if size > pool:
         raise UsageError(

@@ -77,8 +77,9 @@ class Task:
         unknown = [name for name in names or [""] if name not in (*self.offered, "all")]
         if unknown:
             raise UsageError(
-                f"no measure {unknown[0]!r} for this task; there are {', '.join(self.offered)}, "
-                "or all of them with all"
+                f"this task takes {', '.join(self.offered)}, or all of them with all",
+                option="measures",
+                value=unknown[0],
             )
         chosen = (name for name in self.offered if "all" in names or name in names)
         return replace(self, measures=tuple(chosen))

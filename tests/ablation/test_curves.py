@@ -14,6 +14,7 @@ from headprobe.errors import UsageError
 from headprobe.models.layout import Head, HeadLayout
 from headprobe.scores import HeadScores
 from headprobe.stats.bootstrap import RESAMPLES
+from tests._support.refusals import refused
 
 LAYOUT = HeadLayout(id="tiny", architecture="llama", layers=3, heads=4, kv_heads=2, head_dim=8)
 EVERY = [(layer, head) for layer in range(3) for head in range(4)]
@@ -103,7 +104,7 @@ def test_layers_without_attention_have_no_heads() -> None:
 
 @pytest.mark.parametrize("k", [7, 12, 50])
 def test_a_top_that_leaves_too_few_others_is_refused(k: int) -> None:
-    with pytest.raises(UsageError, match=rf"--top {k} leaves no {k} others .* at most 6"):
+    with refused("at most 6", option="top", value=k):
         plan_trials(rankings("r2"), layers=range(3), tops=[1, k], draws=1, seed=0)
 
 
@@ -113,7 +114,7 @@ def test_numbers_of_heads_are_read() -> None:
 
 @pytest.mark.parametrize("text", ["", "1,,2", "0,1", "-1", "1.5", "some"])
 def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="write numbers of heads as in 1,2,4,8"):
+    with refused("numbers of heads as in 1,2,4,8", option="top", value=text):
         parse_tops(text)
 
 

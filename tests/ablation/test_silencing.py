@@ -13,11 +13,11 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
-from architectures import ARCHITECTURES, STATES, build
 from headprobe.ablation.silencing import mean_outputs, silenced
 from headprobe.errors import HeadprobeError
 from headprobe.models.layout import Head
 from headprobe.models.loading import attention_layers
+from tests._support.architectures import ARCHITECTURES, STATES, build
 
 # gpt_bigcode, before transformers 5.20 or so.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is dep:DeprecationWarning")

@@ -12,6 +12,7 @@ from headprobe.allocators.mixing import WeightedRun, allocate_runs, parse_weight
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
+from tests._support.refusals import refused
 
 LAYOUT = HeadLayout(id="tiny", architecture="llama", layers=2, heads=4, kv_heads=2, head_dim=8)
 ONE = np.array([[4.0, 0, 0, 0], [2, 0, 0, 2]])
@@ -104,7 +105,7 @@ OTHER = replace(LAYOUT, layers=1)
             [run("a", r2=ONE), run("b", retrieval=TWO)],
             {"measure": "r2"},
             UsageError,
-            "b: the run holds no measure 'r2'; it holds retrieval",
+            "measure=r2: of b: the run holds retrieval",
         ),
         (
             [run("a", r2=ONE), run("b", r2=-TWO)],
@@ -183,5 +184,5 @@ def test_a_run_is_read_with_its_weight_and_the_colons_of_its_path(
 
 @pytest.mark.parametrize("weight", ["0", "-1", "nan", "inf"])
 def test_a_weight_that_is_none_is_wrong_usage(weight: str) -> None:
-    with pytest.raises(UsageError, match=f"--scores run:{weight}: the weight must be above 0"):
+    with refused("must be above 0", option="scores", value=f"run:{weight}"):
         parse_weighted(f"run:{weight}")

@@ -23,6 +23,7 @@ from headprobe.allocators._allocation import Allocation
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
+from tests._support.refusals import refused
 
 
 def options_of(function: Callable[..., Allocation]) -> set[str]:
@@ -167,11 +168,11 @@ def test_wrong_usage_says_what_is_possible() -> None:
         UsageError, match="no strategy 'snap'; choose from alibi, duo, headkv, pyramid, razor"
     ):
         allocate(SCORES, LAYOUT, strategy="snap", budget=budget)
-    with pytest.raises(UsageError, match="uniform takes no --beta; it takes --budget, --context-l"):
+    with refused("strategy uniform .* `budget`, `context_l", option="beta"):
         allocate(SCORES, LAYOUT, strategy="uniform", budget=budget, beta=1.2)
-    with pytest.raises(UsageError, match="top needs --heads"):
+    with refused("strategy top needs it", option="heads"):
         allocate(SCORES, LAYOUT, strategy="top")
-    with pytest.raises(UsageError, match="duo takes no --budget; it takes --full, --sinks"):
+    with refused("strategy duo .* `full`, `sinks`", option="budget"):
         allocate(SCORES, LAYOUT, strategy="duo", budget=budget)
     with pytest.raises(UsageError, match="--granularity takes kv or query, got 'layer'"):
         allocate(SCORES, LAYOUT, budget=budget, granularity="layer")

@@ -4,6 +4,7 @@ import pytest
 
 from headprobe.allocators._supply import Budget, Supply, parse_budget
 from headprobe.errors import UsageError
+from tests._support.refusals import refused
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_share_supplies_entries_of_a_known_context_and_shares_of_an_unknown_on
 def test_a_budget_no_larger_than_the_window_is_wrong_usage(
     budget: Budget, context_length: int | None
 ) -> None:
-    with pytest.raises(UsageError, match=r"a budget of 8 entries a head .* window of 8"):
+    with refused(r"8 entries a head leave nothing .* window of 8", option="budget"):
         budget.supply(4, window=8, context_length=context_length)
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from architectures import ARCHITECTURES, STATES, STRANGE, build
 from headprobe.attention.logit_attribution import Readout
 from headprobe.attention.observe import LayerRows, observe
 from headprobe.errors import HeadprobeError
-from plain import places
+from tests._support.architectures import ARCHITECTURES, STATES, STRANGE, build
+from tests._support.reference import places
 
 HEADS = 4
 # These do something to the heads' outputs before they are projected.

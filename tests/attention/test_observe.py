@@ -19,12 +19,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from architectures import ARCHITECTURES, COMMON, STRANGE, build
 from headprobe.attention.logit_attribution import Readout
 from headprobe.attention.observe import LayerRows, observe
 from headprobe.attention.prefix_cache import PrefixCache
 from headprobe.errors import HeadprobeError
 from headprobe.models.loading import attention_layers
+from tests._support.architectures import ARCHITECTURES, COMMON, STRANGE, build
 
 PROMPT, STEPS = 20, 3
 LENGTH = PROMPT + STEPS

@@ -5,10 +5,18 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from architectures import ARCHITECTURES, COMMON, GROUPED, STATES, WHOLE, WITH_STATES, build
 from headprobe.attention.observe import forward
 from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
 from headprobe.errors import HeadprobeError
+from tests._support.architectures import (
+    ARCHITECTURES,
+    COMMON,
+    GROUPED,
+    STATES,
+    WHOLE,
+    WITH_STATES,
+    build,
+)
 
 
 def tokens(count: int, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from models import NAMES, load, wait_for
 from transformers import DynamicCache, PreTrainedModel
 
 from headprobe.allocators import allocate, parse_budget
@@ -21,7 +22,6 @@ from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache
 from headprobe.models.config import head_layout
 from headprobe.models.device import DTYPES
-from models import NAMES, load, wait_for
 
 CHUNK = 2048
 

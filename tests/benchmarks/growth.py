@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import time
 
+from models import NAMES, draw, load, wait_for
+
 from headprobe.models.device import DTYPES
 from headprobe.runs.case_runner import walk
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import TASKS
-from models import NAMES, draw, load, wait_for
 
 
 def main() -> None:

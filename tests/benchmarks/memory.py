@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from models import NAMES, draw, load
 
 from headprobe.models.device import DTYPES
 from headprobe.runs.case_runner import walk
 from headprobe.runs.memory import MemoryOptions, cache_bytes, parse_bytes, pieces_for
 from headprobe.tasks import TASKS
-from models import NAMES, draw, load
 
 
 def peak(device: torch.device) -> int:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from models import NAMES, draw, load, wait_for
 from transformers import DynamicCache
 
 from headprobe.attention.observe import forward
@@ -27,7 +28,6 @@ from headprobe.runs.memory import Pieces
 from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import TASKS
-from models import NAMES, draw, load, wait_for
 
 
 @torch.inference_mode()

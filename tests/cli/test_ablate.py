@@ -2,29 +2,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
-from headprobe.cli.ablate import ablate
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.runs.directory import CASES
 from headprobe.scores import FILE_NAME, HeadScores
 from headprobe.scores.tables import write_table
+from tests._support.command_line import Done, headprobe, refusal
+from tests._support.refusals import facts
 
 NANO = HeadLayout(id="nano", architecture="llama", layers=6, heads=8, kv_heads=4, head_dim=32)
 SMALL = ("--top", "1,4", "--seeds", "2", "--lengths", "128", "--limit", "3", "--device", "cpu")
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(ablate)
 
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+def ablate(*arguments: str) -> Done:
+    return headprobe("ablate", *arguments, columns=200)
 
 
 def make_run(
@@ -51,14 +48,14 @@ def make_run(
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands look for outputs/ where they are started."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
 
 
+@pytest.mark.slow
 def test_the_newest_run_is_ablated_and_everything_written(tmp_path: Path) -> None:
     make_run(Path("outputs/nano/r2"), "r2")
-    done = invoke(*SMALL, "--json")
-    assert done.exception is None, done.exception
-    told = json.loads(done.stdout)
+    done = ablate(*SMALL, "--json")
+    assert done.returncode == 0, done.stderr
+    told = done.json()
     folder = tmp_path / "outputs" / "nano" / "ablate-r2"
     assert str(folder.relative_to(tmp_path)) in done.stderr
     assert {path.name for path in folder.iterdir()} == {
@@ -77,7 +74,7 @@ def test_the_newest_run_is_ablated_and_everything_written(tmp_path: Path) -> Non
         point["value"] for choice in ("top", "random", "bottom") for point in curve[choice]
     ]
     (folder / "ablation.png").unlink()
-    shown = " ".join(invoke(*SMALL).stdout.split())
+    shown = " ".join(ablate(*SMALL).stdout.split())
     assert (folder / "ablation.png").is_file()
     assert f"{told['accuracy']['value']:.1f} with none; 3 cases" in shown
     area = curve["area"]
@@ -87,14 +84,15 @@ def test_the_newest_run_is_ablated_and_everything_written(tmp_path: Path) -> Non
     ].replace("│", " ").split()[:2]
 
 
+@pytest.mark.slow
 def test_measures_come_from_several_runs() -> None:
     make_run(Path("a"), "r2", "mass")
     make_run(Path("b"), "retrieval", task="retrieval")
-    done = invoke(
+    done = ablate(
         "a", "--scores", "b", "--measures", "retrieval,r2", "--out", "c", *SMALL, "--json"
     )
-    assert done.exception is None, done.exception
-    told = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    told = done.json()
     assert {curve["measure"] for curve in told["curves"]} == {"retrieval", "r2"}
     assert told["task"] == "r2"
     assert told["plan"]["runs"] == ["a", "b"]
@@ -102,30 +100,39 @@ def test_measures_come_from_several_runs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "wrong", "message"),
     [
-        (["missing"], "no scores at missing"),
-        (["a", "--measures", "r2,locos"], "`headprobe score --measures locos`"),
-        (["a", "--measures", "retrieval"], "`headprobe score --task retrieval`"),
-        (["a", "--top", "30"], "it takes at most 24"),
-        (["a", "--top", "two"], "write numbers of heads as in 1,2,4,8"),
-        (["a", "--silence", "loudly"], "--silence takes zero or mean"),
-        (["a", "--metric", "bleu"], "--metric takes accepted"),
-        (["a", "--task", "alibi"], "--task takes r2, retrieval"),
-        (["other"], "other scores 2 layers of 4 heads, nano has 6 of 8: give the model that"),
-        ([], "no run under outputs"),
+        (["missing"], {"path": Path("missing")}, "no scores"),
+        (
+            ["a", "--measures", "r2,locos"],
+            {"option": "measures", "value": "locos"},
+            "`headprobe score --measures locos`",
+        ),
+        (
+            ["a", "--measures", "retrieval"],
+            {"option": "measures", "value": "retrieval"},
+            "`headprobe score --task retrieval`",
+        ),
+        (["a", "--top", "30"], {"option": "top", "value": 30}, "at most 24"),
+        (["a", "--top", "two"], {"option": "top", "value": "two"}, "as in 1,2,4,8"),
+        (["a", "--silence", "loudly"], {"option": "silence", "value": "loudly"}, "zero or mean"),
+        (["a", "--metric", "bleu"], {"option": "metric", "value": "bleu"}, "accepted"),
+        (["a", "--task", "alibi"], {"option": "task", "value": "alibi"}, "r2, retrieval"),
+        (["other"], {"option": "model", "value": "nano"}, "give the model that was scored, tiny"),
+        ([], {"path": Path("outputs")}, "headprobe score"),
     ],
 )
-def test_wrong_usage_is_one_clear_line(arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_one_clear_line(
+    arguments: list[str], wrong: dict[str, Any], message: str
+) -> None:
     make_run(Path("a"), "r2")
     layout = HeadLayout(id="tiny", architecture="x", layers=2, heads=4, kv_heads=2, head_dim=8)
     make_run(Path("other"), "r2", layout=layout)
-    error = invoke(*arguments, "--device", "cpu", "--lengths", "128").exception
-    assert isinstance(error, UsageError), error
-    assert error.exit_code == 2
-    assert message in str(error)
-    assert "\n" not in str(error)
+    error = refusal("ablate", *arguments, "--device", "cpu", "--lengths", "128")
+    assert isinstance(error, UsageError)
+    assert facts(error) == wrong
+    assert message in error.message
 
 
 def test_help_has_an_example() -> None:
-    assert "Example: headprobe ablate" in invoke("--help").stdout
+    assert "Example: headprobe ablate" in ablate("--help").stdout

@@ -1,37 +1,26 @@
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
-from headprobe.cli.compare import compare
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import FILE_NAME, HeadScores
 from headprobe.scores.comparison import compare_needles, compare_runs
+from tests._support.command_line import Done, headprobe, refusal
+from tests._support.refusals import facts
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="LlamaForCausalLM", layers=2, heads=8, kv_heads=2, head_dim=8
 )
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(compare)
 
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refusal(*arguments: str | Path) -> HeadprobeError:
-    error = invoke(*arguments).exception
-    assert isinstance(error, HeadprobeError), error
-    assert "\n" not in str(error)
-    return error
+def compare(*arguments: str) -> Done:
+    return headprobe("compare", *arguments, columns=200)
 
 
 def make_run(directory: Path, *, seed: int = 0, measures: tuple[str, ...] = ("r2",)) -> HeadScores:
@@ -51,14 +40,13 @@ def make_run(directory: Path, *, seed: int = 0, measures: tuple[str, ...] = ("r2
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands look for outputs/ where they are started."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
 
 
 def test_json_holds_the_agreement_of_every_two() -> None:
     runs = [(name, make_run(Path(name), seed=i)) for i, name in enumerate(["a", "b", "c"])]
-    result = invoke("a", "b/scores.safetensors", "c", "--top", "4", "--json")
+    result = compare("a", "b/scores.safetensors", "c", "--top", "4", "--json")
     wanted = compare_runs([("a", runs[0][1]), ("b/scores.safetensors", runs[1][1]), runs[2]], k=4)
-    assert json.loads(result.stdout) == {
+    assert result.json() == {
         "subject": "tiny, r2",
         "heads": 16,
         "k": 4,
@@ -70,8 +58,8 @@ def test_json_holds_the_agreement_of_every_two() -> None:
 def test_the_table_shows_the_same() -> None:
     make_run(Path("a"))
     make_run(Path("b"), seed=1, measures=("retrieval",))
-    shown = invoke("a", "b").stdout
-    (found,) = json.loads(invoke("a", "b", "--json").stdout)["agreements"]
+    shown = compare("a", "b").stdout
+    (found,) = compare("a", "b", "--json").json()["agreements"]
     title = "tiny: overlap of the top 2 of 16 heads, 0.12 by chance"
     assert title in " ".join(shown.split())
     row = next(line for line in shown.splitlines() if "│ r2 " in line)
@@ -85,7 +73,7 @@ def test_the_table_shows_the_same() -> None:
 
 def test_the_newest_run_is_split_by_needle() -> None:
     run = make_run(Path("outputs/tiny/r2"), measures=("r2", "mass"))
-    found = json.loads(invoke("--by-needle", "--measure", "mass", "--json").stdout)
+    found = compare("--by-needle", "--measure", "mass", "--json").json()
     wanted = compare_needles(run, measure="mass")
     assert found["agreements"] == [asdict(agreement) for agreement in wanted.agreements]
     assert [a["one"] for a in found["agreements"]] == [f"needle {n}" for n in range(6)]
@@ -94,38 +82,41 @@ def test_the_newest_run_is_split_by_needle() -> None:
 def test_measures_may_be_named_more_than_once() -> None:
     make_run(Path("a"), measures=("r2", "mass", "echo"))
     options = "--measure", "echo", "--measure", "mass"
-    (found,) = json.loads(invoke("a", *options, "--json").stdout)["agreements"]
+    (found,) = compare("a", *options, "--json").json()["agreements"]
     assert (found["one"], found["other"]) == ("echo", "mass")
 
 
 def test_a_picture_is_drawn_where_wanted(tmp_path: Path) -> None:
     make_run(Path("a"), measures=("r2", "mass"))
-    result = invoke("a", "--out", "new/compared.svg", "--json")
-    assert json.loads(result.stdout)
+    result = compare("a", "--out", "new/compared.svg", "--json")
+    assert result.json()
     assert "new/compared.svg" in result.stderr
     assert b"<svg" in (tmp_path / "new/compared.svg").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "wrong", "message"),
     [
-        (["a"], "nothing to be compared with"),
-        (["a", "missing"], "no scores at missing"),
-        (["a", "b", "--measure", "echo"], "no measure 'echo'"),
-        (["a", "b", "--by-needle"], "--by-needle splits one run by one measure"),
-        (["a", "--by-needle", "--measure", "r2", "--measure", "r2"], "splits one run"),
-        (["a", "b", "--top", "17"], "1 to 16 of them, not 17"),
-        (["a", "b", "--out", "x.jpg"], ".png, .svg or .pdf"),
-        ([], "one ranking has nothing"),
+        (["a"], {}, "nothing to be compared with"),
+        (["a", "missing"], {"path": Path("missing")}, "no scores"),
+        (["a", "b", "--measure", "echo"], {"option": "measure", "value": "echo"}, "holds r2"),
+        (["a", "b", "--by-needle"], {"option": "by_needle"}, "splits one run by one measure"),
+        (["a", "--by-needle", "--measure", "r2", "--measure", "r2"], {"option": "by_needle"}, ""),
+        (["a", "b", "--top", "17"], {"option": "top", "value": 17}, "1 to 16"),
+        (["a", "b", "--out", "x.jpg"], {"path": Path("x.jpg")}, ".png, .svg or .pdf"),
+        ([], {}, "one ranking has nothing"),
     ],
 )
-def test_wrong_usage_is_one_clear_line(arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_one_clear_line(
+    arguments: list[str], wrong: dict[str, Any], message: str
+) -> None:
     for name in ("a", "b", "outputs/tiny/r2"):
         make_run(Path(name))
-    error = refusal(*arguments)
+    error = refusal("compare", *arguments)
     assert isinstance(error, UsageError)
-    assert message in str(error)
+    assert facts(error) == wrong
+    assert message in error.message
 
 
 def test_help_has_an_example() -> None:
-    assert "Example: headprobe compare" in invoke("--help").stdout
+    assert "Example: headprobe compare" in compare("--help").stdout

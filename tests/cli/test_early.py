@@ -10,16 +10,16 @@ from pathlib import Path
 REFUSED = {
     "score --lengths ten": "start:stop:count",
     "score --depths 0,101": "depths go from 0 to 100",
-    "score --until-stable 1.5": "lies between 0 and 1, got 1.5",
-    "score --memory-allowance lots": "'lots' is no amount of memory",
+    "score --until-stable 1.5": "--until-stable 1.5: expected a number between 0 and 1",
+    "score --memory-allowance lots": "--memory-allowance lots: expected an amount of memory",
     "score --needles missing.jsonl": "no needle file missing.jsonl",
     "score --task nothing": "there are r2, retrieval, razor, alibi",
-    "score --measures r2,r9": "no measure 'r9'",
+    "score --measures r2,r9": "--measures r9: this task takes r2",
     "score --task alibi --measures alibi": "task alibi has no cases",
     "evaluate --scores missing": "no scores at missing",
     "evaluate --budget none.json": "no budget at none.json",
     "evaluate --budget 16,x": "tokens a head",
-    "evaluate --budget 16 --scores missing --metric rouge": "got 'rouge'",
+    "evaluate --budget 16 --scores missing --metric rouge": "--metric rouge: expected",
     "evaluate --cases missing.jsonl": "no case file missing.jsonl",
     "evaluate --lengths ten": "start:stop:count",
     "evaluate --strategy wild": "no strategy 'wild'",
@@ -27,9 +27,9 @@ REFUSED = {
     "evaluate": "no run under outputs",
     "ablate missing": "no scores at missing",
     "ablate --top x": "numbers of heads as in 1,2,4,8",
-    "ablate --silence half": "takes zero, mean, got 'half'",
-    "ablate --metric rouge": "got 'rouge'",
-    "ablate --memory-allowance lots": "'lots' is no amount of memory",
+    "ablate --silence half": "--silence half: expected zero, mean",
+    "ablate --metric rouge": "--metric rouge: expected",
+    "ablate --memory-allowance lots": "--memory-allowance lots: expected an amount of memory",
     "ablate --needles missing.jsonl": "no needle file missing.jsonl",
 }
 CODE = """
@@ -39,12 +39,10 @@ found = {}
 for line in json.loads(sys.argv[1]):
     sys.argv = ["headprobe", *line.split()]
     said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            main()
-    except SystemExit as error:
-        heavy = sorted({"torch", "transformers", "pandas", "matplotlib"} & set(sys.modules))
-        found[line] = [error.code, heavy, said.getvalue()]
+    with contextlib.redirect_stderr(said):
+        code = main()
+    heavy = sorted({"torch", "transformers", "pandas", "matplotlib"} & set(sys.modules))
+    found[line] = [code, heavy, said.getvalue()]
 print(json.dumps(found))
 """
 

@@ -6,41 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
-from headprobe.cli.allocate import allocate
-from headprobe.cli.export import export
-from headprobe.cli.importing import import_scores
-from headprobe.cli.listing import list_registry
-from headprobe.cli.plot import plot
-from headprobe.cli.show import show
-from headprobe.errors import HeadprobeError
 from headprobe.formats import FORMATS
 from headprobe.models.bundled import bundled
-
-app = typer.Typer(pretty_exceptions_enable=False)
-for command in (allocate, export, plot, show):
-    app.command()(command)
-app.command("import")(import_scores)
-app.command("list")(list_registry)
-
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def done(*arguments: str | Path) -> Result:
-    result = invoke(*arguments)
-    assert result.exit_code == 0, result.exception
-    return result
-
-
-def refusal(*arguments: str | Path) -> HeadprobeError:
-    error = invoke(*arguments).exception
-    assert isinstance(error, HeadprobeError), error
-    assert "\n" not in str(error)
-    return error
+from tests._support.command_line import refusal, succeed
 
 
 @pytest.fixture(autouse=True)
@@ -58,32 +27,35 @@ def heads() -> Path:
 
 
 @pytest.mark.parametrize("cases", [6, 1])
+@pytest.mark.slow
 def test_an_imported_file_goes_through_every_other_command(cases: int, heads: Path) -> None:
     table = json.loads(heads.read_text())
     heads.write_text(json.dumps({name: values[:cases] for name, values in table.items()}))
     run = Path("outputs/published/headkv")
-    result = done("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
+    result = succeed("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
     assert result.stdout.split() == [str(run)]
     assert f"{cases} cases of 6 layers of 8 query and 4 KV heads" in result.stderr
-    budget = json.loads(done("allocate", run, "--budget", "64", "--json").stdout)
+    budget = succeed("allocate", run, "--budget", "64", "--json").json()
     assert np.sum(budget["tokens"]) == 64 * 24
-    shown = json.loads(done("show", "--json").stdout)
+    shown = succeed("show", "--json").json()
     assert (shown["task"], shown["measure"]) == ("headkv", "headkv")
-    assert Path(done("plot", run).stdout.strip()).read_bytes().startswith(b"\x89PNG")
+    assert Path(succeed("plot", run).stdout.strip()).read_bytes().startswith(b"\x89PNG")
     # The newest run and its budget, each by itself.
-    assert done("export", "--to", "headkv", "--out", "again.json").stdout.strip() == "again.json"
+    assert succeed("export", "--to", "headkv", "--out", "again.json").stdout.strip() == "again.json"
     again = json.loads(Path("again.json").read_text())
     for name, values in table.items():
         assert again[name] == pytest.approx(values[:cases], rel=1e-6)
-    done("export", run / "budget-headkv-64.json", "--to", "attention-matching", "--out", "b.json")
+    succeed(
+        "export", run / "budget-headkv-64.json", "--to", "attention-matching", "--out", "b.json"
+    )
     shares = json.loads(Path("b.json").read_text())
     assert int(shares["L2H1"] * 64 * 24) == budget["tokens"][2][1]
 
 
 def test_export_takes_the_options_of_the_format(heads: Path) -> None:
-    done("import", heads, "--from", "headkv", "--out", "run", "--kv-heads", "4")
+    succeed("import", heads, "--from", "headkv", "--out", "run", "--kv-heads", "4")
     options = ["--reduce", "mean", "--sparsity", "0.25", "--sinks", "16", "--recent", "64"]
-    result = done("export", "run", "--to", "duo", "--out", "pattern", *options)
+    result = succeed("export", "run", "--to", "duo", "--out", "pattern", *options)
     assert "the 2 query heads of a KV head were reduced by mean" in result.stderr
     assert "18 of 24 KV heads are kept whole" in result.stderr
     config = json.loads(Path("pattern/config.json").read_text())
@@ -92,10 +64,10 @@ def test_export_takes_the_options_of_the_format(heads: Path) -> None:
 
 def test_the_sizes_of_a_models_directory_are_taken(heads: Path) -> None:
     shutil.copytree(bundled("models", "nano"), "mine")
-    result = done("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
+    result = succeed("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
     assert "6 layers of 8 query and 4 KV heads" in result.stderr
     assert "warning" not in result.stderr
-    shown = json.loads(done("show", "run", "--json").stdout)
+    shown = succeed("show", "run", "--json").json()
     assert (shown["model"]["id"], shown["model"]["architecture"]) == ("mine", "llama")
     heads.write_text('{"0-0": [1.0]}')
     error = refusal("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
@@ -103,18 +75,18 @@ def test_the_sizes_of_a_models_directory_are_taken(heads: Path) -> None:
 
 
 def test_the_sizes_of_an_alias_are_taken(heads: Path) -> None:
-    result = done("import", heads, "--from", "headkv", "--out", "run", "--model", "nano")
+    result = succeed("import", heads, "--from", "headkv", "--out", "run", "--model", "nano")
     assert "6 layers of 8 query and 4 KV heads" in result.stderr
     assert "warning" not in result.stderr
-    assert json.loads(done("show", "run", "--json").stdout)["model"]["head_dim"] == 32
+    assert succeed("show", "run", "--json").json()["model"]["head_dim"] == 32
     table = {f"{layer}-{head}": [head / 32] for layer in range(32) for head in range(32)}
     heads.write_text(json.dumps(table))
     arguments = ["import", heads, "--from", "headkv", "--out", "llama", "--model", "llama3-8b"]
-    done(*arguments)
-    model = json.loads(done("show", "llama", "--json").stdout)["model"]
+    succeed(*arguments)
+    model = succeed("show", "llama", "--json").json()["model"]
     assert (model["id"], model["kv_heads"]) == ("meta-llama/Meta-Llama-3-8B-Instruct", 8)
-    done(*arguments, "--kv-heads", "16")
-    assert json.loads(done("show", "llama", "--json").stdout)["model"]["kv_heads"] == 16
+    succeed(*arguments, "--kv-heads", "16")
+    assert succeed("show", "llama", "--json").json()["model"]["kv_heads"] == 16
     heads.write_text('{"0-0": [1.0]}')
     error = refusal(*arguments, "--heads", "16")
     assert error.exit_code == 2
@@ -123,12 +95,12 @@ def test_the_sizes_of_an_alias_are_taken(heads: Path) -> None:
 
 
 def test_what_a_file_does_not_say_is_a_warning(heads: Path) -> None:
-    result = done("import", heads, "--from", "headkv", "--out", "run")
+    result = succeed("import", heads, "--from", "headkv", "--out", "run")
     assert "warning: the file holds query heads: took as many KV heads, 8 a layer" in result.stderr
 
 
 def test_list_formats_says_what_is_written_and_read_and_by_whom() -> None:
-    rows = json.loads(done("list", "formats", "--json").stdout)
+    rows = succeed("list", "formats", "--json").json()
     assert [row["format"] for row in rows] == list(FORMATS)
     duo = rows[1]
     assert (duo["writes"], duo["reads"]) == ("scores, budgets", "scores")
@@ -142,7 +114,11 @@ def test_list_formats_says_what_is_written_and_read_and_by_whom() -> None:
         (["export", "missing", "--to", "headkv", "--out", "x"], 2, "no scores at missing"),
         (["export", "missing.json", "--to", "duo", "--out", "x"], 2, "no budget file at missing"),
         (["export", "--to", "headkv", "--out", "x"], 2, "no run under outputs/"),
-        (["export", "run", "--to", "duo", "--out", "x", "--beta", "2"], 2, "takes no --beta"),
+        (
+            ["export", "run", "--to", "duo", "--out", "x", "--beta", "2"],
+            2,
+            "beta: format duo takes",
+        ),
         (["export", "run", "--to", "kvpress", "--out", "x.npy", "--beta", "0"], 2, "--beta of"),
         (["export", "budget.json", "--to", "duo", "--out", "x"], 2, "keeps a head whole or lets"),
         (["export", "budget.json", "--to", "headkv", "--out", "x"], 2, "holds scores, not budgets"),
@@ -158,8 +134,8 @@ def test_list_formats_says_what_is_written_and_read_and_by_whom() -> None:
 def test_bad_input_is_one_clear_line(
     arguments: list[str], code: int, message: str, heads: Path
 ) -> None:
-    done("import", heads, "--from", "headkv", "--out", "run", "--kv-heads", "4")
-    done("allocate", "run", "--budget", "64", "--out", "budget.json")
+    succeed("import", heads, "--from", "headkv", "--out", "run", "--kv-heads", "4")
+    succeed("allocate", "run", "--budget", "64", "--out", "budget.json")
     Path("cut.json").write_text(heads.read_text()[:100])
     error = refusal(*arguments)
     assert error.exit_code == code
@@ -169,16 +145,16 @@ def test_bad_input_is_one_clear_line(
 
 def test_a_directory_called_json_is_a_run_and_a_budget_may_shout(heads: Path) -> None:
     run = Path("run.json")
-    done("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
-    assert json.loads(done("show", run, "--json").stdout)["task"] == "headkv"
-    assert done("plot", run).stdout.strip() == "run.json/heads.png"
-    done("export", run, "--to", "headkv", "--out", "again.json")
-    done("allocate", run, "--budget", "64", "--out", "b.JSON")
-    assert json.loads(done("show", "b.JSON", "--json").stdout)["window"] == 8
-    assert done("plot", "b.JSON").stdout.strip() == "b.png"
-    done("export", "b.JSON", "--to", "csv", "--out", "b.csv")
+    succeed("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
+    assert succeed("show", run, "--json").json()["task"] == "headkv"
+    assert succeed("plot", run).stdout.strip() == "run.json/heads.png"
+    succeed("export", run, "--to", "headkv", "--out", "again.json")
+    succeed("allocate", run, "--budget", "64", "--out", "b.JSON")
+    assert succeed("show", "b.JSON", "--json").json()["window"] == 8
+    assert succeed("plot", "b.JSON").stdout.strip() == "b.png"
+    succeed("export", "b.JSON", "--to", "csv", "--out", "b.csv")
 
 
 @pytest.mark.parametrize("command", ["export", "import"])
 def test_help_has_an_example(command: str) -> None:
-    assert f"Example: headprobe {command}" in done(command, "--help").stdout
+    assert f"Example: headprobe {command}" in succeed(command, "--help").stdout

@@ -7,16 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
 from headprobe.budgets import HeadBudgets
-from headprobe.cli.plot import plot
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.runs.directory import CASES
 from headprobe.scores import FILE_NAME, HeadScores
 from headprobe.scores.tables import write_table
+from tests._support.command_line import Done, headprobe, refusal
+from tests._support.refusals import facts
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="LlamaForCausalLM", layers=2, heads=4, kv_heads=2, head_dim=8
@@ -24,19 +23,9 @@ LAYOUT = HeadLayout(
 Drawn = list[Any]
 PNG = b"\x89PNG\r\n\x1a\n"
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.command()(plot)
 
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def refusal(*arguments: str | Path) -> HeadprobeError:
-    error = invoke(*arguments).exception
-    assert isinstance(error, HeadprobeError), error
-    assert "\n" not in str(error)
-    return error
+def plot(*arguments: str | Path) -> Done:
+    return headprobe("plot", *arguments)
 
 
 def make_run(directory: Path, *, with_cases: bool = True) -> Path:
@@ -109,8 +98,8 @@ def test_without_files_the_newest_run_is_drawn_beside_its_newest_budget(tmp_path
     make_budget(new / "budget-uniform-64.json")
     os.utime(new / "budget-uniform-64.json", (1, 1))
     make_budget(new / "budget-uniform-128.json")
-    result = invoke()
-    assert result.exit_code == 0, result.exception
+    result = plot()
+    assert result.returncode == 0, result.stderr
     assert result.stdout == "outputs/m/retrieval/heads.png\n"
     assert "outputs/m/retrieval and outputs/m/retrieval/budget-uniform-128.json" in result.stderr
     assert (new / "heads.png").read_bytes().startswith(PNG)
@@ -119,21 +108,21 @@ def test_without_files_the_newest_run_is_drawn_beside_its_newest_budget(tmp_path
 
 def test_without_files_and_without_a_budget_the_run_is_drawn_alone(drawn: Drawn) -> None:
     make_run(Path("outputs/m/r2"))
-    result = invoke()
+    result = plot()
     assert len(drawn) == 1
     assert result.stdout == "outputs/m/r2/heads.png\n"
     assert "budget" not in result.stderr
 
 
 def test_without_any_run_it_says_how_to_make_one() -> None:
-    error = refusal()
+    error = refusal("plot")
     assert isinstance(error, UsageError)
     assert "headprobe score" in str(error)
 
 
 def test_a_run_may_be_named_by_its_scores_and_needs_no_cases(tmp_path: Path, drawn: Drawn) -> None:
     run = make_run(tmp_path / "imported", with_cases=False)
-    result = invoke(run / FILE_NAME)
+    result = plot(run / FILE_NAME)
     assert result.stdout == f"{run / 'heads.png'}\n"
     assert result.stderr == ""
     assert drawn[0].cases is None
@@ -141,13 +130,13 @@ def test_a_run_may_be_named_by_its_scores_and_needs_no_cases(tmp_path: Path, dra
 
 def test_a_budget_is_drawn_beside_itself_under_its_name(tmp_path: Path, drawn: Drawn) -> None:
     budget = make_budget(tmp_path / "mine-1.5.json")
-    assert invoke(budget).stdout == f"{tmp_path / 'mine-1.5.png'}\n"
+    assert plot(budget).stdout == f"{tmp_path / 'mine-1.5.png'}\n"
     assert (tmp_path / "mine-1.5.png").read_bytes().startswith(PNG)
 
 
 def test_several_files_go_into_one_picture_of_the_wanted_format(tmp_path: Path) -> None:
     run, budget = make_run(tmp_path / "run"), make_budget(tmp_path / "b.json")
-    result = invoke(run, budget, run / FILE_NAME, "--out", tmp_path / "new/all.svg")
+    result = plot(run, budget, run / FILE_NAME, "--out", tmp_path / "new/all.svg")
     assert result.stdout == f"{tmp_path / 'new/all.svg'}\n"
     assert b"<svg" in (tmp_path / "new/all.svg").read_bytes()
     assert not (run / "heads.png").exists()
@@ -155,13 +144,14 @@ def test_several_files_go_into_one_picture_of_the_wanted_format(tmp_path: Path) 
 
 def test_the_measure_can_be_chosen(tmp_path: Path, drawn: Drawn) -> None:
     run = make_run(tmp_path / "run")
-    invoke(run)
-    invoke(run, "--measure", "mass")
+    plot(run)
+    plot(run, "--measure", "mass")
     assert [picture.measure for picture in drawn] == ["retrieval", "mass"]
     assert [len(picture.cases) for picture in drawn] == [4, 4]
-    error = refusal(run, "--measure", "echo")
+    error = refusal("plot", run, "--measure", "echo")
     assert isinstance(error, UsageError)
-    assert "'echo'; it holds retrieval, mass" in str(error)
+    assert facts(error) == {"option": "measure", "value": "echo"}
+    assert "holds retrieval, mass" in error.message
 
 
 @pytest.mark.parametrize("name", ["none", "none.json", "none.safetensors", "heads.csv"])
@@ -169,8 +159,9 @@ def test_a_file_that_is_missing_or_of_no_known_kind_is_wrong_usage(
     tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "heads.csv").write_text("layer,head\n")
-    error = refusal(tmp_path / name)
+    error = refusal("plot", tmp_path / name)
     assert isinstance(error, UsageError)
+    assert facts(error) == {"path": tmp_path / name}
     assert name in str(error)
 
 
@@ -178,27 +169,30 @@ def test_a_file_that_is_missing_or_of_no_known_kind_is_wrong_usage(
 def test_a_damaged_file_is_one_clear_error(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path / "run")
     (run / name).write_bytes(b"{nonsense")
-    error = refusal(run / name if name.endswith("json") else run)
-    assert error.exit_code == 1
+    error = refusal("plot", run / name if name.endswith("json") else run)
+    assert type(error) is HeadprobeError
+    assert facts(error) == {"path": run / name}
     assert name in str(error)
 
 
 def test_cases_of_another_run_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_cases(run, accepted=[True] * 4)
-    error = refusal(run)
-    assert error.exit_code == 1
+    error = refusal("plot", run)
+    assert type(error) is HeadprobeError
+    assert facts(error) == {"path": run}
     assert "different runs" in str(error)
     assert "4 cases with 3 accepted, got 4 with 4" in str(error)
 
 
 def test_a_suffix_that_is_no_picture_is_wrong_usage(tmp_path: Path) -> None:
-    error = refusal(make_budget(tmp_path / "b.json"), "--out", tmp_path / "heads.jpg")
+    error = refusal("plot", make_budget(tmp_path / "b.json"), "--out", tmp_path / "heads.jpg")
     assert isinstance(error, UsageError)
+    assert facts(error) == {"path": tmp_path / "heads.jpg"}
     assert ".png, .svg or .pdf" in str(error)
 
 
 def test_help_has_an_example() -> None:
-    result = invoke("--help")
+    result = plot("--help")
     assert "Example: headprobe plot" in result.stdout
     assert "[FILE]..." in result.stdout

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,40 +15,28 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from headprobe.errors import UsageError
+from tests._support.command_line import headprobe, refusal, succeed, torchrun
+
 RAZOR = ["score", "--task", "razor"]
 SMALL = ["--lengths", "257,513", "--limit", "12", "--seed", "1"]
 RUN = Path("outputs", "nano", "razor")
 
 
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "120", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def headprobe(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return run("headprobe", *arguments, cwd=cwd)
-
-
-def succeed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    done = headprobe(*arguments, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("work")
+def razor_scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which nano was scored; it is for all tests of this file, so look only."""
+    folder = tmp_path_factory.mktemp("razor")
     done = succeed(*RAZOR, *SMALL, cwd=folder)
     assert "12 of 12 cases accepted" in done.stderr
     assert "next: headprobe allocate --strategy razor" in done.stderr
     return folder
+
+
+@pytest.fixture
+def work(razor_scored: Path, tmp_path: Path) -> Path:
+    """A folder of the test's own in which nano was scored."""
+    return Path(shutil.copytree(razor_scored, tmp_path / "work"))
 
 
 def test_the_run_directory_holds_both_measures(work: Path) -> None:
@@ -109,9 +95,9 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_bits(work: Path, tmp_path:
     assert "seed was 1, now 2" in other.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(work: Path, tmp_path: Path) -> None:
-    two = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "headprobe"]
-    done = run(*two, *RAZOR, *SMALL, cwd=tmp_path)
+    done = torchrun(*RAZOR, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_same_scores(work / RUN, tmp_path / RUN)
 
@@ -122,38 +108,38 @@ def check_same_scores(one: Path, other: Path) -> None:
 
 
 def test_a_dry_run_counts_the_default_cases(tmp_path: Path) -> None:
-    cost = json.loads(succeed(*RAZOR, "--dry-run", "--json", cwd=tmp_path).stdout)
+    cost = succeed(*RAZOR, "--dry-run", "--json", cwd=tmp_path).json()
     # 4 * 527 tokens and BOS fit into the window of 2,112.
     assert (cost["cases"], cost["prompt_tokens"]) == (8, 8 * 2109)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "option", "value", "message"),
     [
-        (["--depths", "0,50"], "this task hides no needles: leave out --depths"),
-        (["--needles", "needles.jsonl"], "this task hides no needles: leave out --needles"),
-        (["--haystack", "noise"], "this task hides no needles: leave out --haystack"),
-        (["--decode", "forced"], "task razor has no answers to force: leave out --decode"),
-        (["--lengths", "20"], "too short for 4 repeats of a block; it takes at least 65"),
-        (["--lengths", "4000"], "does not fit the model's window; prompts take at most 2112"),
+        (["--depths", "0,50"], "depths", "0,50", "this task hides no needles"),
+        (["--needles", "n.jsonl"], "needles", Path("n.jsonl"), "this task hides no needles"),
+        (["--haystack", "noise"], "haystack", "noise", "this task hides no needles"),
+        (["--decode", "forced"], "decode", "forced", "task razor has no answers to force"),
+        (["--lengths", "20"], "lengths", 20, "expected at least 65"),
+        (["--lengths", "4000"], "lengths", 4000, "prompts take at most 2112"),
     ],
 )
 def test_what_makes_no_sense_is_one_clear_line(
-    tmp_path: Path, options: list[str], message: str
+    tmp_path: Path, options: list[str], option: str, value: object, message: str
 ) -> None:
-    done = headprobe(*RAZOR, *options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    error = refusal(*RAZOR, *options, cwd=tmp_path)
+    assert isinstance(error, UsageError)
+    assert (error.option, error.value) == (option, value)
+    assert message in error.message
     assert not list(tmp_path.iterdir())
 
 
 def test_the_run_is_shown_listed_and_plotted(work: Path) -> None:
-    assert json.loads(succeed("show", "--json", cwd=work).stdout)["measure"] == "induction"
-    shown = json.loads(succeed("show", "--measure", "echo", "--json", cwd=work).stdout)
+    assert succeed("show", "--json", cwd=work).json()["measure"] == "induction"
+    shown = succeed("show", "--measure", "echo", "--json", cwd=work).json()
     assert (shown["task"], shown["measure"], shown["accepted"]) == ("razor", "echo", 12)
-    tasks = json.loads(succeed("list", "tasks", "--json", cwd=work).stdout)
+    tasks = succeed("list", "tasks", "--json", cwd=work).json()
     assert {"razor": "induction, echo"}.items() <= {t["task"]: t["measures"] for t in tasks}.items()
     assert (work / succeed("plot", cwd=work).stdout.strip()).stat().st_size > 10_000
 
@@ -162,7 +148,7 @@ def test_a_budget_of_the_run_keeps_the_best_kv_heads_whole(work: Path) -> None:
     done = succeed("allocate", "--strategy", "razor", "--json", cwd=work)
     longest = "every head keeps all of the 2,112 tokens that the model takes"
     assert f"warning: {longest}; give a smaller --recent" in done.stderr
-    full = np.array(json.loads(done.stdout)["ratio"]) == 1
+    full = np.array(done.json()["ratio"]) == 1
     wanted = np.zeros((6, 4), dtype=bool)
     # 14 % and 1 % of 24 KV heads, rounded up.
     for measure, count in (("induction", 4), ("echo", 1)):
@@ -184,7 +170,7 @@ def test_the_run_is_exported_to_the_programs_of_razor_attention(work: Path) -> N
 def test_induction_heads_of_the_bundled_model_are_retrieval_heads(work: Path) -> None:
     succeed("score", "--task", "retrieval", "--lengths", "256", "--limit", "24", cwd=work)
     runs = [str(RUN), str(RUN.with_name("retrieval"))]
-    compared = json.loads(succeed("compare", *runs, "--json", cwd=work).stdout)
+    compared = succeed("compare", *runs, "--json", cwd=work).json()
     (pair,) = compared["agreements"]
     # By chance two rankings of 48 heads share an eighth of their top six.
     assert pair["overlap"] >= 0.5

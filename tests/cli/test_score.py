@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +10,24 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+from headprobe.errors import UsageError
+from tests._support.command_line import (
+    TORCHRUN,
+    headprobe,
+    refusal,
+    stopped_by,
+    succeed,
+    torchrun,
+)
+
 GRID = ["--lengths", "128,256", "--depths", "0,50,100", "--limit", "24"]
-
-
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=cwd,
-        env=os.environ | {"COLUMNS": "120", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-TWO = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a process alone; it is for all tests of this file, so look only."""
     folder = tmp_path_factory.mktemp("alone")
-    done = run("headprobe", "score", *GRID, cwd=folder)
-    assert done.returncode == 0, done.stderr
+    succeed("score", *GRID, cwd=folder)
     return folder / "outputs" / "nano" / "r2"
 
 
@@ -47,8 +39,9 @@ def check_same_run(one: Path, other: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Path) -> None:
-    done = run(*TWO, "headprobe", "score", *GRID, cwd=tmp_path)
+    done = torchrun("score", *GRID, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     together = tmp_path / "outputs" / "nano" / "r2"
     check_same_run(alone, together)
@@ -60,32 +53,27 @@ def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Pa
 
 def test_a_device_map_changes_nothing(alone: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
-    done = run("headprobe", "score", *GRID, "--device-map", "auto", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeed("score", *GRID, "--device-map", "auto", cwd=tmp_path)
     check_same_run(alone, tmp_path / "outputs" / "nano" / "r2")
 
 
-def test_killed_processes_resume_with_another_number(tmp_path: Path) -> None:
-    longer = ["--lengths", "600,900", "--depths", "0,50,100", "--limit", "40"]
-    script = str(Path(__file__).parents[1] / "signalled.py")
-    killed = run(*TWO[:-1], script, "SIGKILL", "3", "score", *longer, cwd=tmp_path)
+@pytest.mark.slow
+def test_killed_processes_resume_with_another_number(alone: Path, tmp_path: Path) -> None:
+    two = ["-m", *TORCHRUN[:-1]]
+    killed = stopped_by("SIGKILL", "score", *GRID, cases=3, cwd=tmp_path, before=two)
     assert "Signal 9" in killed.stderr
     together = tmp_path / "outputs" / "nano" / "r2"
     assert (together / "progress.1.sqlite").is_file()
     assert not (together / "scores.safetensors").exists()
-    done = run("headprobe", "score", *longer, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeed("score", *GRID, cwd=tmp_path)
     assert json.loads((together / "run.json").read_text())["resumed_from"] == 6
     assert not list(together.glob("progress.*.sqlite"))
-    whole = run("headprobe", "score", *longer, "--out", "whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    check_same_run(tmp_path / "whole", together)
+    check_same_run(alone, together)
 
 
 def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> None:
-    done = run("headprobe", "score", *GRID, "--dry-run", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    cost = json.loads(done.stdout)
+    done = succeed("score", *GRID, "--dry-run", "--json", cwd=tmp_path)
+    cost = done.json()
     assert cost["cases"] == 24
     assert cost["prompt_tokens"] == 12 * 128 + 12 * 256
     assert cost["saving"] == cost["prompt_tokens"] / cost["distinct_tokens"] > 1.2
@@ -93,13 +81,12 @@ def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> N
     assert cost["cache"] // (2 * 6 * 4 * 32 * 4) in range(257, 265)
     assert cost["peak"] == cost["weights"] + cost["cache"] + 2**30
     assert not list(tmp_path.iterdir())
-    table = run("headprobe", "score", *GRID, "--dry-run", cwd=tmp_path)
+    table = headprobe("score", *GRID, "--dry-run", cwd=tmp_path)
     assert f"{cost['distinct_tokens']:,}" in table.stdout
 
 
 def test_forced_decoding_counts_every_case(tmp_path: Path) -> None:
-    done = run("headprobe", "score", *GRID, "--decode", "forced", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeed("score", *GRID, "--decode", "forced", cwd=tmp_path)
     cases = pd.read_parquet(tmp_path / "outputs" / "nano" / "r2" / "cases.parquet")
     assert cases["accepted"].all()
     assert [*map(list, cases["generated_ids"])] == [*map(list, cases["answer_ids"])]
@@ -107,10 +94,10 @@ def test_forced_decoding_counts_every_case(tmp_path: Path) -> None:
     assert report["decode"] == "forced"
 
 
+@pytest.mark.slow
 def test_a_run_stops_when_the_ranking_is_reliable(tmp_path: Path) -> None:
     grid = ["--lengths", "128,160", "--depths", "0,50,100", "--task", "retrieval"]
-    done = run("headprobe", "score", *grid, "--until-stable", "0.01", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    succeed("score", *grid, "--until-stable", "0.01", cwd=tmp_path)
     folder = tmp_path / "outputs" / "nano" / "retrieval"
     report = json.loads((folder / "run.json").read_text())
     assert report["status"] == "stable"
@@ -119,17 +106,16 @@ def test_a_run_stops_when_the_ranking_is_reliable(tmp_path: Path) -> None:
     assert report["observed"] % 24 == 0
     reliability = report["reliability"]["retrieval"]
     assert min(reliability[name]["ci_low"] for name in ("rank_correlation", "overlap")) > 0.01
-    again = run("headprobe", "score", *grid, "--until-stable", "0.01", cwd=tmp_path)
-    assert again.returncode == 0
+    succeed("score", *grid, "--until-stable", "0.01", cwd=tmp_path)
     assert json.loads((folder / "run.json").read_text())["observed"] == report["observed"]
 
 
 ALL = ["r2", "retrieval", "semantic", "mass", "contrast", "locos", "qr"]
 
 
+@pytest.mark.slow
 def test_all_measures_land_in_the_run_and_any_can_be_picked(alone: Path, tmp_path: Path) -> None:
-    done = run("headprobe", "score", *GRID, "--measures", "all", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = succeed("score", *GRID, "--measures", "all", cwd=tmp_path)
     assert "also: retrieval, semantic, mass, contrast, locos, qr" in done.stderr
     folder = tmp_path / "outputs" / "nano" / "r2"
     tensors = load_file(folder / "scores.safetensors")
@@ -144,8 +130,8 @@ def test_all_measures_land_in_the_run_and_any_can_be_picked(alone: Path, tmp_pat
     assert report["plan"]["measures"] == ALL
     assert list(report["reliability"]) == ALL
     for name in ("locos", "qr"):
-        shown = run("headprobe", "show", "--measure", name, "--json", cwd=tmp_path)
-        best = json.loads(shown.stdout)["heads"][0]
+        shown = headprobe("show", "--measure", name, "--json", cwd=tmp_path)
+        best = shown.json()["heads"][0]
         assert best["score"] == pytest.approx(tensors[name].max(), rel=1e-5)
     for command in (
         ["allocate", "--measure", "mass"],
@@ -153,24 +139,21 @@ def test_all_measures_land_in_the_run_and_any_can_be_picked(alone: Path, tmp_pat
         ["plot", "--measure", "contrast"],
         ["compare", "--measure", "r2", "--measure", "qr"],
     ):
-        done = run("headprobe", *command, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-    signed = run("headprobe", "allocate", "--measure", "locos", cwd=tmp_path)
+        succeed(*command, cwd=tmp_path)
+    signed = headprobe("allocate", "--measure", "locos", cwd=tmp_path)
     assert signed.returncode == 1
-    assert "take --strategy top or duo" in signed.stderr
+    assert "top or duo" in signed.stderr
 
 
 def test_a_run_with_other_measures_is_another_run(alone: Path) -> None:
-    done = run("headprobe", "score", *GRID, "--measures", "qr", cwd=alone.parents[2])
+    done = headprobe("score", *GRID, "--measures", "qr", cwd=alone.parents[2])
     assert done.returncode == 2
     assert 'measures was ["r2"], now ["qr"]' in done.stderr
 
 
 def test_a_dry_run_counts_the_questions_that_ask_nothing(tmp_path: Path) -> None:
     costs = [
-        json.loads(
-            run("headprobe", "score", *GRID, *more, "--dry-run", "--json", cwd=tmp_path).stdout
-        )
+        headprobe("score", *GRID, *more, "--dry-run", "--json", cwd=tmp_path).json()
         for more in ([], ["--measures", "mass,locos"], ["--measures", "r2,qr"])
     ]
     assert costs[0] == costs[1]
@@ -179,8 +162,8 @@ def test_a_dry_run_counts_the_questions_that_ask_nothing(tmp_path: Path) -> None
 
 
 def test_measures_are_listed_with_the_tasks_that_take_them(tmp_path: Path) -> None:
-    listed = run("headprobe", "list", "measures", "--json", cwd=tmp_path)
-    rows = {row["measure"]: row for row in json.loads(listed.stdout)}
+    listed = headprobe("list", "measures", "--json", cwd=tmp_path)
+    rows = {row["measure"]: row for row in listed.json()}
     assert set(ALL) <= set(rows)
     assert rows["qr"]["tasks"] == "r2, retrieval"
     assert "LOCOS" in rows["locos"]["what it is"]
@@ -191,18 +174,20 @@ def test_measures_are_listed_with_the_tasks_that_take_them(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "option", "value", "message"),
     [
-        (["--measures", "r2,eco"], "no measure 'eco' for this task; there are r2, retrieval"),
-        (["--task", "alibi", "--measures", "r2"], "task alibi has no cases: leave out --measures"),
-        (["--memory-allowance", "lots"], "'lots' is no amount of memory; write it as 1GiB"),
-        (["--until-stable", "1.5"], "--until-stable lies between 0 and 1, got 1.5"),
-        (["--device-map", "wild"], "no device map 'wild'; choose auto"),
-        (["--device", "cpu", "--device-map", "auto"], "exclude each other"),
+        (["--measures", "r2,eco"], "measures", "eco", "r2, retrieval"),
+        (["--task", "alibi", "--measures", "r2"], "measures", None, "task alibi has no cases"),
+        (["--memory-allowance", "lots"], "memory_allowance", "lots", "1GiB"),
+        (["--until-stable", "1.5"], "until_stable", 1.5, "between 0 and 1"),
+        (["--device-map", "wild"], "device_map", "wild", "auto"),
+        (["--device", "cpu", "--device-map", "auto"], "device_map", "auto", "exclude each other"),
     ],
 )
-def test_bad_options_are_one_line(tmp_path: Path, options: list[str], message: str) -> None:
-    done = run("headprobe", "score", *GRID, *options, cwd=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_bad_options_are_one_line(
+    tmp_path: Path, options: list[str], option: str, value: object, message: str
+) -> None:
+    error = refusal("score", *GRID, *options, cwd=tmp_path)
+    assert isinstance(error, UsageError)
+    assert (error.option, error.value) == (option, value)
+    assert message in error.message

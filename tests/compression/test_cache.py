@@ -19,14 +19,14 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 
-from architectures import ARCHITECTURES, WHOLE, build
-from dense_cache import DenseCache
 from headprobe.attention.observe import LayerRows, observe
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
 from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
+from tests._support.architectures import ARCHITECTURES, WHOLE, build
+from tests._support.dense_cache import DenseCache
 
 PROMPT, STEPS, TURN = 20, 4, 5
 CLOSE = {"rtol": 0, "atol": 2e-5}

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from architectures import build
 from headprobe.allocators import Budget, allocate
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
@@ -25,6 +24,7 @@ from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
 from headprobe.tasks import TASKS
+from tests._support.architectures import build
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,7 @@ def find(found: Evaluation, setting: str, strategy: str) -> Trial:
     return next(t for t in found.trials if (t.setting, t.strategy) == (setting, strategy))
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_each_budget_alone(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:

@@ -202,7 +202,7 @@ def test_baselines_of_less_than_the_window_keep_no_more() -> None:
     ("typed", "message"),
     [
         (["16,x"], "tokens a head"),
-        (["16", "16"], "--budget 16 (headkv) is given twice"),
+        (["16", "16"], "budget=16: given twice for headkv"),
         (["none.json"], "no budget at none.json"),
     ],
 )

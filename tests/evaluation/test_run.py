@@ -23,6 +23,8 @@ from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.progress import FILE_NAME
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def nano() -> LoadedModel:

@@ -76,7 +76,7 @@ def test_what_is_written_is_read_and_a_missing_head_gets_the_even_share(tmp_path
         [0.25, np.float32(0.1)],
     ]
     assert notes[0] == "1 heads are missing and get the even share, as in the program"
-    assert "give --heads if they share KV heads" in notes[1]
+    assert "give `heads` if they share KV heads" in notes[1]
     known = KnownModel(layers=2, heads=6, kv_heads=3)
     run, notes = import_run(path, tmp_path / "run", source="attention-matching", known=known)
     assert run.mean("attention-matching").shape == (2, 6)

@@ -203,7 +203,7 @@ def test_a_model_that_loadtxt_would_squeeze_is_refused(
         ({"recent": 0}, "--recent of 1 or more, got 128 and 0"),
         ({"sinks": -1}, "--sinks of 0 or more"),
         ({"reduce": "median"}, "--reduce takes mean, max, sum"),
-        ({"beta": 1.2}, "format duo takes no --beta; it takes --measure, --reduce, --sparsity"),
+        ({"beta": 1.2}, "beta: format duo .* it takes `measure`, `reduce`, `sparsity`"),
     ],
 )
 def test_wrong_usage_says_what_is_possible(

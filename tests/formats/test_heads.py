@@ -22,6 +22,7 @@ SCORES = arrays(
 
 @settings(deadline=None)
 @given(scores=SCORES)
+@pytest.mark.slow
 def test_spread_values_keep_their_order_their_bounds_and_their_distance(
     scores: np.ndarray,
 ) -> None:

@@ -12,6 +12,7 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats.import_run import KnownModel, import_run
 from headprobe.runs.progress import FILE_NAME, Plan, open_progress
 from headprobe.scores import HeadScores
+from tests._support.refusals import refused
 
 SCORES = {f"{layer}-{head}": [0.1 * head, 0.3 * layer] for layer in range(2) for head in range(4)}
 
@@ -79,7 +80,7 @@ def test_what_a_file_does_not_say_is_taken_and_told(heads: Path, tmp_path: Path)
     assert (run.layout.id, run.layout.kv_heads, run.layout.head_dim) == ("heads", 4, 128)
     assert notes == (
         "the file holds query heads: took as many KV heads, 4 a layer; "
-        "give --kv-heads if they share KV heads",
+        "give `kv_heads` if they share KV heads",
     )
 
 
@@ -153,7 +154,7 @@ def test_a_run_that_was_scored_is_left_alone(heads: Path, tmp_path: Path) -> Non
     (tmp_path / "run").mkdir()
     with open_progress(tmp_path / "run" / FILE_NAME) as progress:
         progress.begin(Plan(identity={"kind": "score"}))
-    with pytest.raises(UsageError, match='kind was "score", now "import"'):
+    with refused('kind was "score", now "import"', path=tmp_path / "run"):
         import_run(heads, tmp_path / "run", source="headkv")
 
 

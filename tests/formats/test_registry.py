@@ -21,6 +21,7 @@ from headprobe.formats import (
     get_format,
 )
 from headprobe.scores import HeadScores
+from tests._support.refusals import refused
 
 NAMES = {
     "headkv": "heads.json",
@@ -75,7 +76,7 @@ def test_every_format_takes_the_measure_that_is_asked_for(
     for path in files:
         other = tmp_path / "alone" / path.relative_to(tmp_path / "both")
         assert path.read_bytes() == other.read_bytes()
-    with pytest.raises(UsageError, match="the run holds no measure 'echo'"):
+    with refused("the run holds", option="measure", value="echo"):
         export_scores(run, tmp_path / NAMES[name], to=name, measure="echo")
 
 
@@ -101,11 +102,11 @@ def test_every_format_says_what_it_is(name: str) -> None:
 def test_wrong_usage_says_what_is_possible(
     make_run: Callable[..., HeadScores], make_budget: Callable[..., HeadBudgets]
 ) -> None:
-    with pytest.raises(UsageError, match="no format 'snap'; choose from headkv, duo, kvpress"):
+    with refused("choose from headkv, duo, kvpress", value="snap"):
         export_scores(make_run(), Path("x"), to="snap")
     with pytest.raises(UsageError, match="format kvzip holds scores, not budgets"):
         export_budget(make_budget(), Path("x"), to="kvzip")
-    with pytest.raises(UsageError, match=r"kvpress takes no --beta; it takes --context-length"):
+    with refused("format kvpress .* it takes `context_length`", option="beta"):
         export_budget(make_budget(), Path("x"), to="kvpress", beta=1.2)
 
 

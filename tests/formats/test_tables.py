@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from safetensors import safe_open
 
 from headprobe.budgets import HeadBudgets
-from headprobe.errors import UsageError
 from headprobe.formats import export_budget, export_scores
 from headprobe.scores import HeadScores
+from tests._support.refusals import refused
 
 
 def test_a_runs_table_has_a_row_a_head(make_run: Callable[..., HeadScores], tmp_path: Path) -> None:
@@ -70,5 +69,5 @@ def test_a_budget_as_safetensors_holds_its_matrices(
 def test_tables_of_all_measures_take_no_measure(
     make_run: Callable[..., HeadScores], tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="format csv takes no --measure; it takes none"):
+    with refused("format csv .* it takes none", option="measure"):
         export_scores(make_run(), tmp_path / "heads.csv", to="csv", measure="r2")

@@ -3,9 +3,9 @@ import pytest
 import torch
 from hypothesis import given
 
-from drawn import Drawn, case_of, measured, rows_up_to_the_query, seen
 from headprobe.measures import MEASURES, contrast
-from plain import plain_contrast
+from tests._support.random_rows import Drawn, case_of, measured, rows_up_to_the_query, seen
+from tests._support.reference import plain_contrast
 
 
 @given(drawn=measured())

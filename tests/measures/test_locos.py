@@ -2,9 +2,9 @@ import numpy as np
 import torch
 from hypothesis import given
 
-from drawn import Drawn, case_of, measured, rows_up_to_the_query, seen
 from headprobe.measures import MEASURES, locos
-from plain import contrast
+from tests._support.random_rows import Drawn, case_of, measured, rows_up_to_the_query, seen
+from tests._support.reference import contrast
 
 
 @given(drawn=measured())

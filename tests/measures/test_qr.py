@@ -2,8 +2,8 @@ import numpy as np
 import torch
 from hypothesis import given
 
-from drawn import Drawn, case_of, measured, rows_up_to_the_query, seen
 from headprobe.measures import MEASURES, qr
+from tests._support.random_rows import Drawn, case_of, measured, rows_up_to_the_query, seen
 
 
 @given(drawn=measured())

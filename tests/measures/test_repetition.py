@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from drawn import seen
 from headprobe.measures import MEASURES, repetition
 from headprobe.prompts.case import Case
+from tests._support.random_rows import seen
 
 
 def case(first: int, block: int, repeats: int = 4) -> Case:

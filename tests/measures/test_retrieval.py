@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from drawn import seen
 from headprobe.measures import MEASURES, retrieval
 from headprobe.prompts.case import Case
+from tests._support.random_rows import seen
 
 
 def case(prompt: list[int], start: int, stop: int) -> Case:

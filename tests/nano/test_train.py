@@ -36,6 +36,7 @@ def weights(training: Training) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in training.pupil.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_training_resumed_after_a_kill_equals_training_in_one_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -385,6 +385,7 @@ def test_a_budget_of_query_heads_parts_them_by_kv_head() -> None:
     assert len(axes.lines) == 3
 
 
+@pytest.mark.slow
 def test_files_stand_side_by_side_with_their_rows_aligned() -> None:
     items = [run_picture(cases=case_table()), budgets(), run_picture(scores(32, 32, 8))]
     figure = draw(items)
@@ -415,6 +416,7 @@ def test_a_page_takes_one_to_twelve_files(count: int) -> None:
 
 
 @pytest.mark.parametrize(("layers", "heads"), [(4, 8), (32, 32), (80, 64)])
+@pytest.mark.slow
 def test_models_of_any_size_are_drawn(layers: int, heads: int) -> None:
     run = scores(layers, heads, 2, accepted=3, cases=9)
     draw([run_picture(run), budgets((layers, heads // 2))])
@@ -455,6 +457,7 @@ def test_a_picture_refuses_the_cases_of_another_run() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+@pytest.mark.slow
 def test_the_same_picture_is_the_same_file(tmp_path: Path, suffix: str) -> None:
     first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     for path in (first, second):
@@ -463,6 +466,7 @@ def test_the_same_picture_is_the_same_file(tmp_path: Path, suffix: str) -> None:
     assert sorted(tmp_path.iterdir()) == [first, second]
 
 
+@pytest.mark.slow
 def test_a_picture_saved_again_is_the_same_file(tmp_path: Path) -> None:
     figure = draw([budgets()])
     for path in (tmp_path / "a.svg", tmp_path / "b.png", tmp_path / "c.svg"):
@@ -471,6 +475,7 @@ def test_a_picture_saved_again_is_the_same_file(tmp_path: Path) -> None:
     assert ET.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
 
 
+@pytest.mark.slow
 def test_one_file_or_two_make_a_picture_of_1600_pixels(tmp_path: Path) -> None:
     for items in ([budgets()], [budgets(), budgets()]):
         save(draw(items), tmp_path / "heads.PNG")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.prompts.haystacks import sentences, split_sentences
 from headprobe.prompts.noise import filler
+from tests._support.refusals import refused
 
 
 def first(source: str | Path, count: int) -> list[str]:
@@ -105,7 +106,7 @@ def test_a_source_without_sentences_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"holds no \.txt, \.md or \.jsonl file"):
         sentences(str(tmp_path / "empty"), seed=0)
-    with pytest.raises(UsageError, match="no haystack at nowhere; give a text file"):
+    with refused("not there; expected a text file", option="haystack", value=Path("nowhere")):
         sentences("nowhere", seed=0)
     (tmp_path / "latin.txt").write_bytes("Café.".encode("latin-1"))
     with pytest.raises(UsageError, match=r"cannot read the haystack .*latin\.txt"):
@@ -185,7 +186,7 @@ def test_a_data_set_out_of_reach_is_one_clear_error() -> None:
 
 def test_a_data_set_without_the_library_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headprobe.prompts.haystacks.find_spec", lambda _: None)
-    with pytest.raises(UsageError, match="hf:some/set needs datasets: pip install datasets"):
+    with refused("pip install datasets", option="haystack", value="hf:some/set"):
         first("hf:some/set", 1)
 
 

@@ -1,4 +1,4 @@
-"""The walk against the plain procedure: eager attention, one token at a time, Python loops."""
+"""The walk against the plain procedure: eager attention, one step at a time, Python loops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
 
-from architectures import WINDOWED, WITH_STATES
 from headprobe.attention.observe import observe
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.models.bundled import bundled
@@ -29,7 +28,16 @@ from headprobe.runs.memory import Pieces
 from headprobe.runs.plan import prepare
 from headprobe.runs.prefix_tree import BLOCK
 from headprobe.tasks import TASKS, Task, repetition
-from plain import PLAIN, Step, attention_layers, cases_of, plain_observation, plain_qr, tiny
+from tests._support.architectures import WINDOWED, WITH_STATES
+from tests._support.reference import (
+    PLAIN,
+    Step,
+    attention_layers,
+    cases_of,
+    plain_observation,
+    plain_qr,
+    tiny,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +57,14 @@ def every(task: str) -> Task:
     return TASKS[task].measuring(["all"])
 
 
+Plain = list[tuple[tuple[int, ...], dict[str, np.ndarray]]]
+
+
 def check_equals_plain(
-    loaded: LoadedModel, plain: torch.nn.Module, cases: list[Case], task: Task, **how: Any
+    loaded: LoadedModel, plain: Plain, cases: list[Case], task: Task, **how: Any
 ) -> None:
     walked = {seen.case_id: seen for seen in walk(loaded, cases, task, **how)}
-    for case in cases:
-        generated, scores = plain_observation(plain, loaded, case, task)
+    for case, (generated, scores) in zip(cases, plain, strict=True):
         seen = walked[case.case_id]
         response = loaded.tokenizer.decode(generated, skip_special_tokens=True).strip()
         assert seen.generated_ids == generated
@@ -66,13 +76,22 @@ def check_equals_plain(
             np.testing.assert_allclose(seen.scores[name], expected, atol=1e-4, rtol=rtol)
 
 
+@pytest.fixture(scope="module", params=["retrieval", "r2"])
+def observed(
+    request: pytest.FixtureRequest, nano: LoadedModel, plain_nano: torch.nn.Module
+) -> tuple[Task, list[Case], Plain]:
+    """A task, cases of it, and what the plain procedure finds on them."""
+    task, cases = every(request.param), cases_of(nano, request.param, limit=6)
+    return task, cases, [plain_observation(plain_nano, nano, case, task) for case in cases]
+
+
 @pytest.mark.parametrize("chunk", [2048, 50, 7], ids=["whole", "chunked", "cut up"])
-@pytest.mark.parametrize("task", ["retrieval", "r2"])
+@pytest.mark.slow
 def test_scores_equal_the_plain_procedure_case_by_case(
-    nano: LoadedModel, plain_nano: torch.nn.Module, task: str, chunk: int
+    nano: LoadedModel, observed: tuple[Task, list[Case], Plain], chunk: int
 ) -> None:
-    cases = cases_of(nano, task, limit=6)
-    check_equals_plain(nano, plain_nano, cases, every(task), pieces=Pieces(chunk=chunk))
+    task, cases, plain = observed
+    check_equals_plain(nano, plain, cases, task, pieces=Pieces(chunk=chunk))
 
 
 WALKED = [
@@ -98,12 +117,14 @@ WALKED = [
 
 
 @pytest.mark.parametrize("architecture", WALKED)
+@pytest.mark.slow
 def test_every_architecture_is_walked_as_the_plain_procedure_goes(architecture: str) -> None:
-    loaded, plain = tiny(architecture)
+    loaded, model = tiny(architecture)
     short = replace(
         every("retrieval"), probe=replace(TASKS["retrieval"].probe, most_steps=lambda _: 4)
     )
     cases = cases_of(loaded, "retrieval", limit=5)
+    plain = [plain_observation(model, loaded, case, short) for case in cases]
     check_equals_plain(loaded, plain, cases, short, pieces=Pieces(chunk=64))
 
 
@@ -150,6 +171,7 @@ PIECES = [Pieces(), Pieces(chunk=50, row_bytes=2**15)]
 
 
 @pytest.mark.parametrize("pieces", PIECES, ids=["whole", "chunked"])
+@pytest.mark.slow
 def test_repetition_equals_the_full_map(
     nano: LoadedModel, plain_nano: torch.nn.Module, pieces: Pieces
 ) -> None:
@@ -267,6 +289,7 @@ def test_r2_takes_no_more_steps_than_the_answer_has_tokens(nano: LoadedModel) ->
         assert 1 <= len(seen.generated_ids) <= len(cases[seen.case_id].answer_ids)
 
 
+@pytest.mark.slow
 def test_a_case_gives_the_same_bits_whatever_else_is_walked(nano: LoadedModel) -> None:
     task = every("r2")
     cases = cases_of(nano, "r2", limit=12)
@@ -338,7 +361,7 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
         return observe(model, tokens, *args, **inputs)
 
     monkeypatch.setattr("headprobe.runs.case_runner.observe", short_of_memory)
-    with pytest.warns(HeadprobeWarning, match="going on with --chunk 64") as warned:
+    with pytest.warns(HeadprobeWarning, match="going on with `chunk=64`") as warned:
         seen_again = list(walk(nano, cases, TASKS["r2"], pieces=Pieces(chunk=256)))
     assert len(warned) == 1
     for seen in seen_again:
@@ -357,7 +380,7 @@ def test_memory_that_never_suffices_is_one_clear_error(
     monkeypatch.setattr("headprobe.runs.case_runner.observe", out_of_memory)
     with (
         pytest.warns(HeadprobeWarning),
-        pytest.raises(HeadprobeError, match=r"does not fit .* try shorter --lengths"),
+        pytest.raises(HeadprobeError, match=r"does not fit .* try shorter `lengths`"),
     ):
         list(walk(nano, cases_of(nano, "r2", limit=1), TASKS["r2"]))
 
@@ -381,6 +404,7 @@ class LargestTensor(TorchDispatchMode):
     ("task", "pieces"),
     [("retrieval", Pieces(chunk=128)), ("razor", Pieces(chunk=128)), ("razor", Pieces())],
 )
+@pytest.mark.slow
 def test_the_largest_tensor_grows_with_the_length_and_not_its_square(
     nano: LoadedModel, task: str, pieces: Pieces
 ) -> None:

@@ -16,6 +16,7 @@ from headprobe.runs.directory import CASES
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed
 from headprobe.tasks import TASKS
+from tests._support.refusals import refused
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_the_seed_is_another_than_the_scores_were_taken_with() -> None:
     assert held_out_seed(None, []) == 1
     assert held_out_seed(None, [4, 2]) == 5
     assert held_out_seed(7, [4, 8]) == 7
-    with pytest.raises(UsageError, match="--seed 4 drew the cases that were scored"):
+    with refused("drew the cases that were scored", option="seed", value=4):
         held_out_seed(4, [4, 8])
 
 

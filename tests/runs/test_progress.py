@@ -378,7 +378,7 @@ def test_a_file_that_is_no_progress_of_ours_is_one_line_and_can_be_replaced(
 ) -> None:
     path = tmp_path / FILE_NAME
     make(path)
-    with pytest.raises(HeadprobeError, match="--overwrite") as error, open_progress(path):
+    with pytest.raises(HeadprobeError, match="`overwrite`") as error, open_progress(path):
         pytest.fail("the block must not run")
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

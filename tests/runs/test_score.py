@@ -11,7 +11,7 @@ from headprobe.runs.plan import prepare
 from headprobe.runs.score import score
 from headprobe.scores import FILE_NAME
 from headprobe.tasks import TASKS
-from plain import tiny
+from tests._support.reference import tiny
 
 
 def test_a_run_without_an_accepted_case_is_reported_as_complete(tmp_path: Path) -> None:

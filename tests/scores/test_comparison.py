@@ -13,6 +13,7 @@ from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 from headprobe.scores.comparison import Comparison, compare_needles, compare_runs
 from headprobe.stats.ranks import rank_correlation, top_overlap
+from tests._support.refusals import refused
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="LlamaForCausalLM", layers=3, heads=8, kv_heads=2, head_dim=8
@@ -139,16 +140,16 @@ def test_one_ranking_alone_is_refused() -> None:
 
 
 def test_a_measure_that_a_run_lacks_is_refused() -> None:
-    with pytest.raises(UsageError, match="no measure 'mass'; it holds r2"):
+    with refused("holds r2", option="measure", value="mass"):
         compare_runs([("x", run()), ("y", run())], measures=["mass"])
-    with pytest.raises(UsageError, match="no measure 'mass'; it holds r2"):
+    with refused("holds r2", option="measure", value="mass"):
         compare_needles(run(), measure="mass")
 
 
 @pytest.mark.parametrize("k", [0, 25])
 def test_the_top_is_some_of_the_heads(k: int) -> None:
-    with pytest.raises(UsageError, match=f"the top of 24 heads can be 1 to 24 of them, not {k}"):
+    with refused("1 to 24", option="top", value=k):
         compare_runs([("x", run()), ("y", run())], k=k)
-    with pytest.raises(UsageError, match=f"not {k}"):
+    with refused("1 to 24", option="top", value=k):
         compare_needles(run(), measure=None, k=k)
     assert compare_needles(run(), measure=None, k=24).agreements[0].overlap == 1

@@ -12,6 +12,7 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import FILE_NAME, HeadScores, HeadStatistics
 from headprobe.stats.reliability import split_half
+from tests._support.refusals import refused
 
 LAYOUT = HeadLayout(
     id="nano", architecture="LlamaForCausalLM", layers=2, heads=4, kv_heads=2, head_dim=8
@@ -278,7 +279,7 @@ def test_a_measure_is_looked_up_by_name_the_tasks_own_by_default() -> None:
     run = scores()
     assert run.resolve(None) == "r2"
     assert run.resolve("mass") == "mass"
-    with pytest.raises(UsageError, match="no measure 'echo'; it holds r2, mass"):
+    with refused("holds r2, mass", option="measure", value="echo"):
         run.resolve("echo")
 
 

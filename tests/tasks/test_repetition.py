@@ -90,9 +90,9 @@ def test_by_default_a_case_is_as_long_as_window_and_vocabulary_allow(tokenizer: 
 @pytest.mark.parametrize(
     ("lengths", "window", "message"),
     [
-        ((64, 129), None, "a length of 64 tokens is too short .* takes at least 65"),
+        ((64, 129), None, "lengths=64: too short .* at least 65"),
         ((5000,), None, "5000 tokens takes 1249 different tokens and the vocabulary has 1092; .*"),
-        ((), 50, "a length of 50 tokens is too short"),
+        ((), 50, "lengths=50: too short"),
     ],
 )
 def test_a_length_that_cannot_be_is_one_clear_line(

@@ -3,6 +3,7 @@ import pytest
 from headprobe.errors import UsageError
 from headprobe.measures import MEASURES, get_measure
 from headprobe.tasks import TASKS, find_task, get_task
+from tests._support.refusals import refused
 
 OF_CASES = [name for name, task in TASKS.items() if task.needs_cases]
 
@@ -48,18 +49,15 @@ def test_measures_are_chosen_in_the_tasks_order(
     assert get_task("r2").measuring(names).measures == measures
 
 
-@pytest.mark.parametrize("names", [["echo"], [], [""], ["r2", ""], ["ALL"]])
+@pytest.mark.parametrize("names", [["echo"], [""], ["r2", ""], ["ALL"]])
 def test_a_measure_that_a_task_does_not_take_is_a_usage_error(names: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"no measure '.*' for this task; there are r2, retriev"):
+    with refused("r2, retrieval", option="measures", value=names[-1]):
         get_task("r2").measuring(names)
 
 
 def test_an_unknown_task_is_a_usage_error_that_lists_the_choices() -> None:
-    with pytest.raises(
-        UsageError, match="no task 'r3'; there are r2, retrieval, razor, alibi"
-    ) as error:
+    with refused("r2, retrieval, razor, alibi", option="task", value="r3"):
         get_task("r3")
-    assert error.value.exit_code == 2
 
 
 def test_an_unknown_measure_is_a_usage_error_that_lists_the_choices() -> None:

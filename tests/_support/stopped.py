@@ -1,4 +1,4 @@
-"""``python signalled.py SIGKILL 3 score ...``: a ``headprobe`` that is stopped from inside.
+"""``python stopped.py SIGKILL 3 score ...``: a ``headprobe`` that is stopped from inside.
 
 It sends itself the signal when it has written its progress that often; of several processes, each
 does so when all have.
@@ -35,4 +35,4 @@ if __name__ == "__main__":
     # A shell's background jobs are started deaf to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     Progress.add = add_and_stop  # type: ignore[method-assign]
-    main()
+    sys.exit(main())

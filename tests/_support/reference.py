@@ -1,4 +1,4 @@
-"""The plain procedure: eager attention, one token at a time, scores by loops in float64."""
+"""The plain procedure: eager attention, one step at a time, scores by loops in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, DynamicCache
 
-from architectures import WINDOWED, build
 from headprobe.models.bundled import bundled
 from headprobe.models.config import head_layout
 from headprobe.models.loading import LoadedModel
@@ -20,6 +19,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
 from headprobe.tasks import TASKS, Task
+from tests._support.architectures import WINDOWED, WITH_STATES, build
 
 
 def cases_of(loaded: LoadedModel, task: str, limit: int) -> list[Case]:
@@ -72,12 +72,14 @@ def plain_steps(
 ) -> Iterator[Step]:
     # A cache that drops what has left a sliding window would shift the rows.
     cache = DynamicCache() if loaded.name in WINDOWED else None
-    tokens = list(case.input_ids)
+    # What keeps a state is defined token by token; attention reads a prompt at once.
+    one_by_one = loaded.name in WITH_STATES
+    read = [[token] for token in case.input_ids] if one_by_one else [[*case.input_ids]]
     with torch.no_grad():
         for _ in range(most_steps):
-            for token in tokens:
+            for tokens in read:
                 output = model(
-                    torch.tensor([[token]]),
+                    torch.tensor([tokens]),
                     past_key_values=cache,
                     use_cache=True,
                     output_attentions=True,
@@ -89,7 +91,7 @@ def plain_steps(
             yield Step(rows=rows.double().numpy(), token=token, values=values)
             if token == loaded.tokenizer.eos_token_id or "\n" in loaded.tokenizer.decode([token]):
                 return
-            tokens = [token]
+            read = [[token]]
 
 
 def kept_values(model: torch.nn.Module, cache: Any) -> tuple[np.ndarray, ...]:

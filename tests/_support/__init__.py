@@ -1,0 +1,1 @@
+"""What several test files use: references, models, the command line in process."""

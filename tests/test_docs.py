@@ -1,0 +1,65 @@
+"""The command lines of the README and of docs/ are what the commands take."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from headprobe.cli import app
+from tests._support.command_line import headprobe, succeed
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The arguments of each ``headprobe`` in a page's fenced blocks."""
+    for block in re.findall(r"```\w*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            typed = shlex.split(line, comments=True) if "headprobe " in line else []
+            if "headprobe" in typed[:1] or typed[:1] == ["torchrun"]:
+                yield typed[typed.index("headprobe") + 1 :]
+
+
+TYPED = {f"{page.name}: {shlex.join(typed)}": typed for page in PAGES for typed in commands(page)}
+# What takes no model, and no file that somebody else has made.
+QUICK = ("allocate", "plot", "compare", "show", "list", "export")
+RUN = {name: typed for name, typed in TYPED.items() if typed[0] in QUICK and "FORMAT" not in typed}
+
+
+@pytest.mark.parametrize("typed", TYPED.values(), ids=list(TYPED))
+def test_every_command_line_of_the_pages_is_one(typed: list[str]) -> None:
+    command = typer.main.get_command(app).commands[typed[0]]  # type: ignore[attr-defined]
+    context = command.make_context(typed[0], typed[1:])
+    assert context.command is command
+
+
+@pytest.fixture(scope="module")
+def folder(nano_scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the runs and budgets that the pages speak of, all of nano, razor the newest."""
+    folder = tmp_path_factory.mktemp("docs")
+    shutil.copytree(nano_scored / "outputs", folder / "outputs")
+    for task in ("retrieval", "razor"):
+        succeed("score", "--task", task, "--lengths", "128", "--limit", "16", cwd=folder)
+    for name in ("24", "other"):
+        shutil.copytree(folder / "outputs" / "nano" / "r2", folder / "stable" / name)
+    for strategy, out in (("headkv", "budget-headkv-128.json"), ("duo", "budget-duo.json")):
+        succeed("allocate", "outputs/nano/r2", "--strategy", strategy, "--out", out, cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("typed", RUN.values(), ids=list(RUN))
+@pytest.mark.slow
+def test_the_command_lines_that_need_no_large_model_run(
+    folder: Path, tmp_path: Path, typed: list[str]
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    ours = [re.sub(r"outputs/[^/]+/(r2|razor)", r"outputs/nano/\1", one) for one in typed]
+    done = headprobe(*ours, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
