@@ -110,7 +110,7 @@ class _Ablator:
         if not any(map(self._grade, run.cases, (done[key] for key in run.keys[()]))):
             raise HeadprobeError(
                 f"the model answers none of {len(run.cases)} cases, so there is nothing to lose: "
-                "try shorter --lengths, another --task or --metric"
+                "try shorter `lengths`, another `task` or `metric`"
             )
         return False
 

@@ -177,7 +177,7 @@ def collect(
         raise HeadprobeError(
             f"none of {len(observations)} cases was accepted (best success {best:.0f} of 100): "
             f"the model does not pass {run.task_name}, so its heads cannot be scored; see the "
-            f"responses in {run.out / CASES}, try shorter --lengths or another --task"
+            f"responses in {run.out / CASES}, try shorter `lengths` or another `task`"
         )
     return HeadScores(
         layout=loaded.layout,
