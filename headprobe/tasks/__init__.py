@@ -86,5 +86,5 @@ def get_asking_task(name: str) -> Task:
 def get_task(name: str) -> Task:
     """The task of that name; ``UsageError`` lists what there is."""
     if name not in TASKS:
-        raise UsageError(f"there are {', '.join(TASKS)}", option="task", value=name)
+        raise UsageError(f"expected {', '.join(TASKS)}", option="task", value=name)
     return TASKS[name]
