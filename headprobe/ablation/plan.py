@@ -13,13 +13,15 @@ from headprobe.files import json_digest
 from headprobe.models.layout import Head
 from headprobe.prompts.case import Case, case_key
 from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.style import PromptOptions
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.runs.memory import MemoryOptions, Pieces, pieces_for
 from headprobe.runs.plan import model_identity, run_labels
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.runs.progress import Plan
+from headprobe.runs.progress import FILE_NAME, Plan, stored_plan
+from headprobe.runs.prompt_trial import draw_asked
 from headprobe.scores import HeadScores
 from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
 from headprobe.tasks.grading import ACCEPTED, METRICS
@@ -89,11 +91,15 @@ def plan_ablation(
     task: Task | None = None,
     memory: MemoryOptions | None = None,
     out: Path | None = None,
+    prompt: PromptOptions | None = None,
+    overwrite: bool = False,
 ) -> PlannedAblation:
     """Choose the heads by the scores of named runs, and draw the cases.
 
     The cases are others than those that heads were scored on: of the held-out needles where none
-    are named, and by default of the next seed. Outputs are averaged over cases of the others.
+    are named, and by default of the next seed. Outputs are averaged over cases of the others. As
+    long as ``prompt`` leaves the style open, questions are put as the runs' were, else a trial
+    decides.
 
     Args:
         loaded: the model.
@@ -106,6 +112,8 @@ def plan_ablation(
         task: what is asked; left out, what the first run asked that asks.
         memory: how much is run at a time.
         out: the directory; left out, it is named after model and task.
+        prompt: how questions are put.
+        overwrite: do not ask as an ablation in ``out`` did.
 
     Raises:
         UsageError: an option that makes no sense, a run that does not fit the model, a measure
@@ -125,14 +133,25 @@ def plan_ablation(
         seed=seed,
     )
     task = replace(task or _task_of(runs), measures=())
-    drawn = draw_cases(loaded, task.probe, replace(spec, seed=seed), held_out=True)
+    out = out or directory_for(loaded.name, f"ablate-{task.name}")
+    prompt = prompt or PromptOptions()
+    probe, seeded = task.probe, replace(spec, seed=seed)
+    earlier = {} if overwrite else stored_plan(out / FILE_NAME)
+    drawn, decision = draw_asked(
+        loaded,
+        task,
+        lambda settled: draw_cases(loaded, probe, seeded, held_out=True, prompt=settled),
+        prompt=prompt,
+        plans=[earlier, *(run.plan for _, run in runs)],
+        seed=seed,
+    )
     scored_in = [path for path in map(Path, dict(runs)) if path.exists()]
     check_held_out(drawn, scored_in, loaded.tokenizer)
     averaged = None
     if silence == "mean":
         others = replace(spec, needles=None, limit=calibration, seed=seed + 1)
-        averaged = draw_cases(loaded, task.probe, others)
-    longest = max(case.length + task.probe.most_steps(case) for case in drawn.cases)
+        averaged = draw_cases(loaded, probe, others, prompt=decision.settle(prompt))
+    longest = max(case.length + probe.max_new_tokens(case) for case in drawn.cases)
     pieces = pieces_for(
         loaded.model.config,
         memory or MemoryOptions(),
@@ -163,12 +182,13 @@ def plan_ablation(
                 "draws": heads.draws,
                 "calibration": calibration if averaged else None,
                 **drawn.plan.labels,
+                **decision.in_plan(),
                 **run_labels(loaded, pieces),
             },
         ),
         metric=metric,
         seed=seed,
-        out=out or directory_for(loaded.name, f"ablate-{task.name}"),
+        out=out,
         tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
         pieces=pieces,
     )

@@ -27,6 +27,7 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from headprobe.attention.kernels import allowed_kernels
 from headprobe.errors import HeadprobeError
 
 # Terms of the scores that the rows would miss: learned biases, sinks that are not one number a
@@ -117,7 +118,7 @@ def intercepted(model: PreTrainedModel, attend: Callable[..., Any]) -> Iterator[
 
     It is called as ``attend(original, module, query, key, value, attention_mask, **terms)``:
     ``original`` is the function that the model uses, and the rest is what that one gets. Calls of
-    other models are let through.
+    other models are let through. Meanwhile the allowed kernels alone run.
 
     Raises:
         HeadprobeError: attention does not go through AttentionInterface (bloom, falcon, mpt).
@@ -139,6 +140,7 @@ def intercepted(model: PreTrainedModel, attend: Callable[..., Any]) -> Iterator[
 
     name = model.config.get_text_config(decoder=True)._attn_implementation
     with ExitStack() as wrappers:
+        wrappers.enter_context(allowed_kernels(model.device))
         for functions, key in _places(name, modules):
             wrappers.enter_context(_wrapped(functions, key, wrap))
         yield

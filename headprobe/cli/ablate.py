@@ -59,6 +59,9 @@ def ablate(
         Path | None,
         typer.Option(help="Where the results go.", show_default="outputs/<model>/ablate-<task>"),
     ] = None,
+    prompt: options.Prompt = "auto",
+    answer_prefix: options.AnswerPrefix = "Answer:",
+    chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
@@ -96,6 +99,9 @@ def ablate(
         limit=limit,
         seed=seed,
     )
+    way = parsing.prompt_options(
+        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
+    )
     memory = parsing.memory_options(chunk=chunk, memory_allowance=memory_allowance)
     paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
     runs = [(str(path), HeadScores.load(path)) for path in paths]
@@ -111,6 +117,7 @@ def ablate(
         device_map=device_map,
         trust_remote_code=trust_remote_code,
     )
+    way.apply_template(loaded.tokenizer)
     planned = plan_ablation(
         loaded,
         runs,
@@ -122,6 +129,8 @@ def ablate(
         task=asked,
         memory=memory,
         out=out,
+        prompt=way,
+        overwrite=overwrite,
     )
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:

@@ -111,6 +111,9 @@ def evaluate(
         Path | None,
         typer.Option(help="Where results go.", show_default="outputs/<model>/evaluate-<task>"),
     ] = None,
+    prompt: options.Prompt = "auto",
+    answer_prefix: options.AnswerPrefix = "Answer:",
+    chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
@@ -144,6 +147,9 @@ def evaluate(
         limit=LIMIT if limit is None and questions is None else limit,
         seed=seed,
     )
+    way = parsing.prompt_options(
+        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
+    )
     dividing = {
         "measure": measure,
         "beta": beta,
@@ -175,6 +181,7 @@ def evaluate(
         device_map=device_map,
         trust_remote_code=trust_remote_code,
     )
+    way.apply_template(loaded.tokenizer)
     planned = plan_evaluation(
         loaded,
         methods,
@@ -185,6 +192,8 @@ def evaluate(
         metric=metric,
         answer_tokens=answer_tokens,
         out=out,
+        prompt=way,
+        overwrite=overwrite,
     )
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -47,6 +47,25 @@ Haystack = Annotated[
         # A bracket before a letter would be markup.
         help="Text file, folder, JSONL, hf:<dataset>\\[@configuration][:column], or noise.",
         show_default="bundled essays; noise for nano",
+    ),
+]
+PromptStyle = Literal["auto", "raw", "chat", "prefix", "shots"]
+Prompt = Annotated[
+    PromptStyle,
+    typer.Option(
+        help="How questions are put. raw: without chat template; chat: in the user's turn; prefix: "
+        "the assistant's turn opens with the answer prefix; shots: prefix, after two worked "
+        "examples; auto: raw without a chat template, else what the model passes most of a few "
+        "short prompts."
+    ),
+]
+AnswerPrefix = Annotated[str, typer.Option(help="What answers are written after.")]
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="none|FILE",
+        help="Another chat template than the model's own: a Jinja file, or none.",
+        show_default=False,
     ),
 ]
 Limit = Annotated[

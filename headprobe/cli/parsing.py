@@ -8,6 +8,7 @@ from pathlib import Path
 from headprobe.errors import UsageError
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.style import AskedStyle, PromptOptions, read_chat_template
 from headprobe.runs.memory import MemoryOptions, parse_bytes
 
 
@@ -42,6 +43,21 @@ def memory_options(*, chunk: int | None, memory_allowance: str) -> MemoryOptions
         UsageError: the allowance is no amount of memory.
     """
     return MemoryOptions(prefill_chunk=chunk, activation_memory=parse_bytes(memory_allowance))
+
+
+def prompt_options(
+    *, prompt: AskedStyle, answer_prefix: str, chat_template: str | None
+) -> PromptOptions:
+    """Read how questions are put.
+
+    Raises:
+        UsageError: the chat template cannot be read, or the answer prefix is empty.
+    """
+    return PromptOptions(
+        style=prompt,
+        answer_prefix=answer_prefix,
+        chat_template=read_chat_template(chat_template),
+    )
 
 
 def existing(path: Path | None, *, kind: str) -> Path | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headprobe.cli import output
+from headprobe.cli.wording import in_options
 
 if TYPE_CHECKING:
     from headprobe.runs.plan import PlannedRun
@@ -13,19 +15,30 @@ if TYPE_CHECKING:
     from headprobe.stats.reliability import Reliability
 
 
-def describe(run: HeadScores, *, name: str | None = None) -> None:
+def describe(run: HeadScores, *, name: str | None = None, path: Path | None = None) -> None:
     """The share of accepted cases, if there are any, on stderr; a warning where it is low.
 
-    ``name`` tells the run from others.
+    ``name`` tells the run from others. Of a run whose ``path`` is given, how questions were put and
+    why cases failed is said too.
     """
+    from headprobe.prompts.style import PromptDecision
+    from headprobe.runs.directory import read_report
+    from headprobe.runs.failures import ADVICE, describe_failures
+
     if _has_no_cases(run):
         return
     line = f"{_acceptance(run)} ({run.accepted / run.cases:.0%})"
     line = line if name is None else f"{name}: {line}"
+    if path is not None:
+        failed = read_report(path).get("failed")
+        line += f"; {describe_failures(failed)}" if failed else ""
+        prompt = PromptDecision.in_record(run.plan)
+        if prompt is not None:
+            output.note(f"prompt: {prompt.describe()}")
     if run.few_accepted:
         output.warn(
             f"{line}: the scores rest on the cases that the model happens to answer; "
-            "try shorter --lengths or a model that passes the probe"
+            f"{in_options(ADVICE)}"
         )
     else:
         output.note(line)
@@ -68,13 +81,21 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
     from rich.filesize import decimal
 
     if json:
-        output.show_json({"task": run.task_name, "cases": len(run.cases), **asdict(run.cost)})
+        output.show_json(
+            {
+                "task": run.task_name,
+                "cases": len(run.cases),
+                "prompt": run.prompt.to_json(),
+                **asdict(run.cost),
+            }
+        )
         return
     output.show_table(
         f"{run.plan.labels['model']}, {run.task_name}: what a run takes",
         ["", "amount"],
         [
             ["cases", f"{len(run.cases):,}"],
+            *([["prompt", run.prompt.describe()]] if run.drawn.writer else []),
             ["prompt tokens", f"{run.cost.prompt_tokens:,}"],
             ["distinct tokens, which are run", f"{run.cost.distinct_tokens:,}"],
             ["saving", f"{run.cost.saving:.1f} times"],

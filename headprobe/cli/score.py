@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
 Decode = Literal["greedy", "forced"]
+Steps = Literal["aligned", "reference"]
 
 
 def score(
@@ -45,6 +46,16 @@ def score(
             "forced: on the expected answers, whatever the model would say."
         ),
     ] = "greedy",
+    steps: Annotated[
+        Steps,
+        typer.Option(
+            help="aligned: r2 sums over the steps that write the answer, wherever the response "
+            "gives it; reference: as published, the response is cut off at the answer's length."
+        ),
+    ] = "aligned",
+    prompt: options.Prompt = "auto",
+    answer_prefix: options.AnswerPrefix = "Answer:",
+    chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
@@ -77,11 +88,14 @@ def score(
         limit=limit,
         seed=seed,
     )
+    way = parsing.prompt_options(
+        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
+    )
     memory = parsing.memory_options(chunk=chunk, memory_allowance=memory_allowance)
     parsing.reliability(until_stable)
     from headprobe.tasks import get_task
 
-    chosen = get_task(task).measuring(parsing.comma_list(measures))
+    chosen = get_task(task).measuring(parsing.comma_list(measures)).counting(steps)
     if not chosen.needs_cases:
         given = {
             "measures": measures,
@@ -89,6 +103,8 @@ def score(
             "depths": depths,
             "needles": needles,
             "haystack": haystack,
+            "prompt": None if prompt == "auto" else prompt,
+            "chat_template": chat_template,
             "dry_run": dry_run or None,
         }
         for option in (name for name, value in given.items() if value is not None):
@@ -97,6 +113,7 @@ def score(
     from headprobe.models.loading import load_model
     from headprobe.runs.distributed import init_distributed
     from headprobe.runs.plan import prepare
+    from headprobe.runs.score import prepare_decided
     from headprobe.runs.score import score as score_cases
 
     with init_distributed(output.note) as processes:
@@ -116,18 +133,18 @@ def score(
         if not chosen.needs_cases:
             _from_weights(loaded, task, seed=seed, overwrite=overwrite, out=out, json=json)
             return
-        run = prepare(
-            loaded,
-            chosen,
-            spec,
-            out=out,
-            decode=decode,
-            memory=memory,
-            until_stable=until_stable,
-        )
+        way.apply_template(loaded.tokenizer)
+        how: dict[str, Any] = {
+            "prompt": way,
+            "out": out,
+            "decode": decode,
+            "memory": memory,
+            "until_stable": until_stable,
+        }
         if dry_run:
-            show_cost(run, json=json)
+            show_cost(prepare(loaded, chosen, spec, **how), json=json)
             return
+        run = prepare_decided(loaded, chosen, spec, processes=processes, overwrite=overwrite, **how)
         if processes.is_main_process:
             output.note(run.summary)
             _name_others(loaded)
@@ -138,7 +155,7 @@ def score(
             )
     if scores is not None:
         top_heads(scores, measure=None, seed=seed, top=10, json=json)
-        describe(scores)
+        describe(scores, path=run.out)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
         strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"

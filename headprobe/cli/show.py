@@ -37,6 +37,7 @@ def show(
     if file is not None and is_budget_file(file):
         summarise(HeadBudgets.load(file), json=json)
         return
-    run = HeadScores.load(file or newest_run())
+    path = file or newest_run()
+    run = HeadScores.load(path)
     top_heads(run, measure=measure, seed=seed, top=top, json=json)
-    describe(run)
+    describe(run, path=path)

@@ -1,8 +1,9 @@
-"""Attention over streams of different lengths.
+"""Attention over heads that hold different numbers of entries.
 
-Streams of one length take one call of PyTorch's own kernel. While decoding on a GPU one call of
-its flash kernel for sequences of different lengths takes them all. What these kernels lack, a
-soft cap or attention sinks, is computed plainly.
+On a GPU one call of PyTorch's flash kernel for sequences of different lengths takes all heads,
+wherever every token up to a query's own is seen. Else heads of equal length, or on a GPU all of
+them padded to one, take one call of PyTorch's own attention. What these kernels lack, a soft cap,
+is computed plainly.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from headprobe.attention.observe import attention_rows
-from headprobe.compression.ragged import COMPENSATION, Block, Ragged
+from headprobe.compression.ragged import COMPENSATION, PADDING, Block, Ragged
 from headprobe.errors import HeadprobeError
 
 
@@ -26,63 +27,87 @@ def attend(
     mask: Tensor | None,
     *,
     position: int,
+    is_causal: bool,
     terms: dict[str, Any],
 ) -> Float[Tensor, "batch query query_head value_dim"]:
     """The attention output of the newest tokens, the first at ``position``; their keys are stored.
 
-    ``mask`` and ``terms`` are what the attention function gets.
+    ``mask`` and ``terms`` are what the attention function gets. With ``is_causal`` the mask says
+    no more than that a query sees every token up to its own, and is not looked at.
     """
+    if is_causal and ragged.has_varlen_kernel and terms.get("softcap") is None:
+        return _varlen(ragged, query, terms)
     batch, query_heads, queries, head_dim = query.shape
-    heads = len(ragged.order) // batch
-    grouped = query.reshape(batch * heads, -1, queries, head_dim)[ragged.order]
-    blocks = list(ragged.blocks())
+    grouped = query.reshape(ragged.heads, -1, queries, head_dim)
+    if ragged.order is not None:
+        grouped = grouped[ragged.order]
     at = range(position, position + queries)
-    unmasked = sees_all(mask, at, terms)
-    if unmasked and _fits_varlen(ragged, blocks, terms):
-        output = _varlen(ragged, grouped[:, :, 0], terms)[:, :, None]
-    else:
-        parts = []
-        for block in blocks:
-            found = None
-            if not unmasked:
-                found = seen(mask, block.streams // heads, block.positions, at, terms)
-            own = _own_terms(terms, block, heads)
-            parts.append(_attend_block(grouped[block.stored], block, found, own))
-        output = torch.cat(parts)
-    return output[ragged.place].view(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
+    parts = []
+    for block in ragged.blocks(positions=not is_causal):
+        found = _causal(block, queries)
+        if not is_causal:
+            found = _mask(ragged, block, mask, batch, at, terms)
+        own = _own_terms(ragged, block, batch, terms)
+        parts.append(_attend_block(grouped[block.stored], block, found, own))
+    output = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if ragged.place is not None:
+        output = output[ragged.place]
+    return output.view(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
 
 
 def sees_all(mask: Tensor | None, queries: range, terms: dict[str, Any]) -> bool:
-    """Whether nothing hides earlier tokens from queries at these positions."""
+    """Whether nothing but causality hides earlier tokens from queries at these positions."""
     window = terms.get("sliding_window")
-    return mask is None and len(queries) == 1 and (window is None or queries.stop <= window)
+    return mask is None and (window is None or queries.stop <= window)
+
+
+def says_causal(mask: Tensor, queries: int) -> bool:
+    """Whether a mask over all tokens says that a query sees every one up to its own, and no more.
+
+    Reading it waits for the device.
+    """
+    if mask.ndim != 4 or mask.shape[2] != queries:
+        return False
+    tokens = mask.shape[3]
+    causal = torch.ones(queries, tokens, dtype=torch.bool, device=mask.device)
+    causal = causal.tril_(tokens - queries)
+    if mask.dtype == torch.bool:
+        return bool((mask == causal).all())
+    hidden = mask <= torch.finfo(mask.dtype).min / 2
+    return bool(torch.where(causal, mask == 0, hidden).all())
 
 
 def seen(
     mask: Tensor | None,
-    sequences: Int64[Tensor, " stream"],
-    positions: Int[Tensor, "stream key"],
+    positions: Int[Tensor, "head_entries key"],
     queries: range,
     terms: dict[str, Any],
-) -> Shaped[Tensor, "stream query key"]:
+    *,
+    sequences: Int[Tensor, " head_entries"] | None = None,
+) -> Shaped[Tensor, "head_entries query key"]:
     """What queries see of entries at some token positions: true, or what is added to the scores.
 
     ``mask`` is over all token positions, kept or not; flash kernels get one of the padding, or
-    none, and a window among the ``terms``. A compensation entry is always seen.
+    none, and a window among the ``terms``. ``sequences`` are those of the heads, one each by
+    default. A compensation entry is always seen, padding never.
     """
-    compensation = (positions == COMPENSATION)[:, None]
-    key = positions.long().clamp(min=0)
+    if sequences is None:
+        sequences = torch.arange(len(positions), device=positions.device)
+    always, never = (positions == COMPENSATION)[:, None], (positions == PADDING)[:, None]
+    key = positions.long().masked_fill(positions == PADDING, 0).clamp(min=0)
     if mask is not None and mask.ndim == 4:
         new = torch.arange(len(queries), device=key.device)[:, None]
         sequences = sequences if len(mask) > 1 else torch.zeros_like(sequences)
         found = mask[sequences[:, None, None], 0, new, key[:, None]]
-        return found.masked_fill(compensation, True if found.dtype == torch.bool else 0.0)
+        if found.dtype == torch.bool:
+            return (found | always) & ~never
+        return found.masked_fill(always, 0.0).masked_fill(never, -torch.inf)
     window = terms.get("sliding_window")
     distance = torch.tensor(queries, device=key.device)[:, None] - key[:, None]
     found = distance >= 0 if window is None else (distance >= 0) & (distance < window)
     if mask is not None:
         found &= mask[sequences[:, None], key].bool()[:, None]
-    return found | compensation
+    return (found | always) & ~never
 
 
 def check_mask(mask: Any) -> None:
@@ -99,20 +124,55 @@ def check_mask(mask: Any) -> None:
     )
 
 
-def _own_terms(terms: dict[str, Any], block: Block, heads: int) -> dict[str, Any]:
-    """The terms with the sinks of the block's query heads alone."""
+def _mask(
+    ragged: Ragged,
+    block: Block,
+    mask: Tensor | None,
+    batch: int,
+    queries: range,
+    terms: dict[str, Any],
+) -> Shaped[Tensor, "head_entries query key"]:
+    assert block.positions is not None
+    sequences = ragged.numbers(block) // (ragged.heads // batch)
+    return seen(mask, block.positions, queries, terms, sequences=sequences)
+
+
+def _causal(block: Block, queries: int) -> Bool[Tensor, "#head_entries #query key"] | None:
+    """What queries see that are the newest tokens of all heads; ``None`` is everything."""
+    keys = block.keys.shape[1]
+    if block.positions is not None:
+        lengths = (block.positions != PADDING).sum(dim=1)[:, None, None]
+        place = torch.arange(keys, device=lengths.device)
+        return place < lengths - torch.arange(queries - 1, -1, -1, device=place.device)[:, None]
+    if queries == 1:
+        return None
+    everything = torch.ones(1, queries, keys, dtype=torch.bool, device=block.keys.device)
+    return everything.tril_(keys - queries)
+
+
+def _sinks(
+    ragged: Ragged, batch: int, terms: dict[str, Any]
+) -> Float[Tensor, "head_entries group"] | None:
+    """The attention sinks of every head's query heads, in the order of storage."""
     sinks = terms.get("s_aux")
     if sinks is None:
-        return terms
-    return terms | {"s_aux": sinks.view(heads, -1)[block.streams % heads]}
+        return None
+    own: Tensor = sinks.repeat(batch).view(ragged.heads, -1)
+    return own if ragged.order is None else own[ragged.order]
+
+
+def _own_terms(ragged: Ragged, block: Block, batch: int, terms: dict[str, Any]) -> dict[str, Any]:
+    """The terms with the attention sinks of the block's query heads alone."""
+    sinks = _sinks(ragged, batch, terms)
+    return terms if sinks is None else terms | {"s_aux": sinks[block.stored]}
 
 
 def _attend_block(
-    query: Float[Tensor, "stream group query head_dim"],
+    query: Float[Tensor, "head_entries group query head_dim"],
     block: Block,
-    found: Shaped[Tensor, "stream query key"] | None,
+    found: Shaped[Tensor, "#head_entries #query key"] | None,
     terms: dict[str, Any],
-) -> Float[Tensor, "stream group query value_dim"]:
+) -> Float[Tensor, "head_entries group query value_dim"]:
     mask = _weigh(block, found, query.dtype)
     if terms.get("softcap") is not None or terms.get("s_aux") is not None:
         return _plain(query, block, mask, terms)
@@ -131,12 +191,12 @@ def _attend_block(
 
 
 def _weigh(
-    block: Block, found: Shaped[Tensor, "stream query key"] | None, dtype: torch.dtype
-) -> Shaped[Tensor, "stream _ key"] | None:
+    block: Block, found: Shaped[Tensor, "#head_entries #query key"] | None, dtype: torch.dtype
+) -> Shaped[Tensor, "#head_entries #query key"] | None:
     """The mask with what compensation entries gain, log n, since each counts for n."""
     if block.log_weights is None:
         return found if found is None or found.dtype == torch.bool else found.to(dtype)
-    gain = torch.zeros_like(block.positions, dtype=dtype)[:, None]
+    gain = torch.zeros_like(block.keys[:, None, :, 0])
     gain[:, 0, 0] = block.log_weights.to(dtype)
     if found is None:
         return gain
@@ -144,59 +204,83 @@ def _weigh(
 
 
 def _plain(
-    query: Float[Tensor, "stream group query head_dim"],
+    query: Float[Tensor, "head_entries group query head_dim"],
     block: Block,
-    mask: Shaped[Tensor, "stream _ key"] | None,
+    mask: Shaped[Tensor, "#head_entries #query key"] | None,
     terms: dict[str, Any],
-) -> Float[Tensor, "stream group query value_dim"]:
+) -> Float[Tensor, "head_entries group query value_dim"]:
     """With every term of the scores, in float32."""
-    streams, group, queries, _ = query.shape
+    heads, group, queries, _ = query.shape
     if mask is None:
-        mask = torch.ones_like(block.positions, dtype=torch.bool)[:, None]
-    mask = mask.expand(-1, queries, -1).repeat_interleave(group, dim=0)
+        mask = torch.ones(1, 1, block.keys.shape[1], dtype=torch.bool, device=query.device)
+    mask = mask.expand(heads, queries, -1).repeat_interleave(group, dim=0)
     rows = attention_rows(query.flatten(0, 1), block.keys.float(), mask, terms)
-    output = rows.view(streams, group * queries, -1) @ block.values.float()
-    return output.view(streams, group, queries, -1).to(query.dtype)
-
-
-def _fits_varlen(ragged: Ragged, blocks: list[Block], terms: dict[str, Any]) -> bool:
-    """Whether one call of the flash kernel for sequences of different lengths can do it."""
-    keys, values = ragged.keys, ragged.values
-    head_dim = keys.shape[1]
-    return (
-        keys.is_cuda
-        and len(blocks) > 1
-        and keys.dtype in (torch.float16, torch.bfloat16)
-        and head_dim == values.shape[1] <= 256
-        and head_dim % 8 == 0
-        and all(block.log_weights is None for block in blocks)
-        and terms.get("softcap") is None
-        and terms.get("s_aux") is None
-        and torch.version.hip is None
-        and torch.cuda.get_device_capability(keys.device) >= (8, 0)
-    )
+    output = rows.view(heads, group * queries, -1) @ block.values.float()
+    return output.view(heads, group, queries, -1).to(query.dtype)
 
 
 def _varlen(
-    ragged: Ragged, query: Float[Tensor, "stream group head_dim"], terms: dict[str, Any]
-) -> Float[Tensor, "stream group head_dim"]:
-    """One query a stream, each stream a sequence with one KV head.
+    ragged: Ragged,
+    query: Float[Tensor, "batch query_head query head_dim"],
+    terms: dict[str, Any],
+) -> Float[Tensor, "batch query query_head head_dim"]:
+    """Every head a sequence with one KV head, its queries being its newest tokens.
 
     The operator under torch.nn.attention.varlen, which takes no ``seqused_k`` before torch 2.12.
     """
-    bounds = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
-    output: Tensor = torch.ops.aten._flash_attention_forward(
-        query,
+    batch, query_heads, queries, head_dim = query.shape
+    group = batch * query_heads // ragged.heads
+    by_head = query.reshape(ragged.heads, group, queries, head_dim).transpose(1, 2)
+    output, log_sum = torch.ops.aten._flash_attention_forward(
+        by_head.reshape(-1, group, head_dim),
         ragged.keys[:, None],
         ragged.values[:, None],
-        bounds,
+        ragged.query_bounds(queries),
         ragged.bounds,
-        1,
+        queries,
         ragged.longest,
         0.0,
-        False,
+        queries > 1,
         False,
         scale=terms.get("scaling"),
         seqused_k=ragged.used,
-    )[0]
-    return output
+    )[:2]
+    sinks = _sinks(ragged, batch, terms)
+    if ragged.compensation is not None or sinks is not None:
+        # Older releases pad it: head by head, and each to a round number of queries.
+        if log_sum.ndim == 3:
+            log_sum = log_sum[:, :, :queries].permute(1, 0, 2)
+        log_sum = log_sum.reshape(group, ragged.heads, queries).permute(1, 2, 0)
+        output = _weigh_in(output.view(by_head.shape), log_sum, by_head, ragged, sinks, terms)
+    if queries > 1:
+        output = output.view(batch, -1, queries, group, head_dim).transpose(1, 2)
+    whole: Tensor = output.reshape(batch, queries, query_heads, head_dim)
+    return whole
+
+
+def _weigh_in(
+    output: Float[Tensor, "head_entries query group head_dim"],
+    log_sum: Float32[Tensor, "head_entries query group"],
+    query: Float[Tensor, "head_entries query group head_dim"],
+    ragged: Ragged,
+    sinks: Float[Tensor, "head_entries group"] | None,
+    terms: dict[str, Any],
+) -> Float[Tensor, "head_entries query group head_dim"]:
+    """Add what a kernel left out, compensation entries as often as they count and sinks.
+
+    ``log_sum`` is the log of the softmax's denominator without them.
+    """
+    total, found = log_sum, output.float()
+    if ragged.compensation is not None:
+        one = ragged.compensation
+        scaling = terms.get("scaling")
+        scores = torch.einsum("hqgd,hd->hqg", query.float(), one.keys.float())
+        scores = scores * (query.shape[3] ** -0.5 if scaling is None else scaling)
+        scores = scores + one.log_more[:, None, None]
+        total = torch.logaddexp(total, scores)
+        found = found * (log_sum - total).exp()[..., None]
+        found = found + (scores - total).exp()[..., None] * one.values.float()[:, None, None]
+    if sinks is not None:
+        whole = torch.logaddexp(total, sinks.float()[:, None])
+        found = found * (total - whole).exp()[..., None]
+    return found.to(output.dtype)

@@ -8,9 +8,9 @@ the next cut. The model's own attention function works on the whole cache, ``att
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from itertools import chain
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicS
 from headprobe.attention.observe import check_terms, intercepted
 from headprobe.attention.prefix_cache import check_cache
 from headprobe.budgets import HeadBudgets
-from headprobe.compression.attend import check_mask
+from headprobe.compression.attend import check_mask, says_causal, sees_all
 from headprobe.compression.layer import BudgetLayer
 from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
@@ -92,6 +92,10 @@ class HeadBudgetCache(Cache):
         self._layers = budgets.layout.layers
         self._model = model
         self._interception: AbstractContextManager[None] | None = None
+        self._implementation = ""
+        self._causal: dict[int, tuple[weakref.ref[Tensor], bool]] = {}
+        self._no_mask: Tensor | None = None
+        self._has_terms = False
 
     def __enter__(self) -> HeadBudgetCache:
         if self._interception is not None:
@@ -99,6 +103,8 @@ class HeadBudgetCache(Cache):
         interception = intercepted(self._model, self._attend)
         interception.__enter__()
         self._interception = interception
+        config = self._model.config.get_text_config(decoder=True)
+        self._implementation = str(config._attn_implementation)
         return self
 
     def __exit__(
@@ -124,11 +130,12 @@ class HeadBudgetCache(Cache):
         for layer in self._own:
             layer.cut()
 
-    def fork(self, targets: Sequence[Target]) -> HeadBudgetCache:
+    def fork(self, targets: Sequence[Target], *, keep: bool = True) -> HeadBudgetCache:
         """A cache of what this one holds, cut: the one sequence once for each of some targets.
 
-        So a prompt is read once for all of them. This cache is not to be cut yet, and stays as it
-        is; its budget's window is to be no smaller than theirs.
+        So a prompt is read once for all of them. This cache is not to be cut yet; its budget's
+        window is to be no smaller than theirs. It stays as it is, or with ``keep`` false is emptied
+        layer by layer, so that nothing is held twice.
 
         Raises:
             HeadprobeError: a target is for another layout or names an unknown reduction.
@@ -143,12 +150,75 @@ class HeadBudgetCache(Cache):
             raise ValueError(f"expected one sequence to fork, got {self.entries.shape[1]}")
         forked = copy.copy(self)
         forked.layers = [
-            layer.fork(targets) if isinstance(layer, BudgetLayer) else _repeated(layer, targets)
+            layer.fork(targets, keep=keep)
+            if isinstance(layer, BudgetLayer)
+            else _repeated(layer, targets)
             for layer in self.layers
         ]
-        forked._own = [layer for layer in forked.layers if isinstance(layer, BudgetLayer)]
-        forked._interception = forked.cut_at = None
+        forked._start_anew()
         return forked
+
+    @property
+    def can_join(self) -> bool:
+        """Whether every layer has a budget, so that ``join`` can be called."""
+        return len(self._own) == len(self.layers)
+
+    def join(self, other: HeadBudgetCache) -> HeadBudgetCache:
+        """A cache of the sequences of this one and then those of another, in one batch.
+
+        Both are cut and have seen the same number of tokens; they are not to be used any more.
+
+        Raises:
+            ValueError: one is not cut, they differ in tokens or granularity, or some layer of the
+                model has no budget.
+        """
+        lengths = {cache.get_seq_length() for cache in (self, other)}
+        is_cut = all(layer.is_cut for cache in (self, other) for layer in cache._own)
+        if len(lengths) > 1 or not is_cut or not self.can_join:
+            raise ValueError("expected cut caches of the same number of tokens in every layer")
+        joined = copy.copy(self)
+        joined.layers = [one.join(two) for one, two in zip(self._own, other._own, strict=True)]
+        joined._start_anew()
+        return joined
+
+    def _start_anew(self) -> None:
+        self._own = [layer for layer in self.layers if isinstance(layer, BudgetLayer)]
+        self._interception = self.cut_at = None
+        self._causal = {}
+
+    def set_aside(self, tokens: int) -> None:
+        """Make room for that many more tokens in what is cut: they are added without a copy."""
+        for layer in self._own:
+            layer.set_aside(tokens)
+
+    @property
+    def can_be_captured(self) -> bool:
+        """Whether a step attends by one kernel call a layer that depends on the buffers alone.
+
+        It is known once it is cut and a step was made.
+        """
+        one_call = all(layer.has_varlen_kernel for layer in self._own)
+        return self.can_join and one_call and not self._has_terms
+
+    @contextmanager
+    def without_mask(self) -> Iterator[Tensor]:
+        """A mask that stands for none: under it a model makes none of its own."""
+        self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self._model.device)
+        try:
+            yield self._no_mask
+        finally:
+            self._no_mask = None
+
+    def advance(self) -> None:
+        """Count the token that the replay of a captured step adds."""
+        for layer in self._own:
+            layer.advance(1)
+
+    def rewind(self, tokens: int) -> None:
+        """Count no more than so many tokens: the others were never added."""
+        for layer in self._own:
+            layer.advance(tokens - layer.get_seq_length())
+            layer.attended = True
 
     @property
     def nbytes(self) -> int:
@@ -222,11 +292,15 @@ class HeadBudgetCache(Cache):
         layer = self._holder(module.layer_idx, key)
         if layer is None:
             return original(module, query, key, value, attention_mask, **terms)
-        config = self._model.config.get_text_config(decoder=True)
-        check_terms(config._attn_implementation, terms)
+        if attention_mask is self._no_mask:
+            attention_mask = None
+        check_terms(self._implementation, terms)
         check_mask(attention_mask)
         if layer.is_cut:
-            result = layer.attend(query, attention_mask, terms), None
+            is_causal = self._is_causal(layer, query.shape[2], attention_mask, terms)
+            result = layer.attend(query, attention_mask, terms, is_causal=is_causal), None
+            if terms.get("softcap") is not None or terms.get("sliding_window") is not None:
+                self._has_terms = True
         else:
             result = original(module, query, key, value, attention_mask, **terms)
         if layer.index == module.layer_idx:
@@ -240,13 +314,29 @@ class HeadBudgetCache(Cache):
                 layer.cut()
         return result
 
+    def _is_causal(
+        self, layer: BudgetLayer, queries: int, mask: Tensor | None, terms: dict[str, Any]
+    ) -> bool:
+        """Whether queries see every token up to their own; a mask is read once for all layers."""
+        if mask is None:
+            tokens = layer.get_seq_length()
+            return sees_all(None, range(tokens - queries, tokens), terms)
+        known, causal = self._causal.get(id(mask), (None, False))
+        if known is None or known() is not mask:
+            causal = says_causal(mask, queries)
+            self._causal = {
+                number: entry for number, entry in self._causal.items() if entry[0]() is not None
+            }
+            self._causal[id(mask)] = weakref.ref(mask), causal
+        return causal
+
     def _holder(self, index: int, key: Tensor) -> BudgetLayer | None:
         """The layer that handed out these keys: this one, or the one it shares them with."""
         # Layers that share the keys of others stand last, and may have no cache at all.
-        for layer in chain(self.layers[index : index + 1], self._own):
-            if isinstance(layer, BudgetLayer) and layer.has_given(key):
-                return layer
-        return None
+        own = self.layers[index] if index < len(self.layers) else None
+        if isinstance(own, BudgetLayer) and own.has_given(key):
+            return own
+        return next((layer for layer in self._own if layer.has_given(key)), None)
 
 
 def _repeated(layer: Any, targets: Sequence[Target]) -> Any:

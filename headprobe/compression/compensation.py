@@ -7,19 +7,21 @@ it n times is to add log n to its score.
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 
 def compensate(
-    dropped: Float[Tensor, "key head_dim"],
-    former: Float[Tensor, "1 head_dim"],
-    weight: int,
-) -> Float[Tensor, "1 head_dim"]:
-    """The mean of the ``dropped`` keys or values and of the ``weight`` that ``former`` stands for.
+    entries: Float[Tensor, "key dim"],
+    dropped: Float32[Tensor, "choice key"],
+    former: Float[Tensor, "choice dim"],
+    weights: Int64[Tensor, " choice"],
+) -> Float[Tensor, "choice dim"]:
+    """The mean of the ``dropped`` keys or values and of the ``weights`` that ``former`` stand for.
 
-    So whatever earlier cuts dropped counts as what this one drops.
+    So whatever earlier cuts dropped counts as what this one drops. One head's entries are dropped
+    in several ways: ``dropped`` is 1 where a choice drops an entry, else 0.
     """
-    total = dropped.float().sum(dim=0) + weight * former.float().sum(dim=0)
-    mean = total / (len(dropped) + weight)
-    return mean[None].to(dropped.dtype)
+    total = dropped @ entries.float() + weights[:, None] * former.float()
+    count = dropped.sum(dim=1) + weights
+    return (total / count[:, None]).to(entries.dtype)

@@ -1,15 +1,18 @@
-"""One layer's streams cut to targets; a stream is ranked once, however many targets there are."""
+"""One layer's heads cut to targets: ranked once, however many targets there are, in few calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
 from torch import Tensor
 
 from headprobe.compression.compensation import compensate
-from headprobe.compression.ragged import COMPENSATION, Stream
+from headprobe.compression.ragged import COMPENSATION, Ragged, storage_order
 from headprobe.compression.selection import Ranking, rank, select
 from headprobe.compression.sharing import Target, share
 from headprobe.errors import HeadprobeError
@@ -19,8 +22,10 @@ REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "max": torch.amax,
     "sum": torch.sum,
 }
-Attention = Callable[[int, int, str], Float32[Tensor, " key"]]
-"""Of a stream's number, a window and a reduction: the attention to every entry of the stream."""
+Attention = Callable[[int], Float32[Tensor, "query_head key"]]
+"""The mean attention of so many of the newest queries to every entry."""
+_MOST_CHOICES = 2**24
+"""Entries of all choices that are looked at in one go."""
 
 
 def reduction_of(target: Target) -> str:
@@ -36,99 +41,269 @@ def reduction_of(target: Target) -> str:
     return name
 
 
-class Cutter:
-    """Cuts sequences of one layer, each as often as wanted.
+class Rule(NamedTuple):
+    """What a ranking of entries depends on."""
+
+    window: int
+    sinks: int
+    reduction: str
+
+    @classmethod
+    def of(cls, target: Target) -> Rule:
+        """That of a target."""
+        return cls(target.budgets.window, target.budgets.sinks, reduction_of(target))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Held:
+    """What a layer's heads hold before they are cut, padded to one length.
+
+    Heads are numbered sequence by sequence. Those of one KV head may share its keys and values:
+    ``source`` is the row of every head. ``weights`` are the tokens that a head's first entry stands
+    for, or 0; its position is ``COMPENSATION``, that of padding ``PADDING``. ``is_whole`` says that
+    there is neither, and that every token is there.
+    """
+
+    keys: Float[Tensor, "row key head_dim"]
+    values: Float[Tensor, "row key value_dim"]
+    positions: Int32[Tensor, "#row key"]
+    weights: Sequence[int]
+    source: Int64[Tensor, " head_entries"]
+    is_whole: bool
+
+    def seen(
+        self, visible: Bool[Tensor, "sequence token"] | None, *, tokens: int
+    ) -> Bool[Tensor, "head_entries key"]:
+        """The entries of visible tokens, ``None`` being all; no compensation and no padding."""
+        positions = self.positions.expand(len(self.keys), -1)[self.source].long()
+        token = (positions >= 0) & (positions < tokens)
+        if visible is None:
+            return token
+        sequences = visible.repeat_interleave(len(positions) // len(visible), dim=0)
+        return token & sequences.gather(1, positions.clamp(0, tokens - 1))
+
+    @property
+    def is_compensation(self) -> Bool[Tensor, "head_entries key"]:
+        """Entries that stand for what was dropped."""
+        return self.positions.expand(len(self.keys), -1)[self.source] == COMPENSATION
+
+
+class Evictor:
+    """Cuts the sequences of one layer, each as often as wanted.
 
     Args:
         layer: its index.
-        streams: all of them, sequence by sequence.
-        visible: the tokens that the newest query of each sequence sees.
+        held: what the heads of all sequences hold.
+        visible: the tokens that the newest query of each sequence sees; ``None`` is all.
+        tokens: how many tokens each sequence has, padding included.
         attention: what the newest queries give to the entries.
     """
 
     def __init__(
         self,
         layer: int,
-        streams: Sequence[Stream],
-        visible: Bool[Tensor, "sequence token"],
+        held: Held,
+        visible: Bool[Tensor, "sequence token"] | None,
+        *,
+        tokens: int,
+        sequences: int,
         attention: Attention,
     ) -> None:
         self._layer = layer
-        self._streams = streams
-        self._visible = visible
+        self._held = held
         self._attention = attention
-        self._heads = len(streams) // len(visible)
-        self._entries = [
-            _entries(stream, visible[number // self._heads])
-            for number, stream in enumerate(streams)
-        ]
-        self._rankings: dict[tuple[int, int, int, str], Ranking] = {}
+        self._device = held.keys.device
+        self._heads = len(held.source) // sequences
+        self._tokens = [tokens] * sequences
+        self._slots: Int64[Tensor, "head_entries key"] | None = None
+        counts = [held.keys.shape[1]] * len(held.source)
+        if visible is not None or not held.is_whole:
+            there = held.seen(visible, tokens=tokens)
+            if visible is not None:
+                self._tokens = visible.sum(dim=1).tolist()
+            counts = there.sum(dim=1).tolist()
+            self._slots = _first_columns(there, max(counts))
+        self._counts = np.array(counts)
+        self._count = torch.tensor(counts, device=self._device)
+        self._rankings: dict[Rule, Ranking] = {}
 
-    def cut(self, sequence: int, target: Target) -> list[Stream]:
-        """What every head of a sequence keeps; the streams stay as they are."""
-        budgets = target.budgets
-        own = range(sequence * self._heads, (sequence + 1) * self._heads)
-        grants = budgets.kept(int(self._visible[sequence].sum()))[self._layer].tolist()
-        if target.floor is not None:
-            rankings = [self._ranking(number, target) for number in own]
-            always = budgets.window + budgets.sinks
-            grants = share(grants, rankings, always=always, floor=target.floor)
-        return [
-            self._shorten(number, grant, str(selection), target)
-            for number, grant, selection in zip(
-                own, grants, budgets.selection[self._layer], strict=True
+    def cut(self, pairs: Sequence[tuple[int, Target]]) -> Ragged:
+        """What every head keeps of sequences, each with its target; nothing held is changed."""
+        sequences = np.array([sequence for sequence, _ in pairs])
+        heads = (sequences[:, None] * self._heads + np.arange(self._heads)).flatten()
+        targets = [target for _, target in pairs]
+        sizes = self._sizes(pairs).flatten()
+        compensated = np.repeat([t.budgets.compensation for t in targets], self._heads)
+        dropped = np.array(self._held.weights)[heads] + self._counts[heads] - sizes
+        weights = np.where(compensated, dropped, 0)
+        stored = sizes + (weights > 0)
+        order = np.array(storage_order(stored.tolist(), weights.tolist(), device=self._device))
+        kept = self._keep(pairs, heads, sizes, order)
+        entries = self._entries(kept, heads[order])
+        held, extra = self._held, weights[order] > 0
+        buffers = [
+            held.keys.flatten(0, 1).index_select(0, entries),
+            held.values.flatten(0, 1).index_select(0, entries),
+            self._positions(entries),
+        ]
+        if extra.any():
+            means = self._means(kept, heads[order], extra)
+            buffers = _put_first(buffers, means, sizes[order], extra)
+        return Ragged(
+            *buffers,
+            sizes=stored[order].tolist(),
+            weights=weights[order].tolist(),
+            order=order.tolist(),
+        )
+
+    def _sizes(self, pairs: Sequence[tuple[int, Target]]) -> Int[np.ndarray, "pair head"]:
+        """Entries that every head keeps, at most all that it has."""
+        sizes = np.stack([target.budgets.kept(self._tokens[n])[self._layer] for n, target in pairs])
+        shared: dict[tuple[int, Rule], list[int]] = {}
+        for at, (sequence, target) in enumerate(pairs):
+            if target.floor is not None:
+                shared.setdefault((sequence, Rule.of(target)), []).append(at)
+        for (sequence, rule), own in shared.items():
+            ranking = self._ranking(rule)
+            heads = slice(sequence * self._heads, (sequence + 1) * self._heads)
+            floors = np.array([pairs[at][1].floor for at in own], dtype=np.float64)
+            found = share(
+                self._tensor(sizes[own]),
+                self._tensor(floors),
+                Ranking(
+                    rank=ranking.rank[heads],
+                    pooled=ranking.pooled[heads],
+                    counts=ranking.counts[heads],
+                ),
+                always=rule.window + rule.sinks,
             )
-        ]
+            sizes[own] = found.cpu().numpy()
+        sequences = [sequence for sequence, _ in pairs]
+        most = self._counts.reshape(-1, self._heads)[sequences]
+        fitting: Int[np.ndarray, "pair head"] = np.minimum(sizes, most)
+        return fitting
 
-    def _shorten(self, number: int, kept: int, selection: str, target: Target) -> Stream:
-        stream, entries = self._streams[number], self._entries[number]
-        ranking = None
-        if selection == "attention" and kept < len(entries):
-            ranking = self._ranking(number, target)
-        budgets = target.budgets
-        chosen = select(entries, kept, window=budgets.window, sinks=budgets.sinks, ranking=ranking)
-        return _take(stream, entries, chosen, compensation=budgets.compensation)
+    def _keep(
+        self,
+        pairs: Sequence[tuple[int, Target]],
+        heads: Int[np.ndarray, " choice"],
+        sizes: Int[np.ndarray, " choice"],
+        order: Int[np.ndarray, " choice"],
+    ) -> Bool[Tensor, "choice key"]:
+        """The entries that are kept, in the order of storage."""
+        rules = [Rule.of(target) for _, target in pairs]
+        known = list(dict.fromkeys(rules))
+        rule_of = np.repeat([known.index(rule) for rule in rules], self._heads)[order]
+        streaming = np.concatenate(
+            [target.budgets.selection[self._layer] == "streaming" for _, target in pairs]
+        )
+        keys = int(self._counts.max(initial=0))
+        kept = torch.zeros(len(order), keys, dtype=torch.bool, device=self._device)
+        for number, rule in enumerate(known):
+            own = np.flatnonzero(rule_of == number)
+            chosen = order[own]
+            by_attention = not (streaming | (sizes == self._counts[heads]))[chosen].all()
+            for start in range(0, len(own), max(1, _MOST_CHOICES // max(keys, 1))):
+                part = slice(start, start + max(1, _MOST_CHOICES // max(keys, 1)))
+                head = self._tensor(heads[chosen[part]])
+                ranks = (
+                    self._ranking(rule).rank[head]
+                    if by_attention
+                    else head.new_full((len(head), keys), keys)
+                )
+                kept[self._tensor(own[part])] = select(
+                    self._count[head],
+                    self._tensor(sizes[chosen[part]]),
+                    self._tensor(streaming[chosen[part]]),
+                    ranks,
+                    window=rule.window,
+                    sinks=rule.sinks,
+                )
+        return kept
 
-    def _ranking(self, number: int, target: Target) -> Ranking:
-        budgets, reduction = target.budgets, reduction_of(target)
-        rule = number, budgets.window, budgets.sinks, reduction
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+    def _ranking(self, rule: Rule) -> Ranking:
         if rule not in self._rankings:
-            attention = self._attention(number, budgets.window, reduction)
+            mean = self._attention(rule.window)
+            own = mean.view(len(self._count), -1, mean.shape[1])
+            attention = REDUCTIONS[rule.reduction](own, dim=1)
+            if self._slots is not None:
+                attention = attention.gather(1, self._slots)
             self._rankings[rule] = rank(
-                attention[self._entries[number]], window=budgets.window, sinks=budgets.sinks
+                attention, self._count, window=rule.window, sinks=rule.sinks
             )
         return self._rankings[rule]
 
+    def _entries(
+        self, kept: Bool[Tensor, "choice key"], heads: Int[np.ndarray, " choice"]
+    ) -> Int64[Tensor, " slot"]:
+        """Where what is kept stands among the rows' entries, one row after another."""
+        choice, place = kept.nonzero(as_tuple=True)
+        head = self._tensor(heads)[choice]
+        if self._slots is not None:
+            place = self._slots[head, place]
+        return self._held.source[head] * self._held.keys.shape[1] + place
 
-def _entries(stream: Stream, allowed: Bool[Tensor, " token"]) -> Int64[Tensor, " key"]:
-    """Places of the stream's tokens that can still be seen."""
-    first = int(stream.weight > 0)
-    return allowed[stream.positions[first:].long()].nonzero().flatten() + first
+    def _positions(self, entries: Int64[Tensor, " slot"]) -> Int32[Tensor, " slot"]:
+        positions = self._held.positions
+        if len(positions) == 1:
+            entries = entries % positions.shape[1]
+        return positions.flatten().index_select(0, entries)
+
+    def _means(
+        self,
+        kept: Bool[Tensor, "choice key"],
+        heads: Int[np.ndarray, " choice"],
+        extra: Bool[np.ndarray, " choice"],
+    ) -> list[Tensor]:
+        """The compensation entries of some choices: keys, values, positions."""
+        held = self._held
+        choices = np.flatnonzero(extra)
+        head = self._tensor(heads[choices])
+        key = torch.arange(kept.shape[1], device=self._device)
+        dropped = (~kept[self._tensor(choices)] & (key < self._count[head][:, None])).float()
+        if self._slots is not None:
+            whole = dropped.new_zeros(len(head), held.keys.shape[1])
+            dropped = whole.scatter_add(1, self._slots[head], dropped)
+        rows = held.source[head]
+        weights = torch.tensor(held.weights, device=self._device)[head]
+        found = [whole.new_empty(len(head), whole.shape[2]) for whole in (held.keys, held.values)]
+        for row in sorted(set(rows.tolist())):
+            own = rows == row
+            for mean, whole in zip(found, (held.keys, held.values), strict=True):
+                former = whole[row, :1].expand(int(own.sum()), -1)
+                mean[own] = compensate(whole[row], dropped[own], former, weights[own])
+        return [*found, held.positions.new_full((len(head),), COMPENSATION)]
 
 
-def _take(
-    stream: Stream,
-    entries: Int64[Tensor, " key"],
-    chosen: Int64[Tensor, " kept"],
-    *,
-    compensation: bool,
-) -> Stream:
-    """The chosen of a stream's entries, and what stands for the others if it is wanted."""
-    keys, values, positions = (
-        whole[chosen] for whole in (stream.keys, stream.values, stream.positions)
-    )
-    weight = stream.weight + len(entries) - len(chosen)
-    if not compensation or not weight:
-        return Stream(keys=keys, values=values, positions=positions)
-    dropped = torch.zeros_like(stream.positions, dtype=torch.bool)
-    dropped[entries], dropped[chosen] = True, False
-    key, value = (
-        compensate(whole[dropped], whole[:1], stream.weight)
-        for whole in (stream.keys, stream.values)
-    )
-    return Stream(
-        keys=torch.cat([key, keys]),
-        values=torch.cat([value, values]),
-        positions=torch.cat([positions.new_full((1,), COMPENSATION), positions]),
-        weight=weight,
-    )
+def _first_columns(
+    there: Bool[Tensor, "row column"], columns: int
+) -> Int64[Tensor, "row _columns"]:
+    """The columns of each row that are there, in their order, filled up with the first column."""
+    row, column = there.nonzero(as_tuple=True)
+    found = torch.zeros(len(there), columns, dtype=torch.int64, device=there.device)
+    found[row, there.cumsum(dim=1)[row, column] - 1] = column
+    return found
+
+
+def _put_first(
+    buffers: Sequence[Tensor],
+    first: Sequence[Tensor],
+    sizes: Int[np.ndarray, " choice"],
+    extra: Bool[np.ndarray, " choice"],
+) -> list[Tensor]:
+    """Put one entry before those of each choice that has an extra one."""
+    starts = np.cumsum(sizes + extra) - (sizes + extra)
+    head_starts = torch.from_numpy(starts[extra])
+    total = int((sizes + extra).sum())
+    others = torch.ones(total, dtype=torch.bool)
+    others[head_starts] = False
+    device = buffers[0].device
+    where, others = head_starts.to(device), others.nonzero().flatten().to(device)
+    whole = []
+    for buffer, one in zip(buffers, first, strict=True):
+        new = buffer.new_empty(total, *buffer.shape[1:])
+        whole.append(new.index_copy_(0, others, buffer).index_copy_(0, where, one))
+    return whole

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from headprobe.attention.observe import attention_rows
-from headprobe.compression.attend import attend, seen, sees_all
-from headprobe.compression.cutting import REDUCTIONS, Cutter, reduction_of
-from headprobe.compression.ragged import COMPENSATION, Ragged, Stream
+from headprobe.compression.attend import attend
+from headprobe.compression.cutting import Evictor, Held, reduction_of
+from headprobe.compression.observation_window import ObservationWindow
+from headprobe.compression.ragged import Ragged
 from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
-
-_SCORE_TERMS = ("scaling", "softcap", "s_aux", "sliding_window")
 
 
 class BudgetLayer(DynamicLayer):
@@ -57,7 +54,7 @@ class BudgetLayer(DynamicLayer):
         self._tokens = 0
         self._ragged: Ragged | None = None
         self._given: weakref.ref[Tensor] | None = None
-        self.forget()
+        self._observed = ObservationWindow()
 
     @property
     def is_cut(self) -> bool:
@@ -67,9 +64,9 @@ class BudgetLayer(DynamicLayer):
     @property
     def tensors(self) -> list[Tensor]:
         """All that it holds."""
-        held = [self.keys, self.values, self._mask, *self._recent]
+        held = [one for one in (self.keys, self.values) if one is not None]
         ragged = [] if self._ragged is None else self._ragged.tensors
-        return [tensor for tensor in held if tensor is not None] + ragged
+        return held + self._observed.tensors + ragged
 
     @property
     def lengths(self) -> Int[np.ndarray, "sequence head"]:
@@ -84,7 +81,8 @@ class BudgetLayer(DynamicLayer):
         """Entries that a cut could leave a head: the tokens that the newest query sees."""
         if self.keys is None:
             raise ValueError("expected a layer that holds tokens and is not cut")
-        return int(self._visible(len(self.keys)).sum(dim=1).max())
+        visible = self._observed.visible(self._tokens)
+        return self._tokens if visible is None else int(visible.sum(dim=1).max())
 
     def get_seq_length(self) -> int:
         """Tokens seen, kept or not: positions go on counting."""
@@ -123,42 +121,74 @@ class BudgetLayer(DynamicLayer):
                 "that it caches to its attention function"
             )
 
-    def attend(self, query: Tensor, mask: Tensor | None, terms: dict[str, Any]) -> Tensor:
-        """The attention output over what is kept, as the attention function returns it."""
+    def attend(
+        self, query: Tensor, mask: Tensor | None, terms: dict[str, Any], *, is_causal: bool
+    ) -> Tensor:
+        """The attention output over what is kept, as the attention function returns it.
+
+        ``is_causal`` says that every token up to the query's own is seen, whatever the mask.
+        """
         assert self._ragged is not None
-        position = self._tokens - query.shape[2]
-        output: Tensor = attend(self._ragged, query, mask, position=position, terms=terms)
+        output: Tensor = attend(
+            self._ragged,
+            query,
+            mask,
+            position=self._tokens - query.shape[2],
+            is_causal=is_causal,
+            terms=terms,
+        )
         return output
 
     def forget(self) -> None:
         """Keep nothing for a cut."""
-        self._recent: deque[Tensor] = deque()
-        self._mask: Tensor | None = None
-        self._terms: dict[str, Any] = {}
+        if not self._observed.is_empty:
+            self._observed = ObservationWindow()
 
     def watch(self, query: Tensor, mask: Tensor | None, terms: dict[str, Any]) -> None:
         """Keep what a cut needs: the newest queries, and what the last one sees."""
-        newest = self._newest
-        # Of some models the query is a view of more.
-        self._recent.append(query[:, :, -newest:].clone())
-        while sum(part.shape[2] for part in self._recent) - self._recent[0].shape[2] >= newest:
-            self._recent.popleft()
-        self._mask = mask[:, :, -1:].clone() if mask is not None and mask.ndim == 4 else mask
-        self._terms = {name: terms.get(name) for name in _SCORE_TERMS}
+        self._observed.watch(query, mask, terms, newest=self._newest)
 
-    def fork(self, targets: Sequence[Target]) -> BudgetLayer:
+    def set_aside(self, tokens: int) -> None:
+        """Make room for that many more tokens, once it is cut."""
+        if self._ragged is not None:
+            self._ragged.set_aside(tokens)
+
+    def advance(self, tokens: int) -> None:
+        """Count tokens that a captured step adds without this layer's knowing; or takes back."""
+        assert self._ragged is not None
+        self._ragged.advance(tokens, self._tokens)
+        self._tokens += tokens
+
+    def join(self, other: BudgetLayer) -> BudgetLayer:
+        """A layer with the sequences of this one and then those of another, both cut."""
+        assert self._ragged is not None
+        assert other._ragged is not None
+        joined = copy.copy(self)
+        joined._targets = self._targets + other._targets
+        joined._ragged = Ragged.join([self._ragged, other._ragged])
+        joined._given = None
+        joined.forget()
+        return joined
+
+    @property
+    def has_varlen_kernel(self) -> bool:
+        """Whether one kernel call can take all heads of what is cut."""
+        return self._ragged is not None and self._ragged.has_varlen_kernel
+
+    def fork(self, targets: Sequence[Target], *, keep: bool = True) -> BudgetLayer:
         """A layer with what this one holds of its one sequence, cut to each of some targets.
 
-        This one stays as it is.
+        This one stays as it is, or with ``keep`` false is emptied.
         """
         forked = copy.copy(self)
         forked._aim(targets)
-        watched = sum(part.shape[2] for part in self._recent)
-        if self.is_cut or watched < min(forked._newest, self._tokens):
+        if self.is_cut or self._observed.size < min(forked._newest, self._tokens):
             raise ValueError(
                 f"expected a cache that is not cut and has watched {forked._newest} queries"
             )
         forked.cut()
+        if not keep:
+            self.reset()
         return forked
 
     @torch.no_grad()
@@ -169,108 +199,83 @@ class BudgetLayer(DynamicLayer):
         """
         if not self._tokens:
             raise ValueError("expected tokens in the cache before it is cut, got none")
-        if not self._recent:
+        if self._observed.is_empty:
             raise ValueError(
                 "expected `cut_at` to be set before the newest tokens came: "
                 "a cache that is cut keeps no queries for another cut unless one is ahead"
             )
-        streams = self._streams()
-        visible = self._visible(len(streams) // self._heads)
+        held, sequences = self._held(), self._observed.sequences
+        visible = self._observed.visible(self._tokens)
+        windows = {target.budgets.window for target in self._targets}
 
-        def attention(number: int, window: int, reduction: str) -> Float32[Tensor, " key"]:
-            allowed = visible[number // self._heads]
-            return self._attention(streams[number], number, allowed, window, reduction)
+        @cache
+        def attention() -> dict[int, Float32[Tensor, "query_head key"]]:
+            return self._observed.attention(held, visible, windows, tokens=self._tokens)
 
-        cutter = Cutter(self.index, streams, visible, attention)
-        kept = [cutter.cut(sequence, target) for sequence, target in self._aims(visible)]
-        self._ragged = Ragged(list(chain.from_iterable(kept)))
+        evictor = Evictor(
+            self.index,
+            held,
+            visible,
+            tokens=self._tokens,
+            sequences=sequences,
+            attention=lambda window: attention()[window],
+        )
+        self._ragged = evictor.cut([*self._aims(sequences)])
         self.keys = self.values = self._given = None
         self.cut_after = self._tokens
         self.forget()
 
-    def _aims(self, visible: Bool[Tensor, "sequence token"]) -> Iterator[tuple[int, Target]]:
+    def _aims(self, sequences: int) -> Iterator[tuple[int, Target]]:
         """Sequences to be cut, each with its target."""
-        if not visible[:, -1].all():
-            raise ValueError("expected padding on the left, got a sequence that ends in it")
-        batch, targets = len(visible), len(self._targets)
-        if 1 not in (batch, targets) and batch != targets:
-            raise ValueError(f"expected a target for each of {batch} sequences, got {targets}")
-        for number in range(max(batch, targets)):
-            yield number % batch, self._targets[number % targets]
-
-    def _attention(
-        self,
-        stream: Stream,
-        number: int,
-        allowed: Bool[Tensor, " token"],
-        window: int,
-        reduction: str,
-    ) -> Float32[Tensor, " key"]:
-        """Mean attention of the newest queries to the entries that can still be seen."""
-        sequence, head = divmod(number, self._heads)
-        recent = torch.cat(list(self._recent), dim=2)[sequence, :, -max(window, 1) :]
-        group = len(recent) // self._heads
-        heads = slice(head * group, (head + 1) * group)
-        at = torch.arange(self._tokens - recent.shape[1], self._tokens, device=recent.device)
-        real = allowed[at]
-        compensation = stream.positions == COMPENSATION
-        visible = compensation | allowed[stream.positions.long().clamp(min=0)]
-        mask = visible & (stream.positions <= at[real][:, None])
-        scores = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
-        scores[:, compensation] = np.log(max(stream.weight, 1))
-        sinks = self._terms.get("s_aux")
-        rows = attention_rows(
-            recent[heads][:, real],
-            stream.keys[None].float(),
-            scores[None],
-            self._terms | {"s_aux": None if sinks is None else sinks[heads]},
-        )
-        # A query whose own entry was cut away may see none.
-        mean = rows.nan_to_num().mean(dim=1)
-        reduced: Tensor = REDUCTIONS[reduction](mean, dim=0)
-        return reduced
+        targets = len(self._targets)
+        if 1 not in (sequences, targets) and sequences != targets:
+            raise ValueError(f"expected a target for each of {sequences} sequences, got {targets}")
+        for number in range(max(sequences, targets)):
+            yield number % sequences, self._targets[number % targets]
 
     @property
     def _newest(self) -> int:
         """How many of the newest queries choose, at most."""
         return max(1, *(target.budgets.window for target in self._targets))
 
-    def _visible(self, batch: int) -> Bool[Tensor, "sequence token"]:
-        """The tokens that the newest query sees: neither padding nor outside a sliding window."""
-        device = self._recent[-1].device
-        tokens = torch.arange(self._tokens, device=device).expand(batch, -1)
-        last = range(self._tokens - 1, self._tokens)
-        if sees_all(self._mask, last, self._terms):
-            return torch.ones_like(tokens, dtype=torch.bool)
-        sequences = torch.arange(batch, device=device)
-        found = seen(self._mask, sequences, tokens, last, self._terms)
-        if found.dtype != torch.bool:
-            found = found > torch.finfo(found.dtype).min / 2
-        return found[:, 0]
-
-    def _streams(self) -> list[Stream]:
+    def _held(self) -> Held:
+        """What all heads hold."""
         if self._ragged is not None:
-            return self._ragged.streams()
+            block, place = self._ragged.padded(positions=True), self._ragged.place
+            assert block.positions is not None
+            keys, values, positions = (
+                stored if place is None else stored[place]
+                for stored in (block.keys, block.values, block.positions)
+            )
+            return Held(
+                keys=keys,
+                values=values,
+                positions=positions,
+                weights=self._ragged.weights,
+                source=torch.arange(len(keys), device=keys.device),
+                is_whole=False,
+            )
         assert self.keys is not None
         assert self.values is not None
-        positions = torch.arange(self._tokens, dtype=torch.int32, device=self.keys.device)
-        batch, kv_heads = self.keys.shape[:2]
+        device = self.keys.device
+        sequences, kv_heads = self.keys.shape[:2]
         copies = self._heads // kv_heads
-        return [
-            Stream(
-                keys=self.keys[sequence, head // copies].detach(),
-                values=self.values[sequence, head // copies].detach(),
-                positions=positions,
-            )
-            for sequence in range(batch)
-            for head in range(self._heads)
-        ]
+        return Held(
+            keys=self.keys.detach().flatten(0, 1),
+            values=self.values.detach().flatten(0, 1),
+            positions=torch.arange(self._tokens, dtype=torch.int32, device=device)[None],
+            weights=[0] * (sequences * self._heads),
+            source=torch.arange(sequences * self._heads, device=device) // copies,
+            is_whole=True,
+        )
 
     def _by_stream(
         self, states: Float[Tensor, "sequence kv_head token dim"]
     ) -> Float[Tensor, "stream token dim"]:
         """One for each head of the budget: with granularity ``query`` a KV head stands for each."""
         copies = self._heads // states.shape[1]
+        if copies == 1:
+            return states.detach().flatten(0, 1)
         return states.detach()[:, :, None].expand(-1, -1, copies, -1, -1).flatten(0, 2)
 
     def reset(self) -> None:
@@ -301,12 +306,13 @@ class BudgetLayer(DynamicLayer):
         if self._ragged is None:
             super().batch_select_indices(sequences)
         else:
-            streams = self._ragged.streams()
-            starts = [number * self._heads for number in sequences.tolist()]
-            taken = [streams[start + head] for start in starts for head in range(self._heads)]
-            self._ragged = Ragged(taken)
-        self._recent = deque(part[sequences.to(part.device)] for part in self._recent)
+            self._ragged = self._ragged.take(
+                [
+                    number * self._heads + head
+                    for number in sequences.tolist()
+                    for head in range(self._heads)
+                ]
+            )
+        self._observed.take(sequences)
         if len(self._targets) > 1:
             self._targets = [self._targets[number] for number in sequences.tolist()]
-        if self._mask is not None and len(self._mask) > 1:
-            self._mask = self._mask[sequences.to(self._mask.device)]

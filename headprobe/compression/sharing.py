@@ -7,11 +7,10 @@ keep more of them. A floor is left to every head. The layer keeps as much as bef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headprobe.budgets import HeadBudgets
@@ -39,23 +38,25 @@ class Target:
 
 
 def share(
-    grants: Sequence[int], rankings: Sequence[Ranking], *, always: int, floor: float
-) -> list[int]:
-    """Entries of every head, as many in all as ``grants``, those ranked highest in any head.
+    sizes: Int64[Tensor, "target head"],
+    floors: Float[Tensor, " target"],
+    ranking: Ranking,
+    *,
+    always: int,
+) -> Int64[Tensor, "target head"]:
+    """Share out what each target leaves the heads of a layer, to those ranked highest in any head.
 
     ``always`` is what each head keeps whatever its attention, the newest and the oldest entries;
-    what it has beyond is shared, but for the part ``floor``.
+    what it has beyond is shared, but for the fraction ``floors``.
     """
-    least = [int(floor * max(grant - always, 0)) for grant in grants]
-    least = [min(count, len(r.pooled)) for count, r in zip(least, rankings, strict=True)]
-    pool = sum(max(grant - always, 0) for grant in grants) - sum(least)
-    rest = [r.pooled[count:] for r, count in zip(rankings, least, strict=True)]
-    owner: Int[Tensor, " key"] = torch.arange(len(rest)).repeat_interleave(
-        torch.tensor([len(pooled) for pooled in rest])
-    )
-    best = torch.cat(rest).argsort(descending=True, stable=True)[:pool].cpu()
-    won = owner[best].bincount(minlength=len(rest)).tolist()
-    return [
-        min(grant, always) + sure + more
-        for grant, sure, more in zip(grants, least, won, strict=True)
-    ]
+    beyond = (sizes - always).clamp(min=0)
+    sure = torch.minimum((floors[:, None] * beyond).long(), ranking.counts)
+    pool = beyond.sum(dim=1) - sure.sum(dim=1)
+    keys = ranking.pooled.shape[1]
+    # Of all heads' entries in one order, those that a head is not sure of already.
+    order = ranking.pooled.flatten().argsort(descending=True, stable=True)
+    head, place = order // keys, order % keys
+    open_ = (place >= sure[:, head]) & (place < ranking.counts[head])
+    won = open_ & (open_.cumsum(dim=1) <= pool[:, None])
+    more = torch.zeros_like(sizes).index_add_(1, head, won.long())
+    return sizes.clamp(max=always) + sure + more

@@ -1,9 +1,9 @@
 """Answers under budgets: a prompt is read once, its cache cut to every budget, then answered.
 
-What is cut to the different budgets is answered, greedily, as the sequences of one batch
-(``HeadBudgetCache.fork``), and beside it by the uncut cache. Both settings come from one reading:
-the cache is forked behind the context, where the fork reads the question by itself, and behind the
-question.
+Both settings come from one reading: the cache is forked after the context, where the fork reads the
+question by itself, and after the question (``HeadBudgetCache.fork``). What was cut to the different
+budgets, in either setting, and the full cache beside it are answered, greedily, as the sequences of
+one batch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headprobe.attention.prefix_cache import runs_in_pieces
-from headprobe.compression import HeadBudgetCache, Target
+from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.evaluation.methods import Contender, Moment, everything
 from headprobe.evaluation.outcomes import FULL, KNOWN, SETTINGS, UNSEEN, Evaluation, Trial, grade
@@ -169,51 +169,59 @@ class _Reader:
         window = max((one.window for one in self._contenders), default=0)
         uncut = everything(self._loaded.layout, window=window)
         cache = HeadBudgetCache(self._loaded.model, uncut)
-        cut = {}
+        context, asked = map(self._tensor, (question.context_ids, question.question_ids))
         with cache:
-            self._read(cache, self._tensor(question.context_ids))
+            self._read(cache, context)
+        forks, shares = [], {}
         if UNSEEN in self._settings and self._contenders:
-            cut[UNSEEN] = self._answer_cut(cache, question)
+            moment = self._moment(cache, question)
+            fork = cache.fork(self._targets(moment))
+            shares[UNSEEN] = _shares(fork, moment)
+            with fork:
+                forks.append((fork, self._read(fork, asked.expand(len(self._contenders), -1))))
         with cache:
-            first = self._read(cache, self._tensor(question.question_ids))
-        if KNOWN in self._settings and self._contenders:
-            cut[KNOWN] = self._answer_cut(cache, question, first)
-        with cache:
-            full = self._go_on(cache, first, question.most_steps)
-        none = Answers(shares=np.array([]), responses=[])
+            first = self._read(cache, asked)
+        moment = self._moment(cache, question)
+        targets = self._targets(moment) if KNOWN in self._settings else []
+        granularity = targets[0].budgets.granularity if targets else uncut.granularity
+        full = Target(budgets=everything(self._loaded.layout, granularity=granularity))
+        fork = cache.fork([full, *targets], keep=False)
+        shares[KNOWN] = _shares(fork, moment)[1:]
+        forks.insert(0, (fork, first.expand(1 + len(targets))))
+        own, *others = self._write(forks, question.most_steps)
+        said = {KNOWN: others[: len(targets)], UNSEEN: others[len(targets) :]}
         return {
             setting: Answers(
-                shares=np.array([1.0, *cut.get(setting, none).shares]),
-                responses=[*map(self._text, full), *cut.get(setting, none).responses],
+                shares=np.array([1.0, *shares.get(setting, ())]),
+                responses=[own, *said[setting]],
             )
             for setting in self._settings
         }
 
-    def _answer_cut(
-        self,
-        cache: HeadBudgetCache,
-        question: Question,
-        first: Int[Tensor, 1] | None = None,
-    ) -> Answers:
-        """The contenders' answers, the cache cut now.
+    def _moment(self, cache: HeadBudgetCache, question: Question) -> Moment:
+        """Now, the cache being cut."""
+        return Moment(tokens=cache.get_seq_length(), question_id=question.draw_id, room=cache.room)
 
-        ``first`` are the tokens that answers begin with, where the question is read already; else
-        it is read behind the cut.
+    def _targets(self, moment: Moment) -> list[Target]:
+        return [Target(budgets=one.at(moment), floor=one.floor) for one in self._contenders]
+
+    def _write(
+        self, forks: Sequence[tuple[HeadBudgetCache, Int[Tensor, " _sequence"]]], most_steps: int
+    ) -> list[str]:
+        """The greedy answers of cut caches, whose sequences begin with some tokens.
+
+        They are written as one batch where the caches can be joined.
         """
-        count, tokens = len(self._contenders), len(question.context_ids)
-        if first is not None:
-            tokens += len(question.question_ids)
-        moment = Moment(tokens=tokens, question_id=question.draw_id, room=cache.room)
-        fork = cache.fork(
-            [Target(budgets=one.at(moment), floor=one.floor) for one in self._contenders]
-        )
-        kept = fork.entries.sum(axis=(0, 2))
-        full = moment.room.sum() * fork.entries.shape[2]
-        with fork:
-            if first is None:
-                first = self._read(fork, self._tensor(question.question_ids).expand(count, -1))
-            written = self._go_on(fork, first.expand(count), question.most_steps)
-        return Answers(shares=kept / full, responses=[self._text(ids) for ids in written])
+        (cache, first), *others = forks
+        if others and cache.can_join:
+            [(other, then)] = others
+            forks = [(cache.join(other), torch.cat([first, then]))]
+        written = []
+        for cache, first in forks:
+            with cache:
+                decoder = GreedyDecoder(self._loaded.model, cache, max_new_tokens=most_steps)
+                written += self._go_on(decoder, first, most_steps)
+        return [self._text(ids) for ids in written]
 
     def _tensor(self, ids: Sequence[int]) -> Int[Tensor, "1 token"]:
         return torch.tensor([ids], device=self._loaded.device)
@@ -230,27 +238,39 @@ class _Reader:
         return chosen
 
     def _go_on(
-        self, cache: HeadBudgetCache, first: Int[Tensor, " sequence"], most_steps: int
+        self, decoder: GreedyDecoder, first: Int[Tensor, " sequence"], most_steps: int
     ) -> list[list[int]]:
         """The greedy answers that begin with some tokens, the stop token included."""
-        answers = [[token] for token in first.tolist()]
+        newest = first
+        answers: list[list[int]] = [[] for _ in newest]
         running = list(range(len(answers)))
+        going = set(running)
         while True:
-            going = [n for n in running if self._goes_on(answers[n], most_steps)]
+            # The one wait for the device in a step.
+            for n, token in zip(running, newest.tolist(), strict=True):
+                if n in going:
+                    answers[n].append(token)
+            going = {n for n in going if self._goes_on(answers[n], most_steps)}
             if not going:
                 return answers
             # To lay the cache out anew costs about a step.
             if 2 * len(going) <= len(running):
                 kept = [row for row, n in enumerate(running) if n in going]
-                cache.reorder_cache(torch.tensor(kept, device=first.device))  # type: ignore[arg-type]
-                running = going
-            newest = torch.tensor([[answers[n][-1]] for n in running], device=first.device)
-            for n, token in zip(running, self._read(cache, newest).tolist(), strict=True):
-                if n in going:
-                    answers[n].append(token)
+                rows = torch.tensor(kept, device=newest.device)
+                decoder.take(rows)
+                running, newest = [running[row] for row in kept], newest[rows]
+            newest = decoder.step(newest)
 
     def _goes_on(self, answer: list[int], most_steps: int) -> bool:
-        return len(answer) < most_steps and answer[-1] not in self._stops
+        return len(answer) < most_steps and not self._stops.end(answer)
 
     def _text(self, ids: list[int]) -> str:
         return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _shares(fork: HeadBudgetCache, moment: Moment) -> Float[np.ndarray, " sequence"]:
+    """The fraction of the full cache that each sequence keeps, 0 to 1."""
+    shares: Float[np.ndarray, " sequence"] = fork.entries.sum(axis=(0, 2)) / (
+        moment.room.sum() * fork.entries.shape[2]
+    )
+    return shares

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,12 +26,14 @@ from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
 from headprobe.runs.directory import directory_for, newest_run
-from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt
+from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt, prompt_writer
 from headprobe.runs.engine import versions
 from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
 from headprobe.runs.plan import model_identity
-from headprobe.runs.progress import Plan
+from headprobe.runs.progress import FILE_NAME, Plan, stored_plan
+from headprobe.runs.prompt_trial import draw_asked
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
@@ -86,8 +88,13 @@ def plan_evaluation(
     metric: str = "f1",
     answer_tokens: int | None = None,
     out: Path | None = None,
+    prompt: PromptOptions | None = None,
+    overwrite: bool = False,
 ) -> PlannedEvaluation:
     """Say what is to be asked, and under which budgets.
+
+    As long as ``prompt`` leaves the style open, questions are put as the scored run's were; where
+    it says nothing, a trial decides on a task's, and one's own take prefix.
 
     Args:
         loaded: the model.
@@ -100,6 +107,8 @@ def plan_evaluation(
         metric: what strategies are compared by.
         answer_tokens: the most tokens of an answer.
         out: the directory; left out, it is named after model and task.
+        prompt: how questions are put.
+        overwrite: do not ask as an evaluation in ``out`` did.
 
     Raises:
         UsageError: an option that makes no sense, a file that is not there or not usable, or cases
@@ -112,15 +121,22 @@ def plan_evaluation(
     if metric not in grades:
         raise ValueError(f"expected a metric of {grades}, got {metric!r}")
     entrants = line_up(methods, [WeightedRun(name=str(run), scores=known)] if known else [])
+    chosen = task or _task_of(known)
+    out = out or directory_for(
+        loaded.name, f"evaluate-{questions.stem if questions else chosen.name}"
+    )
+    earlier = {} if overwrite else stored_plan(out / FILE_NAME)
+    way = _Way(prompt=prompt or PromptOptions(), plans=[earlier, known.plan if known else {}])
     if questions is not None:
-        asked = _read(loaded, questions, spec, answer_tokens, task)
+        asked = _read(loaded, questions, spec, answer_tokens, way, task)
     else:
         scored = _runs_behind(run, methods.files)
         seed = _seed(spec.seed, known, scored, scored_cases=scored_cases)
         asked = _draw(
             loaded,
-            task or _task_of(known),
+            chosen,
             replace(spec, seed=seed),
+            way,
             most_steps=answer_tokens,
             others=[] if scored_cases else scored,
             scored_cases=scored_cases,
@@ -156,8 +172,16 @@ def plan_evaluation(
         metric=metric,
         seed=seed,
         plan=plan,
-        out=out or directory_for(loaded.name, f"evaluate-{asked.name}"),
+        out=out,
     )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Way:
+    """How questions are put: as the user wants it, and as earlier plans did."""
+
+    prompt: PromptOptions
+    plans: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -174,6 +198,7 @@ def _read(
     cases: Path,
     spec: CaseSpec,
     most_steps: int | None,
+    way: _Way,
     task: Task | None,
 ) -> _Asked:
     """One's own questions, with which a task's options make no sense."""
@@ -181,16 +206,23 @@ def _read(
     for option, value in [("task", task), *own.items()]:
         if value is not None:
             raise UsageError("`cases` brings its own questions: leave it out", option=option)
+    decision = PromptDecision.known(way.prompt, loaded.tokenizer, way.plans)
+    settled = replace(way.prompt, style=decision.used or "prefix")
+    writer = prompt_writer(loaded, TASKS["retrieval"].probe, (), settled)
     questions = read_questions(
         cases,
-        loaded.tokenizer,
+        writer,
         longest=longest_prompt(loaded.window, answer_room=_room(most_steps)),
         limit=spec.limit,
         most_steps=most_steps,
     )
     plan = Plan(
-        identity={"cases_digest": file_digest(cases)},
-        labels={"cases": str(cases), "limit": spec.limit},
+        identity={
+            "cases_digest": file_digest(cases),
+            "prompt_style": writer.style,
+            **describe_options(settled, loaded.tokenizer),
+        },
+        labels={"cases": str(cases), "limit": spec.limit, **decision.in_plan()},
     )
     return _Asked(name=cases.stem, questions=questions, plan=plan)
 
@@ -199,6 +231,7 @@ def _draw(
     loaded: LoadedModel,
     task: Task,
     spec: CaseSpec,
+    way: _Way,
     *,
     most_steps: int | None,
     others: Sequence[Path],
@@ -206,20 +239,29 @@ def _draw(
 ) -> _Asked:
     """A task's cases at its longest length, on needles other than those of some runs."""
     room = _room(most_steps)
-    drawn = draw_cases(
+    spec = replace(spec, lengths=spec.lengths or (_longest(loaded, room),))
+    drawn, decision = draw_asked(
         loaded,
-        task.probe,
-        replace(spec, lengths=spec.lengths or (_longest(loaded, room),)),
-        held_out=not scored_cases,
-        answer_room=room,
+        task,
+        lambda prompt: draw_cases(
+            loaded,
+            task.probe,
+            spec,
+            held_out=not scored_cases,
+            answer_room=room,
+            prompt=prompt,
+        ),
+        prompt=way.prompt,
+        plans=way.plans,
+        seed=spec.seed or 0,
     )
     check_held_out(drawn, others, loaded.tokenizer)
     return _Asked(
         name=task.name,
-        questions=questions_of(drawn, task.probe, loaded.tokenizer, most_steps=most_steps),
+        questions=questions_of(drawn, task.probe, most_steps=most_steps),
         plan=Plan(
             identity={"task": task.name, "scored_cases": scored_cases, **drawn.plan.identity},
-            labels=drawn.plan.labels,
+            labels={**drawn.plan.labels, **decision.in_plan()},
         ),
     )
 

@@ -10,19 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.files import json_digest, json_object, numbered_lines, text_field
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
-from headprobe.prompts.template import INSTRUCTION
-from headprobe.prompts.tokenize import PieceTokenizer
+from headprobe.prompts.style import PromptWriter
 from headprobe.runs.draw import DrawnCases
 from headprobe.tasks import ACCEPTED_ABOVE, Probe
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 ANSWER_STEPS = 64
 _QUESTION_FIELDS = ("question", "input")
@@ -66,14 +61,18 @@ class Question:
 def questions_of(
     drawn: DrawnCases,
     probe: Probe,
-    tokenizer: PreTrainedTokenizerBase,
     *,
     most_steps: int | None = None,
 ) -> list[Question]:
-    """A probe's cases as questions, cases of one needle in one group."""
-    pieces = PieceTokenizer(tokenizer)
+    """A probe's cases as questions, cases of one needle in one group.
+
+    Raises:
+        ValueError: the cases ask nothing.
+    """
+    if drawn.writer is None:
+        raise ValueError("expected cases that ask, got cases that are only read")
     drawn_needles = {case.needle_id for case in drawn.cases}
-    asked = {n: len(tokenize_needle(drawn.needles[n], pieces).tail) for n in drawn_needles}
+    asked = {n: len(tokenize_needle(drawn.needles[n], drawn.writer).tail) for n in drawn_needles}
     return [
         Question(
             question_id=case.case_id,
@@ -81,7 +80,7 @@ def questions_of(
             context_ids=case.input_ids[: -asked[case.needle_id]],
             question_ids=case.input_ids[-asked[case.needle_id] :],
             answers=(case.answer,),
-            most_steps=most_steps or probe.most_steps(case),
+            most_steps=most_steps or probe.max_new_tokens(case),
             accepted=partial(_accepted, probe, case),
         )
         for case in drawn.cases
@@ -94,7 +93,7 @@ def _accepted(probe: Probe, case: Case, response: str) -> bool:
 
 def read_questions(
     path: Path,
-    tokenizer: PreTrainedTokenizerBase,
+    writer: PromptWriter,
     *,
     longest: int | None,
     limit: int | None = None,
@@ -109,13 +108,12 @@ def read_questions(
     Raises:
         UsageError: no such file, no question in it, or a line that cannot be used (it is named).
     """
-    pieces = PieceTokenizer(tokenizer)
     questions: list[Question] = []
     shortened = 0
     for number, line in numbered_lines(path, kind="case")[:limit]:
         try:
             context, question, answers = _parse(line)
-            context_ids, question_ids = _prompt(context, question, pieces)
+            context_ids, question_ids = _prompt(context, question, writer)
             room = (longest or len(context_ids) + len(question_ids)) - len(question_ids)
             if room < 1:
                 raise ValueError(f"the question takes more than the model's {longest} tokens")
@@ -156,11 +154,11 @@ def _parse(line: str) -> tuple[str, str, tuple[str, ...]]:
 
 
 def _prompt(
-    context: str, question: str, pieces: PieceTokenizer
+    context: str, question: str, writer: PromptWriter
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    head, tail, _ = pieces.frame()
-    asked = pieces.encode(INSTRUCTION.format(question=question))
-    return (*head, *pieces.encode(" " + context)), (*asked, *tail)
+    encode, frame = writer.pieces.encode, writer.frame()
+    asked = encode(frame.instruction.format(question=question))
+    return (*frame.head, *encode(" " + context)), (*asked, *frame.tail)
 
 
 def _without_middle(tokens: tuple[int, ...], room: int) -> tuple[int, ...]:

@@ -36,17 +36,21 @@ class Measure:
     Where ``watches`` is ``question``, the steps are the tokens of the question, and a case scores
     their sum less that of the question "N/A" in its place. With ``reads_out`` the summary is a sum
     of values, ``[query_head, step, value_dim]``, and ``score`` gets what it adds to the logit of
-    the generated token.
+    the generated token. ``counts_all_steps``: a case scores the sum over the whole response, not
+    over the steps that write the answer.
     """
 
     summarise: Callable[[LayerRows, Case], Tensor]
     score: Callable[[Tensor, Case, Tensor], Tensor]
     watches: Watched = "answer"
     reads_out: bool = False
+    counts_all_steps: bool = False
 
 
 MEASURES = {
-    "retrieval": Measure(summarise=retrieval.summarise, score=retrieval.score),
+    "retrieval": Measure(
+        summarise=retrieval.summarise, score=retrieval.score, counts_all_steps=True
+    ),
     "r2": Measure(summarise=r2.summarise, score=r2.score),
     "semantic": Measure(summarise=semantic.summarise, score=semantic.score),
     "mass": Measure(summarise=mass.summarise, score=mass.score),

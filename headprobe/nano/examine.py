@@ -22,6 +22,7 @@ from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, parse_needle
+from headprobe.prompts.style import PromptWriter
 from headprobe.tasks import ACCEPTED_ABOVE, TASKS, Probe
 
 LENGTHS = (128, 256, 512, 1024, 1536, 2048)
@@ -35,7 +36,14 @@ def swapped(needle: Needle, wrong: str) -> Needle:
     pattern = re.compile("|".join(map(re.escape, sorted(other, key=len, reverse=True))))
     text = pattern.sub(lambda found: other[found[0]], needle.text)
     start = text.index(wrong)
-    return replace(needle, text=text, answer=wrong, start=start, stop=start + len(wrong))
+    return replace(
+        needle,
+        text=text,
+        answer=wrong,
+        wrong_answer=needle.answer,
+        start=start,
+        stop=start + len(wrong),
+    )
 
 
 def accuracy(
@@ -72,7 +80,7 @@ def _hide(
     return hide_needles(
         needles,
         sentences=sentences(NOISE, seed=seed),
-        tokenizer=loaded.tokenizer,
+        writer=PromptWriter(loaded.tokenizer),
         lengths=[length],
         depths=[depth],
     )
@@ -130,8 +138,8 @@ def main() -> None:
         )
         gone = accuracy_without(loaded, needles, probe, 512, seed=1)
         print(f"\nneedle removed, length 512: {100 * gone:.1f} % accepted")
-        if "wrong" in fields[0]:
-            turned = [swapped(n, f["wrong"]) for n, f in zip(needles, fields, strict=True)]
+        if "wrong_answer" in fields[0]:
+            turned = [swapped(n, f["wrong_answer"]) for n, f in zip(needles, fields, strict=True)]
             followed = accuracy(loaded, turned, probe, 512, 50.0, seed=1)
             print(f"facts swapped, length 512: {100 * followed:.1f} % follow")
 

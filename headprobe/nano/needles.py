@@ -109,7 +109,7 @@ def _reasoning_needle(
         "question": question.format(subject=subject),
         "answer": answer,
         "real_needle": fact,
-        "wrong": wrong_answer,
+        "wrong_answer": wrong_answer,
         "kind": kind,
         "right_first": right_first,
         "fact_position": position,

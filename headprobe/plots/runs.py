@@ -14,6 +14,7 @@ from headprobe.plots.column import Column
 from headprobe.plots.matrix import draw_grid, draw_heads
 from headprobe.plots.ranking import LINE, draw_ranking
 from headprobe.plots.scales import counted, evenly, plain
+from headprobe.prompts.style import PromptDecision
 from headprobe.scores import HeadScores, HeadStatistics
 from headprobe.tasks import find_task
 
@@ -65,12 +66,14 @@ def run_column(run: RunPicture) -> Column:
     )
     on = f" on {counted(layout.kv_heads, 'KV head')}" if layout.group > 1 else ""
     few = scores.few_accepted
+    prompt = PromptDecision.in_record(scores.plan)
     return Column(
         title=layout.id,
         warning=f"Warning: only {accepted}" if few else None,
         details=(
             (f"task {scores.task}", f"measure {run.measure}", accepted),
             (f"{counted(layout.layers, 'layer')} of {counted(layout.heads, 'query head')}{on}",),
+            *([(f"prompt {prompt.describe()}",)] if prompt else []),
         ),
         panels=(
             partial(_heads, run=run, mean=numbers.mean, label=label),

@@ -7,17 +7,14 @@ import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.case import Case, QuestionSpan
 from headprobe.prompts.needles import Needle
 from headprobe.prompts.sampling import balanced
-from headprobe.prompts.template import INSTRUCTION, NO_QUESTION
+from headprobe.prompts.style import PromptWriter
+from headprobe.prompts.template import NO_QUESTION
 from headprobe.prompts.tokenize import PieceTokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 # How far from the wanted depth a needle may stand, as a share of the haystack: half of the standard
 # grid's step.
@@ -39,6 +36,7 @@ class HiddenNeedle:
     head: list[int]
     tail: list[int]
     answer: str
+    wrong_answer: str | None
     answer_ids: list[int]
     question: QuestionSpan
 
@@ -48,36 +46,38 @@ class HiddenNeedle:
         return len(self.head) + len(self.tokens) + len(self.tail)
 
 
-def tokenize_needle(needle: Needle, pieces: PieceTokenizer) -> HiddenNeedle:
+def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
     """A needle as it stands in every prompt of it."""
+    encode, frame = writer.pieces.encode, writer.frame(needle)
     text = " " + needle.text
     start, stop = needle.start + 1, needle.stop + 1
     if text[start - 1] == " ":
         start -= 1
     parts = text[:start], text[start:stop], text[stop:]
-    before, watched, behind = (pieces.encode(part) for part in parts)
-    head, tail, chat = pieces.frame()
+    before, watched, behind = (encode(part) for part in parts)
     return HiddenNeedle(
         tokens=[*before, *watched, *behind],
         span_start=len(before),
         span_end=len(before) + len(watched),
-        head=head,
-        tail=[*pieces.encode(INSTRUCTION.format(question=needle.question)), *tail],
+        head=list(frame.head),
+        tail=[*encode(frame.instruction.format(question=needle.question)), *frame.tail],
         answer=needle.answer,
-        answer_ids=pieces.encode(needle.answer if chat else " " + needle.answer),
-        question=_find_question(needle.question, pieces),
+        wrong_answer=needle.wrong_answer,
+        answer_ids=frame.answer_ids(needle.answer, writer.pieces),
+        question=_find_question(needle.question, frame.instruction, writer.pieces),
     )
 
 
-def _find_question(question: str, pieces: PieceTokenizer) -> QuestionSpan:
+def _find_question(question: str, instruction: str, pieces: PieceTokenizer) -> QuestionSpan:
     """Where the question's tokens stand in the instruction, one that merged with it included."""
-    before, _, behind = (pieces.encode(part) for part in INSTRUCTION.partition("{question}"))
+    before, _, behind = (pieces.encode(part) for part in instruction.partition("{question}"))
     asked, blank = (
-        pieces.encode(INSTRUCTION.format(question=text)) for text in (question, NO_QUESTION)
+        pieces.encode(instruction.format(question=text)) for text in (question, NO_QUESTION)
     )
     start = min(_common(before, asked), _common(before, blank))
     end, blank_end = (
-        len(whole) - max(1, _common(behind[::-1], whole[::-1])) for whole in (asked, blank)
+        len(whole) - (max(1, _common(behind[::-1], whole[::-1])) if behind else 0)
+        for whole in (asked, blank)
     )
     return QuestionSpan(start=start, end=end, blank_ids=tuple(blank[start:blank_end]))
 
@@ -136,7 +136,7 @@ def hide_needles(
     needles: Sequence[Needle],
     *,
     sentences: Iterator[str],
-    tokenizer: PreTrainedTokenizerBase,
+    writer: PromptWriter,
     lengths: Sequence[int],
     depths: Sequence[float],
     limit: int | None = None,
@@ -151,9 +151,8 @@ def hide_needles(
     Raises:
         UsageError: a length is too short for a needle and its question.
     """
-    pieces = PieceTokenizer(tokenizer)
-    hidden = [tokenize_needle(needle, pieces) for needle in needles]
-    haystack = _Haystack(sentences, pieces)
+    hidden = [tokenize_needle(needle, writer) for needle in needles]
+    haystack = _Haystack(sentences, writer.pieces)
     grid = list(itertools.product(range(len(needles)), lengths, depths))
     if limit is not None and limit < len(grid):
         grid = [grid[i] for i in sorted(itertools.islice(balanced(grid, seed), limit))]
@@ -223,6 +222,7 @@ def _place(
         span_start=position + needle.span_start,
         span_end=position + needle.span_end,
         answer=needle.answer,
+        wrong_answer=needle.wrong_answer,
         answer_ids=tuple(needle.answer_ids),
         question=QuestionSpan(
             start=tail + needle.question.start,

@@ -26,8 +26,8 @@ class Case:
     ``length`` counts the tokens of the whole prompt, special tokens included; ``depth`` is the
     needle's place in per cent of the haystack, ``position`` the token index of its first token.
     ``span_start`` and ``span_end`` (half open) bound the watched tokens. ``answer_ids`` are the
-    tokens of ``answer`` as the model would write it. ``question`` says where it stands, behind the
-    span, if the prompt asks one.
+    tokens of ``answer`` as the model would write it; ``wrong_answer`` is what it must not name.
+    ``question`` says where it stands, behind the span, if the prompt asks one.
     """
 
     case_id: int
@@ -40,6 +40,7 @@ class Case:
     span_end: int
     answer: str
     answer_ids: tuple[int, ...]
+    wrong_answer: str | None = None
     question: QuestionSpan | None = None
 
     def __post_init__(self) -> None:

@@ -16,7 +16,8 @@ from headprobe.files import json_object, numbered_lines, text_field
 class Needle:
     """A text to insert, a question about it, and which part of it is watched.
 
-    ``start`` and ``stop`` are character offsets of the watched part in ``text``.
+    ``start`` and ``stop`` are character offsets of the watched part in ``text``. ``wrong_answer``
+    is the answer that the needle tempts to, ``kind`` the sort of needle, where a file says so.
     """
 
     text: str
@@ -24,6 +25,8 @@ class Needle:
     answer: str
     start: int
     stop: int
+    wrong_answer: str | None = None
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= len(self.text):
@@ -37,7 +40,8 @@ def read_needles(path: Path) -> list[Needle]:
     """Read needles from JSONL with the fields of Retrieval Head's and HeadKV's needle files.
 
     ``needle``, ``question`` and ``real_needle`` (the watched part) are required; ``answer`` falls
-    back to ``real_needle``. Other fields are left alone.
+    back to ``real_needle``. ``wrong_answer`` and ``kind`` are read where they are there. Other
+    fields are left alone.
 
     Raises:
         UsageError: no such file, no needle in it, or a line that cannot be used (it is named).
@@ -60,7 +64,19 @@ def parse_needle(fields: Mapping[str, Any]) -> Needle:
     start, stop = _find(watched, needle)
     answer = text_field(fields, "answer") if "answer" in fields else watched
     question = text_field(fields, "question")
-    return Needle(text=needle, question=question, answer=answer, start=start, stop=stop)
+    wrong, kind = (
+        text_field(fields, name) if fields.get(name) is not None else None
+        for name in ("wrong_answer", "kind")
+    )
+    return Needle(
+        text=needle,
+        question=question,
+        answer=answer,
+        start=start,
+        stop=stop,
+        wrong_answer=wrong,
+        kind=kind,
+    )
 
 
 def _find(watched: str, needle: str) -> tuple[int, int]:

@@ -1,4 +1,181 @@
-"""How a question is put behind a context: to any model, and to the bundled one in its training."""
+"""Write a question behind a context, and what a chat template puts around both.
 
-INSTRUCTION = "\nBased on the content of the book, Question: {question}\nAnswer:"
+The instruction is HeadKV's (Fu et al., arXiv 2410.19258); the nano model is trained on it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from headprobe.errors import HeadprobeWarning, UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+QUESTION = "\nBased on the content of the book, Question: {question}"
+ANSWER_PREFIX = "Answer:"
+INSTRUCTION = f"{QUESTION}\n{ANSWER_PREFIX}"
 NO_QUESTION = "N/A"
+
+_CONTEXT, _ANSWER = "CONTEXT-STANDS-HERE", "ANSWER-STANDS-HERE"
+_SYSTEM = "You are a helpful assistant."
+# What switches thinking off: Qwen 3, GLM 4.5, SmolLM3; DeepSeek V3.1, Granite; Seed-OSS.
+_WITHOUT_THINKING: dict[str, Any] = {
+    "enable_thinking": False,
+    "thinking": False,
+    "thinking_budget": 0,
+}
+# What an assistant's turn may open with all the same, and what makes the model answer at once.
+_NO_THINKING_SUFFIX = {
+    "<think>": "\n</think>\n\n",
+    "<thought>": "\n</thought>\n\n",
+    "<seed:think>": "\n</seed:think>\n\n",
+    "[THINK]": "\n[/THINK]\n\n",
+    "<|start|>assistant": "<|channel|>final<|message|>",
+}
+# Templates that name today's date are to give the same prompts on every day. The line break is one
+# that transformers drops behind a block.
+_FIXED_DATE_MACRO = """{% macro strftime_now(format) %}
+{{- "2024-07-26" if format == "%Y-%m-%d" else "26 Jul 2024" -}}
+{% endmacro %}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """An earlier question of a chat, context included, and its answer."""
+
+    asked: str
+    answered: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatAffixes:
+    """The text that a chat template puts before and after the user's text.
+
+    ``after`` ends where the assistant's turn begins, thinking switched off or closed;
+    ``after_to_prefix`` where the template would write what the assistant says, which may be a
+    space or a line break further on.
+    """
+
+    before: str
+    after: str
+    after_to_prefix: str
+
+
+def chat_affixes(tokenizer: PreTrainedTokenizerBase, *, turns: Sequence[Turn] = ()) -> ChatAffixes:
+    """Render a tokenizer's chat template around a user's text that follows some earlier turns.
+
+    What templates demand is tried in turn: the text as a string, as a list of parts, either with a
+    system message. A template that writes the user's text twice is cut to its last copy.
+
+    Raises:
+        UsageError: the template cannot be used, or drops the text.
+    """
+    template = _template_of(tokenizer)
+    problem: Exception | None = None
+    for system in ([], [("system", _SYSTEM)]):
+        for in_parts in (False, True):
+            spoken = [*system, *_spoken(turns), ("user", _CONTEXT)]
+            try:
+                rendered = _render(tokenizer, template, spoken, in_parts=in_parts)
+            except _refusals() as error:
+                problem = problem or error
+                continue
+            if _CONTEXT in rendered:
+                written = _written(tokenizer, template, spoken, in_parts=in_parts)
+                return _affixes(rendered, written)
+    if problem is None:
+        raise UsageError(
+            "the model's chat template drops the user's text; "
+            "give another as `chat_template`, or none"
+        )
+    told, *_ = str(problem).split("\n")
+    raise UsageError(
+        f"the model's chat template cannot be used: {told}; "
+        "give another as `chat_template`, or none"
+    ) from problem
+
+
+def _template_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The chat template; of several with names and none called default, the first."""
+    template: Any = tokenizer.chat_template
+    if isinstance(template, dict):
+        template = template.get("default") or next(iter(template.values()))
+    return (_FIXED_DATE_MACRO if "strftime_now" in template else "") + str(template)
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What a template raises over messages that it does not take."""
+    from jinja2 import TemplateError
+
+    return (TemplateError, ValueError, TypeError, AttributeError)
+
+
+def _spoken(turns: Sequence[Turn]) -> list[tuple[str, str]]:
+    pairs = ((("user", turn.asked), ("assistant", turn.answered)) for turn in turns)
+    return [one for pair in pairs for one in pair]
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    spoken: Sequence[tuple[str, str]],
+    *,
+    in_parts: bool,
+    opens_answer: bool = True,
+) -> str:
+    messages: Any = [
+        {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
+        for role, text in spoken
+    ]
+    return str(
+        tokenizer.apply_chat_template(
+            messages,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=opens_answer,
+            **_WITHOUT_THINKING,
+        )
+    )
+
+
+def _written(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    spoken: Sequence[tuple[str, str]],
+    *,
+    in_parts: bool,
+) -> str | None:
+    """The chat with an answer in it, cut where that begins; None where the template refuses."""
+    answered = [*spoken, ("assistant", _ANSWER)]
+    try:
+        rendered = _render(tokenizer, template, answered, in_parts=in_parts, opens_answer=False)
+    except _refusals():
+        return None
+    return rendered.partition(_ANSWER)[0] if _ANSWER in rendered else None
+
+
+def _affixes(rendered: str, written: str | None) -> ChatAffixes:
+    if rendered.count(_CONTEXT) > 1:
+        warnings.warn(
+            "the model's chat template writes the user's text twice; prompts have it once",
+            HeadprobeWarning,
+            stacklevel=3,
+        )
+    before, _, after = rendered.rpartition(_CONTEXT)
+    # What the template writes before an answer of its own says more than what it opens one with:
+    # gpt-oss' channel, a closed block of thinking, Llama 2's space.
+    own = written.rpartition(_CONTEXT)[2] if written is not None else ""
+    to_prefix = own if own.startswith(after) else after
+    open_end = to_prefix.rstrip()
+    to_prefix += next((s for end, s in _NO_THINKING_SUFFIX.items() if open_end.endswith(end)), "")
+    says_more = bool(to_prefix[len(after) :].strip())
+    return ChatAffixes(
+        before=before.replace(_CONTEXT, ""),
+        after=to_prefix if says_more else after,
+        after_to_prefix=to_prefix,
+    )

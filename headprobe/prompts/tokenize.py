@@ -1,4 +1,4 @@
-"""The tokens of a prompt's pieces, and what a tokenizer puts around a prompt."""
+"""The tokens of a prompt's pieces."""
 
 from __future__ import annotations
 
@@ -7,25 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from headprobe.errors import UsageError
-
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-_MARK = "CONTEXT-STANDS-HERE"
 _WORD, _BREAK = "a", "\n"
-# Templates that name today's date are to give the same prompts on every day. The line break is one
-# that transformers drops behind a block.
-_ONE_DAY = """{% macro strftime_now(format) %}
-{{- "2024-07-26" if format == "%Y-%m-%d" else "26 Jul 2024" -}}
-{% endmacro %}
-"""
-# What the templates of models that think first end with, and what makes them answer at once.
-_AT_ONCE = {
-    "<think>": "\n</think>\n\n",
-    "<|start|>assistant": "<|channel|>final<|message|>",
-}
 
 
 class PieceTokenizer:
@@ -55,43 +41,17 @@ class PieceTokenizer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def frame(self) -> tuple[list[int], list[int], bool]:
-        """Tokens before the context, tokens behind the question, and whether it is a chat.
+    def encode_template(self, text: str, *, inside: bool = False) -> list[int]:
+        """The tokens of what a chat template writes, special tokens among them.
 
-        A chat model gets its chat template around context and question, any other model what its
-        tokenizer puts at the start of a text.
-
-        Raises:
-            UsageError: the chat template does not work, or drops the text.
+        ``inside``: the text reads in the middle of a text, not at its start.
         """
-        if self._tokenizer.chat_template:
-            before, found, behind = self._templated(_MARK).partition(_MARK)
-            if not found:
-                raise UsageError("the model's chat template drops the user's text")
-            rest = (more for end, more in _AT_ONCE.items() if behind.rstrip().endswith(end))
-            return self._plain(before), self._inside(behind + next(rest, "")), True
-        whole = self._tokenizer(_WORD)["input_ids"]
-        return whole[: whole.index(self._plain(_WORD)[0])], [], False
+        return self._inside(text) if inside else self._plain(text)
 
-    def _templated(self, text: str) -> str:
-        """A text as a user's turn."""
-        from jinja2 import TemplateError
-
-        try:
-            template = self._tokenizer.get_chat_template()
-            # Models that think first would spend the watched steps on it.
-            return str(
-                self._tokenizer.apply_chat_template(
-                    [{"role": "user", "content": text}],
-                    chat_template=(_ONE_DAY if "strftime_now" in template else "") + template,
-                    tokenize=False,
-                    add_generation_prompt=True,
-                    enable_thinking=False,
-                )
-            )
-        except (ValueError, TemplateError) as error:
-            problem, *_ = str(error).split("\n")
-            raise UsageError(f"the model's chat template cannot be used: {problem}") from error
+    def start(self) -> list[int]:
+        """What the tokenizer puts at the start of a text."""
+        whole: list[int] = self._tokenizer(_WORD)["input_ids"]
+        return whole[: whole.index(self._plain(_WORD)[0])]
 
 
 def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:

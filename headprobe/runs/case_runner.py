@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headprobe.attention.logit_attribution import Readout
@@ -31,6 +31,7 @@ from headprobe.runs.memory import LEAST_CHUNK, Pieces
 from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree, Visit
 from headprobe.tasks import Task
+from headprobe.tasks.grading import answer_steps
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -122,7 +123,7 @@ def _check_tokens(loaded: LoadedModel, cases: Sequence[Case]) -> None:
 
 def _room(cases: Sequence[Case], task: Task) -> int:
     """Tokens that the KV cache must hold at most."""
-    return max(case.length + task.probe.most_steps(case) for case in cases)
+    return max(case.length + task.probe.max_new_tokens(case) for case in cases)
 
 
 class _Walker:
@@ -133,7 +134,7 @@ class _Walker:
     ) -> None:
         self._loaded = loaded
         self._task = task
-        self._decode = decode
+        self._decode_mode = decode
         self._pieces = pieces
         self._room = room
         self._asks = watches_question(task)
@@ -173,18 +174,30 @@ class _Walker:
             held = self._read_question(prompt, held, question_of(case), tally)
         first = probe.first_query(case)
         held = self._read_ahead(prompt[:, : first + 1], held)
-        if probe.most_steps(case):
+        if probe.max_new_tokens(case):
             generated = self._answer(case, prompt[:, held:], tally)
         else:
             generated = self._watch(prompt[:, held:], first - held, tally)
-        response = str(self._loaded.tokenizer.decode(generated, skip_special_tokens=True)).strip()
+        steps = self._answer_steps(case, generated)
+        response = self._decode(generated).strip()
         return Observation(
             case_id=case.case_id,
             generated_ids=tuple(generated),
+            step_start=steps.start,
+            step_end=steps.stop,
             response=response,
             success=probe.success(response, case),
-            scores={name: total.float().cpu().numpy() for name, total in tally.totals.items()},
+            scores={name: t.float().cpu().numpy() for name, t in tally.totals(steps).items()},
         )
+
+    def _answer_steps(self, case: Case, generated: list[int]) -> slice:
+        """The steps that write the answer, or what stands for them."""
+        if self._decode_mode == "forced" or self._task.probe.steps == "reference":
+            return slice(0, len(generated))
+        return slice(*answer_steps(generated, case.answer, self._decode))
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        return str(self._loaded.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def _read_trunk(self, prompt: Int[Tensor, "1 token"], visit: Visit) -> int:
         """Bring the cache to where no other prompt leaves a prompt's path; returns where."""
@@ -248,31 +261,32 @@ class _Walker:
 
     def _answer(self, case: Case, unread: Int[Tensor, "1 token"], tally: _Tally) -> list[int]:
         """The tokens of the answer's steps, each step's rows scored."""
-        most = self._task.probe.most_steps(case)
+        most = self._task.probe.max_new_tokens(case)
         expected = list(case.answer_ids[:most])
-        if self._decode == "forced":
+        if self._decode_mode == "forced":
             self._run(unread, expected[:-1], tally)
             tally.choose(torch.tensor(expected, device=unread.device))
             return expected
         generated: list[int] = []
         while True:
-            draft = self._draft(expected, generated)[: most - len(generated) - 1]
+            draft = self._draft(case, generated)[: most - len(generated) - 1]
             chosen = self._run(unread, draft, tally)
-            steps = self._agreed(draft, chosen.tolist())
+            steps = self._agreed(draft, chosen.tolist(), generated)
             tally.choose(chosen[: len(steps)])
             generated += steps
-            if len(generated) == most or generated[-1] in self._stops:
+            if len(generated) == most or self._stops.end(generated):
                 return generated
             self._cache.cut(case.length + len(generated) - 1)
             unread = chosen[len(steps) - 1].view(1, 1)
 
-    def _draft(self, expected: list[int], generated: list[int]) -> list[int]:
-        """What would follow if the model now went on with the expected answer."""
+    def _draft(self, case: Case, generated: list[int]) -> list[int]:
+        """What may follow: what followed the newest token in the answer, then in the needle."""
         if self._cache.is_rigid:
             return []
-        if generated and generated[-1] in expected:
-            return expected[expected.index(generated[-1]) + 1 :]
-        return expected
+        for known in (case.answer_ids, case.input_ids[case.position : case.span_end]):
+            if generated and generated[-1] in known:
+                return list(known[known.index(generated[-1]) + 1 :])
+        return list(case.answer_ids)
 
     def _run(
         self, unread: Int[Tensor, "1 token"], draft: list[int], tally: _Tally
@@ -307,18 +321,18 @@ class _Walker:
             use_cache=True,
         )
 
-    def _agreed(self, draft: list[int], chosen: list[int]) -> list[int]:
+    def _agreed(self, draft: list[int], chosen: list[int], before: list[int]) -> list[int]:
         """The greedy answer that a draft shows: as far as it was chosen, and the choice behind."""
         steps: list[int] = []
         for token, drafted in zip(chosen, [*draft, None], strict=True):
             steps.append(token)
-            if token != drafted or token in self._stops:
+            if token != drafted or self._stops.end([*before, *steps]):
                 break
         return steps
 
 
 class Stops:
-    """The tokens that end an answer: end-of-sequence, and any whose text has a line break."""
+    """What ends a response: end-of-sequence, and a line break after something was said."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._tokenizer = loaded.tokenizer
@@ -330,8 +344,14 @@ class Stops:
         listed = ends if isinstance(ends, list) else [ends]
         return {end for end in (*listed, self._tokenizer.eos_token_id) if end is not None}
 
-    def __contains__(self, token: int) -> bool:
-        return token in self._ends or "\n" in self._tokenizer.decode([token])
+    def end(self, generated: Sequence[int]) -> bool:
+        """Whether the newest of the generated tokens ends the response."""
+        if generated[-1] in self._ends:
+            return True
+        if "\n" not in self._tokenizer.decode([generated[-1]]):
+            return False
+        said = str(self._tokenizer.decode(list(generated), skip_special_tokens=True))
+        return "\n" in said.lstrip()
 
 
 class _Tally:
@@ -344,9 +364,13 @@ class _Tally:
         self._case = case
         self._readout = readout
         self._measures = {name: get_measure(name) for name in task.measures}
+        # Which steps of an answer count is known at its end.
+        self._counts_all_steps = task.probe.counts_all_steps
+        self._waits = task.probe.max_new_tokens(case) > 0
         self._watched: Watched = "answer"
         self._summaries: dict[tuple[str, int], list[Tensor]] = {}
-        self.totals = {
+        self._shares: dict[tuple[str, int], list[Tensor]] = {}
+        self._totals = {
             name: torch.zeros(shape, dtype=torch.float64, device=loaded.device)
             for name in task.measures
         }
@@ -369,9 +393,27 @@ class _Tally:
         Where nothing is answered, ``tokens`` are those that were read at the steps.
         """
         for (name, layer), summaries in self._summaries.items():
-            measure, total = self._measures[name], self.totals[name]
+            measure = self._measures[name]
             summary = torch.cat(summaries, dim=1)[:, : len(tokens)]
             if measure.reads_out and self._readout:
                 summary = self._readout.logits(layer, summary, tokens)
             shares = measure.score(summary, self._case, tokens.to(summary.device))
-            total[layer] += weight * shares.sum(dim=1, dtype=total.dtype).to(total.device)
+            if self._waits and self._watched == "answer":
+                self._shares.setdefault((name, layer), []).append(shares)
+            else:
+                self._add(name, layer, shares, weight)
+
+    def totals(self, steps: slice) -> dict[str, Float[Tensor, "layer query_head"]]:
+        """Each measure's sum over the steps that it counts: all of them, or those of ``steps``."""
+        for (name, layer), shares in self._shares.items():
+            all_steps = self._counts_all_steps or self._measures[name].counts_all_steps
+            counted = slice(None) if all_steps else steps
+            self._add(name, layer, torch.cat(shares, dim=1)[:, counted], 1.0)
+        self._shares.clear()
+        return self._totals
+
+    def _add(
+        self, name: str, layer: int, shares: Float[Tensor, "query_head step"], weight: float
+    ) -> None:
+        total = self._totals[name]
+        total[layer] += weight * shares.sum(dim=1, dtype=total.dtype).to(total.device)

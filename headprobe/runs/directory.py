@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.files import atomic_write, file_digest
+from headprobe.files import atomic_write, file_digest, json_object
 from headprobe.prompts.case import Case
 from headprobe.runs.observation import Observation
 from headprobe.runs.progress import discard_progress
@@ -153,6 +153,8 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
             "span_end": case.span_end,
             "answer_ids": _ids(case.answer_ids),
             "generated_ids": _ids(seen.generated_ids),
+            "step_start": seen.step_start,
+            "step_end": seen.step_end,
             "response": seen.response,
             "success": float(seen.success),
             "accepted": seen.accepted,
@@ -170,6 +172,21 @@ def write_json(fields: Mapping[str, Any], path: Path) -> None:
     """Write an object as JSON, whole or not at all."""
     with atomic_write(path) as whole:
         whole.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+
+
+def read_report(run: Path) -> dict[str, Any]:
+    """What ``run.json`` says of a run, its directory or its scores; empty where there is none.
+
+    Raises:
+        HeadprobeError: the file is damaged.
+    """
+    path = (run if run.is_dir() else run.parent) / RUN
+    if not path.is_file():
+        return {}
+    try:
+        return json_object(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HeadprobeError(f"{path} is damaged ({error}); run `headprobe score` again") from error
 
 
 def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None:

@@ -18,7 +18,7 @@ from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, read_needles
 from headprobe.prompts.sampling import visiting_order
 from headprobe.prompts.spec import CaseSpec
-from headprobe.prompts.tokenize import PieceTokenizer
+from headprobe.prompts.style import PromptOptions, PromptWriter, describe_options
 from headprobe.runs.progress import Plan
 from headprobe.tasks import Probe
 
@@ -37,13 +37,16 @@ class DrawnCases:
     """A task's cases, of ``possible`` on the whole grid, and the ``plan`` that made them.
 
     ``needles`` are all that there were to draw from; a case's ``needle_id`` is an index of theirs.
-    Under a plan of the same identity a larger ``limit`` draws the same cases and more.
+    Under a plan of the same identity a larger ``limit`` draws the same cases and more. ``haystack``
+    is where the prose is from. ``writer`` has framed the prompts, where anything is asked.
     """
 
     cases: Sequence[Case]
     needles: Sequence[Needle]
     possible: int
     plan: Plan
+    haystack: str = ""
+    writer: PromptWriter | None = None
 
 
 def draw_cases(
@@ -53,11 +56,13 @@ def draw_cases(
     *,
     held_out: bool = False,
     answer_room: int = ANSWER_ROOM,
+    prompt: PromptOptions | None = None,
 ) -> DrawnCases:
     """Draw a probe's cases for a model: lengths up to its window, bundled text that it can read.
 
     Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
-    ``answer_room`` is what prompts leave of the model's window, in tokens.
+    ``answer_room`` is what prompts leave of the model's window, in tokens. As long as the style of
+    ``prompt`` is not decided, a chat model is asked in its user's turn.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -67,6 +72,8 @@ def draw_cases(
             if getattr(spec, option) is not None:
                 message = "this task hides no needles: leave it out"
                 raise UsageError(message, option=option, value=getattr(spec, option))
+        if prompt is not None and prompt != PromptOptions():
+            raise UsageError("this task asks nothing: leave it out", option="prompt")
         return _draw_read(loaded, probe.draw, spec)
     seed = spec.seed or 0
     corpus = NANO if loaded.name == NANO else "english"
@@ -75,22 +82,23 @@ def draw_cases(
     told = read_needles(spec.needles or bundled("needles", own, probe.needles))
     depths = spec.depths or DEPTHS_BY_DEFAULT
     longest = longest_prompt(loaded.window, answer_room=answer_room)
+    prompt = prompt or PromptOptions()
+    writer = prompt_writer(loaded, probe, told, prompt)
     least = 1
     if spec.lengths is None:
-        pieces = PieceTokenizer(loaded.tokenizer)
-        least = max(tokenize_needle(needle, pieces).size for needle in told)
+        least = max(tokenize_needle(needle, writer).size for needle in told)
     lengths = choose_lengths(spec.lengths, longest=longest, least=least)
     haystack_digest, drawn = _peek(sentences(source, seed=seed))
     cases = hide_needles(
         told,
         sentences=drawn,
-        tokenizer=loaded.tokenizer,
+        writer=writer,
         lengths=lengths,
         depths=depths,
         limit=spec.limit,
         seed=seed,
     )
-    end = max(case.length + probe.most_steps(case) for case in cases)
+    end = max(case.length + probe.max_new_tokens(case) for case in cases)
     if loaded.window is not None and end > loaded.window:
         raise UsageError(
             f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
@@ -106,6 +114,8 @@ def draw_cases(
                 "depths": list(depths),
                 "needles_digest": json_digest([asdict(needle) for needle in told]),
                 "haystack_digest": haystack_digest,
+                "prompt_style": writer.style,
+                **describe_options(prompt, loaded.tokenizer),
                 "seed": seed,
             },
             labels={
@@ -114,7 +124,32 @@ def draw_cases(
                 "limit": spec.limit,
             },
         ),
+        haystack=source,
+        writer=writer,
     )
+
+
+def prompt_writer(
+    loaded: LoadedModel, probe: Probe, needles: Sequence[Needle], prompt: PromptOptions
+) -> PromptWriter:
+    """What frames a probe's prompts; worked examples are of the needles' language."""
+    examples: list[Needle] = []
+    if prompt.style == "shots":
+        corpus = NANO if loaded.name == NANO else _language(needles)
+        examples = read_needles(bundled("needles", corpus, "shots", probe.needles))
+    return PromptWriter(
+        loaded.tokenizer,
+        style=None if prompt.style == "auto" else prompt.style,
+        answer_prefix=prompt.answer_prefix,
+        examples=examples,
+    )
+
+
+def _language(needles: Sequence[Needle]) -> str:
+    """``chinese`` where most letters are Han characters, else ``english``."""
+    letters = [letter for needle in needles for letter in needle.text if letter.isalpha()]
+    han = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
+    return "chinese" if 2 * han > len(letters) else "english"
 
 
 def _draw_read(

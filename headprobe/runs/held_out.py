@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.build import tokenize_needle
-from headprobe.prompts.tokenize import PieceTokenizer
+from headprobe.prompts.style import PromptWriter
 from headprobe.runs.directory import read_cases
 from headprobe.runs.draw import DrawnCases
 from headprobe.scores import HeadScores
@@ -53,8 +53,8 @@ def check_held_out(
     Raises:
         UsageError: some of the needles were scored.
     """
-    pieces = PieceTokenizer(tokenizer)
-    needles = {tuple(tokenize_needle(needle, pieces).tokens) for needle in drawn.needles}
+    writer = PromptWriter(tokenizer)
+    needles = {tuple(tokenize_needle(needle, writer).tokens) for needle in drawn.needles}
     sizes = {len(needle) for needle in needles}
     for run in dict.fromkeys(run.parent if run.is_file() else run for run in runs):
         table = read_cases(run, ["position", "input_ids"])

@@ -15,12 +15,15 @@ from headprobe.tasks import ACCEPTED_ABOVE
 class Observation:
     """What the model answered on one case, and what each measure says of every head there.
 
-    ``generated_ids`` are the tokens of all steps that were scored, the stop token included;
-    ``success`` is the probe's grade from 0 to 100.
+    ``generated_ids`` are the tokens of all steps, the stop token included; those from
+    ``step_start`` to ``step_end``, half open, write the answer; ``success`` is the probe's grade
+    from 0 to 100.
     """
 
     case_id: int
     generated_ids: tuple[int, ...]
+    step_start: int
+    step_end: int
     response: str
     success: float
     scores: Mapping[str, Float[np.ndarray, "layer query_head"]]

@@ -12,12 +12,14 @@ from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
 from headprobe.prompts.sampling import visiting_order
 from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import Decode, question_of, trunks, watches_question
 from headprobe.runs.directory import directory_for
-from headprobe.runs.draw import draw_cases
+from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.memory import MemoryOptions, Pieces, cache_bytes, pieces_for
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Plan
+from headprobe.runs.prompt_trial import decide_style
 from headprobe.tasks import Task
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class PlannedRun:
     A run goes on from one whose ``plan`` has the same identity. ``task`` has the measures that are
     taken. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
     is over what their prompts can share; ``cost`` says what the run takes. With ``until_stable`` it
-    stops once the ranking is more reliable than that.
+    stops once the ranking is more reliable than that. ``prompt`` says how questions are put.
     """
 
     task_name: str
@@ -66,6 +68,8 @@ class PlannedRun:
     pieces: Pieces
     cost: Cost
     until_stable: float | None
+    drawn: DrawnCases
+    prompt: PromptDecision
 
     def rounds(self) -> Iterator[set[int]]:
         """The cases, in the portions after which a run may stop: about one a needle."""
@@ -84,6 +88,7 @@ class PlannedRun:
         return (
             f"{self.task_name}: {len(self.cases)} cases{drawn}, {self.cost.prompt_tokens:,} prompt "
             f"tokens, of which {self.cost.distinct_tokens:,} are run"
+            + (f"; prompt {self.prompt.describe()}" if self.drawn.writer else "")
         )
 
 
@@ -96,17 +101,21 @@ def prepare(
     decode: Decode = "greedy",
     memory: MemoryOptions | None = None,
     until_stable: float | None = None,
+    prompt: PromptOptions | None = None,
+    decision: PromptDecision | None = None,
 ) -> PlannedRun:
     """Build a task's cases and the plan of a run; the model's weights are not needed for it.
 
     Args:
         loaded: the model.
-        task: with the measures that are taken.
+        task: with the measures that are taken and the steps that are counted.
         spec: which cases are drawn.
         out: the run directory; left out, it is named after model and task.
         decode: see ``walk``.
         memory: how much is run at a time.
         until_stable: stop when the ranking of the heads is this reliable, between 0 and 1.
+        prompt: how questions are put.
+        decision: the prompt style; left out, what can be said before a trial.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -117,10 +126,13 @@ def prepare(
         message = f"task {task.name} has no answers to force: leave it out"
         raise UsageError(message, option="decode", value=decode)
     memory = memory or MemoryOptions()
-    drawn = draw_cases(loaded, task.probe, spec)
+    options = prompt or PromptOptions()
+    decision = decision or PromptDecision.known(options, loaded.tokenizer)
+    settled = decision.settle(options) if task.asks else options
+    drawn = draw_cases(loaded, task.probe, spec, prompt=settled)
     cases = drawn.cases
     tree = PrefixTree.of(trunks(cases, task))
-    longest = max(case.length + task.probe.most_steps(case) for case in cases)
+    longest = max(case.length + task.probe.max_new_tokens(case) for case in cases)
     element = loaded.model.dtype.itemsize
     pieces = pieces_for(loaded.model.config, memory, longest=longest, element=element)
     return PlannedRun(
@@ -135,10 +147,12 @@ def prepare(
                 "measures": list(task.measures),
                 **model_identity(loaded),
                 "decode": decode,
+                **({"steps": task.probe.steps} if task.asks else {}),
                 **drawn.plan.identity,
             },
             labels={
                 **drawn.plan.labels,
+                **(decision.in_plan() if task.asks else {}),
                 **run_labels(loaded, pieces),
                 "until_stable": until_stable,
             },
@@ -158,6 +172,22 @@ def prepare(
             allowance=memory.activation_memory,
         ),
         until_stable=until_stable,
+        drawn=drawn,
+        prompt=decision,
+    )
+
+
+def decide_prompt(loaded: LoadedModel, run: PlannedRun, prompt: PromptOptions) -> PromptDecision:
+    """How the run's questions are put: by a trial where that is not decided."""
+    if run.prompt.used is not None or not run.task.asks:
+        return run.prompt
+    return decide_style(
+        loaded,
+        run.task,
+        run.drawn,
+        prompt=prompt,
+        run_tokens=run.cost.distinct_tokens,
+        seed=run.seed,
     )
 
 

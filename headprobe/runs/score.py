@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headprobe.errors import HeadprobeError
+from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.prompts.case import Case, case_key
+from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import walk
 from headprobe.runs.directory import CASES, HEADS, case_table
 from headprobe.runs.distributed import Processes
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job, versions
+from headprobe.runs.failures import (
+    ADVICE,
+    LOOKED_AT,
+    count_failures,
+    describe_failures,
+    few_pass,
+)
 from headprobe.runs.observation import Observation
-from headprobe.runs.plan import PlannedRun
-from headprobe.runs.progress import Payload
+from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
+from headprobe.runs.progress import FILE_NAME as PROGRESS
+from headprobe.runs.progress import Payload, stored_plan
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
 from headprobe.stats.reliability import split_half
+from headprobe.tasks import Task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -53,10 +65,12 @@ def score(
     keys = [case_key(case) for case in run.cases]
     # Of cases that are alike the first is observed.
     case_of = dict(zip(reversed(keys), reversed(run.cases), strict=True))
+    warns = processes is None or processes.is_main_process
+    observer = _Observer(loaded, run, case_of, warns=warns)
     work = Work(
         name="cases",
         keys=keys,
-        do=partial(_observe, loaded, run, case_of),
+        do=observer.observe,
         encode=encode,
         decode=partial(_decode, loaded, run, case_of),
         rounds=[[keys[case_id] for case_id in portion] for portion in run.rounds()],
@@ -71,6 +85,7 @@ def score(
         seal=SCORES,
         facts={
             "decode": run.decode,
+            **({"prompt": run.prompt.to_json()} if run.drawn.writer else {}),
             "layers_without_attention": loaded.layers_without_attention,
             "cost": asdict(run.cost),
         },
@@ -78,11 +93,38 @@ def score(
     return run_job(job, overwrite=overwrite, processes=processes, advance=advance)
 
 
+def prepare_decided(
+    loaded: LoadedModel,
+    task: Task,
+    spec: CaseSpec,
+    *,
+    prompt: PromptOptions,
+    processes: Processes,
+    overwrite: bool = False,
+    **options: Any,
+) -> PlannedRun:
+    """Plan a run whose prompt style is decided: as before on resuming, else by a trial.
+
+    ``options`` are those of ``prepare``. The main one of several processes decides for all.
+    """
+    first = prepare(loaded, task, spec, prompt=prompt, **options)
+    decision: PromptDecision | None = None
+    if processes.is_main_process:
+        plans = [] if overwrite else [stored_plan(first.out / PROGRESS)]
+        decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
+        decision = decide_prompt(loaded, replace(first, prompt=decision), prompt)
+    (decision, *_) = processes.all_gather(decision)
+    if decision == first.prompt:
+        return first
+    return prepare(loaded, task, spec, prompt=prompt, decision=decision, **options)
+
+
 def encode(seen: Observation) -> Payload:
     """Return what is kept of an observation."""
     return Payload(
         fields={
             "generated_ids": list(seen.generated_ids),
+            "steps": [seen.step_start, seen.step_end],
             "response": seen.response,
             "success": seen.success,
         },
@@ -92,29 +134,54 @@ def encode(seen: Observation) -> Payload:
 
 def decode(payload: Payload, *, case_id: int, measures: Sequence[str]) -> Observation:
     """Make an observation of what was kept; ``KeyError`` where a measure was not taken."""
+    step_start, step_end = payload.fields["steps"]
     return Observation(
         case_id=case_id,
         generated_ids=tuple(payload.fields["generated_ids"]),
+        step_start=step_start,
+        step_end=step_end,
         response=payload.fields["response"],
         success=payload.fields["success"],
         scores={measure: payload.arrays[measure] for measure in measures},
     )
 
 
-def _observe(
-    loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], wanted: Set[str]
-) -> Iterator[tuple[str, Observation]]:
-    key_of = {case_of[key].case_id: key for key in wanted}
-    for seen in walk(
-        loaded,
-        run.cases,
-        run.task,
-        wanted=key_of,
-        tree=run.tree,
-        decode=run.decode,
-        pieces=run.pieces,
-    ):
-        yield key_of[seen.case_id], seen
+class _Observer:
+    """Observes the cases of some keys, and warns where few of the first pass."""
+
+    def __init__(
+        self, loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], *, warns: bool
+    ) -> None:
+        self._loaded = loaded
+        self._run = run
+        self._case_of = case_of
+        self._warns = warns
+        self._first: list[Observation] = []
+
+    def observe(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
+        """Observe the cases of the wanted keys, in the order in which they share most."""
+        run = self._run
+        key_of = {self._case_of[key].case_id: key for key in wanted}
+        for seen in walk(
+            self._loaded,
+            run.cases,
+            run.task,
+            wanted=key_of,
+            tree=run.tree,
+            decode=run.decode,
+            pieces=run.pieces,
+        ):
+            yield key_of[seen.case_id], seen
+            self._look_at(seen)
+
+    def _look_at(self, seen: Observation) -> None:
+        if len(self._first) == LOOKED_AT:
+            return
+        self._first.append(seen)
+        if self._warns and len(self._first) == LOOKED_AT:
+            told = few_pass(self._run.cases, self._first)
+            if told:
+                warnings.warn(told, HeadprobeWarning, stacklevel=3)
 
 
 def _decode(
@@ -150,15 +217,16 @@ def _finish(
     visited = [case for case, key in zip(run.cases, keys, strict=True) if key in done]
     observations = [replace(done[keys[case.case_id]], case_id=case.case_id) for case in visited]
     accepted = sum(seen.accepted for seen in observations)
+    failed = count_failures(run.cases, observations, run.task.probe)
     files.write(CASES, partial(write_table, case_table(visited, observations)))
     if not accepted:
-        files.write_report(accepted=0)
+        files.write_report(accepted=0, failed=failed)
     result = collect(loaded, run, observations)
     files.write(HEADS, partial(write_table, head_table(result, seed=run.seed)))
     reliability = {
         measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
     }
-    files.write_report(accepted=accepted, reliability=reliability)
+    files.write_report(accepted=accepted, failed=failed, reliability=reliability)
     files.write(SCORES, partial(result.save, files=files.digests))
     return result
 
@@ -173,11 +241,11 @@ def collect(
     """
     accepted = [seen for seen in observations if seen.accepted]
     if not accepted:
-        best = max(seen.success for seen in observations)
+        failed = count_failures(run.cases, observations, run.task.probe)
         raise HeadprobeError(
-            f"none of {len(observations)} cases was accepted (best success {best:.0f} of 100): "
-            f"the model does not pass {run.task_name}, so its heads cannot be scored; see the "
-            f"responses in {run.out / CASES}, try shorter `lengths` or another `task`"
+            f"none of {len(observations)} cases was accepted ({describe_failures(failed)}): the "
+            f"model does not pass {run.task_name}, so its heads cannot be scored on its own "
+            f"answers; see the responses in {run.out / CASES}; {ADVICE}"
         )
     return HeadScores(
         layout=loaded.layout,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from headprobe.errors import UsageError
 from headprobe.tasks import reasoning, repetition, retrieval
-from headprobe.tasks.task import ACCEPTED_ABOVE, Probe, Task
+from headprobe.tasks.task import ACCEPTED_ABOVE, Probe, Steps, Task
 
 __all__ = [
     "ACCEPTED_ABOVE",
     "DEFAULT_TASK",
     "TASKS",
     "Probe",
+    "Steps",
     "Task",
     "find_task",
     "get_asking_task",
@@ -30,8 +31,10 @@ TASKS = {
         summary="retrieval and reasoning (HeadKV-R2): tell two answers apart by a third fact",
         probe=Probe(
             needles="r2.jsonl",
-            most_steps=reasoning.most_steps,
+            max_new_tokens=reasoning.max_new_tokens,
             success=reasoning.success,
+            reference_max_new_tokens=reasoning.reference_max_new_tokens,
+            reference_success=reasoning.reference_success,
         ),
         measures=("r2",),
         more=_OF_NEEDLES,
@@ -41,8 +44,10 @@ TASKS = {
         summary="needle in a haystack (Retrieval Head): copy a fact out of unrelated prose",
         probe=Probe(
             needles="retrieval.jsonl",
-            most_steps=retrieval.most_steps,
+            max_new_tokens=retrieval.max_new_tokens,
             success=retrieval.success,
+            counts_all_steps=True,
+            reference_success=retrieval.reference_success,
         ),
         measures=("retrieval",),
         more=_OF_NEEDLES,
@@ -53,7 +58,7 @@ TASKS = {
         probe=Probe(
             draw=repetition.draw,
             first_query=repetition.first_query,
-            most_steps=repetition.most_steps,
+            max_new_tokens=repetition.max_new_tokens,
             success=repetition.success,
         ),
         measures=("induction", "echo"),
@@ -61,7 +66,7 @@ TASKS = {
     "alibi": Task(
         name="alibi",
         summary="how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
-        probe=Probe(most_steps=repetition.most_steps, success=repetition.success),
+        probe=Probe(max_new_tokens=repetition.max_new_tokens, success=repetition.success),
         measures=("alibi",),
     ),
 }

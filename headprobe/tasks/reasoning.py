@@ -7,14 +7,27 @@ answered by telling the two apart. The watched span is the right answer's senten
 from __future__ import annotations
 
 from headprobe.prompts.case import Case
-from headprobe.tasks.grading import f1
+from headprobe.tasks.grading import f1, score_aligned
+
+LEAST_MORE = 16
 
 
-def most_steps(case: Case) -> int:
-    """Answer tokens watched at most: as many as the right answer has."""
-    return len(case.answer_ids)
+def max_new_tokens(case: Case) -> int:
+    """Tokens of a response at most: twice the answer's, and 16 more than the answer's at least."""
+    answer = len(case.answer_ids)
+    return max(2 * answer, answer + LEAST_MORE)
 
 
 def success(response: str, case: Case) -> float:
-    """Token F1 of the response against the answer, in per cent, normalised as LongBench does."""
+    """Token F1 of the part that gives the answer, 0 if the response names the wrong one."""
+    return score_aligned(response, case.answer, case.wrong_answer)
+
+
+def reference_max_new_tokens(case: Case) -> int:
+    """As many as the answer has: HeadKV's cap."""
+    return len(case.answer_ids)
+
+
+def reference_success(response: str, case: Case) -> float:
+    """Token F1 of the whole response against the answer, in per cent."""
     return f1(response, [case.answer])

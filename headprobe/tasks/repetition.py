@@ -62,7 +62,7 @@ def first_query(case: Case) -> int:
     return case.span_end
 
 
-def most_steps(case: Case) -> int:
+def max_new_tokens(case: Case) -> int:
     """None: there is no answer."""
     return 0
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
 
 ACCEPTED_ABOVE = 50.0
+"""A response passes when its success, in per cent, is higher."""
+
+Steps = Literal["aligned", "reference"]
+"""Which steps are summed over: those that write the answer, or the published methods'."""
 
 
 def _last_token(case: Case) -> int:
@@ -25,15 +30,32 @@ class Probe:
     neither, the weights alone are read.
 
     Watched are the prompt's queries from position ``first_query`` on, and the answer's.
-    ``most_steps`` bounds the answer's tokens, 0 where there is none; ``success`` grades a response
-    from 0 to 100; it is accepted above ``ACCEPTED_ABOVE``.
+    ``max_new_tokens`` bounds the response, 0 where there is none; ``success`` grades it from 0 to
+    100; it is accepted above ``ACCEPTED_ABOVE``. Scores are summed over the steps that write the
+    answer, or over all of the response's where the probe ``counts_all_steps``. Under ``steps``
+    reference, bound and grade are the published method's own, where it has such.
     """
 
     needles: str = ""
     draw: Callable[..., list[Case]] | None = None
     first_query: Callable[[Case], int] = _last_token
-    most_steps: Callable[[Case], int]
+    max_new_tokens: Callable[[Case], int]
     success: Callable[[str, Case], float]
+    steps: Steps = "aligned"
+    counts_all_steps: bool = False
+    reference_max_new_tokens: Callable[[Case], int] | None = None
+    reference_success: Callable[[str, Case], float] | None = None
+
+    def counting(self, steps: Steps) -> Probe:
+        """The probe that counts these steps."""
+        if steps == "aligned":
+            return self
+        return replace(
+            self,
+            steps=steps,
+            max_new_tokens=self.reference_max_new_tokens or self.max_new_tokens,
+            success=self.reference_success or self.success,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -83,3 +105,7 @@ class Task:
             )
         chosen = (name for name in self.offered if "all" in names or name in names)
         return replace(self, measures=tuple(chosen))
+
+    def counting(self, steps: Steps) -> Task:
+        """The task that counts the steps that write the answer, or the published method's."""
+        return replace(self, probe=self.probe.counting(steps))

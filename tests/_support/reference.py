@@ -18,7 +18,9 @@ from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
+from headprobe.prompts.style import PromptWriter
 from headprobe.tasks import TASKS, Task
+from headprobe.tasks.grading import answer_steps
 from tests._support.architectures import WINDOWED, WITH_STATES, build
 
 
@@ -26,7 +28,7 @@ def cases_of(loaded: LoadedModel, task: str, limit: int) -> list[Case]:
     return hide_needles(
         read_needles(bundled("needles", "nano", TASKS[task].probe.needles)),
         sentences=sentences("noise", seed=3),
-        tokenizer=loaded.tokenizer,
+        writer=PromptWriter(loaded.tokenizer),
         lengths=[128, 200],
         depths=[0.0, 50.0, 100.0],
         limit=limit,
@@ -75,6 +77,7 @@ def plain_steps(
     # What keeps a state is defined token by token; attention reads a prompt at once.
     one_by_one = loaded.name in WITH_STATES
     read = [[token] for token in case.input_ids] if one_by_one else [[*case.input_ids]]
+    chosen: list[int] = []
     with torch.no_grad():
         for _ in range(most_steps):
             for tokens in read:
@@ -89,7 +92,9 @@ def plain_steps(
             token = int(output.logits[0, -1].argmax())
             values = kept_values(model, cache)
             yield Step(rows=rows.double().numpy(), token=token, values=values)
-            if token == loaded.tokenizer.eos_token_id or "\n" in loaded.tokenizer.decode([token]):
+            chosen.append(token)
+            said = loaded.tokenizer.decode(chosen, skip_special_tokens=True).lstrip()
+            if token == loaded.tokenizer.eos_token_id or "\n" in said:
                 return
             read = [[token]]
 
@@ -246,10 +251,16 @@ def plain_observation(
     layers = attention_layers(loaded)
     measures = PLAIN | {"locos": plain_locos(model, loaded)}
     scores = {name: np.zeros(shape) for name in task.measures}
-    generated = []
-    for step in plain_steps(model, loaded, case, task.probe.most_steps(case)):
-        generated.append(step.token)
-        for name in scores.keys() & measures.keys():
+    steps = [*plain_steps(model, loaded, case, task.probe.max_new_tokens(case))]
+    generated = [step.token for step in steps]
+    start, end = answer_steps(
+        generated,
+        case.answer,
+        lambda ids: str(loaded.tokenizer.decode(list(ids), skip_special_tokens=True)),
+    )
+    for name in scores.keys() & measures.keys():
+        every = name == "retrieval" or task.probe.counts_all_steps
+        for step in steps if every else steps[start:end]:
             scores[name][layers] += measures[name](step, case)
     if "qr" in scores:
         scores["qr"][layers] = plain_qr(model, case)

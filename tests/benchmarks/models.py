@@ -16,6 +16,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
+from headprobe.prompts.style import PromptWriter
 
 SHAPES = {
     "random-8x512": {
@@ -24,6 +25,15 @@ SHAPES = {
         "intermediate_size": 1408,
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
+    },
+    "qwen2.5-0.5b": {
+        "num_hidden_layers": 24,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151_936,
+        "tie_word_embeddings": True,
     },
     "llama3-8b": {
         "num_hidden_layers": 32,
@@ -63,7 +73,7 @@ def draw(loaded: LoadedModel, *, lengths: str, depths: str, needles: int) -> Seq
     return hide_needles(
         read_needles(bundled("needles", "nano", "r2.jsonl"))[:needles],
         sentences=sentences("noise", seed=0),
-        tokenizer=loaded.tokenizer,
+        writer=PromptWriter(loaded.tokenizer),
         lengths=parse_lengths(lengths),
         depths=parse_depths(depths),
     )

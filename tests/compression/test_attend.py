@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from headprobe.compression.attend import attend, check_mask
-from headprobe.compression.ragged import COMPENSATION, Ragged, Stream
+from headprobe.compression.attend import attend, check_mask, says_causal
+from headprobe.compression.ragged import COMPENSATION, HeadEntries, Ragged
 from headprobe.errors import HeadprobeError
 
 BATCH, HEADS, GROUP, SEEN = 2, 3, 2, 30
@@ -15,27 +17,37 @@ LENGTHS = [4, 9, 4, 1, 17, 9]
 
 
 def filled(
-    *, queries: int, head_dim: int = 8, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    *,
+    queries: int,
+    weights: Sequence[int] = (0,) * 6,
+    head_dim: int = 8,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
 ) -> tuple[Ragged, Tensor]:
-    """Streams with random entries that end with the new tokens, and their queries."""
+    """Heads with random entries that end with the new tokens, and their queries."""
     torch.manual_seed(0)
-    streams = [
-        Stream(
+    held = [
+        HeadEntries(
             keys=torch.randn(length, head_dim),
             values=torch.randn(length, head_dim),
             positions=torch.randperm(SEEN)[:length].sort().values.int(),
+            weight=weight,
         )
-        for length in LENGTHS
+        for length, weight in zip(LENGTHS, weights, strict=True)
     ]
+    for one in held:
+        if one.weight:
+            one.positions[0] = COMPENSATION
     moved = [
-        Stream(
-            keys=stream.keys.to(device, dtype),
-            values=stream.values.to(device, dtype),
-            positions=stream.positions.to(device),
+        HeadEntries(
+            keys=one.keys.to(device, dtype),
+            values=one.values.to(device, dtype),
+            positions=one.positions.to(device),
+            weight=one.weight,
         )
-        for stream in streams
+        for one in held
     ]
-    ragged = Ragged(moved)
+    ragged = Ragged.of(moved)
     new = torch.randn(2, len(LENGTHS), queries, head_dim).to(device, dtype)
     ragged.append(new[0], new[1], SEEN)
     return ragged, torch.randn(BATCH, HEADS * GROUP, queries, head_dim).to(device, dtype)
@@ -44,19 +56,22 @@ def filled(
 def plainly(ragged: Ragged, query: Tensor, visible: Tensor, terms: dict[str, Any]) -> Tensor:
     """Head by head and query by query, in float64; ``visible`` is ``[sequence, query, token]``."""
     output = torch.zeros(BATCH, query.shape[2], HEADS * GROUP, query.shape[3])
-    for number, stream in enumerate(ragged.streams()):
+    for number, one in enumerate(ragged.held()):
         sequence, head = divmod(number, HEADS)
-        keys, values = stream.keys.double().cpu(), stream.values.double().cpu()
+        keys, values = one.keys.double().cpu(), one.values.double().cpu()
         for query_head in range(head * GROUP, (head + 1) * GROUP):
             for at in range(query.shape[2]):
                 scores = keys @ query[sequence, query_head, at].double().cpu()
                 scores = scores * terms.get("scaling", query.shape[3] ** -0.5)
                 if terms.get("softcap"):
                     scores = terms["softcap"] * torch.tanh(scores / terms["softcap"])
-                seen = visible[sequence, at, stream.positions.long().cpu()]
+                positions = one.positions.long().cpu()
+                seen = visible[sequence, at, positions] | (positions == COMPENSATION)
                 scores = scores.masked_fill(~seen, -torch.inf)
+                if one.weight:
+                    scores[0] += math.log(one.weight)
                 if "s_aux" in terms:
-                    sink = terms["s_aux"][query_head, None].double()
+                    sink = terms["s_aux"][query_head, None].double().cpu()
                     weights = torch.cat([scores, sink]).softmax(0)[:-1]
                 else:
                     weights = scores.softmax(0)
@@ -71,14 +86,36 @@ def causal(queries: int, window: int | None = None) -> Tensor:
     return seen.expand(BATCH, -1, -1)
 
 
+TERMS: list[dict[str, Any]] = [
+    {},
+    {"scaling": 0.7},
+    {"softcap": 1.5},
+    {"s_aux": torch.arange(6) / 3},
+]
+
+
 @pytest.mark.parametrize("queries", [1, 4])
-@pytest.mark.parametrize(
-    "terms", [{}, {"scaling": 0.7}, {"softcap": 1.5}, {"s_aux": torch.arange(6) / 3}]
-)
-def test_attention_equals_a_plain_loop_over_heads(queries: int, terms: dict[str, Any]) -> None:
-    ragged, query = filled(queries=queries)
-    output = attend(ragged, query, None, position=SEEN, terms=terms)
+@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("weights", [[0] * 6, [0, 3, 0, 1, 9, 0]])
+def test_attention_equals_a_plain_loop_over_heads(
+    queries: int, terms: dict[str, Any], is_causal: bool, weights: list[int]
+) -> None:
+    ragged, query = filled(queries=queries, weights=weights)
+    output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, terms=terms)
     torch.testing.assert_close(output, plainly(ragged, query, causal(queries), terms))
+
+
+@pytest.mark.parametrize("queries", [1, 4])
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_heads_padded_to_one_length_attend_as_blocks_do(
+    monkeypatch: pytest.MonkeyPatch, queries: int, is_causal: bool
+) -> None:
+    """As on a GPU, without one."""
+    ragged, query = filled(queries=queries, weights=[0, 3, 0, 1, 9, 0])
+    monkeypatch.setattr(ragged, "_spans", [])
+    output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, terms={})
+    torch.testing.assert_close(output, plainly(ragged, query, causal(queries), {}))
 
 
 @pytest.mark.parametrize("queries", [1, 4])
@@ -91,7 +128,7 @@ def test_a_mask_over_all_tokens_is_read_where_entries_are(
     visible = torch.rand(sequences, 1, queries, SEEN + queries) < 0.6
     visible[..., SEEN:] = causal(queries)[0, :, SEEN:]
     mask = torch.zeros(visible.shape).masked_fill(~visible, -torch.inf) if added else visible
-    output = attend(ragged, query, mask, position=SEEN, terms={})
+    output = attend(ragged, query, mask, position=SEEN, is_causal=False, terms={})
     expected = plainly(ragged, query, visible[:, 0].expand(BATCH, -1, -1), {})
     torch.testing.assert_close(output, expected)
 
@@ -106,19 +143,20 @@ def test_flash_kernels_masks_and_windows_are_understood(queries: int, padded: bo
         mask = torch.ones(BATCH, SEEN + queries, dtype=torch.long)
         mask[0, : SEEN - 3] = 0
         visible = visible & mask.bool()[:, None]
-    output = attend(ragged, query, mask, position=SEEN, terms={"sliding_window": 12})
+    terms = {"sliding_window": 12}
+    output = attend(ragged, query, mask, position=SEEN, is_causal=False, terms=terms)
     torch.testing.assert_close(output, plainly(ragged, query, visible, {}))
 
 
 def test_a_compensation_entry_is_seen_through_every_mask() -> None:
     entries = torch.randn(2, 2, 8)
     positions = torch.tensor([COMPENSATION, 3], dtype=torch.int32)
-    stream = Stream(keys=entries[0], values=entries[1], positions=positions, weight=5)
-    ragged, query = Ragged([stream]), torch.randn(1, 1, 1, 8)
+    stream = HeadEntries(keys=entries[0], values=entries[1], positions=positions, weight=5)
+    ragged, query = Ragged.of([stream]), torch.randn(1, 1, 1, 8)
     nothing = torch.zeros(1, 1, 1, 4, dtype=torch.bool)
     padding = torch.zeros(1, 4, dtype=torch.long)
     for mask in (nothing, padding):
-        output = attend(ragged, query, mask, position=3, terms={})
+        output = attend(ragged, query, mask, position=3, is_causal=False, terms={})
         torch.testing.assert_close(output.flatten(), entries[1, 0])
 
 
@@ -128,40 +166,78 @@ def test_masks_that_differ_between_heads_are_refused() -> None:
             check_mask(mask)
 
 
-def test_the_varlen_kernel_is_told_where_each_stream_lies(
-    monkeypatch: pytest.MonkeyPatch,
+def as_numbered(sizes: Sequence[int], *_: Any, **__: Any) -> list[int]:
+    return list(range(len(sizes)))
+
+
+@pytest.mark.parametrize("queries", [1, 4])
+@pytest.mark.parametrize("terms", [{"scaling": 0.3}, {"s_aux": torch.arange(6) / 3}])
+@pytest.mark.parametrize("weights", [[0] * 6, [0, 3, 0, 1, 9, 0]])
+def test_one_varlen_call_takes_all_heads_compensated_or_not(
+    monkeypatch: pytest.MonkeyPatch, queries: int, terms: dict[str, Any], weights: list[int]
 ) -> None:
     """No kernel runs here: a stand-in works on what the kernel gets."""
+    calls = []
 
     def kernel(query: Tensor, key: Tensor, value: Tensor, *given: Any, **named: Any):
-        query_bounds, bounds, longest_query, longest = given[:4]
-        used = named["seqused_k"]
-        assert given[4:] == (0.0, False, False)
-        assert query_bounds.tolist() == list(range(len(LENGTHS) + 1))
-        assert (longest_query, longest) == (1, max(LENGTHS) + 1) == (1, int(used.max()))
-        assert bounds.dtype == used.dtype == torch.int32
-        output = torch.empty_like(query)
+        calls.append(given)
+        query_bounds, bounds, most_queries, longest = given[:4]
+        used, scale = named["seqused_k"], named["scale"] or query.shape[2] ** -0.5
+        assert given[4:] == (0.0, queries > 1, False)
+        assert query_bounds.tolist() == list(range(0, queries * 6 + 1, queries))
+        assert most_queries == queries
+        assert longest >= int(used.max()) == max(LENGTHS) + queries
+        assert bounds.dtype == used.dtype == query_bounds.dtype == torch.int32
+        output, log_sum = torch.empty_like(query), torch.empty(GROUP, len(query))
         for i, (start, length) in enumerate(zip(bounds.tolist(), used.tolist(), strict=False)):
-            keys, values = key[start : start + length, 0], value[start : start + length, 0]
-            output[i] = (query[i] @ keys.T * named["scale"]).softmax(-1) @ values
-        return output, None, None, None, None
+            for at in range(queries):
+                own = slice(start, start + length - (queries - 1 - at))
+                scores = query[i * queries + at] @ key[own, 0].T * scale
+                output[i * queries + at] = scores.softmax(-1) @ value[own, 0]
+                log_sum[:, i * queries + at] = scores.logsumexp(-1)
+        return output, log_sum, None, None, None
 
-    ragged, query = filled(queries=1)
-    monkeypatch.setattr("headprobe.compression.attend._fits_varlen", lambda *_: True)
+    monkeypatch.setattr("headprobe.compression.ragged._has_varlen_kernel", lambda *_: True)
+    monkeypatch.setattr("headprobe.compression.ragged.storage_order", as_numbered)
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", kernel)
-    terms = {"scaling": 0.3}
-    output = attend(ragged, query, None, position=SEEN, terms=terms)
-    torch.testing.assert_close(output, plainly(ragged, query, causal(1), terms))
+    ragged, query = filled(queries=queries, weights=weights)
+    output = attend(ragged, query, None, position=SEEN, is_causal=True, terms=terms)
+    torch.testing.assert_close(output, plainly(ragged, query, causal(queries), terms))
+    assert len(calls) == 1
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_a_mask_that_says_causal_is_told_from_others(added: bool) -> None:
+    def given(visible: Tensor) -> Tensor:
+        hidden = torch.finfo(torch.float32).min
+        return torch.zeros(visible.shape).masked_fill(~visible, hidden) if added else visible
+
+    whole = causal(3)[:, None]
+    assert says_causal(given(whole), 3)
+    for sequence, query, token in [(0, 0, 0), (1, 2, SEEN)]:
+        padded = whole.clone()
+        padded[sequence, 0, query, token] = False
+        assert not says_causal(given(padded), 3)
+    assert not says_causal(given(torch.ones_like(whole)), 3)
+    if added:
+        assert not says_causal(torch.where(whole, -0.5, given(whole)), 3)
+
+
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("queries", [1, 4])
+@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize("is_causal", [True, False])
+@pytest.mark.parametrize("weights", [[0] * 6, [0, 3, 0, 1, 9, 0]])
 def test_attention_on_a_gpu_equals_a_plain_loop_over_heads(
-    dtype: torch.dtype, queries: int
+    dtype: torch.dtype, queries: int, terms: dict[str, Any], is_causal: bool, weights: list[int]
 ) -> None:
-    ragged, query = filled(queries=queries, head_dim=64, dtype=dtype, device="cuda")
-    output = attend(ragged, query, None, position=SEEN, terms={})
-    expected = plainly(ragged, query, causal(queries), {})
+    ragged, query = filled(
+        queries=queries, weights=weights, head_dim=64, dtype=dtype, device="cuda"
+    )
+    moved = {name: x.cuda() if isinstance(x, Tensor) else x for name, x in terms.items()}
+    output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, terms=moved)
+    expected = plainly(ragged, query, causal(queries), terms)
     tolerance = {"rtol": 0, "atol": 1e-4 if dtype == torch.float32 else 3e-2}
     torch.testing.assert_close(output.float().cpu(), expected.float(), **tolerance)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from packaging.version import Version
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -22,6 +23,7 @@ from transformers.masking_utils import flash_attention_mask
 from headprobe.attention.observe import LayerRows, observe
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
+from headprobe.compression.selection import Ranking, rank
 from headprobe.errors import HeadprobeError
 from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
@@ -378,7 +380,7 @@ def test_the_queries_since_cut_at_was_set_choose(tiny_llama: PreTrainedModel, ea
             torch.testing.assert_close(logits, dense(step), **CLOSE)
     dense.cut(since=PROMPT + STEPS)
     for layer in cache.layers:
-        kept = [stream.positions.tolist() for stream in layer._ragged.streams()]
+        kept = [stream.positions.tolist() for stream in layer._ragged.held()]
         assert kept == dense.shown[layer.index][0]
 
 
@@ -392,6 +394,109 @@ def test_decoding_seldom_moves_what_is_stored(tiny_llama: PreTrainedModel) -> No
             tiny_llama(ids(1), past_key_values=cache)
             buffers.add(cache.layers[0]._ragged.keys.data_ptr())
     assert len(buffers) <= 6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("queries", [1, TURN])
+@pytest.mark.parametrize("kind", ["attention", "compensation", "query-heads"])
+def test_a_layer_and_step_take_a_kernel_call_a_length_or_one_where_there_is_such_a_kernel(
+    tiny_llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, kind: str, queries: int
+) -> None:
+    """No kernel for heads of different lengths runs here: a stand-in counts its calls."""
+    budget, tokens = budgets(tiny_llama, **KINDS[kind]), ids(PROMPT + queries)
+    calls = {"a length": 0, "all heads": 0}
+
+    def a_length(*tensors: Any, **options: Any) -> Tensor:
+        calls["a length"] += 1
+        return scaled_dot_product_attention(*tensors, **options)
+
+    def all_heads(query: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        calls["all heads"] += 1
+        return query, torch.zeros(query.shape[1], query.shape[0])
+
+    monkeypatch.setattr("headprobe.compression.attend.scaled_dot_product_attention", a_length)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", all_heads)
+    for has_kernel in (False, True):
+        monkeypatch.setattr(
+            "headprobe.compression.ragged._has_varlen_kernel", lambda *_, has=has_kernel: has
+        )
+        with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+            tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
+            lengths = sum(len(set(layer.tolist())) for layer in cache.entries[:, 0])
+            assert sum(calls.values()) == 0
+            tiny_llama(tokens[:, PROMPT:], past_key_values=cache)
+        expected = {"all heads": 2} if has_kernel else {"a length": lengths}
+        assert {name: count for name, count in calls.items() if count} == expected
+        calls = dict.fromkeys(calls, 0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("targets", [1, 12])
+def test_a_cut_ranks_a_layer_once_however_many_targets_there_are(
+    tiny_llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, targets: int
+) -> None:
+    ranked = []
+
+    def counted(attention: Tensor, *given: Any, **options: Any) -> Ranking:
+        ranked.append(attention.shape)
+        return rank(attention, *given, **options)
+
+    monkeypatch.setattr("headprobe.compression.cutting.rank", counted)
+    with HeadBudgetCache(tiny_llama, full(tiny_llama)) as whole:
+        tiny_llama(ids(PROMPT), past_key_values=whole)
+    sizes = range(4, 4 + targets)
+    whole.fork([Target(budgets=budgets(tiny_llama, tokens=(n, n + 1))) for n in sizes])
+    kv_heads = tiny_llama.config.num_key_value_heads
+    assert ranked == [(kv_heads, PROMPT)] * tiny_llama.config.num_hidden_layers
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt_oss"])
+def test_joined_caches_go_on_as_each_did_alone(architecture: str) -> None:
+    model, tokens = build(architecture), ids(PROMPT + TURN + 2)
+    kinds = [["attention", "streaming"], ["razor"]]
+    targets = [[Target(budgets=budgets(model, **KINDS[kind])) for kind in own] for own in kinds]
+
+    def forks() -> list[HeadBudgetCache]:
+        cache, made = HeadBudgetCache(model, full(model)), []
+        for place, own in enumerate(targets):
+            stop = PROMPT + place * TURN
+            with cache:
+                model(tokens[:, cache.get_seq_length() : stop], past_key_values=cache)
+            made.append(cache.fork(own))
+            with made[-1]:
+                unread = tokens[:, stop : PROMPT + TURN].expand(len(own), -1)
+                if unread.shape[1]:
+                    model(unread, past_key_values=made[-1])
+        return made
+
+    def go_on(cache: HeadBudgetCache) -> Tensor:
+        batch = tokens.expand(cache.entries.shape[1], -1)
+        with cache:
+            return torch.cat(
+                [
+                    model(batch[:, at : at + 1], past_key_values=cache).logits
+                    for at in (PROMPT + TURN, PROMPT + TURN + 1)
+                ],
+                dim=1,
+            )
+
+    one, two = forks()
+    assert one.can_join
+    joined = go_on(one.join(two))
+    torch.testing.assert_close(joined, torch.cat([go_on(cache) for cache in forks()]), **CLOSE)
+    with pytest.raises(ValueError, match="the same number of tokens"):
+        one.join(HeadBudgetCache(model, full(model)))
+
+
+@torch.no_grad()
+def test_a_fork_may_take_what_a_cache_held(tiny_llama: PreTrainedModel) -> None:
+    with HeadBudgetCache(tiny_llama, full(tiny_llama)) as whole:
+        tiny_llama(ids(PROMPT), past_key_values=whole)
+    kept = whole.fork([Target(budgets=budgets(tiny_llama))])
+    taken = whole.fork([Target(budgets=budgets(tiny_llama))], keep=False)
+    assert whole.nbytes == held(whole) == 0
+    np.testing.assert_array_equal(taken.entries, kept.entries)
 
 
 @torch.no_grad()

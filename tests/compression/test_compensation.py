@@ -6,16 +6,18 @@ import torch
 
 from headprobe.compression.attend import attend
 from headprobe.compression.compensation import compensate
-from headprobe.compression.ragged import COMPENSATION, Ragged, Stream
+from headprobe.compression.ragged import COMPENSATION, HeadEntries, Ragged
 
 
 def test_an_entry_that_grows_is_the_mean_of_everything_dropped() -> None:
-    dropped = torch.randn(9, 4)
-    nothing = torch.full((1, 4), 7.0)
-    once = compensate(dropped, nothing, 0)
-    first = compensate(dropped[:6], nothing, 0)
-    torch.testing.assert_close(compensate(dropped[6:], first, 6), once)
-    torch.testing.assert_close(once[0], dropped.mean(0))
+    entries, nothing = torch.randn(9, 4), torch.full((2, 4), 7.0)
+    dropped = torch.ones(2, 9)
+    dropped[1, 6:] = 0
+    once, first = compensate(entries, dropped, nothing, torch.tensor([0, 0]))
+    torch.testing.assert_close(once, entries.mean(0))
+    torch.testing.assert_close(first, entries[:6].mean(0))
+    then = compensate(entries, 1 - dropped[1:], first[None], torch.tensor([6]))
+    torch.testing.assert_close(then[0], once)
 
 
 def test_attention_with_a_compensation_entry_equals_the_paper_s_formula() -> None:
@@ -28,11 +30,12 @@ def test_attention_with_a_compensation_entry_equals_the_paper_s_formula() -> Non
     for key, value in zip(keys[n:], values[n:], strict=True):
         numerator = numerator + math.exp(query @ key / 2) * value
         denominator += math.exp(query @ key / 2)
-    stream = Stream(
-        keys=torch.cat([compensate(keys[:n], keys[:1], 0), keys[n:]]),
-        values=torch.cat([compensate(values[:n], values[:1], 0), values[n:]]),
+    entries = HeadEntries(
+        keys=torch.cat([mean_key[None], keys[n:]]),
+        values=torch.cat([mean_value[None], values[n:]]),
         positions=torch.tensor([COMPENSATION, *range(n, 12)], dtype=torch.int32),
         weight=n,
     )
-    output = attend(Ragged([stream]), query.view(1, 1, 1, 4), None, position=11, terms={})
+    ragged = Ragged.of([entries])
+    output = attend(ragged, query.view(1, 1, 1, 4), None, position=11, is_causal=True, terms={})
     torch.testing.assert_close(output.flatten(), numerator / denominator)

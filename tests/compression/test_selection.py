@@ -26,8 +26,8 @@ def plainly(
 
 
 @given(
-    count=st.integers(0, 40),
-    kept=st.integers(0, 45),
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    kept=st.lists(st.integers(0, 45), min_size=1, max_size=3),
     window=st.integers(0, 10),
     sinks=st.integers(0, 5),
     attended=st.booleans(),
@@ -35,33 +35,40 @@ def plainly(
     levels=st.sampled_from([2, 5, 1000]),
 )
 def test_selection_equals_the_plain_rule(
-    count: int, kept: int, window: int, sinks: int, attended: bool, seed: int, levels: int
+    counts: list[int],
+    kept: list[int],
+    window: int,
+    sinks: int,
+    attended: bool,
+    seed: int,
+    levels: int,
 ) -> None:
+    """Every head is cut to each size; where heads hold less than the longest, anything follows."""
     generator = torch.Generator().manual_seed(seed)
-    attention = torch.randint(levels, (count,), generator=generator).float()
+    attention = torch.randint(levels, (len(counts), max(1, *counts)), generator=generator).float()
+    ranking = rank(attention, torch.tensor(counts), window=window, sinks=sinks)
+    heads = torch.arange(len(counts)).repeat_interleave(len(kept))
+    sizes = torch.tensor(kept).repeat(len(counts))
     chosen = select(
-        torch.arange(count),
-        kept,
+        torch.tensor(counts)[heads],
+        sizes,
+        torch.full(heads.shape, not attended),
+        ranking.rank[heads],
         window=window,
         sinks=sinks,
-        ranking=rank(attention, window=window, sinks=sinks) if attended else None,
     )
-    expected = plainly(count, kept, window, sinks, attention.tolist() if attended else None)
-    assert chosen.tolist() == expected
+    for row, head, size in zip(chosen, heads.tolist(), sizes.tolist(), strict=True):
+        own = attention[head, : counts[head]].tolist() if attended else None
+        assert row.nonzero().flatten().tolist() == plainly(counts[head], size, window, sinks, own)
 
 
 @pytest.mark.parametrize("kept", [1, 4, 7])
 def test_a_lone_peak_is_kept_before_its_neighbours(kept: int) -> None:
-    attention = torch.zeros(30)
-    attention[12] = 1.0
-    ranking = rank(attention, window=0, sinks=0)
-    chosen = select(torch.arange(30), kept, window=0, sinks=0, ranking=ranking).tolist()
-    assert 12 in chosen
-    assert all(9 <= entry <= 15 for entry in chosen)
-
-
-def test_what_comes_back_are_the_entries_themselves() -> None:
-    entries = torch.tensor([3, 5, 8, 9, 20])
-    ranking = rank(torch.tensor([0.0, 0, 2, 0, 0]), window=1, sinks=1)
-    chosen = select(entries, 3, window=1, sinks=1, ranking=ranking)
-    assert chosen.tolist() == [3, 8, 20]
+    attention, counts = torch.zeros(1, 30), torch.tensor([30])
+    attention[0, 12] = 1.0
+    ranking = rank(attention, counts, window=0, sinks=0)
+    no = torch.tensor([False])
+    chosen = select(counts, torch.tensor([kept]), no, ranking.rank, window=0, sinks=0)
+    entries = chosen[0].nonzero().flatten().tolist()
+    assert 12 in entries
+    assert all(9 <= entry <= 15 for entry in entries)

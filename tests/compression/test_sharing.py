@@ -22,32 +22,47 @@ def plainly(grants: list[int], pooled: list[list[float]], always: int, floor: fl
 
 
 @given(
-    count=st.integers(0, 30),
-    grants=st.lists(st.integers(0, 35), min_size=1, max_size=4),
+    counts=st.lists(st.integers(0, 30), min_size=1, max_size=4),
+    targets=st.lists(st.integers(0, 35), min_size=1, max_size=3),
     window=st.integers(0, 6),
     sinks=st.integers(0, 3),
-    floor=st.sampled_from([0.0, 0.2, 0.5, 1.0]),
+    floors=st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0]), min_size=3, max_size=3),
     seed=st.integers(0, 50),
     levels=st.sampled_from([2, 1000]),
 )
 def test_sharing_equals_the_plain_rule(
-    count: int, grants: list[int], window: int, sinks: int, floor: float, seed: int, levels: int
+    counts: list[int],
+    targets: list[int],
+    window: int,
+    sinks: int,
+    floors: list[float],
+    seed: int,
+    levels: int,
 ) -> None:
+    """The layer is shared out for each target by itself; no two heads need to be granted alike."""
     generator = torch.Generator().manual_seed(seed)
-    rankings = [
-        rank(
-            torch.randint(levels, (count,), generator=generator).float(), window=window, sinks=sinks
-        )
-        for _ in grants
-    ]
+    attention = torch.randint(levels, (len(counts), max(1, *counts)), generator=generator).float()
+    ranking = rank(attention, torch.tensor(counts), window=window, sinks=sinks)
+    sizes = torch.tensor([[size + head for head in range(len(counts))] for size in targets])
     always = window + sinks
-    found = share(grants, rankings, always=always, floor=floor)
-    assert found == plainly(grants, [r.pooled.tolist() for r in rankings], always, floor)
+    own = torch.tensor(floors[: len(targets)], dtype=torch.float64)
+    found = share(sizes, own, ranking, always=always)
+    pooled = [
+        row[:ranked].tolist()
+        for row, ranked in zip(ranking.pooled, ranking.counts.tolist(), strict=True)
+    ]
+    for row, grants, floor in zip(found.tolist(), sizes.tolist(), own.tolist(), strict=True):
+        assert row == plainly(grants, pooled, always, floor)
 
 
 def test_the_head_with_spread_attention_gets_more() -> None:
-    peak, spread = torch.zeros(40), torch.full((40,), 0.5)
-    peak[20] = 1.0
-    rankings = [rank(attention, window=4, sinks=0) for attention in (peak, spread)]
-    assert share([14, 14], rankings, always=4, floor=0.2) == [11, 17]
-    assert share([14, 14], rankings, always=4, floor=1.0) == [14, 14]
+    attention = torch.zeros(2, 40)
+    attention[0, 20], attention[1] = 1.0, 0.5
+    ranking = rank(attention, torch.tensor([40, 40]), window=4, sinks=0)
+    found = share(
+        torch.tensor([[14, 14]] * 2),
+        torch.tensor([0.2, 1.0], dtype=torch.float64),
+        ranking,
+        always=4,
+    )
+    assert found.tolist() == [[11, 17], [14, 14]]

@@ -10,7 +10,7 @@ import torch
 from headprobe.allocators import Budget, allocate
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
-from headprobe.compression import HeadBudgetCache, Target
+from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
 from headprobe.evaluation.answering import _Reader, evaluate
 from headprobe.evaluation.baselines import baselines
@@ -36,7 +36,7 @@ def nano() -> LoadedModel:
 def questions(nano: LoadedModel) -> list[Question]:
     probe = TASKS["r2"].probe
     drawn = draw_cases(nano, probe, CaseSpec(lengths=(100, 140), limit=4), held_out=True)
-    return questions_of(drawn, probe, nano.tokenizer, most_steps=6)
+    return questions_of(drawn, probe, most_steps=6)
 
 
 def budgets(nano: LoadedModel, **options: Any) -> HeadBudgets:
@@ -81,9 +81,8 @@ def plainly(
             share = cache.entries.mean() / end
         while True:
             written.append(int(logits[0, -1].argmax()))
-            ended = written[-1] == nano.tokenizer.eos_token_id or "\n" in nano.tokenizer.decode(
-                written[-1:]
-            )
+            said = nano.tokenizer.decode(written, skip_special_tokens=True).lstrip()
+            ended = written[-1] == nano.tokenizer.eos_token_id or "\n" in said
             if ended or len(written) == question.most_steps:
                 return nano.tokenizer.decode(written, skip_special_tokens=True).strip(), share
             logits = nano.model(torch.tensor([written[-1:]]), past_key_values=cache).logits
@@ -112,37 +111,34 @@ def test_answers_are_those_of_each_budget_alone(
     assert found.groups == tuple(question.group for question in questions)
 
 
-def test_sequences_that_end_early_leave_the_others_their_own_tokens(
-    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sequences_that_end_early_leave_the_others_their_own_tokens(nano: LoadedModel) -> None:
     end = nano.tokenizer.eos_token_id
     scripts = [[50, end], [51, 61, 71, 81], [52, end], [53, end], [54, 64, 74], [55, end]]
 
-    class Rows(HeadBudgetCache):
-        """Which sequence each row of the cache is of, and how many of its tokens were read."""
+    class Decoder(GreedyDecoder):
+        """Which sequence each row is of, and how many of its tokens were read."""
 
         def __init__(self) -> None:
             self.numbers = list(range(len(scripts)))
             self.read = [0] * len(scripts)
 
-        def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-            self.numbers = [self.numbers[row] for row in beam_idx.tolist()]
+        def take(self, sequences: torch.Tensor) -> None:
+            self.numbers = [self.numbers[row] for row in sequences.tolist()]
 
-    def read(self: object, rows: Rows, newest: torch.Tensor) -> torch.Tensor:
-        said = []
-        for number, [token] in zip(rows.numbers, newest.tolist(), strict=True):
-            script, place = scripts[number], rows.read[number]
-            assert token == script[min(place, len(script) - 1)]
-            rows.read[number] = place + 1
-            said.append(script[min(place + 1, len(script) - 1)])
-        return torch.tensor(said)
+        def step(self, newest: torch.Tensor) -> torch.Tensor:
+            said = []
+            for number, token in zip(self.numbers, newest.tolist(), strict=True):
+                script, place = scripts[number], self.read[number]
+                assert token == script[min(place, len(script) - 1)]
+                self.read[number] = place + 1
+                said.append(script[min(place + 1, len(script) - 1)])
+            return torch.tensor(said)
 
-    monkeypatch.setattr(_Reader, "_read", read)
     reader = _Reader(nano, [], settings=(), chunk=1)
-    rows = Rows()
+    decoder = Decoder()
     first = torch.tensor([script[0] for script in scripts])
-    assert reader._go_on(rows, first, 3) == [script[:3] for script in scripts]
-    assert rows.numbers == [1, 4]
+    assert reader._go_on(decoder, first, 3) == [script[:3] for script in scripts]
+    assert decoder.numbers == [1, 4]
 
 
 def test_a_full_budget_gives_the_uncompressed_answers(
@@ -156,7 +152,7 @@ def test_a_full_budget_gives_the_uncompressed_answers(
             ids, do_sample=False, max_new_tokens=question.most_steps, stop_strings=None
         )[0, ids.shape[1] :]
         text = nano.tokenizer.decode(written, skip_special_tokens=True)
-        assert response == text.split("\n")[0].strip()
+        assert response == text.strip().split("\n")[0].strip()
     for setting in (KNOWN, UNSEEN):
         own, full = find(found, setting, "duo"), find(found, setting, FULL)
         assert own.responses == full.responses
@@ -175,6 +171,26 @@ def test_answers_are_graded_by_the_probe_too(
     ):
         assert question.accepted is not None
         assert accepted == 100 * question.accepted(response)
+
+
+@pytest.mark.parametrize("methods", [1, 6])
+def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
+    nano: LoadedModel, questions: Sequence[Question], methods: int
+) -> None:
+    """Context, question after the cut, question, and a step a token for all answers together."""
+    passes = []
+    hook = nano.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    try:
+        contenders = [small(nano), *baselines(small(nano), seed=0)][:methods]
+        found = evaluate(nano, questions[:1], contenders)
+    finally:
+        hook.remove()
+    longest = max(
+        len(nano.tokenizer.encode(trial.responses[0], add_special_tokens=False))
+        for trial in found.trials
+    )
+    assert len(passes) <= 3 + questions[0].most_steps - 1
+    assert len(passes) >= 3 + longest - 1
 
 
 def test_one_setting_alone_gives_the_same_answers(

@@ -12,6 +12,7 @@ from headprobe.evaluation.questions import ANSWER_STEPS, Question, questions_of,
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.nano.tokenizer import build_tokenizer
 from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.tasks import TASKS
@@ -35,7 +36,7 @@ def plain_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ..
 
 def test_a_case_is_parted_where_its_question_begins(nano: LoadedModel) -> None:
     drawn = draw(nano, held_out=True)
-    questions = questions_of(drawn, PROBE, nano.tokenizer)
+    questions = questions_of(drawn, PROBE)
     for question, case in zip(questions, drawn.cases, strict=True):
         assert question.context_ids + question.question_ids == case.input_ids
         asked = INSTRUCTION.format(question=drawn.needles[case.needle_id].question)
@@ -43,11 +44,13 @@ def test_a_case_is_parted_where_its_question_begins(nano: LoadedModel) -> None:
         assert "".join(said.split()) == "".join(asked.split())
         assert question.answers == (case.answer,)
         assert question.group == case.needle_id
-        assert question.most_steps == len(case.answer_ids)
+        assert question.most_steps == PROBE.max_new_tokens(case)
         assert question.accepted is not None
         assert question.accepted(case.answer)
+        assert question.accepted(f"I would say {case.answer}.")
         assert not question.accepted("something else")
-    longer = questions_of(drawn, PROBE, nano.tokenizer, most_steps=9)
+        assert not question.accepted(f"{case.answer}, not {case.wrong_answer}")
+    longer = questions_of(drawn, PROBE, most_steps=9)
     assert {question.most_steps for question in longer} == {9}
 
 
@@ -69,7 +72,7 @@ def test_questions_are_asked_by_the_tasks_template(tmp_path: Path) -> None:
         {name: value for name, value in row(input="Who?").items() if name != "question"},
         row(),
     )
-    first, second = read_questions(path, tokenizer, longest=None, limit=2)
+    first, second = read_questions(path, PromptWriter(tokenizer), longest=None, limit=2)
     head = (tokenizer.bos_token_id,)
     assert first.context_ids == head + plain_tokens(tokenizer, "Noah likes kites.")
     asked = INSTRUCTION.format(question="What does Noah like?")
@@ -89,7 +92,7 @@ def test_a_chat_template_stands_around_context_and_question(tmp_path: Path) -> N
     tokenizer = build_tokenizer()
     tokenizer.chat_template = CHAT
     (question,) = read_questions(
-        write(tmp_path / "own.jsonl", row()), tokenizer, longest=None, most_steps=3
+        write(tmp_path / "own.jsonl", row()), PromptWriter(tokenizer), longest=None, most_steps=3
     )
     assert question.context_ids[0] == plain_tokens(tokenizer, "<s>")[0]
     colon = plain_tokens(tokenizer, "a:")[-1]
@@ -100,9 +103,9 @@ def test_a_chat_template_stands_around_context_and_question(tmp_path: Path) -> N
 def test_the_middle_of_a_long_context_is_left_out(tmp_path: Path) -> None:
     tokenizer = build_tokenizer()
     path = write(tmp_path / "own.jsonl", row(context="Noah likes kites. " * 50), row())
-    (whole, short) = read_questions(path, tokenizer, longest=None)
+    (whole, short) = read_questions(path, PromptWriter(tokenizer), longest=None)
     with pytest.warns(HeadprobeWarning, match="1 of 2 prompts are longer than 61 tokens"):
-        cut, same = read_questions(path, tokenizer, longest=61)
+        cut, same = read_questions(path, PromptWriter(tokenizer), longest=61)
     room = 61 - len(whole.question_ids)
     assert len(cut.context_ids) == room
     half = room // 2
@@ -129,20 +132,20 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, problem:
     path = tmp_path / "own.jsonl"
     path.write_text(f"{json.dumps(row())}\n\n{line}\n", encoding="utf-8")
     with pytest.raises(UsageError) as raised:
-        read_questions(path, build_tokenizer(), longest=60)
+        read_questions(path, PromptWriter(build_tokenizer()), longest=60)
     assert f"{path}, {problem}" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_files_without_questions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no case file"):
-        read_questions(tmp_path / "none.jsonl", build_tokenizer(), longest=None)
+        read_questions(tmp_path / "none.jsonl", PromptWriter(build_tokenizer()), longest=None)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UsageError, match="holds no question"):
-        read_questions(tmp_path / "empty.jsonl", build_tokenizer(), longest=None)
+        read_questions(tmp_path / "empty.jsonl", PromptWriter(build_tokenizer()), longest=None)
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(UsageError, match="cannot read the case file"):
-        read_questions(tmp_path / "bytes.jsonl", build_tokenizer(), longest=None)
+        read_questions(tmp_path / "bytes.jsonl", PromptWriter(build_tokenizer()), longest=None)
 
 
 def test_a_question_has_all_its_parts() -> None:

@@ -83,7 +83,9 @@ def test_a_reasoning_needles_answer_follows_from_its_text(folder: str) -> None:
     """Answered here by plain reading: who is meant, then what is said of them."""
     for row in rows(f"{folder}r2.jsonl"):
         sentences = re.findall(r"[^.]+\.", row["needle"].replace(". ", "."))
-        facts = {s.split()[0]: s for s in sentences if row["answer"] in s or row["wrong"] in s}
+        facts = {
+            s.split()[0]: s for s in sentences if row["answer"] in s or row["wrong_answer"] in s
+        }
         told = {s.split()[0]: s for s in sentences if s not in facts.values()}
         assert len(facts) == len(told) == 2
         assert set(facts) == set(told)

@@ -20,6 +20,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.needles import Needle, parse_needle
 from headprobe.prompts.noise import filler
 from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.prompts.tokenize import PieceTokenizer
 from headprobe.runs.prefix_tree import PrefixTree
@@ -131,7 +132,7 @@ def hide(name: str, **options: Any) -> list[Case]:
     prose: Sequence[str] = options.pop("prose", PROSE)
     defaults: dict[str, Any] = {"needles": NEEDLES, "lengths": [200], "depths": [50.0]}
     return hide_needles(
-        sentences=itertools.cycle(prose), tokenizer=tokenizer(name), **defaults | options
+        sentences=itertools.cycle(prose), writer=PromptWriter(tokenizer(name)), **defaults | options
     )
 
 
@@ -251,7 +252,7 @@ def test_what_merges_with_the_question_belongs_to_it() -> None:
     case = hide_needles(
         NEEDLES[1:],
         sentences=itertools.cycle(PROSE),
-        tokenizer=merging(),
+        writer=PromptWriter(merging()),
         lengths=[600],
         depths=[50.0],
     )[0]
@@ -301,7 +302,7 @@ def test_the_standard_grid_is_mostly_shared() -> None:
     cases = hide_needles(
         NEEDLES,
         sentences=itertools.cycle(PROSE),
-        tokenizer=tokenizer("bundled"),
+        writer=PromptWriter(tokenizer("bundled")),
         lengths=lengths,
         depths=depths,
     )
@@ -352,7 +353,9 @@ def test_a_model_that_would_think_first_is_told_not_to() -> None:
 def test_a_template_that_drops_the_users_text_is_a_usage_error() -> None:
     tok = byte_level(bos=False, template="<|im_start|>assistant")
     with pytest.raises(UsageError, match="chat template drops the user's text"):
-        hide_needles(NEEDLES, sentences=iter(PROSE), tokenizer=tok, lengths=[200], depths=[0.0])
+        hide_needles(
+            NEEDLES, sentences=iter(PROSE), writer=PromptWriter(tok), lengths=[200], depths=[0.0]
+        )
 
 
 @every_base
@@ -397,7 +400,8 @@ def test_a_tokenizer_without_special_tokens_is_one_too() -> None:
     tok = PreTrainedTokenizerFast(tokenizer_object=backend)
     assert tok.all_special_tokens == []
     assert PieceTokenizer(tok).encode(" tin drum") == [1, 2]
-    assert PieceTokenizer(tok).frame() == ([], [], False)
+    frame = PromptWriter(tok).frame()
+    assert (frame.head, frame.tail, frame.opening) == ((), (), "Answer:")
 
 
 @every_tokenizer
@@ -487,22 +491,12 @@ def test_cases_are_visited_in_a_seeded_balanced_order() -> None:
 def test_a_template_that_names_the_day_gives_the_same_prompts_on_every_day() -> None:
     day = "{%- if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
     dated, plain = (sentence_piece(template=text + INST) for text in (day, "26 Jul 2024"))
-    assert PieceTokenizer(dated).frame() == PieceTokenizer(plain).frame()
+    assert PromptWriter(dated).frame() == PromptWriter(plain).frame()
     iso, plain = (
         sentence_piece(template=text + INST)
         for text in ("  {{ strftime_now('%Y-%m-%d') }}", "  2024-07-26")
     )
-    assert PieceTokenizer(iso).frame() == PieceTokenizer(plain).frame()
-
-
-@pytest.mark.parametrize(
-    ("end", "more"),
-    [("<think>\n", "</think>"), ("<|start|>assistant", "<|channel|>final<|message|>")],
-)
-def test_a_model_that_thinks_first_is_made_to_answer(end: str, more: str) -> None:
-    thinking = sentence_piece(template=INST + end)
-    _, tail, _ = PieceTokenizer(thinking).frame()
-    assert thinking.decode(tail).rstrip().endswith(more)
+    assert PromptWriter(iso).frame() == PromptWriter(plain).frame()
 
 
 def test_cases_that_fall_on_few_places_are_told() -> None:
@@ -511,22 +505,7 @@ def test_cases_that_fall_on_few_places_are_told() -> None:
         hide_needles(
             NEEDLES[:1],
             sentences=stops,
-            tokenizer=tokenizer("bundled"),
+            writer=PromptWriter(tokenizer("bundled")),
             lengths=[200],
             depths=[100 * step / 9 for step in range(10)],
         )
-
-
-@pytest.mark.parametrize(
-    ("template", "problem"),
-    [
-        ("{{ raise_exception('no system role') }}", "no system role"),
-        ("{% if %}", "Expected an expression"),
-        ({"tool": INST, "rag": INST}, "multiple chat templates|several|default"),
-    ],
-)
-def test_a_chat_template_that_does_not_work_is_named(template: Any, problem: str) -> None:
-    broken = sentence_piece(template=template)
-    with pytest.raises(UsageError, match=f"chat template cannot be used: .*({problem})") as error:
-        PieceTokenizer(broken).frame()
-    assert "\n" not in str(error.value)

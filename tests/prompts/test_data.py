@@ -36,7 +36,7 @@ def sentences_of(row: dict[str, Any]) -> list[str]:
 def facts_of(row: dict[str, Any]) -> tuple[str, str]:
     """The right answer's sentence and the wrong answer's."""
     (right,) = (s for s in sentences_of(row) if row["answer"] in s)
-    (wrong,) = (s for s in sentences_of(row) if row["wrong"] in s)
+    (wrong,) = (s for s in sentences_of(row) if row["wrong_answer"] in s)
     return right, wrong
 
 
@@ -79,7 +79,7 @@ def test_a_reasoning_needle_has_two_answers_each_in_a_sentence_of_its_own(corpus
         right, wrong = facts_of(row)
         assert right == row["real_needle"] != wrong
         assert row["answer"] not in attributes_of(row)
-        assert row["wrong"] not in attributes_of(row)
+        assert row["wrong_answer"] not in attributes_of(row)
 
 
 @every_corpus
@@ -149,7 +149,7 @@ def test_english_needles_vary_in_names_numbers_answers_and_what_is_compared(corp
         told = attributes_of(row)
         names += [name_in(right, wrong, told), name_in(wrong, right, told)]
     assert len(set(names)) == len(names) == 2 * len(needles)
-    answers = [row[which] for row in needles for which in ("answer", "wrong")]
+    answers = [row[which] for row in needles for which in ("answer", "wrong_answer")]
     assert len(set(answers)) == len(answers)
     numbers = [n for row in needles for n in re.findall(r"\d+", row["needle"])]
     assert len(set(numbers)) == len(numbers)
@@ -160,7 +160,7 @@ def test_english_needles_vary_in_names_numbers_answers_and_what_is_compared(corp
 @every_corpus
 def test_a_guess_by_length_or_by_place_is_right_half_the_time(corpus: str) -> None:
     needles = rows(corpus)
-    longer = sum(len(row["answer"]) > len(row["wrong"]) for row in needles)
+    longer = sum(len(row["answer"]) > len(row["wrong_answer"]) for row in needles)
     assert 0.3 <= longer / len(needles) <= 0.7
 
 
@@ -205,7 +205,7 @@ def test_held_out_needles_are_others(corpus: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["retrieval.jsonl", "r2.jsonl"])
 def test_english_held_out_needles_tell_of_others_in_other_words(name: str) -> None:
     known, held_out = rows("english", name), rows("english/held-out", name)
-    for field in {"answer", "question", "quantity", "wrong"} & known[0].keys():
+    for field in {"answer", "question", "quantity", "wrong_answer"} & known[0].keys():
         assert {row[field] for row in known}.isdisjoint({row[field] for row in held_out})
     names = [set(re.findall(r"(?<!^)(?<!\. )[A-Z]\w+", row["needle"])) for row in held_out]
     told = " ".join(row["needle"] for row in known)

@@ -56,7 +56,7 @@ def test_headkvs_file_is_read_as_it_is(tmp_path: Path) -> None:
 
 def test_fields_of_no_use_are_left_alone_and_spaces_around_texts_go() -> None:
     needle = parse_needle(
-        {"needle": "\nIt is red.\n", "question": " Which? ", "real_needle": " red ", "kind": 3}
+        {"needle": "\nIt is red.\n", "question": " Which? ", "real_needle": " red ", "asks": 3}
     )
     assert (needle.text, needle.question, needle.answer) == ("It is red.", "Which?", "red")
     assert watched(needle) == "red"

@@ -23,6 +23,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
 from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.style import PromptWriter
 from headprobe.runs.case_runner import walk
 from headprobe.runs.memory import Pieces
 from headprobe.runs.plan import prepare
@@ -121,7 +122,7 @@ WALKED = [
 def test_every_architecture_is_walked_as_the_plain_procedure_goes(architecture: str) -> None:
     loaded, model = tiny(architecture)
     short = replace(
-        every("retrieval"), probe=replace(TASKS["retrieval"].probe, most_steps=lambda _: 4)
+        every("retrieval"), probe=replace(TASKS["retrieval"].probe, max_new_tokens=lambda _: 4)
     )
     cases = cases_of(loaded, "retrieval", limit=5)
     plain = [plain_observation(model, loaded, case, short) for case in cases]
@@ -283,10 +284,11 @@ def test_a_token_without_an_embedding_is_one_clear_error(nano: LoadedModel) -> N
             next(walk(nano, [replace(case, **changes)], TASKS["r2"]))
 
 
-def test_r2_takes_no_more_steps_than_the_answer_has_tokens(nano: LoadedModel) -> None:
+def test_the_reference_takes_no_more_steps_than_the_answer_has_tokens(nano: LoadedModel) -> None:
     cases = cases_of(nano, "r2", limit=6)
-    for seen in walk(nano, cases, TASKS["r2"]):
+    for seen in walk(nano, cases, TASKS["r2"].counting("reference")):
         assert 1 <= len(seen.generated_ids) <= len(cases[seen.case_id].answer_ids)
+        assert (seen.step_start, seen.step_end) == (0, len(seen.generated_ids))
 
 
 @pytest.mark.slow
@@ -417,7 +419,7 @@ def test_the_largest_tensor_grows_with_the_length_and_not_its_square(
             cases = hide_needles(
                 read_needles(bundled("needles", "nano", "retrieval.jsonl"))[:1],
                 sentences=sentences("noise", seed=0),
-                tokenizer=nano.tokenizer,
+                writer=PromptWriter(nano.tokenizer),
                 lengths=[length],
                 depths=[50.0],
             )

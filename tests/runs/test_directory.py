@@ -57,6 +57,8 @@ def observation(case_id: int, success: float) -> Observation:
     return Observation(
         case_id=case_id,
         generated_ids=(8, 7, 2),
+        step_start=0,
+        step_end=2,
         response='tin "drums",\n日本',
         success=success,
         scores={"r2": np.zeros((2, 6))},
@@ -187,6 +189,8 @@ def test_the_case_table_is_the_one_that_the_contract_describes() -> None:
         "span_end": 4,
         "answer_ids": [8, 7],
         "generated_ids": [8, 7, 2],
+        "step_start": 0,
+        "step_end": 2,
         "response": 'tin "drums",\n日本',
         "success": 50.0,
         "accepted": False,

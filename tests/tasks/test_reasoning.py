@@ -2,10 +2,15 @@ import pytest
 
 from headprobe.prompts.case import Case
 from headprobe.tasks import TASKS
-from headprobe.tasks.reasoning import most_steps, success
+from headprobe.tasks.reasoning import (
+    max_new_tokens,
+    reference_max_new_tokens,
+    reference_success,
+    success,
+)
 
 
-def case(answer: str, answer_tokens: int = 3) -> Case:
+def case(answer: str, answer_tokens: int = 3, wrong_answer: str | None = None) -> Case:
     return Case(
         case_id=0,
         needle_id=0,
@@ -17,12 +22,16 @@ def case(answer: str, answer_tokens: int = 3) -> Case:
         span_end=3,
         answer=answer,
         answer_ids=(9,) * answer_tokens,
+        wrong_answer=wrong_answer,
     )
 
 
-@pytest.mark.parametrize("answer_tokens", [1, 7, 200])
-def test_as_many_steps_are_watched_as_the_answer_has_tokens(answer_tokens: int) -> None:
-    assert most_steps(case("x", answer_tokens)) == answer_tokens
+@pytest.mark.parametrize(("answer_tokens", "most"), [(1, 17), (16, 32), (17, 34), (200, 400)])
+def test_a_response_has_twice_the_answers_tokens_and_at_least_16_more(
+    answer_tokens: int, most: int
+) -> None:
+    assert max_new_tokens(case("x", answer_tokens)) == most
+    assert reference_max_new_tokens(case("x", answer_tokens)) == answer_tokens
 
 
 # Token F1 by hand: 2 * common / (words of response + words of answer), after LongBench's
@@ -44,10 +53,24 @@ def test_as_many_steps_are_watched_as_the_answer_has_tokens(answer_tokens: int) 
         ("anther", "ther", 0),
     ],
 )
-def test_success_is_token_f1_in_per_cent(answer: str, response: str, per_cent: float) -> None:
-    assert success(response, case(answer)) == pytest.approx(per_cent)
+def test_the_reference_is_token_f1_of_the_whole_response(
+    answer: str, response: str, per_cent: float
+) -> None:
+    assert reference_success(response, case(answer)) == pytest.approx(per_cent)
 
 
-def test_the_probe_takes_this_files_functions() -> None:
-    assert TASKS["r2"].probe.success is success
-    assert TASKS["r2"].probe.most_steps is most_steps
+def test_success_is_the_f1_of_the_part_that_gives_the_answer() -> None:
+    asked = case("velvet kettles", wrong_answer="tin drums")
+    assert success("The person who is fond of tea likes velvet kettles best.", asked) == 100
+    assert success("He likes velvet mirrors.", asked) == 50
+    assert success("velvet", asked) == pytest.approx(100 * 2 / 3)
+    assert success("He likes tin drums.", asked) == 0
+    assert success("Not tin drums but velvet kettles.", asked) == 0
+
+
+def test_the_reference_cuts_off_at_the_answers_tokens() -> None:
+    reference = TASKS["r2"].counting("reference").probe
+    assert reference.max_new_tokens is reference_max_new_tokens
+    assert reference.success is reference_success
+    assert (reference.steps, TASKS["r2"].probe.steps) == ("reference", "aligned")
+    assert not TASKS["r2"].probe.counts_all_steps

@@ -106,7 +106,7 @@ def test_a_length_that_cannot_be_is_one_clear_line(
 def test_the_queries_of_the_repeats_are_watched_and_nothing_is_answered(tokenizer: Any) -> None:
     probe, case = TASKS["razor"].probe, drawn(tokenizer, 129)[0]
     assert probe.first_query(case) == 33
-    assert probe.most_steps(case) == 0
+    assert probe.max_new_tokens(case) == 0
     assert probe.success("", case) == 100
 
 

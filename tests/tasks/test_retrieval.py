@@ -2,10 +2,10 @@ import pytest
 
 from headprobe.prompts.case import Case
 from headprobe.tasks import ACCEPTED_ABOVE, TASKS
-from headprobe.tasks.retrieval import most_steps, success
+from headprobe.tasks.retrieval import max_new_tokens, reference_success, success
 
 
-def case(answer: str, answer_tokens: int = 3) -> Case:
+def case(answer: str, answer_tokens: int = 3, wrong_answer: str | None = None) -> Case:
     return Case(
         case_id=0,
         needle_id=0,
@@ -17,30 +17,33 @@ def case(answer: str, answer_tokens: int = 3) -> Case:
         span_end=3,
         answer=answer,
         answer_ids=(9,) * answer_tokens,
+        wrong_answer=wrong_answer,
     )
 
 
 @pytest.mark.parametrize("answer_tokens", [1, 200])
 def test_fifty_steps_are_watched_whatever_the_answer(answer_tokens: int) -> None:
-    assert most_steps(case("x", answer_tokens)) == 50
+    assert max_new_tokens(case("x", answer_tokens)) == 50
 
 
-# ROUGE-1 recall by hand: words of the answer that the response has, over the answer's words.
+# ROUGE-1 recall by hand: words of the answer that the response has, over the answer's words,
+# articles left out.
 @pytest.mark.parametrize(
     ("answer", "response", "per_cent"),
     [
         ("eat a sandwich in the park", "eat a sandwich in the park", 100),
         ("eat a sandwich in the park", "You should eat a big sandwich in the old park!", 100),
-        ("eat a sandwich in the park", "a park", 100 * 2 / 6),
-        ("eat a sandwich in the park", "park park park park", 100 * 1 / 6),
-        ("the cat and the dog", "the the the", 100 * 2 / 5),
+        ("eat a sandwich in the park", "a park", 100 * 1 / 4),
+        ("eat a sandwich in the park", "park park park park", 100 * 1 / 4),
+        ("the cat and the dog", "dog dog dog", 100 * 1 / 3),
         ("Velvet Kettles", "velvet KETTLES.", 100),
-        # The stemmer makes inflected words of more than three letters equal.
-        ("walking dogs", "he walked his dogs", 100),
+        ("walking dogs", "he walked his dogs", 50),
         ("91 coins", "90 coins", 50),
         ("91 coins", "", 0),
         ("公园里吃", "在公园里吃三明治", 100),
         ("公园里吃", "公园", 50),
+        ("早上7点在图书馆门口见面", "7", 100 / 12),
+        ("林安娜。", "林安娜", 100),
         ("Красный дом", "Это красный дом.", 100),
         ("Красный дом", "Синий дом", 50),
     ],
@@ -49,11 +52,21 @@ def test_success_is_rouge_1_recall_in_per_cent(answer: str, response: str, per_c
     assert success(response, case(answer)) == pytest.approx(per_cent)
 
 
+def test_a_response_that_names_the_wrong_answer_scores_0() -> None:
+    asked = case("in the park", wrong_answer="at the mill")
+    assert success("He sits in the park", asked) == 100
+    assert success("He sits in the park, not at the mill", asked) == 0
+    assert reference_success("He sits in the park, not at the mill", asked) == 100
+
+
 def test_exactly_half_the_words_are_not_accepted() -> None:
     assert not success("90 coins", case("91 coins")) > ACCEPTED_ABOVE
     assert success("91 gold", case("91 coins gold")) > ACCEPTED_ABOVE
 
 
-def test_the_probe_takes_this_files_functions() -> None:
-    assert TASKS["retrieval"].probe.success is success
-    assert TASKS["retrieval"].probe.most_steps is most_steps
+def test_the_reference_takes_the_same_steps_and_does_not_look_for_the_wrong_answer() -> None:
+    probe = TASKS["retrieval"].probe
+    assert (probe.success, probe.max_new_tokens) == (success, max_new_tokens)
+    reference = probe.counting("reference")
+    assert (reference.success, reference.max_new_tokens) == (reference_success, max_new_tokens)
+    assert probe.counts_all_steps

@@ -1,0 +1,107 @@
+"""Greedy decoding over a cut cache, a step of all sequences at a time.
+
+On a GPU a step of few tokens costs what launching its kernels costs. Where every layer's attention
+is one kernel call that depends on nothing but the buffers, the step is captured in a CUDA graph
+once and replayed: its kernels are launched together.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from headprobe.compression.cache import HeadBudgetCache
+
+_WORTH_CAPTURING = 8
+"""Steps from which on a capture, which takes about two, is worth it."""
+
+
+class GreedyDecoder:
+    """Continues the sequences of a cut cache, inside its ``with``.
+
+    Args:
+        model: the cache's.
+        cache: all of whose sequences end with the same token position.
+        max_new_tokens: steps at most; memory for their entries is set aside.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, cache: HeadBudgetCache, *, max_new_tokens: int
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._left = max_new_tokens
+        self._is_warm = False
+        self._step: _CapturedStep | None = None
+        cache.set_aside(max_new_tokens)
+
+    @torch.inference_mode()
+    def step(self, newest: Int[Tensor, " sequence"]) -> Int[Tensor, " sequence"]:
+        """Read the newest token of every sequence; returns what each would go on with."""
+        if self._step is None and self._is_warm and self._left >= _WORTH_CAPTURING:
+            self._step = _CapturedStep.of(self._model, self._cache, sequences=len(newest))
+        self._left -= 1
+        if self._step is not None:
+            return self._step.replay(newest)
+        self._is_warm = True
+        return _run(self._model, self._cache, newest[:, None])
+
+    def take(self, sequences: Int[Tensor, " _sequence"]) -> None:
+        """Go on with these sequences alone."""
+        self._cache.reorder_cache(sequences)  # type: ignore[arg-type]
+        self._cache.set_aside(max(self._left, 1))
+        self._step = None
+
+
+class _CapturedStep:
+    """A step in a CUDA graph, over the buffers that the cache has now."""
+
+    def __init__(self, model: PreTrainedModel, cache: HeadBudgetCache, *, sequences: int) -> None:
+        device = model.device
+        self._cache = cache
+        self._newest = torch.zeros(sequences, 1, dtype=torch.int64, device=device)
+        self._position = torch.full((1, 1), cache.get_seq_length(), device=device)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph), cache.without_mask() as mask:
+            self._chosen = _run(
+                model, cache, self._newest, attention_mask=mask, position_ids=self._position
+            )
+            self._position += 1
+        self._is_new = True
+
+    @classmethod
+    def of(
+        cls, model: PreTrainedModel, cache: HeadBudgetCache, *, sequences: int
+    ) -> _CapturedStep | None:
+        """A step, or ``None`` where it cannot be captured: a model may wait for the device."""
+        if not cache.can_be_captured:
+            return None
+        tokens = cache.get_seq_length()
+        try:
+            return cls(model, cache, sequences=sequences)
+        except RuntimeError:
+            cache.rewind(tokens)
+            return None
+
+    def replay(self, newest: Int[Tensor, " sequence"]) -> Int[Tensor, " sequence"]:
+        """Read the newest tokens; what is returned is overwritten by the next call."""
+        # While it was captured, the token was counted and nothing ran.
+        if not self._is_new:
+            self._cache.advance()
+        self._is_new = False
+        self._newest.copy_(newest[:, None])
+        self._graph.replay()
+        return self._chosen
+
+
+def _run(
+    model: PreTrainedModel,
+    cache: HeadBudgetCache,
+    newest: Int[Tensor, "sequence 1"],
+    **inputs: Tensor,
+) -> Int[Tensor, " sequence"]:
+    output = model(newest, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs)
+    chosen: Tensor = output.logits[:, -1].argmax(dim=-1)
+    return chosen

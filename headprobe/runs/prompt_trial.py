@@ -1,0 +1,150 @@
+"""Decide on a few short prompts how a chat model is asked.
+
+The styles are tried from the simplest on; the one that the model passes most is used, the simplest
+of equals. A style that passes everything ends the trial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headprobe.errors import UsageError
+from headprobe.prompts.build import hide_needles, tokenize_needle
+from headprobe.prompts.case import Case
+from headprobe.prompts.haystacks import sentences
+from headprobe.prompts.needles import Needle
+from headprobe.prompts.style import TRIED, PromptDecision, PromptOptions, PromptStyle
+from headprobe.runs.case_runner import walk
+from headprobe.runs.draw import DrawnCases, prompt_writer
+from headprobe.runs.prefix_tree import PrefixTree
+from headprobe.tasks import Task
+
+if TYPE_CHECKING:
+    from headprobe.models.loading import LoadedModel
+
+HAYSTACK_TOKENS = 100
+"""Prose around the needle of a short prompt."""
+
+MOST_PROMPTS, LEAST_PROMPTS = 16, 4
+SHARE = 0.05
+"""How much of a run's unique tokens a trial may take, unless ``LEAST_PROMPTS`` take more."""
+
+
+def decide_style(
+    loaded: LoadedModel,
+    task: Task,
+    drawn: DrawnCases,
+    *,
+    prompt: PromptOptions,
+    run_tokens: int,
+    seed: int,
+) -> PromptDecision:
+    """Try the styles on a task's needles and keep the one that the model passes most.
+
+    Args:
+        loaded: a model with a chat template.
+        task: whose probe grades the responses.
+        drawn: the run's cases; the needles are theirs, balanced over kinds.
+        prompt: the answer prefix.
+        run_tokens: the run's unique tokens, of which the trial takes ``SHARE``.
+        seed: which needles are taken.
+
+    Raises:
+        UsageError: no style fits into the model's window.
+    """
+    needles = spread_over_kinds(drawn.needles, seed)[:MOST_PROMPTS]
+    tried = {
+        style: cases
+        for style in TRIED
+        if (cases := _short_prompts(loaded, task, drawn, needles, prompt, style, seed))
+    }
+    if not tried:
+        raise UsageError("the model's window is too short to try prompts; give `prompt`")
+    count = affordable(list(tried.values()), tokens=SHARE * run_tokens)
+    asking = replace(task, measures=())
+    passed: dict[str, float] = {}
+    for style, cases in tried.items():
+        seen = [one.accepted for one in walk(loaded, cases[:count], asking)]
+        passed[style] = float(np.mean(seen))
+        if all(seen):
+            break
+    used = max(tried, key=lambda style: passed.get(style, -1.0))
+    return PromptDecision(asked="auto", used=used, passed=passed, prompts=count)
+
+
+def draw_asked(
+    loaded: LoadedModel,
+    task: Task,
+    draw: Callable[[PromptOptions], DrawnCases],
+    *,
+    prompt: PromptOptions,
+    plans: Sequence[Mapping[str, Any]],
+    seed: int,
+) -> tuple[DrawnCases, PromptDecision]:
+    """Draw cases in the style that earlier plans or a trial decide on.
+
+    Args:
+        loaded: the model.
+        task: whose probe grades the responses.
+        draw: draws the cases.
+        prompt: the options that draw them once the style is decided.
+        plans: of earlier runs, which say how they asked.
+        seed: which needles are tried.
+    """
+    decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
+    drawn = draw(decision.settle(prompt))
+    if decision.used is None:
+        tokens = PrefixTree.of([case.input_ids for case in drawn.cases]).distinct
+        decision = decide_style(loaded, task, drawn, prompt=prompt, run_tokens=tokens, seed=seed)
+        drawn = draw(decision.settle(prompt))
+    return drawn, decision
+
+
+def spread_over_kinds(needles: Sequence[Needle], seed: int) -> list[Needle]:
+    """The needles in a seeded order in which kinds take turns."""
+    kinds: dict[str | None, list[Needle]] = {}
+    for place in np.random.default_rng(seed).permutation(len(needles)):
+        kinds.setdefault(needles[place].kind, []).append(needles[place])
+    longest = max(map(len, kinds.values()))
+    return [of[turn] for turn in range(longest) for of in kinds.values() if turn < len(of)]
+
+
+def affordable(tried: Sequence[Sequence[Case]], *, tokens: float) -> int:
+    """How many prompts of every style take at most so many unique tokens; a few in any case."""
+    most = min(map(len, tried))
+    for count in range(most, LEAST_PROMPTS, -1):
+        prompts = [[case.input_ids for case in cases[:count]] for cases in tried]
+        if sum(PrefixTree.of(of_style).distinct for of_style in prompts) <= tokens:
+            return count
+    return min(most, LEAST_PROMPTS)
+
+
+def _short_prompts(
+    loaded: LoadedModel,
+    task: Task,
+    drawn: DrawnCases,
+    needles: Sequence[Needle],
+    prompt: PromptOptions,
+    style: PromptStyle,
+    seed: int,
+) -> list[Case]:
+    """One prompt a needle, the needle in the middle; none where they do not fit the model."""
+    writer = prompt_writer(loaded, task.probe, needles, replace(prompt, style=style))
+    try:
+        longest = max(tokenize_needle(needle, writer).size for needle in needles)
+    except UsageError:
+        # Worked examples share words with a needle of the user's own.
+        return []
+    cases = hide_needles(
+        needles,
+        sentences=sentences(drawn.haystack, seed=seed),
+        writer=writer,
+        lengths=[longest + HAYSTACK_TOKENS],
+        depths=[50.0],
+    )
+    end = max(case.length + task.probe.max_new_tokens(case) for case in cases)
+    return cases if loaded.window is None or end <= loaded.window else []
