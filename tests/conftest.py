@@ -16,7 +16,6 @@ from hypothesis import settings
 from transformers import LlamaConfig, LlamaForCausalLM
 
 pytest.register_assert_rewrite("tests._support")
-from tests._support.command_line import succeed
 
 torch.set_num_threads(1)
 # The same examples on every run, and no time limit that a busy machine would break.
@@ -29,6 +28,9 @@ SCORED = ["score", "--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
 @pytest.fixture(scope="session")
 def nano_scored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which nano was scored on 48 cases of r2; it is for all tests, so look only."""
+    # Not before jaxtyping has put its hook on our imports.
+    from tests._support.command_line import succeed
+
     folder = tmp_path_factory.mktemp("nano-scored")
     succeed(*SCORED, cwd=folder)
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -15,8 +15,8 @@ from headprobe.prompts.case import Case, case_key
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptOptions
 from headprobe.runs.directory import directory_for
-from headprobe.runs.draw import draw_cases
-from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
+from headprobe.runs.draw import bundled_corpus, draw_cases
+from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
 from headprobe.runs.memory import MemoryOptions, Pieces, pieces_for
 from headprobe.runs.plan import model_identity, run_labels
 from headprobe.runs.prefix_tree import PrefixTree
@@ -133,9 +133,10 @@ def plan_ablation(
         seed=seed,
     )
     task = replace(task or _task_of(runs), measures=())
-    out = out or directory_for(loaded.name, f"ablate-{task.name}")
+    out = out or directory_for(loaded.label, f"ablate-{task.name}")
     prompt = prompt or PromptOptions()
-    probe, seeded = task.probe, replace(spec, seed=seed)
+    corpus = spec.needles or scored_corpus(run for _, run in runs)
+    probe, seeded = task.probe, replace(spec, needles=corpus, seed=seed)
     earlier = {} if overwrite else stored_plan(out / FILE_NAME)
     drawn, decision = draw_asked(
         loaded,
@@ -149,7 +150,9 @@ def plan_ablation(
     check_held_out(drawn, scored_in, loaded.tokenizer)
     averaged = None
     if silence == "mean":
-        others = replace(spec, needles=None, limit=calibration, seed=seed + 1)
+        # Of a file of one's own all needles are asked; outputs are averaged over bundled ones.
+        needles = corpus if bundled_corpus(corpus) else None
+        others = replace(spec, needles=needles, limit=calibration, seed=seed + 1)
         averaged = draw_cases(loaded, probe, others, prompt=decision.settle(prompt))
     longest = max(case.length + probe.max_new_tokens(case) for case in drawn.cases)
     pieces = pieces_for(

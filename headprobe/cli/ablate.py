@@ -65,6 +65,10 @@ def ablate(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
+    max_context: options.MaxContext = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
     chunk: options.Chunk = None,
     memory_allowance: options.MemoryAllowance = "1GiB",
     overwrite: options.Overwrite = False,
@@ -109,14 +113,20 @@ def ablate(
     from headprobe.ablation.run import PICTURE
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.models.loading import load_model
+    from headprobe.models.options import ModelOptions
 
-    loaded = load_model(
-        model,
+    wanted = ModelOptions(
+        name=model,
         device=device,
-        dtype=dtype,
         device_map=device_map,
+        dtype=dtype,
+        attention=attention,
+        revision=revision,
+        adapter=adapter,
+        max_context=max_context,
         trust_remote_code=trust_remote_code,
     )
+    loaded = load_model(wanted)
     way.apply_template(loaded.tokenizer)
     planned = plan_ablation(
         loaded,

@@ -117,6 +117,10 @@ def evaluate(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
+    max_context: options.MaxContext = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
     seed: Annotated[int | None, options.seed("one more than the run's")] = None,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -173,14 +177,20 @@ def evaluate(
     from headprobe.evaluation.plan import plan_evaluation
     from headprobe.evaluation.run import run_evaluation
     from headprobe.models.loading import load_model
+    from headprobe.models.options import ModelOptions
 
-    loaded = load_model(
-        model,
+    wanted = ModelOptions(
+        name=model,
         device=device,
-        dtype=dtype,
         device_map=device_map,
+        dtype=dtype,
+        attention=attention,
+        revision=revision,
+        adapter=adapter,
+        max_context=max_context,
         trust_remote_code=trust_remote_code,
     )
+    loaded = load_model(wanted)
     way.apply_template(loaded.tokenizer)
     planned = plan_evaluation(
         loaded,

@@ -10,7 +10,8 @@ import typer
 Model = Annotated[
     str,
     typer.Option(
-        help="An alias (see `headprobe list models`), a local directory or a hub id.",
+        help="An alias (see `headprobe list models`), a local directory, a GGUF file, a hub id, or "
+        "hub-id:file.gguf.",
         show_default=True,
     ),
 ]
@@ -24,6 +25,31 @@ DeviceMap = Annotated[
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        "--attention",
+        help="What computes attention: sdpa, eager, flash_attention_2.",
+        show_default="what the model names, else sdpa",
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(help="Branch, tag or commit of a hub id.", show_default=False),
+]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(help="Directory of a LoRA adapter to merge into the model.", show_default=False),
+]
+MaxContext = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=2**31,
+        help="Positions that prompts may take.",
+        show_default="what the model's configuration allows",
+    ),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the model's files bring.")
 ]
@@ -46,7 +72,7 @@ Haystack = Annotated[
     typer.Option(
         # A bracket before a letter would be markup.
         help="Text file, folder, JSONL, hf:<dataset>\\[@configuration][:column], or noise.",
-        show_default="bundled essays; noise for nano",
+        show_default="bundled essays in the language of the needles; noise for nano",
     ),
 ]
 PromptStyle = Literal["auto", "raw", "chat", "prefix", "shots"]
@@ -115,7 +141,11 @@ def lengths(default: str) -> Any:
 
 def needles(default: str) -> Any:
     """``--needles`` of a command that asks some where none are given."""
-    return typer.Option(help="Needles, JSONL.", show_default=default)
+    return typer.Option(
+        metavar="FILE|NAME",
+        help="Needles: a JSONL file, or by name bundled ones: english, chinese, nano.",
+        show_default=default,
+    )
 
 
 def seed(default: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from headprobe.errors import UsageError
 from headprobe.prompts.grid import parse_depths, parse_lengths
-from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.spec import CORPORA, CaseSpec
 from headprobe.prompts.style import AskedStyle, PromptOptions, read_chat_template
 from headprobe.runs.memory import MemoryOptions, parse_bytes
 
@@ -29,7 +29,7 @@ def case_spec(
     return CaseSpec(
         lengths=None if lengths is None else parse_lengths(lengths),
         depths=None if depths is None else parse_depths(depths),
-        needles=existing(needles, kind="needle"),
+        needles=_needle_file(needles),
         haystack=haystack,
         limit=limit or None,
         seed=seed,
@@ -57,6 +57,17 @@ def prompt_options(
         style=prompt,
         answer_prefix=answer_prefix,
         chat_template=read_chat_template(chat_template),
+    )
+
+
+def _needle_file(path: Path | None) -> Path | None:
+    """Return a file of needles, or a name of bundled ones, as it is; ``UsageError`` for neither."""
+    if path is None or str(path) in CORPORA or path.exists():
+        return path
+    raise UsageError(
+        f"no needle file {path}; bundled needles are named {', '.join(CORPORA)}",
+        option="needles",
+        path=path,
     )
 
 

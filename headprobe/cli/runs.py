@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from headprobe.cli import output
 from headprobe.cli.wording import in_options
 
 if TYPE_CHECKING:
+    from headprobe.runs.pass_rates import PassRate
     from headprobe.runs.plan import PlannedRun
     from headprobe.scores import HeadScores
     from headprobe.stats.reliability import Reliability
@@ -45,9 +47,18 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
 
 
 def top_heads(
-    run: HeadScores, *, measure: str | None, seed: int, top: int, json: bool = False
+    run: HeadScores,
+    *,
+    measure: str | None,
+    seed: int,
+    top: int,
+    rates: Sequence[PassRate],
+    json: bool = False,
 ) -> None:
-    """The heads with the highest scores and how firm their ranking is, as a table or as JSON."""
+    """The heads with the highest scores and how firm their ranking is, as a table or as JSON.
+
+    ``rates`` are the run's pass rates by kind of needle, a table of their own.
+    """
     from headprobe.scores.tables import head_table
 
     name = run.resolve(measure)
@@ -63,6 +74,7 @@ def top_heads(
                 "measure": name,
                 "accepted": run.accepted,
                 "cases": run.cases,
+                "kinds": [{**asdict(rate), "fraction": rate.fraction} for rate in rates],
                 "reliability": reliability.to_json(),
                 "heads": chosen.to_dict("records"),
             }
@@ -74,6 +86,12 @@ def top_heads(
     )
     columns = ["rank", "layer", "head", "kv_head", "score", "std", "ci_low", "ci_high"]
     output.show_table(title, columns, chosen[columns].astype(object).values.tolist())
+    if rates:
+        output.show_table(
+            "accepted cases by kind of needle",
+            ["kind", "cases", "accepted", "%"],
+            [[one.kind, one.cases, one.accepted, f"{one.fraction:.0%}"] for one in rates],
+        )
 
 
 def show_cost(run: PlannedRun, *, json: bool = False) -> None:

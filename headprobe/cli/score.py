@@ -59,6 +59,10 @@ def score(
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,
     dtype: options.Dtype = "auto",
+    attention: options.Attention = None,
+    max_context: options.MaxContext = None,
+    revision: options.Revision = None,
+    adapter: options.Adapter = None,
     chunk: options.Chunk = None,
     memory_allowance: options.MemoryAllowance = "1GiB",
     until_stable: Annotated[
@@ -111,7 +115,9 @@ def score(
             raise UsageError(f"task {task} has no cases: leave it out", option=option)
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
+    from headprobe.models.options import ModelOptions
     from headprobe.runs.distributed import init_distributed
+    from headprobe.runs.pass_rates import pass_rates
     from headprobe.runs.plan import prepare
     from headprobe.runs.score import prepare_decided
     from headprobe.runs.score import score as score_cases
@@ -122,14 +128,18 @@ def score(
         if device_map and processes.count > 1:
             message = "is for one process: leave it out, or start one alone"
             raise UsageError(message, option="device_map", value=device_map)
-        loaded = load_model(
-            model,
+        wanted = ModelOptions(
+            name=model,
             device=processes.device(device),
-            dtype=dtype,
             device_map=device_map,
-            weights=not dry_run,
+            dtype=dtype,
+            attention=attention,
+            revision=revision,
+            adapter=adapter,
+            max_context=max_context,
             trust_remote_code=trust_remote_code,
         )
+        loaded = load_model(wanted, weights=not dry_run)
         if not chosen.needs_cases:
             _from_weights(loaded, task, seed=seed, overwrite=overwrite, out=out, json=json)
             return
@@ -154,7 +164,8 @@ def score(
                 loaded, run, overwrite=overwrite, processes=processes, advance=advance
             )
     if scores is not None:
-        top_heads(scores, measure=None, seed=seed, top=10, json=json)
+        rates = pass_rates(run.out)
+        top_heads(scores, measure=None, seed=seed, top=10, rates=rates, json=json)
         describe(scores, path=run.out)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
@@ -181,8 +192,8 @@ def _from_weights(
     from headprobe.runs.directory import directory_for
     from headprobe.runs.score_weights import score_weights
 
-    run = out or directory_for(loaded.name, task)
+    run = out or directory_for(loaded.label, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=overwrite)
-    top_heads(scores, measure=None, seed=seed, top=10, json=json)
+    top_heads(scores, measure=None, seed=seed, top=10, rates=(), json=json)
     describe(scores)
     output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

@@ -32,6 +32,7 @@ def show(
     from headprobe.cli.budgets import summarise
     from headprobe.cli.runs import describe, top_heads
     from headprobe.runs.directory import newest_run
+    from headprobe.runs.pass_rates import pass_rates
     from headprobe.scores import HeadScores
 
     if file is not None and is_budget_file(file):
@@ -39,5 +40,5 @@ def show(
         return
     path = file or newest_run()
     run = HeadScores.load(path)
-    top_heads(run, measure=measure, seed=seed, top=top, json=json)
+    top_heads(run, measure=measure, seed=seed, top=top, rates=pass_rates(path), json=json)
     describe(run, path=path)

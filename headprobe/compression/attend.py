@@ -52,7 +52,7 @@ def attend(
     output = torch.cat(parts) if len(parts) > 1 else parts[0]
     if ragged.place is not None:
         output = output[ragged.place]
-    return output.view(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
+    return output.reshape(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
 
 
 def sees_all(mask: Tensor | None, queries: range, terms: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.attention.finite import NotFinite, not_finite, require_finite_logits
 from headprobe.attention.prefix_cache import runs_in_pieces
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, out_of_memory
@@ -89,6 +90,9 @@ def answer(
             tokens = len(question.context_ids) + len(question.question_ids)
             hint = "fewer --budget, shorter prompts"
             raise out_of_memory(error, tokens=tokens, hint=hint) from error
+        except NotFinite:
+            prompt = [*question.context_ids, *question.question_ids]
+            raise not_finite(loaded, prompt) from None
 
 
 def graded(
@@ -234,6 +238,7 @@ class _Reader:
             output = self._loaded.model(
                 piece, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
+        require_finite_logits(output.logits)
         chosen: Tensor = output.logits[:, -1].argmax(dim=-1)
         return chosen
 

@@ -30,7 +30,7 @@ from headprobe.prompts.style import PromptDecision, PromptOptions, describe_opti
 from headprobe.runs.directory import directory_for, newest_run
 from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt, prompt_writer
 from headprobe.runs.engine import versions
-from headprobe.runs.held_out import check_held_out, held_out_seed, seeds_of
+from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
 from headprobe.runs.plan import model_identity
 from headprobe.runs.progress import FILE_NAME, Plan, stored_plan
 from headprobe.runs.prompt_trial import draw_asked
@@ -123,7 +123,7 @@ def plan_evaluation(
     entrants = line_up(methods, [WeightedRun(name=str(run), scores=known)] if known else [])
     chosen = task or _task_of(known)
     out = out or directory_for(
-        loaded.name, f"evaluate-{questions.stem if questions else chosen.name}"
+        loaded.label, f"evaluate-{questions.stem if questions else chosen.name}"
     )
     earlier = {} if overwrite else stored_plan(out / FILE_NAME)
     way = _Way(prompt=prompt or PromptOptions(), plans=[earlier, known.plan if known else {}])
@@ -131,11 +131,12 @@ def plan_evaluation(
         asked = _read(loaded, questions, spec, answer_tokens, way, task)
     else:
         scored = _runs_behind(run, methods.files)
+        corpus = scored_corpus([known] if known else [])
         seed = _seed(spec.seed, known, scored, scored_cases=scored_cases)
         asked = _draw(
             loaded,
             chosen,
-            replace(spec, seed=seed),
+            replace(spec, needles=spec.needles or corpus, seed=seed),
             way,
             most_steps=answer_tokens,
             others=[] if scored_cases else scored,
@@ -212,7 +213,7 @@ def _read(
     questions = read_questions(
         cases,
         writer,
-        longest=longest_prompt(loaded.window, answer_room=_room(most_steps)),
+        longest=longest_prompt(loaded.max_context, answer_room=_room(most_steps)),
         limit=spec.limit,
         most_steps=most_steps,
     )
@@ -325,7 +326,7 @@ def _room(most_steps: int | None) -> int:
 
 
 def _longest(loaded: LoadedModel, room: int) -> int:
-    longest = longest_prompt(loaded.window, answer_room=room)
+    longest = longest_prompt(loaded.max_context, answer_room=room)
     return min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
 
 

@@ -15,6 +15,7 @@ from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.files import json_digest, json_object, numbered_lines, text_field
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
+from headprobe.prompts.needles import normal_text, warn_of_repeats
 from headprobe.prompts.style import PromptWriter
 from headprobe.runs.draw import DrawnCases
 from headprobe.tasks import ACCEPTED_ABOVE, Probe
@@ -103,16 +104,25 @@ def read_questions(
 
     ``input`` stands for ``question`` too, as in LongBench. The prompt is built as those of the
     tasks are. Where it is longer than ``longest`` tokens, the middle of its context goes, as
-    LongBench has it. Of more than ``limit`` questions the first are taken.
+    LongBench has it. A question asked twice of one context counts once, a warning says how many
+    are. Of more than ``limit`` questions the first are taken.
 
     Raises:
         UsageError: no such file, no question in it, or a line that cannot be used (it is named).
     """
     questions: list[Question] = []
-    shortened = 0
-    for number, line in numbered_lines(path, kind="case")[:limit]:
+    known: set[tuple[str, str]] = set()
+    shortened = read = 0
+    for number, line in numbered_lines(path, kind="case"):
+        if len(questions) == limit:
+            break
+        read += 1
         try:
             context, question, answers = _parse(line)
+            texts = normal_text(context), normal_text(question)
+            if texts in known:
+                continue
+            known.add(texts)
             context_ids, question_ids = _prompt(context, question, writer)
             room = (longest or len(context_ids) + len(question_ids)) - len(question_ids)
             if room < 1:
@@ -132,6 +142,7 @@ def read_questions(
         )
     if not questions:
         raise UsageError(f"{path} holds no question; write one JSON object a line", path=path)
+    warn_of_repeats(path, "questions", read=read, distinct=len(questions))
     if shortened:
         warnings.warn(
             f"{shortened} of {len(questions)} prompts are longer than {longest} tokens: "

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -20,20 +15,10 @@ from transformers import (
 
 from headprobe.errors import HeadprobeError
 from headprobe.models.aliases import ALIASES
-from headprobe.models.hub import first_line, quiet
+from headprobe.models.checkpoint import check_counts
+from headprobe.models.hub import ModelFiles, quiet
 from headprobe.models.layout import HeadLayout
-
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    ArithmeticError,
-    ImportError,
-    RuntimeError,
-    EOFError,
-    StrictDataclassError,
-    SafetensorError,
-    pickle.UnpicklingError,
-)
+from headprobe.models.reading import reading
 
 
 def read_layout(directory: Path) -> HeadLayout:
@@ -44,7 +29,8 @@ def read_layout(directory: Path) -> HeadLayout:
     """
     with quiet():
         name = str(directory)
-        return described_layout(read_config(directory, name, False), name, id=name)
+        files = ModelFiles(directory=directory, id=name)
+        return described_layout(read_config(files, name, trust=False), name, id=name)
 
 
 def head_layout(config: Any, *, id: str) -> HeadLayout:
@@ -112,22 +98,32 @@ def check_alias(name: str, layout: HeadLayout, window: int | None) -> None:
             )
 
 
-def read_config(directory: Path, name: str, trust: bool) -> Any:
-    """Read the configuration of the causal language model in a directory.
+def read_config(files: ModelFiles, name: str, *, trust: bool) -> Any:
+    """Read the configuration of a causal language model.
 
     ``trust`` runs the Python files that it brings; ``name`` is what errors call the model.
 
     Raises:
         HeadprobeError: it cannot be read, needs code that is not trusted, or is of another kind.
     """
-    with reading(f"the configuration of {name}", "look at its config.json"):
-        raw, _ = PreTrainedConfig.get_config_dict(directory)
-        foreign = "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING
+    advice = "give the model as safetensors" if files.gguf else "look at its config.json"
+    with reading(f"the configuration of {name}", advice):
+        foreign = False
+        if files.gguf is None:
+            raw, _ = PreTrainedConfig.get_config_dict(files.directory)
+            check_counts(raw, name)
+            foreign = "auto_map" in raw and raw.get("model_type") not in CONFIG_MAPPING
         if foreign and not trust:
             raise HeadprobeError(
                 f"{name} brings its own Python code: read it, then give `trust_remote_code`"
             )
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=trust)
+        config = AutoConfig.from_pretrained(
+            files.directory, trust_remote_code=trust, **files.arguments
+        )
+        check_counts(config.to_dict(), name)
+        window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
+        if window is not None and not (isinstance(window, int) and window < 2**31):
+            raise ValueError(f"sliding_window is {str(window)[:80]}, no number of tokens")
     if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes(config)):
         raise not_causal(name, config)
     return config
@@ -137,15 +133,6 @@ def described_layout(config: Any, name: str, *, id: str) -> HeadLayout:
     """The heads of a configuration; a ``HeadprobeError`` names the model that it describes."""
     with reading(f"the configuration of {name}", "look at its config.json"):
         return head_layout(config, id=id)
-
-
-@contextmanager
-def reading(what: str, advice: str) -> Iterator[None]:
-    """Turn what transformers raises over unusable files into one line."""
-    try:
-        yield
-    except _UNREADABLE as error:
-        raise HeadprobeError(f"cannot read {what}: {first_line(error)}; {advice}") from error
 
 
 def encodes(config: Any) -> bool:

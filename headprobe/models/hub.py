@@ -1,10 +1,13 @@
-"""Where a model's files are: an alias, a directory or a hub id to a directory on this machine."""
+"""Where a model's files are: what a user names, found on this machine or brought to it."""
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -14,12 +17,16 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from transformers.utils import logging
 
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
+from headprobe.models import adapters
 from headprobe.models.aliases import ALIASES, NANO
 from headprobe.models.bundled import bundled
+from headprobe.models.gguf import SUFFIX, refuse_parts
+from headprobe.models.reading import first_line
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
 # Repositories also hold the weights in other layouts: original/, onnx/, consolidated.safetensors.
@@ -27,31 +34,126 @@ _DUPLICATES = ["*/*", "consolidated*"]
 _ANSWER_SECONDS = 5
 
 
-def find_files(name: str, *, python: bool = False, weights: bool = True) -> tuple[Path, str]:
-    """The directory that holds a model, and the id that names it in headprobe's files.
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """The ``directory`` that holds a model, and the ``id`` that names it in headprobe's files.
 
-    A hub id (or an alias of one) is downloaded unless it is in the hub's cache; ``python`` also
-    fetches the Python files that it brings, ``weights`` the weights.
+    ``gguf`` is the name of its one file in the directory where the model is a GGUF file.
+    """
+
+    directory: Path
+    id: str
+    gguf: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What ``from_pretrained`` is told beside the directory."""
+        return {} if self.gguf is None else {"gguf_file": self.gguf}
+
+
+def find_files(
+    name: str, *, revision: str | None = None, python: bool = False, weights: bool = True
+) -> ModelFiles:
+    """Find a model's files.
+
+    A hub id (or an alias of one) is downloaded unless it is in the hub's cache, at a ``revision``
+    (a branch, tag or commit); ``python`` also fetches the Python files that it brings, ``weights``
+    the weights.
 
     Raises:
         UsageError: no such directory, or no model in it.
         HeadprobeError: the hub does not give the model.
     """
-    if name == NANO:
-        return bundled("models", NANO), NANO
     path = Path(name).expanduser()
-    if name not in ALIASES and (path.exists() or name.startswith((".", "/", "~"))):
-        if not path.is_dir():
-            raise UsageError("no such directory", option="model", value=name)
-        if not (path / "config.json").is_file():
-            message = "no config.json there, so no model in this directory"
-            raise UsageError(message, option="model", value=name)
-        return path, name
+    is_local = name not in ALIASES and (os.path.exists(path) or name.startswith((".", "/", "~")))
+    if revision is not None and (is_local or name == NANO):
+        message = f"{name} lies on this machine and has none: leave it out"
+        raise UsageError(message, option="revision", value=revision)
+    if is_local:
+        return _local(path, name)
+    if name in ALIASES:
+        _name_twin(path, name)
+    if name == NANO:
+        return ModelFiles(directory=bundled("models", NANO), id=NANO)
+    if name.endswith(SUFFIX):
+        return _download_gguf(name, revision)
     repository = ALIASES[name].repository if name in ALIASES else name
-    return _download(repository, python=python, weights=weights), repository
+    directory = _download(repository, revision=revision, python=python, weights=weights)
+    return ModelFiles(directory=directory, id=repository)
 
 
-def _download(repository: str, *, python: bool, weights: bool) -> Path:
+def _local(path: Path, name: str) -> ModelFiles:
+    """The model in a directory or a GGUF file of this machine."""
+    if path.is_file() and path.suffix == SUFFIX:
+        refuse_parts(path)
+        return ModelFiles(directory=path.parent, id=name, gguf=path.name)
+    if not path.is_dir():
+        kind = "file" if path.suffix == SUFFIX else "directory"
+        raise UsageError(f"no such {kind}", option="model", value=name)
+    files = _gguf_files(path)
+    if files and not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
+        refuse_parts(files[0])
+        if len(files) > 1:
+            raise UsageError(
+                f"{len(files)} GGUF files are there; name the one you mean, such as "
+                f"{path / files[0].name}",
+                option="model",
+                value=name,
+            )
+        return ModelFiles(directory=path, id=name, gguf=files[0].name)
+    if (path / "config.json").is_file():
+        return ModelFiles(directory=path, id=name)
+    if (path / adapters.CONFIG).is_file():
+        base = adapters.base_model(path)
+        raise UsageError(
+            f"an adapter of {base} lies there, no model; give `model={base}` and "
+            f"`adapter={name}`, or merge it with peft's merge_and_unload and give the result",
+            option="model",
+            value=name,
+        )
+    message = "no config.json there, so no model in this directory"
+    raise UsageError(message, option="model", value=name)
+
+
+def _gguf_files(path: Path) -> list[Path]:
+    """The GGUF files of a directory that are language models; mmproj is a vision tower's."""
+    return [file for file in sorted(path.glob(f"*{SUFFIX}")) if not file.name.startswith("mmproj")]
+
+
+def _name_twin(path: Path, name: str) -> None:
+    """Say that an alias is taken where a model lies in a directory of its name."""
+    if (path / "config.json").is_file() or any(path.glob(f"*{SUFFIX}")):
+        meant = ALIASES[name].repository
+        warnings.warn(
+            f"`model={name}` is the alias of {meant}, not the directory of that name here; for "
+            f"that give `model=./{name}`",
+            HeadprobeWarning,
+            stacklevel=2,
+        )
+
+
+def _download_gguf(name: str, revision: str | None) -> ModelFiles:
+    """Fetch one GGUF file of a repository, ``owner/name:file.gguf``."""
+    repository, colon, file = name.rpartition(":")
+    if not colon:
+        raise UsageError(
+            f"no such file; one of the hub is written owner/name:file{SUFFIX}",
+            option="model",
+            value=name,
+        )
+    refuse_parts(Path(file))
+    with nullcontext() if sys.stderr.isatty() else quiet(), _fetching(repository):
+        directory = _snapshot(repository, [file], revision, ignored=[])
+    path = directory / file
+    if not path.is_file():
+        raise HeadprobeError(
+            f"{repository} has no file {file}, or it is not in the local cache and there is no "
+            "network"
+        )
+    return ModelFiles(directory=path.parent, id=name, gguf=path.name)
+
+
+def _download(repository: str, *, revision: str | None, python: bool, weights: bool) -> Path:
     """Fetch what is missing in the hub's cache.
 
     A whole snapshot is asked for because its one request fails at once without a network, where
@@ -59,20 +161,35 @@ def _download(repository: str, *, python: bool, weights: bool) -> Path:
     """
     files = [*_TEXT_FILES, *(["*.py"] if python else []), *(["*.safetensors"] if weights else [])]
     with nullcontext() if sys.stderr.isatty() else quiet(), _fetching(repository):
-        path = _snapshot(repository, files)
+        path = _snapshot(repository, files, revision)
         if weights and not any(path.glob("*.safetensors")):
-            path = _snapshot(repository, [*files, "pytorch_model*.bin"])
+            path = _snapshot(repository, [*files, "pytorch_model*.bin"], revision)
+    if (path / adapters.CONFIG).is_file() and not (path / "config.json").is_file():
+        base = adapters.base_model(path)
+        raise HeadprobeError(
+            f"{repository} is an adapter of {base}, no model: download it with "
+            f"`hf download {repository}`, and give `model={base}` and `adapter=DIR`"
+        )
     if not (path / "config.json").is_file():
-        raise HeadprobeError(f"{repository} has no config.json: it is no transformers model")
+        raise HeadprobeError(
+            f"{repository} has no config.json: it is no transformers model; "
+            f"a GGUF file there is given as `model={repository}:FILE{SUFFIX}`"
+        )
     return path
 
 
-def _snapshot(repository: str, files: list[str]) -> Path:
+def _snapshot(
+    repository: str,
+    files: list[str],
+    revision: str | None,
+    ignored: list[str] | None = None,
+) -> Path:
     return Path(
         snapshot_download(
             repository,
+            revision=revision,
             allow_patterns=files,
-            ignore_patterns=_DUPLICATES,
+            ignore_patterns=_DUPLICATES if ignored is None else ignored,
             etag_timeout=_ANSWER_SECONDS,
         )
     )
@@ -96,6 +213,10 @@ def _fetching(repository: str) -> Iterator[None]:
         raise HeadprobeError(
             f"no model {repository}: not an alias (see `headprobe list models`), not a directory, "
             "and not on the hub, or private (then `hf auth login` first)"
+        ) from None
+    except RevisionNotFoundError:
+        raise HeadprobeError(
+            f"{repository} has no such `revision`: give a branch, tag or commit of it"
         ) from None
     except LocalEntryNotFoundError:
         if "/" not in repository:
@@ -127,8 +248,3 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def first_line(error: BaseException) -> str:
-    """The start of an exception's message, fit for one line."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" .:;")[:200]

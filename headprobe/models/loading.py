@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -18,17 +19,29 @@ from transformers import (
 )
 
 from headprobe.errors import HeadprobeError
+from headprobe.models import gguf
+from headprobe.models.adapters import merge_adapter, require_adapter
+from headprobe.models.checkpoint import (
+    check_files,
+    check_quantization,
+    check_sizes,
+    numbers_held,
+    refuse_pointer,
+)
 from headprobe.models.config import (
     check_alias,
     described_layout,
     encodes,
     not_causal,
     read_config,
-    reading,
 )
 from headprobe.models.device import find_device, find_device_map, find_dtype
-from headprobe.models.hub import find_files, quiet
+from headprobe.models.hub import ModelFiles, find_files, quiet
+from headprobe.models.implementation import choose_attention
 from headprobe.models.layout import HeadLayout
+from headprobe.models.max_context import allow_context
+from headprobe.models.options import ModelOptions
+from headprobe.models.reading import reading
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "tekken*", "*.model", "*.tiktoken")
 _UNFIT = ("missing_keys", "mismatched_keys")
@@ -38,16 +51,31 @@ _UNFIT = ("missing_keys", "mismatched_keys")
 class LoadedModel:
     """A causal language model that is ready to run.
 
-    ``name`` is what the user called it; ``window`` is the number of positions that its
-    configuration allows, if it says; ``fingerprint`` tells other weights apart.
+    ``name`` is what the user called it, ``adapter`` the directory that was merged into it;
+    ``max_context`` is the number of positions that prompts may take, if it is known;
+    ``fingerprint`` tells other weights apart.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     layout: HeadLayout
-    window: int | None
+    max_context: int | None
     fingerprint: str
+    adapter: Path | None = None
+
+    @property
+    def label(self) -> str:
+        """What results of the model are filed under."""
+        if self.adapter is None:
+            return self.name
+        name = Path(self.name).resolve().name if Path(self.name).exists() else self.name
+        return f"{name}+{self.adapter.resolve().name}"
+
+    @property
+    def attention(self) -> str:
+        """The implementation that computes attention, such as ``sdpa``."""
+        return str(self.model.config.get_text_config(decoder=True)._attn_implementation)
 
     @property
     def device(self) -> torch.device:
@@ -77,53 +105,70 @@ class LoadedModel:
         return str(self.model.dtype).removeprefix("torch.")
 
 
-def load_model(
-    name: str,
-    *,
-    device: str = "auto",
-    dtype: str = "auto",
-    device_map: str | None = None,
-    weights: bool = True,
-    trust_remote_code: bool = False,
-) -> LoadedModel:
+def load_model(model: str | ModelOptions, *, weights: bool = True, **options: Any) -> LoadedModel:
     """Load a model for reading: evaluation mode, no gradients.
 
     Args:
-        name: an alias, else a directory, else a hub id, which is downloaded once.
-        device: ``auto`` takes CUDA, else MPS, else the CPU.
-        dtype: ``auto`` takes float32 on the CPU, elsewhere what the checkpoint is saved in.
-        device_map: spread the layers over devices, as transformers does with accelerate: ``auto``,
-            ``balanced``, ``sequential``. In place of ``device``.
+        model: an alias, a directory, a GGUF file or a hub id; or all options in one record.
         weights: whether to read them; without, the model has shapes only (device ``meta``).
-        trust_remote_code: run the Python files that the model brings.
+        options: fields of ``ModelOptions`` that are said beside it, such as ``device="cpu"``.
 
     Raises:
-        UsageError: no such directory, device or dtype.
+        UsageError: no such directory, device, dtype, adapter or attention.
         HeadprobeError: it cannot be fetched or read, is not a causal language model, or not the one
             that the alias stands for.
     """
-    place = find_device(device)
-    precision = find_dtype(dtype, place)
-    spread = find_device_map(device_map, device)
-    directory, model_id = find_files(name, python=trust_remote_code, weights=weights)
+    chosen = replace(
+        model if isinstance(model, ModelOptions) else ModelOptions(name=model), **options
+    )
+    name, trust = chosen.name, chosen.trust_remote_code
+    place = find_device(chosen.device)
+    precision = find_dtype(chosen.dtype, place)
+    spread = find_device_map(chosen.device_map, chosen.device)
+    if chosen.adapter is not None:
+        require_adapter(chosen.adapter)
+    files = find_files(name, revision=chosen.revision, python=trust, weights=weights)
     with quiet():
-        config = read_config(directory, name, trust_remote_code)
-        layout = described_layout(config, name, id=model_id)
-        window = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
-        check_alias(name, layout, window)
-        tokenizer = _read_tokenizer(directory, name, trust_remote_code)
+        header = _header(files)
+        check_files(files.directory, name, weights=weights)
+        config = read_config(files, name, trust=trust)
+        if header is not None:
+            gguf.scale_rope(config, header)
+            precision = find_dtype(header.dtype, place) if precision == "auto" else precision
+        layout = described_layout(config, name, id=files.id)
+        stated = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+        check_alias(name, layout, stated)
+        max_context = allow_context(config, chosen.max_context, name=name)
+        choose_attention(
+            config,
+            chosen.attention,
+            name=name,
+            device=place,
+            dtype=_known_dtype(config, precision),
+            trust=trust,
+        )
+        tokenizer = _read_tokenizer(files, name, trust)
         if weights:
-            model = _read_weights(directory, name, config, precision, spread, trust_remote_code)
+            _check_size(config, files, header, name, precision)
+            loaded = _read_weights(files, name, config, precision, spread, trust)
+            loaded = loaded if spread else _move(loaded, place)
         else:
-            model = _shapes(config, precision, trust_remote_code)
-    model.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
+            loaded = _shapes(config, name, precision, trust)
+        if weights and header is not None:
+            gguf.check_rope(loaded, header)
+            loaded.generation_config.eos_token_id = header.answer_ends or None
+        if weights and chosen.adapter is not None:
+            loaded = merge_adapter(loaded, chosen.adapter)
+            layout = replace(layout, id=f"{layout.id}+{chosen.adapter.resolve().name}")
+    loaded.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
     return LoadedModel(
         name=name,
-        model=_move(model, place) if weights and not spread else model,
+        model=loaded,
         tokenizer=tokenizer,
         layout=layout,
-        window=window,
-        fingerprint=_fingerprint(model),
+        max_context=max_context,
+        fingerprint=_fingerprint(loaded),
+        adapter=chosen.adapter,
     )
 
 
@@ -138,50 +183,93 @@ def attention_modules(model: PreTrainedModel) -> dict[int, torch.nn.Module]:
     return {part.layer_idx: part for part in parts if hasattr(part, "layer_idx")}  # type: ignore[misc]
 
 
-def _read_tokenizer(directory: Path, name: str, trust: bool) -> PreTrainedTokenizerBase:
+def _header(files: ModelFiles) -> gguf.GgufHeader | None:
+    """The header of a model that is a GGUF file."""
+    if files.gguf is None:
+        return None
+    gguf.require_gguf()
+    refuse_pointer(files.directory / files.gguf)
+    return gguf.read_header(files.directory / files.gguf)
+
+
+def _known_dtype(config: Any, dtype: torch.dtype | str) -> torch.dtype:
+    """The type of the weights once they are loaded."""
+    known: torch.dtype = (config.dtype or torch.float32) if isinstance(dtype, str) else dtype
+    return known
+
+
+def _read_tokenizer(files: ModelFiles, name: str, trust: bool) -> PreTrainedTokenizerBase:
+    directory = files.directory
     advice = "save one there with save_pretrained, or download the whole model again"
-    if not any(path for pattern in _TOKENIZER_FILES for path in directory.glob(pattern)):
+    found = (path for pattern in _TOKENIZER_FILES for path in directory.glob(pattern))
+    if files.gguf is None and not any(found):
         raise HeadprobeError(f"{name} has no tokenizer: {advice}")
     with reading(f"the tokenizer of {name}", advice):
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            directory, trust_remote_code=trust, **files.arguments
+        )
         # transformers makes an empty tokenizer of some families when their files are missing.
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise HeadprobeError(f"cannot read the tokenizer of {name}: it has no words; {advice}")
+        tokenizer.encode("")
     return tokenizer
 
 
-def _shapes(config: Any, dtype: torch.dtype | str, trust: bool) -> PreTrainedModel:
+def _shapes(config: Any, name: str, dtype: torch.dtype | str, trust: bool) -> PreTrainedModel:
     """The model without numbers."""
-    wanted = config.dtype or torch.float32 if dtype == "auto" else dtype
-    with torch.device("meta"):
+    with (
+        reading(f"the configuration of {name}", "look at its config.json"),
+        torch.device("meta"),
+    ):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-            config, dtype=wanted, trust_remote_code=trust
+            config, dtype=_known_dtype(config, dtype), trust_remote_code=trust
         )
     return model
 
 
+def _check_size(
+    config: Any,
+    files: ModelFiles,
+    header: gguf.GgufHeader | None,
+    name: str,
+    dtype: torch.dtype | str,
+) -> None:
+    """Refuse what would take far more memory than the files of weights do.
+
+    A model with code of its own is trusted, and may not be made without numbers.
+    """
+    quantized = check_quantization(config, name)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        held = header.numbers if header else numbers_held(files.directory, name)
+        check_sizes(_shapes(config, name, dtype, False), held, name, quantized=quantized)
+
+
 def _read_weights(
-    directory: Path,
+    files: ModelFiles,
     name: str,
     config: Any,
     dtype: torch.dtype | str,
     spread: dict[str, str],
     trust: bool,
 ) -> PreTrainedModel:
-    # SDPA has no soft cap (gemma2); older releases of transformers choose it all the same.
-    capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None)
-    choice = {"attn_implementation": "eager"} if capped else {}
-    with reading(f"the weights of {name}", "download or copy them again"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory,
-            config=config,
-            dtype=dtype,
-            trust_remote_code=trust,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **spread,
-            **choice,
-        )
+    unpacking: AbstractContextManager[dict[str, Any]] = (
+        gguf.dequantizing() if files.gguf else nullcontext({})
+    )
+    try:
+        with reading(f"the weights of {name}", "download or copy them again"), unpacking as packed:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                files.directory,
+                config=config,
+                dtype=dtype,
+                trust_remote_code=trust,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **files.arguments,
+                **packed,
+                **spread,
+            )
+    except torch.OutOfMemoryError as error:
+        raise _too_large(str(error).split(".")[0]) from None
     model: PreTrainedModel = loaded[0]
     # A key of another shape comes with the two shapes.
     unfit = sorted(
@@ -189,12 +277,24 @@ def _read_weights(
     )
     if unfit:
         raise HeadprobeError(
-            f"the weights of {name} do not fit its config.json: {len(unfit)} are missing or of "
+            f"the weights of {name} do not fit its configuration: {len(unfit)} are missing or of "
             f"another shape, {unfit[0]} among them"
         )
     if encodes(config) or _looks_ahead(model):
         raise not_causal(name, config)
+    _check_ends(model, name)
     return model
+
+
+def _check_ends(model: PreTrainedModel, name: str) -> None:
+    """Refuse ends of answers that are no tokens."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    for end in ends if isinstance(ends, list) else [ends]:
+        if end is not None and not isinstance(end, int):
+            raise HeadprobeError(
+                f"the generation_config.json of {name} gives eos_token_id {str(end)[:80]!r}, which "
+                "is no token: look at it"
+            )
 
 
 def _looks_ahead(model: PreTrainedModel) -> bool:
@@ -207,11 +307,15 @@ def _move(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
     try:
         model.to(device)  # type: ignore[arg-type]
     except torch.OutOfMemoryError:
-        raise HeadprobeError(
-            f"the model does not fit into the memory of {device}: try `dtype=bfloat16`, "
-            "`device_map=auto`, a smaller model, or `device=cpu`"
-        ) from None
+        raise _too_large(f"it has not enough on {device}") from None
     return model
+
+
+def _too_large(reason: str) -> HeadprobeError:
+    return HeadprobeError(
+        f"the model does not fit into memory ({reason}): try `dtype=bfloat16`, "
+        "`device_map=auto`, a smaller model, or `device=cpu`"
+    )
 
 
 def _fingerprint(model: PreTrainedModel) -> str:

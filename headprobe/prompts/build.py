@@ -38,6 +38,7 @@ class HiddenNeedle:
     answer: str
     wrong_answer: str | None
     answer_ids: list[int]
+    kind: str | None
     question: QuestionSpan
 
     @property
@@ -64,6 +65,7 @@ def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
         answer=needle.answer,
         wrong_answer=needle.wrong_answer,
         answer_ids=frame.answer_ids(needle.answer, writer.pieces),
+        kind=needle.kind,
         question=_find_question(needle.question, frame.instruction, writer.pieces),
     )
 
@@ -144,6 +146,7 @@ def hide_needles(
 ) -> list[Case]:
     """One case for every needle, length and depth, or ``limit`` of them, balanced over all three.
 
+    Where ``limit`` is below the number of needles, those that are taken are balanced over kinds.
     The haystack is cut so that the whole prompt has exactly the wanted length; the needle stands
     at a sentence boundary near the wanted depth, one that several lengths share if it can be. A
     case's ``depth`` is the one that it got.
@@ -155,7 +158,8 @@ def hide_needles(
     haystack = _Haystack(sentences, writer.pieces)
     grid = list(itertools.product(range(len(needles)), lengths, depths))
     if limit is not None and limit < len(grid):
-        grid = [grid[i] for i in sorted(itertools.islice(balanced(grid, seed), limit))]
+        kinds = [needle.kind for needle in needles] if limit < len(needles) else None
+        grid = [grid[i] for i in sorted(itertools.islice(balanced(grid, seed, kinds=kinds), limit))]
     openings = {
         needle: haystack.openings(_rooms(needle, hidden[needle], lengths), depths)
         for needle in sorted({needle for needle, _, _ in grid})
@@ -224,6 +228,7 @@ def _place(
         answer=needle.answer,
         wrong_answer=needle.wrong_answer,
         answer_ids=tuple(needle.answer_ids),
+        kind=needle.kind,
         question=QuestionSpan(
             start=tail + needle.question.start,
             end=tail + needle.question.end,

@@ -27,6 +27,7 @@ class Case:
     needle's place in per cent of the haystack, ``position`` the token index of its first token.
     ``span_start`` and ``span_end`` (half open) bound the watched tokens. ``answer_ids`` are the
     tokens of ``answer`` as the model would write it; ``wrong_answer`` is what it must not name.
+    ``kind`` is the needle's.
     ``question`` says where it stands, behind the span, if the prompt asks one.
     """
 
@@ -41,6 +42,7 @@ class Case:
     answer: str
     answer_ids: tuple[int, ...]
     wrong_answer: str | None = None
+    kind: str | None = None
     question: QuestionSpan | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class Case:
 
 
 # What numbers a case and says where it stands in a grid, and what tells of the prompt as a whole.
-_ASIDE = ("case_id", "needle_id", "length", "depth")
+_ASIDE = ("case_id", "needle_id", "length", "depth", "kind")
 
 
 def case_key(case: Case) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import unicodedata
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headprobe.errors import UsageError
+from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.files import json_object, numbered_lines, text_field
 
 
@@ -17,7 +19,8 @@ class Needle:
     """A text to insert, a question about it, and which part of it is watched.
 
     ``start`` and ``stop`` are character offsets of the watched part in ``text``. ``wrong_answer``
-    is the answer that the needle tempts to, ``kind`` the sort of needle, where a file says so.
+    is the answer that the needle tempts to, ``kind`` the sort of needle, by which pass rates are
+    told; ``None`` where the file does not say.
     """
 
     text: str
@@ -34,27 +37,59 @@ class Needle:
                 f"expected a watched part inside {len(self.text)} characters, "
                 f"got {self.start} to {self.stop}"
             )
+        if self.wrong_answer and normal_text(self.wrong_answer) == normal_text(self.answer):
+            raise ValueError(
+                f"expected another text in 'wrong_answer' than the answer, got {self.answer!r}"
+            )
 
 
 def read_needles(path: Path) -> list[Needle]:
     """Read needles from JSONL with the fields of Retrieval Head's and HeadKV's needle files.
 
     ``needle``, ``question`` and ``real_needle`` (the watched part) are required; ``answer`` falls
-    back to ``real_needle``. ``wrong_answer`` and ``kind`` are read where they are there. Other
-    fields are left alone.
+    back to ``real_needle``; ``wrong_answer`` and ``kind`` may be left out. Other fields are left
+    alone. A needle of which the same part of the same text is watched as of an earlier one is no
+    second sample: it is left out, and a warning says how many were.
 
     Raises:
         UsageError: no such file, no needle in it, or a line that cannot be used (it is named).
     """
-    needles = []
-    for number, line in numbered_lines(path, kind="needle"):
+    needles: dict[tuple[str, str], Needle] = {}
+    lines = numbered_lines(path, kind="needle")
+    for number, line in lines:
         try:
-            needles.append(parse_needle(json_object(line)))
+            needle = parse_needle(json_object(line))
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: {error}", path=path) from error
+        watched = needle.text[needle.start : needle.stop]
+        needles.setdefault((normal_text(needle.text), normal_text(watched)), needle)
     if not needles:
         raise UsageError(f"{path} holds no needle; write one JSON object a line", path=path)
-    return needles
+    warn_of_repeats(path, "needles", read=len(lines), distinct=len(needles))
+    return list(needles.values())
+
+
+def language_of(needles: Sequence[Needle]) -> str:
+    """``chinese`` where most letters of the needles are Han characters, else ``english``."""
+    letters = [letter for needle in needles for letter in needle.text if letter.isalpha()]
+    han = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
+    return "chinese" if 2 * han > len(letters) else "english"
+
+
+def normal_text(text: str) -> str:
+    """A text by which copies are known: Unicode's NFKC, white space folded into single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def warn_of_repeats(path: Path, what: str, *, read: int, distinct: int) -> None:
+    """Warn where a file's lines repeat a needle or a question, which counts once."""
+    if distinct < read:
+        warnings.warn(
+            f"{read - distinct} of {read} {what} in {path} repeat earlier ones and are left out: "
+            f"{distinct} distinct {what} are asked",
+            HeadprobeWarning,
+            stacklevel=3,
+        )
 
 
 def parse_needle(fields: Mapping[str, Any]) -> Needle:
@@ -64,19 +99,19 @@ def parse_needle(fields: Mapping[str, Any]) -> Needle:
     start, stop = _find(watched, needle)
     answer = text_field(fields, "answer") if "answer" in fields else watched
     question = text_field(fields, "question")
-    wrong, kind = (
-        text_field(fields, name) if fields.get(name) is not None else None
-        for name in ("wrong_answer", "kind")
-    )
     return Needle(
         text=needle,
         question=question,
         answer=answer,
         start=start,
         stop=stop,
-        wrong_answer=wrong,
-        kind=kind,
+        wrong_answer=_optional_text(fields, "wrong_answer"),
+        kind=_optional_text(fields, "kind"),
     )
+
+
+def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
+    return None if fields.get(name) is None else text_field(fields, name)
 
 
 def _find(watched: str, needle: str) -> tuple[int, int]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from headprobe.models.aliases import NANO
+
 CASES_BY_DEFAULT = 200
+CORPORA = ("english", "chinese", NANO)
+"""Sets of bundled needles, by the names that stand for a file of needles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,10 +18,10 @@ class CaseSpec:
 
     ``lengths`` are those of whole prompts in tokens, ascending; left out, ten up to 10,000 or what
     the model allows. ``depths`` are needle places in per cent of the haystack, ascending; left out,
-    ten evenly from 0 to 100. ``needles`` is a file, ``haystack`` the name of a source; left out,
-    the bundled ones. ``limit`` is the most cases, balanced over needles, lengths and depths;
-    ``None`` draws all. ``seed`` draws everything; left out, it is 0, or one that scored cases were
-    not drawn with.
+    ten evenly from 0 to 100. ``needles`` is a file or one of ``CORPORA``, ``haystack`` the name of
+    a source; left out, the bundled ones. ``limit`` is the most cases, balanced over needles,
+    lengths and depths; ``None`` draws all. ``seed`` draws everything; left out, it is 0, or one
+    that scored cases were not drawn with.
     """
 
     lengths: tuple[int, ...] | None = None

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
+from headprobe.models.reading import reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,7 @@ INSTRUCTION = f"{QUESTION}\n{ANSWER_PREFIX}"
 NO_QUESTION = "N/A"
 
 _CONTEXT, _ANSWER = "CONTEXT-STANDS-HERE", "ANSWER-STANDS-HERE"
+_ADVICE = "give another as `chat_template`, or none"
 _SYSTEM = "You are a helpful assistant."
 # What switches thinking off: Qwen 3, GLM 4.5, SmolLM3; DeepSeek V3.1, Granite; Seed-OSS.
 _WITHOUT_THINKING: dict[str, Any] = {
@@ -76,28 +78,21 @@ def chat_affixes(tokenizer: PreTrainedTokenizerBase, *, turns: Sequence[Turn] = 
         UsageError: the template cannot be used, or drops the text.
     """
     template = _template_of(tokenizer)
-    problem: Exception | None = None
+    problem: HeadprobeError | None = None
     for system in ([], [("system", _SYSTEM)]):
         for in_parts in (False, True):
             spoken = [*system, *_spoken(turns), ("user", _CONTEXT)]
             try:
                 rendered = _render(tokenizer, template, spoken, in_parts=in_parts)
-            except _refusals() as error:
+            except HeadprobeError as error:
                 problem = problem or error
                 continue
             if _CONTEXT in rendered:
                 written = _written(tokenizer, template, spoken, in_parts=in_parts)
                 return _affixes(rendered, written)
     if problem is None:
-        raise UsageError(
-            "the model's chat template drops the user's text; "
-            "give another as `chat_template`, or none"
-        )
-    told, *_ = str(problem).split("\n")
-    raise UsageError(
-        f"the model's chat template cannot be used: {told}; "
-        "give another as `chat_template`, or none"
-    ) from problem
+        raise UsageError(f"the model's chat template drops the user's text; {_ADVICE}")
+    raise UsageError(problem.message) from problem
 
 
 def _template_of(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -106,13 +101,6 @@ def _template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     if isinstance(template, dict):
         template = template.get("default") or next(iter(template.values()))
     return (_FIXED_DATE_MACRO if "strftime_now" in template else "") + str(template)
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What a template raises over messages that it does not take."""
-    from jinja2 import TemplateError
-
-    return (TemplateError, ValueError, TypeError, AttributeError)
 
 
 def _spoken(turns: Sequence[Turn]) -> list[tuple[str, str]]:
@@ -132,15 +120,16 @@ def _render(
         {"role": role, "content": [{"type": "text", "text": text}] if in_parts else text}
         for role, text in spoken
     ]
-    return str(
-        tokenizer.apply_chat_template(
-            messages,
-            chat_template=template,
-            tokenize=False,
-            add_generation_prompt=opens_answer,
-            **_WITHOUT_THINKING,
+    with reading("the model's chat template", _ADVICE):
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=opens_answer,
+                **_WITHOUT_THINKING,
+            )
         )
-    )
 
 
 def _written(
@@ -154,7 +143,7 @@ def _written(
     answered = [*spoken, ("assistant", _ANSWER)]
     try:
         rendered = _render(tokenizer, template, answered, in_parts=in_parts, opens_answer=False)
-    except _refusals():
+    except HeadprobeError:
         return None
     return rendered.partition(_ANSWER)[0] if _ANSWER in rendered else None
 

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from headprobe.models.reading import reading
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -38,7 +40,9 @@ class PieceTokenizer:
         return ids[len(head) :] if ids[: len(head)] == head else self._plain(text)
 
     def _plain(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        advice = "put the one there that the model came with"
+        with reading("a text with the tokenizer", advice):
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
     def encode_template(self, text: str, *, inside: bool = False) -> list[int]:

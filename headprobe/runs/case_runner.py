@@ -21,6 +21,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.attention.finite import (
+    NotFinite,
+    not_finite,
+    require_finite_logits,
+    require_finite_scores,
+)
 from headprobe.attention.logit_attribution import Readout
 from headprobe.attention.observe import LayerRows, forward, observe
 from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
@@ -152,6 +158,8 @@ class _Walker:
             except torch.OutOfMemoryError as error:
                 if self._pieces.chunk <= LEAST_CHUNK:
                     raise out_of_memory(error, tokens=case.length) from error
+            except NotFinite:
+                raise not_finite(self._loaded, case.input_ids) from None
             self._cache = PrefixCache(self._loaded.model, self._room)
             torch.cuda.empty_cache()
             self._pieces = self._pieces.halved(longest=case.length)
@@ -180,6 +188,9 @@ class _Walker:
             generated = self._watch(prompt[:, held:], first - held, tally)
         steps = self._answer_steps(case, generated)
         response = self._decode(generated).strip()
+        scores = {name: t.float().cpu().numpy() for name, t in tally.totals(steps).items()}
+        for matrix in scores.values():
+            require_finite_scores(matrix)
         return Observation(
             case_id=case.case_id,
             generated_ids=tuple(generated),
@@ -187,7 +198,7 @@ class _Walker:
             step_end=steps.stop,
             response=response,
             success=probe.success(response, case),
-            scores={name: t.float().cpu().numpy() for name, t in tally.totals(steps).items()},
+            scores=scores,
         )
 
     def _answer_steps(self, case: Case, generated: list[int]) -> slice:
@@ -313,13 +324,15 @@ class _Walker:
                 watch=slice(-steps, None),
                 chunk_bytes=min(row_bytes, self._pieces.row_bytes),
             )
-        return run(
+        output = run(
             self._loaded.model,
             tokens,
             past_key_values=self._cache,
             logits_to_keep=logits,
             use_cache=True,
         )
+        require_finite_logits(output.logits)
+        return output
 
     def _agreed(self, draft: list[int], chosen: list[int], before: list[int]) -> list[int]:
         """The greedy answer that a draft shows: as far as it was chosen, and the choice behind."""

@@ -48,8 +48,13 @@ BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "acce
 
 
 def directory_for(model: str, task: str) -> Path:
-    """``outputs/<model>/<task>``, the model's name made fit for a folder's."""
+    """``outputs/<model>/<task>``, the model's name made fit for a folder's.
+
+    Of a path its last part is taken, of a GGUF file its name without the suffix.
+    """
     name = Path(model).resolve().name if Path(model).exists() else model
+    if name.endswith(".gguf"):
+        name = Path(name.rpartition(":")[2]).stem
     return ROOT / (name.replace("/", "--") or "model") / task
 
 
@@ -141,10 +146,11 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
     """A row a case, in the order of ``case_id``: its prompt, its answer and how it was graded."""
     import pandas as pd
 
-    return pd.DataFrame(
+    table = pd.DataFrame(
         {
             "case_id": case.case_id,
             "needle_id": case.needle_id,
+            "kind": case.kind,
             "length": case.length,
             "depth": float(case.depth),
             "position": case.position,
@@ -161,6 +167,8 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
         }
         for case, seen in zip(cases, observations, strict=True)
     )
+    # A column of None alone would not say that it is one of texts.
+    return table.astype({"kind": "string"})
 
 
 def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headprobe.errors import UsageError
@@ -15,9 +16,9 @@ from headprobe.prompts.build import hide_needles, tokenize_needle
 from headprobe.prompts.case import Case
 from headprobe.prompts.grid import DEPTHS_BY_DEFAULT, choose_lengths
 from headprobe.prompts.haystacks import NOISE, sentences
-from headprobe.prompts.needles import Needle, read_needles
+from headprobe.prompts.needles import Needle, language_of, read_needles
 from headprobe.prompts.sampling import visiting_order
-from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.spec import CORPORA, CaseSpec
 from headprobe.prompts.style import PromptOptions, PromptWriter, describe_options
 from headprobe.runs.progress import Plan
 from headprobe.tasks import Probe
@@ -60,9 +61,11 @@ def draw_cases(
 ) -> DrawnCases:
     """Draw a probe's cases for a model: lengths up to its window, bundled text that it can read.
 
-    Where no needles are named, ``held_out`` takes the bundled ones that no heads are scored on.
-    ``answer_room`` is what prompts leave of the model's window, in tokens. As long as the style of
-    ``prompt`` is not decided, a chat model is asked in its user's turn.
+    The needles are by default those of ``nano`` for nano and else of ``english``; of a corpus,
+    ``held_out`` takes those that no heads are scored on. Without a haystack they stand in the
+    bundled essays of their language, nano's in noise. ``answer_room`` is what prompts leave of the
+    model's window, in tokens. As long as the style of ``prompt`` is not decided, a chat model is
+    asked in its user's turn.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -76,12 +79,17 @@ def draw_cases(
             raise UsageError("this task asks nothing: leave it out", option="prompt")
         return _draw_read(loaded, probe.draw, spec)
     seed = spec.seed or 0
-    corpus = NANO if loaded.name == NANO else "english"
-    source = spec.haystack or (NOISE if corpus == NANO else str(bundled("haystack", corpus)))
-    own = f"{corpus}/{HELD_OUT}" if held_out else corpus
-    told = read_needles(spec.needles or bundled("needles", own, probe.needles))
+    default = NANO if loaded.name == NANO else "english"
+    corpus = bundled_corpus(spec.needles)
+    if spec.needles is None or corpus:
+        own = f"{corpus or default}/{HELD_OUT}" if held_out else corpus or default
+        told, origin = read_needles(bundled("needles", own, probe.needles)), f"bundled {own}"
+    else:
+        told, origin = _read_needles(spec.needles), str(spec.needles)
+    prose = NANO if (corpus or default) == NANO else language_of(told)
+    source = spec.haystack or (NOISE if prose == NANO else str(bundled("haystack", prose)))
     depths = spec.depths or DEPTHS_BY_DEFAULT
-    longest = longest_prompt(loaded.window, answer_room=answer_room)
+    longest = longest_prompt(loaded.max_context, answer_room=answer_room)
     prompt = prompt or PromptOptions()
     writer = prompt_writer(loaded, probe, told, prompt)
     least = 1
@@ -99,10 +107,10 @@ def draw_cases(
         seed=seed,
     )
     end = max(case.length + probe.max_new_tokens(case) for case in cases)
-    if loaded.window is not None and end > loaded.window:
+    if loaded.max_context is not None and end > loaded.max_context:
         raise UsageError(
-            f"a prompt and its answer take {end} tokens, the model's window holds {loaded.window}: "
-            "try shorter `lengths`"
+            f"a prompt and its answer take {end} tokens, the model's window holds "
+            f"{loaded.max_context}: try shorter `lengths`"
         )
     return DrawnCases(
         cases=cases,
@@ -119,8 +127,8 @@ def draw_cases(
                 "seed": seed,
             },
             labels={
-                "needles": str(spec.needles) if spec.needles else f"bundled {own}",
-                "haystack": spec.haystack or f"bundled {corpus}",
+                "needles": origin,
+                "haystack": spec.haystack or f"bundled {prose}",
                 "limit": spec.limit,
             },
         ),
@@ -129,13 +137,28 @@ def draw_cases(
     )
 
 
+def _read_needles(path: Path) -> list[Needle]:
+    if not path.exists():
+        raise UsageError(
+            f"no needle file {path}; bundled needles are named {', '.join(CORPORA)}",
+            option="needles",
+            path=path,
+        )
+    return read_needles(path)
+
+
+def bundled_corpus(needles: Path | None) -> str | None:
+    """The one of ``CORPORA`` that ``--needles`` names; ``None`` where it names a file."""
+    return str(needles) if str(needles) in CORPORA else None
+
+
 def prompt_writer(
     loaded: LoadedModel, probe: Probe, needles: Sequence[Needle], prompt: PromptOptions
 ) -> PromptWriter:
     """What frames a probe's prompts; worked examples are of the needles' language."""
     examples: list[Needle] = []
     if prompt.style == "shots":
-        corpus = NANO if loaded.name == NANO else _language(needles)
+        corpus = NANO if loaded.name == NANO else language_of(needles)
         examples = read_needles(bundled("needles", corpus, "shots", probe.needles))
     return PromptWriter(
         loaded.tokenizer,
@@ -143,13 +166,6 @@ def prompt_writer(
         answer_prefix=prompt.answer_prefix,
         examples=examples,
     )
-
-
-def _language(needles: Sequence[Needle]) -> str:
-    """``chinese`` where most letters are Han characters, else ``english``."""
-    letters = [letter for needle in needles for letter in needle.text if letter.isalpha()]
-    han = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
-    return "chinese" if 2 * han > len(letters) else "english"
 
 
 def _draw_read(
@@ -161,8 +177,8 @@ def _draw_read(
     seed, lengths = spec.seed or 0, spec.lengths
     every = draw(
         loaded.tokenizer,
-        lengths=None if lengths is None else choose_lengths(lengths, longest=loaded.window),
-        window=loaded.window,
+        lengths=None if lengths is None else choose_lengths(lengths, longest=loaded.max_context),
+        window=loaded.max_context,
         seed=seed,
     )
     kept = sorted(case.case_id for case in visiting_order(every, seed)[: spec.limit])

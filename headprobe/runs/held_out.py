@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.build import tokenize_needle
+from headprobe.prompts.spec import CORPORA
 from headprobe.prompts.style import PromptWriter
 from headprobe.runs.directory import read_cases
 from headprobe.runs.draw import DrawnCases
@@ -23,6 +24,16 @@ _ALL_THE_SAME = "`evaluate --scored-cases` asks them all the same"
 def seeds_of(runs: Iterable[HeadScores]) -> set[int]:
     """The seeds that the cases of some runs were drawn with; imported runs have none."""
     return {seed for run in runs if isinstance(seed := run.plan.get("seed"), int)}
+
+
+def scored_corpus(runs: Iterable[HeadScores]) -> Path | None:
+    """The bundled needles that the first of some runs was scored on, as ``--needles`` takes them.
+
+    ``None`` where it was scored on others.
+    """
+    first = next(iter(runs), None)
+    named = {f"bundled {corpus}": Path(corpus) for corpus in CORPORA}
+    return named.get(str(first.plan.get("needles"))) if first else None
 
 
 def held_out_seed(given: int | None, theirs: Collection[int]) -> int:

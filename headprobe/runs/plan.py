@@ -158,7 +158,7 @@ def prepare(
             },
         ),
         seed=spec.seed or 0,
-        out=out or directory_for(loaded.name, task.name),
+        out=out or directory_for(loaded.label, task.name),
         decode=decode,
         tree=tree,
         pieces=pieces,
@@ -225,6 +225,7 @@ def model_identity(loaded: LoadedModel) -> dict[str, Any]:
     return {
         "model_digest": loaded.fingerprint,
         "dtype": loaded.dtype,
+        "attention": loaded.attention,
         "device": loaded.device.type,
     }
 

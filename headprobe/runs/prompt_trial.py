@@ -147,4 +147,4 @@ def _short_prompts(
         depths=[50.0],
     )
     end = max(case.length + task.probe.max_new_tokens(case) for case in cases)
-    return cases if loaded.window is None or end <= loaded.window else []
+    return cases if loaded.max_context is None or end <= loaded.max_context else []

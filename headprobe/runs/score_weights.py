@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headprobe.attention import alibi_scope
+from headprobe.attention.finite import check_weights
 from headprobe.runs.directory import HEADS
 from headprobe.runs.engine import Job, ResultFiles, run_job, versions
 from headprobe.runs.progress import Plan
@@ -32,7 +33,8 @@ def score_weights(
 
     Raises:
         UsageError: the directory holds another run, and ``overwrite`` is not set; or it is a file.
-        HeadprobeError: the task is none for this model, or the directory cannot be written.
+        HeadprobeError: the task is none for this model, some weight is NaN or infinite, or the
+            directory cannot be written.
     """
     plan = Plan(
         identity={
@@ -43,6 +45,7 @@ def score_weights(
         },
         labels={"model": loaded.layout.id},
     )
+    check_weights(loaded)
     result = HeadScores(
         layout=loaded.layout,
         task=task,

@@ -51,7 +51,7 @@ def tiny(architecture: str, **changes: Any) -> tuple[LoadedModel, torch.nn.Modul
         model=model,
         tokenizer=tokenizer,
         layout=head_layout(model.config, id=architecture),
-        window=512,
+        max_context=512,
         fingerprint="",
     )
     return loaded, plain

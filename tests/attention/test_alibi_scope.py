@@ -199,7 +199,7 @@ def loaded() -> LoadedModel:
         model=model,
         tokenizer=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({}))),
         layout=head_layout(model.config, id="tiny"),
-        window=LENGTH,
+        max_context=LENGTH,
         fingerprint="f",
     )
 

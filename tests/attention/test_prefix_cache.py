@@ -38,6 +38,7 @@ def plain(model: PreTrainedModel, ids: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "architecture", [name for name in (*ARCHITECTURES, *STATES) if name not in WHOLE]
 )
+@pytest.mark.slow
 def test_cut_back_it_goes_on_as_if_nothing_had_come_behind(architecture: str, room: int) -> None:
     model = build(architecture)
     trunk, branches = tokens(14, 1), [tokens(9, seed) for seed in (2, 3)]

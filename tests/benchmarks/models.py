@@ -63,7 +63,7 @@ def load(name: str, *, device: str, dtype: str) -> LoadedModel:
         model=model,
         tokenizer=nano.tokenizer,
         layout=head_layout(config, id=name),
-        window=None,
+        max_context=None,
         fingerprint="",
     )
 

@@ -116,7 +116,3 @@ def test_wrong_usage_is_one_clear_line(
     assert isinstance(error, UsageError)
     assert facts(error) == wrong
     assert message in error.message
-
-
-def test_help_has_an_example() -> None:
-    assert "Example: headprobe compare" in compare("--help").stdout

@@ -143,6 +143,7 @@ def test_bad_input_is_one_clear_line(
     assert not Path("x").exists()
 
 
+@pytest.mark.slow
 def test_a_directory_called_json_is_a_run_and_a_budget_may_shout(heads: Path) -> None:
     run = Path("run.json")
     succeed("import", heads, "--from", "headkv", "--out", run, "--kv-heads", "4")
@@ -153,8 +154,3 @@ def test_a_directory_called_json_is_a_run_and_a_budget_may_shout(heads: Path) ->
     assert succeed("show", "b.JSON", "--json").json()["window"] == 8
     assert succeed("plot", "b.JSON").stdout.strip() == "b.png"
     succeed("export", "b.JSON", "--to", "csv", "--out", "b.csv")
-
-
-@pytest.mark.parametrize("command", ["export", "import"])
-def test_help_has_an_example(command: str) -> None:
-    assert f"Example: headprobe {command}" in succeed(command, "--help").stdout

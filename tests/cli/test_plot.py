@@ -134,6 +134,7 @@ def test_a_budget_is_drawn_beside_itself_under_its_name(tmp_path: Path, drawn: D
     assert (tmp_path / "mine-1.5.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_several_files_go_into_one_picture_of_the_wanted_format(tmp_path: Path) -> None:
     run, budget = make_run(tmp_path / "run"), make_budget(tmp_path / "b.json")
     result = plot(run, budget, run / FILE_NAME, "--out", tmp_path / "new/all.svg")
@@ -192,7 +193,5 @@ def test_a_suffix_that_is_no_picture_is_wrong_usage(tmp_path: Path) -> None:
     assert ".png, .svg or .pdf" in str(error)
 
 
-def test_help_has_an_example() -> None:
-    result = plot("--help")
-    assert "Example: headprobe plot" in result.stdout
-    assert "[FILE]..." in result.stdout
+def test_help_says_that_there_may_be_several_files() -> None:
+    assert "[FILE]..." in plot("--help").stdout

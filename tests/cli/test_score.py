@@ -191,3 +191,49 @@ def test_bad_options_are_one_line(
     assert isinstance(error, UsageError)
     assert (error.option, error.value) == (option, value)
     assert message in error.message
+
+
+TEMPLATE = (
+    "{% for m in messages %}{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}{% endif %}"
+)
+
+
+def test_a_model_with_a_chat_template_is_asked_in_the_style_that_a_trial_decides_on(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "own.jinja").write_text(TEMPLATE, encoding="utf-8")
+    command = ["score", "--chat-template", "own.jinja", "--lengths", "300", "--limit", "4"]
+    before = succeed(*command, "--dry-run", "--json", cwd=tmp_path).json()
+    assert (before["prompt"]["asked"], before["prompt"]["used"]) == ("auto", None)
+    done = succeed(*command, cwd=tmp_path)
+    run = tmp_path / "outputs" / "nano" / "r2"
+    report = json.loads((run / "run.json").read_text())
+    prompt = report["prompt"]
+    assert prompt["used"] == report["plan"]["prompt_style"]
+    assert prompt["passed"][prompt["used"]] == max(prompt["passed"].values()) > 0.5
+    assert prompt["prompts"] >= 4
+    assert f"prompt: {prompt['used']} (of {prompt['prompts']} short prompts passed: " in done.stderr
+    shown = succeed("show", run)
+    assert f"prompt: {prompt['used']} (of {prompt['prompts']} short" in shown.stderr
+    again = succeed(*command, cwd=tmp_path)
+    assert again.stdout == done.stdout
+    other = refusal(*command, "--prompt", "raw", cwd=tmp_path)
+    assert 'prompt was "auto", now "raw"' in str(other)
+
+
+def test_prompt_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    assert "no chat template" in str(refusal("score", "--prompt", "chat", cwd=tmp_path))
+    assert refusal("score", "--answer-prefix", " ", cwd=tmp_path).option == "answer_prefix"
+    assert refusal("score", "--chat-template", "none.jinja", cwd=tmp_path).value == "none.jinja"
+    asks_nothing = refusal("score", "--task", "razor", "--prompt", "raw", cwd=tmp_path)
+    assert asks_nothing.option == "prompt"
+
+
+@pytest.mark.slow
+def test_several_processes_ask_as_the_first_decides(tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text(TEMPLATE, encoding="utf-8")
+    command = ["score", "--chat-template", "own.jinja", "--lengths", "300", "--limit", "4"]
+    done = torchrun(*command, "--out", "two", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    succeed(*command, "--out", "one", cwd=tmp_path)
+    check_same_run(tmp_path / "one", tmp_path / "two")

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from headprobe.models.layout import HeadLayout
+from headprobe.runs.directory import CASES
 from headprobe.scores import FILE_NAME, HeadScores
 from tests._support.command_line import Done, headprobe
 
@@ -50,6 +52,23 @@ def test_the_table_says_how_firm_the_ranking_is(tmp_path: Path) -> None:
     value, low = found.rank_correlation.value, found.rank_correlation.ci_low
     assert f"split-half reliability over 8 needles {value:.2f} ({low:.2f} to " in shown
     assert "top 2 of halves overlap by " in shown
+
+
+def test_the_pass_rate_of_each_kind_is_shown(tmp_path: Path) -> None:
+    make_run(tmp_path, needles=8)
+    assert "by kind" not in show(tmp_path).stdout
+    assert show(tmp_path, "--json").json()["kinds"] == []
+    kinds = ["one-hop"] * 10 + ["counting"] * 20
+    accepted = [True] * 9 + [False] + [True] * 15 + [False] * 5
+    rows = {"needle_id": range(30), "kind": kinds, "accepted": accepted}
+    pd.DataFrame(rows).to_parquet(tmp_path / CASES)
+    shown = [line.replace("│", " ").split() for line in show(tmp_path).stdout.splitlines()]
+    assert ["one-hop", "10", "9", "90%"] in shown
+    assert ["counting", "20", "15", "75%"] in shown
+    assert show(tmp_path, "--json").json()["kinds"] == [
+        {"kind": "one-hop", "cases": 10, "accepted": 9, "fraction": 0.9},
+        {"kind": "counting", "cases": 20, "accepted": 15, "fraction": 0.75},
+    ]
 
 
 def test_too_few_needles_are_said_to_be_too_few(tmp_path: Path) -> None:

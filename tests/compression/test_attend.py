@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from headprobe.compression.attend import attend, check_mask, says_causal
 from headprobe.compression.ragged import COMPENSATION, HeadEntries, Ragged
@@ -111,7 +112,13 @@ def test_attention_equals_a_plain_loop_over_heads(
 def test_heads_padded_to_one_length_attend_as_blocks_do(
     monkeypatch: pytest.MonkeyPatch, queries: int, is_causal: bool
 ) -> None:
-    """As on a GPU, without one."""
+    """As on a GPU, without one; there the kernel gives its output by query, head after head."""
+
+    def by_query(*tensors: Tensor, **options: Any) -> Tensor:
+        output = scaled_dot_product_attention(*tensors, **options)
+        return output.transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr("headprobe.compression.attend.scaled_dot_product_attention", by_query)
     ragged, query = filled(queries=queries, weights=[0, 3, 0, 1, 9, 0])
     monkeypatch.setattr(ragged, "_spans", [])
     output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, terms={})

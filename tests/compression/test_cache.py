@@ -134,6 +134,7 @@ def shown(dense: DenseCache, layers: int) -> np.ndarray:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("architecture", TEN)
+@pytest.mark.slow
 def test_ragged_equals_a_dense_cache_with_a_mask_token_by_token(
     architecture: str, kind: str
 ) -> None:
@@ -205,6 +206,7 @@ def test_each_sequence_of_a_padded_batch_is_cut_as_it_is_alone(architecture: str
 @torch.no_grad()
 @pytest.mark.parametrize("granularity", ["kv", "query"])
 @pytest.mark.parametrize("architecture", sorted({*ARCHITECTURES} - {*LATENT, *WHOLE}))
+@pytest.mark.slow
 def test_a_full_budget_equals_the_uncompressed_model(architecture: str, granularity: str) -> None:
     model = build(architecture)
     full = budgets(model, ratio=1.0, granularity=granularity)

@@ -82,7 +82,8 @@ def plainly(
         while True:
             written.append(int(logits[0, -1].argmax()))
             said = nano.tokenizer.decode(written, skip_special_tokens=True).lstrip()
-            ended = written[-1] == nano.tokenizer.eos_token_id or "\n" in said
+            # A line break is one of the ends that nano itself names.
+            ended = written[-1] in nano.model.generation_config.eos_token_id or "\n" in said
             if ended or len(written) == question.most_steps:
                 return nano.tokenizer.decode(written, skip_special_tokens=True).strip(), share
             logits = nano.model(torch.tensor([written[-1:]]), past_key_values=cache).logits

@@ -114,6 +114,18 @@ def test_the_middle_of_a_long_context_is_left_out(tmp_path: Path) -> None:
     assert same.context_ids == short.context_ids
 
 
+def test_a_question_pasted_twice_counts_once_and_a_warning_says_so(tmp_path: Path) -> None:
+    copy = row(context="Noah  likes\nkites.", answers="a kite")
+    path = write(tmp_path / "own.jsonl", row(), copy, row(question="Who likes kites?"), row())
+    with pytest.warns(HeadprobeWarning, match="2 of 4 questions in .* 2 distinct questions"):
+        first, second = read_questions(path, PromptWriter(build_tokenizer()), longest=None)
+    assert first.answers == ("kites",)
+    assert (first.question_id, second.question_id, second.group) == (0, 1, 1)
+    with pytest.warns(HeadprobeWarning, match="1 of 3 questions"):
+        asked = read_questions(path, PromptWriter(build_tokenizer()), longest=None, limit=2)
+    assert [one.question_ids for one in asked] == [first.question_ids, second.question_ids]
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [

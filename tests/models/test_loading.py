@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from headprobe.errors import HeadprobeError, UsageError
@@ -20,28 +18,6 @@ from headprobe.models.bundled import bundled
 from headprobe.models.config import head_layout, read_layout
 from headprobe.models.loading import load_model
 from tests._support.refusals import refused
-
-
-@pytest.fixture
-def directory(tiny_llama: Any, tmp_path: Path) -> Path:
-    """A tiny model as transformers saves it, with a tokenizer of 60 words."""
-    words = {f"w{index}": index for index in range(60)} | {"<s>": 60, "</s>": 61, "<unk>": 62}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    path = tmp_path / "tiny"
-    tiny_llama.save_pretrained(path)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No network, as HF_HUB_OFFLINE has it, and an empty cache of the hub."""
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 def change_config(directory: Path, **fields: Any) -> None:
@@ -62,7 +38,7 @@ def test_a_directory_loads_ready_to_read(
 ) -> None:
     loaded = load_model(str(directory), device="cpu")
     assert capsys.readouterr() == ("", "")
-    assert (loaded.name, loaded.window, loaded.dtype) == (str(directory), 128, "float32")
+    assert (loaded.name, loaded.max_context, loaded.dtype) == (str(directory), 128, "float32")
     layout = loaded.layout
     assert (layout.id, layout.architecture) == (str(directory), "llama")
     assert (layout.layers, layout.heads, layout.kv_heads, layout.head_dim) == (2, 4, 2, 8)

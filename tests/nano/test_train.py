@@ -66,6 +66,7 @@ def test_training_resumed_after_a_kill_equals_training_in_one_go(
         torch.testing.assert_close(value, weights(again)[name], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_what_is_exported_opens_with_the_auto_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +148,7 @@ def test_looks_are_measured_as_eager_attention_has_them() -> None:
         looked(alone, 1, looks)
 
 
+@pytest.mark.slow
 def test_hints_and_looks_point_at_what_a_question_is_about() -> None:
     tokenizer = build_tokenizer()
     batch = Teacher(tokenizer, 2112).scenes(STAGES[3], random.Random(4))

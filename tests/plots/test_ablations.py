@@ -92,6 +92,7 @@ def test_several_measures_are_drawn_together_the_best_first() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
+@pytest.mark.slow
 def test_any_number_of_measures_fits_the_page(count: int, tmp_path: Path) -> None:
     done = ablation(count)
     figure = draw_ablation(done)

@@ -104,6 +104,14 @@ def panel(item: RunPicture | HeadBudgets, title: str) -> Axes:
     return found[0]
 
 
+def test_a_picture_says_how_questions_were_put() -> None:
+    tried = {"passed": {"chat": 0.25, "shots": 0.75}, "prompts": 8}
+    plan = {"prompt": "auto", "prompt_style": "shots", "prompt_tried": tried}
+    shown = heading(run_picture(replace(scores(), plan=plan)))
+    assert "prompt shots (of 8 short prompts passed: chat 25 %, shots 75 %)" in shown
+    assert not [line for line in heading(run_picture()) if "prompt" in line]
+
+
 def heading(item: RunPicture | HeadBudgets) -> list[str]:
     shown = column(item)
     return [shown.title, *filter(None, [shown.warning]), *map(" · ".join, shown.details)]

@@ -1,7 +1,9 @@
 import itertools
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -475,6 +477,29 @@ def test_a_limit_takes_some_of_the_cases_by_the_seed() -> None:
 @pytest.mark.parametrize("limit", [None, 4, 5, 1000])
 def test_a_limit_beyond_the_cases_takes_them_all(limit: int | None) -> None:
     assert len(hide("bundled", lengths=[150, 200], limit=limit)) == 4
+
+
+@pytest.mark.parametrize("limit", [3, 8, 11, 15])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fewer_cases_than_needles_are_balanced_over_kinds(limit: int, seed: int) -> None:
+    sizes = {"one-hop": 8, "two-hop": 5, None: 3}
+    kinds = [kind for kind, size in sizes.items() for _ in range(size)]
+    needles = [replace(NEEDLES[0], kind=kind) for kind in kinds]
+    cases = hide("bundled", needles=needles, lengths=[150, 200], limit=limit, seed=seed)
+    assert [case.kind for case in cases] == [kinds[case.needle_id] for case in cases]
+    assert len({case.needle_id for case in cases}) == limit
+    counts = Counter(case.kind for case in cases)
+    for kind, size in sizes.items():
+        most = max((counts[other] for other in sizes if counts[other] < sizes[other]), default=0)
+        assert counts[kind] == size or most - counts[kind] <= 1
+
+
+def test_where_every_needle_is_taken_kinds_change_nothing() -> None:
+    kinds = ["linking", "linking", "comparing"]
+    needles = [replace(NEEDLES[0], kind=kind) for kind in kinds]
+    grid: dict[str, Any] = {"lengths": [150, 170, 190], "depths": [0.0, 50.0], "limit": 5}
+    told, untold = (hide("bundled", needles=ones, **grid) for ones in (needles, [NEEDLES[0]] * 3))
+    assert [case.input_ids for case in told] == [case.input_ids for case in untold]
 
 
 def test_cases_are_visited_in_a_seeded_balanced_order() -> None:

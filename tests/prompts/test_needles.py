@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from headprobe.errors import UsageError
-from headprobe.prompts.needles import Needle, parse_needle, read_needles
+from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.prompts.needles import Needle, language_of, parse_needle, read_needles
 
 # As Retrieval Head and HeadKV write them: their fields, their order of fields, their quirks.
 RETRIEVAL_HEAD = [
@@ -64,9 +64,53 @@ def test_fields_of_no_use_are_left_alone_and_spaces_around_texts_go() -> None:
 
 def test_empty_lines_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
     path = tmp_path / "needles.jsonl"
-    line = json.dumps(HEADKV).encode()
-    path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n  \r\n" + line)
+    lines = [json.dumps(row).encode() for row in RETRIEVAL_HEAD]
+    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n\r\n  \r\n".join(lines))
     assert len(read_needles(path)) == 2
+
+
+def test_the_wrong_answer_and_the_kind_are_read_where_they_are_told(tmp_path: Path) -> None:
+    told = HEADKV | {"wrong_answer": " a drum ", "kind": "comparing"}
+    untold = RETRIEVAL_HEAD[0] | {"wrong_answer": None}
+    one, other = read_needles(write(tmp_path / "needles.jsonl", told, untold))
+    assert (one.wrong_answer, one.kind) == ("a drum", "comparing")
+    assert (other.wrong_answer, other.kind) == (None, None)
+
+
+def test_a_needle_pasted_twice_counts_once_and_a_warning_says_so(tmp_path: Path) -> None:
+    respaced = HEADKV | {"needle": HEADKV["needle"].replace(" ", "  "), "question": "Whose?"}
+    respaced["real_needle"] = HEADKV["real_needle"].replace(" ", "  ")
+    wide = HEADKV | {key: HEADKV[key].replace("A", "Ａ") for key in ("needle", "real_needle")}  # noqa: RUF001
+    path = write(tmp_path / "needles.jsonl", HEADKV, *RETRIEVAL_HEAD, HEADKV, respaced, wide)
+    with pytest.warns(HeadprobeWarning, match="3 of 6 needles in .* 3 distinct needles are asked"):
+        needles = read_needles(path)
+    assert [needle.question for needle in needles] == [
+        row["question"] for row in (HEADKV, *RETRIEVAL_HEAD)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "language"),
+    [
+        (["The heron sings."], "english"),
+        (["白鹭在唱歌。"], "chinese"),
+        (["白鹭在唱歌。", "B7 号船在等 Ewa。"], "chinese"),
+        (["The sign said 出口, and nobody went."], "english"),
+        (["12!"], "english"),
+    ],
+)
+def test_the_language_of_needles_is_that_of_most_letters(texts: list[str], language: str) -> None:
+    needles = [Needle(text=text, question="?", answer="a", start=0, stop=2) for text in texts]
+    assert language_of(needles) == language
+
+
+def test_another_part_of_the_same_text_is_another_needle(tmp_path: Path) -> None:
+    other = HEADKV | {
+        "question": "What is the favorite thing of the younger one?",
+        "answer": "a drum",
+        "real_needle": "Bob's favorite thing is a drum.",
+    }
+    assert len(read_needles(write(tmp_path / "needles.jsonl", HEADKV, other))) == 2
 
 
 def test_line_separators_that_json_allows_in_a_text_do_not_end_a_line(tmp_path: Path) -> None:
@@ -103,6 +147,10 @@ def test_the_watched_part_is_found_as_whole_words_where_there_are_words(
         (json.dumps(HEADKV | {"answer": 3}), "field 'answer', got 3"),
         (json.dumps(HEADKV | {"answer": "\ud800"}), "field 'answer' has half a surrogate pair"),
         (json.dumps(HEADKV | {"real_needle": "elsewhere"}), "does not stand in 'needle'"),
+        (json.dumps(HEADKV | {"kind": 3}), "field 'kind', got 3"),
+        (json.dumps(HEADKV | {"kind": " "}), "field 'kind', got ' '"),
+        (json.dumps(HEADKV | {"wrong_answer": ["a drum"]}), "field 'wrong_answer', got"),
+        (json.dumps(HEADKV | {"wrong_answer": "a  kite"}), "another text in 'wrong_answer'"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, problem: str) -> None:

@@ -171,8 +171,13 @@ def test_earlier_turns_stand_before_the_text() -> None:
 @pytest.mark.parametrize(
     ("template", "problem"),
     [
-        ("{{ raise_exception('no\nroles') }}", "cannot be used: no; give another"),
-        ("{% if %}", "cannot be used: Expected an expression"),
+        ("{{ raise_exception('no\nroles') }}", "chat template: TemplateError: no; give another"),
+        ("{% if %}", "chat template: TemplateSyntaxError: Expected an expression"),
+        ("{{ 1 // 0 }}", "chat template: ZeroDivisionError"),
+        ("{{ messages[7].content.x }}", "chat template: UndefinedError"),
+        ("{% include 'other' %}", "chat template: TypeError: no loader for this environment"),
+        ("{% import 'other' as other %}", "chat template: TypeError: no loader"),
+        ("{{ {}['x'].y }}", "chat template: UndefinedError"),
         ("<|im_start|>assistant", "drops the user's text; give another"),
     ],
 )

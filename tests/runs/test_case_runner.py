@@ -24,12 +24,13 @@ from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptWriter
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import Stops, walk
 from headprobe.runs.memory import Pieces
 from headprobe.runs.plan import prepare
 from headprobe.runs.prefix_tree import BLOCK
 from headprobe.tasks import TASKS, Task, repetition
 from tests._support.architectures import WINDOWED, WITH_STATES
+from tests._support.chat_templates import tokenizer_with
 from tests._support.reference import (
     PLAIN,
     Step,
@@ -153,7 +154,8 @@ def check_repetition(
     loaded: LoadedModel, plain: torch.nn.Module, lengths: list[int], pieces: Pieces
 ) -> None:
     probe = TASKS["razor"].probe
-    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=loaded.window, seed=3)[:4]
+    window = loaded.max_context
+    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=window, seed=3)[:4]
     walked = list(walk(loaded, cases, TASKS["razor"], pieces=pieces))
     assert {seen.case_id for seen in walked} == {0, 1, 2, 3}
     for seen in walked:
@@ -180,6 +182,7 @@ def test_repetition_equals_the_full_map(
 
 
 @pytest.mark.parametrize("architecture", WALKED)
+@pytest.mark.slow
 def test_repetition_equals_the_full_map_of_every_architecture(architecture: str) -> None:
     # A sliding window that reaches back to the last repeat, and to no earlier one.
     windowed = {"sliding_window": 24} if architecture in WINDOWED else {}
@@ -323,6 +326,7 @@ def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
     assert sum(counted) < 0.8 * sum(case.length for case in cases)
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_tokens_that_were_planned(nano: LoadedModel) -> None:
     loaded = replace(nano, model=copy.deepcopy(nano.model))
     spec = CaseSpec(lengths=(128, 200), depths=(0.0, 50.0, 100.0), limit=12)
@@ -428,3 +432,18 @@ def test_the_largest_tensor_grows_with_the_length_and_not_its_square(
         largest.append(watch.elements)
     assert largest[2] / largest[1] < 2.2
     assert largest[1] / largest[0] < 2.2
+
+
+def test_a_response_ends_with_a_line_break_only_once_something_was_said(nano: LoadedModel) -> None:
+    # The nano model's own tokenizer ends a text with a line break.
+    tokenizer = tokenizer_with(None)
+    (line,), (said,), end = tokenizer("\n")["input_ids"], tokenizer("a")["input_ids"], 257
+    assert tokenizer.eos_token_id == end
+    stops = Stops(replace(nano, tokenizer=tokenizer))
+    assert not stops.end([line])
+    assert not stops.end([line, line])
+    assert not stops.end([line, said])
+    assert stops.end([line, said, line])
+    assert stops.end([said, line])
+    assert stops.end([end])
+    assert stops.end([line, end])

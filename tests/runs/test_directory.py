@@ -2,6 +2,7 @@ import csv
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def case(case_id: int) -> Case:
         span_end=4,
         answer="tin drums",
         answer_ids=(8, 7),
+        kind="linking",
     )
 
 
@@ -93,6 +95,9 @@ def run(**changes: Any) -> HeadScores:
         ("models/mine/", "outputs/mine/r2"),
         ("models/mine/../mine", "outputs/mine/r2"),
         ("/", "outputs/model/r2"),
+        ("models/mine/Q4.K_M.gguf", "outputs/Q4.K_M/r2"),
+        ("owner/name:sub/q4.gguf", "outputs/q4/r2"),
+        ("mine+lora", "outputs/mine+lora/r2"),
     ],
 )
 def test_a_runs_directory_is_named_after_its_model_and_task(model: str, expected: str) -> None:
@@ -181,6 +186,7 @@ def test_the_case_table_is_the_one_that_the_contract_describes() -> None:
     assert back[1] == {
         "case_id": 1,
         "needle_id": 1,
+        "kind": "linking",
         "length": 6,
         "depth": 100 / 3,
         "position": 1,
@@ -195,6 +201,13 @@ def test_the_case_table_is_the_one_that_the_contract_describes() -> None:
         "success": 50.0,
         "accepted": False,
     }
+
+
+def test_kinds_are_texts_even_where_no_case_has_one() -> None:
+    untold = case_table([replace(case(0), kind=None)], [observation(0, 100.0)])
+    write_table(untold, Path("cases.parquet"))
+    schema = pyarrow.parquet.read_schema("cases.parquet")
+    assert str(schema.field("kind").type) in {"string", "large_string"}
 
 
 def test_cases_and_observations_that_do_not_pair_up_are_refused() -> None:

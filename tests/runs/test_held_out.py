@@ -5,16 +5,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.models.bundled import bundled
+from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.directory import CASES
 from headprobe.runs.draw import DrawnCases, draw_cases
-from headprobe.runs.held_out import check_held_out, held_out_seed
+from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus
+from headprobe.scores import HeadScores
 from headprobe.tasks import TASKS
 from tests._support.refusals import refused
 
@@ -74,6 +77,31 @@ def test_the_seed_is_another_than_the_scores_were_taken_with() -> None:
 def test_held_out_needles_are_the_default_and_are_named(nano: LoadedModel) -> None:
     assert draw(nano).plan.labels["needles"] == "bundled nano"
     assert draw(nano, held_out=True).plan.labels["needles"] == "bundled nano/held-out"
+
+
+@pytest.mark.parametrize(
+    ("plan", "corpus"),
+    [
+        ({"needles": "bundled chinese"}, Path("chinese")),
+        ({"needles": "bundled nano"}, Path("nano")),
+        ({"needles": "own/chinese.jsonl"}, None),
+        ({}, None),
+    ],
+)
+def test_needles_are_held_out_of_the_corpus_that_was_scored(
+    plan: dict[str, Any], corpus: Path | None
+) -> None:
+    layout = HeadLayout(id="a", architecture="b", layers=1, heads=2, kv_heads=1, head_dim=2)
+    run = HeadScores(
+        layout=layout,
+        task="r2",
+        per_case={"r2": np.ones((1, 1, 2), dtype=np.float32)},
+        needles=(0,),
+        cases=1,
+        plan=plan,
+    )
+    assert scored_corpus([run]) == corpus
+    assert scored_corpus([]) is None
 
 
 def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(

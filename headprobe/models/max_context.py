@@ -1,0 +1,63 @@
+"""How many positions a model was made for, RoPE scaling counted.
+
+A configuration says ``max_position_embeddings``. Where RoPE is scaled, families differ in what that
+is: the extended window (Llama 3.1, DeepSeek-V3, Phi-3), or the window before, which a user who adds
+``yarn`` as Qwen's model cards say leaves as it was.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from headprobe.errors import HeadprobeWarning, UsageError
+
+# These multiply the window of training. The others (llama3, longrope, proportional) only turn high
+# and low frequencies otherwise: their factor is no ratio of lengths, 32 in Llama 3.2 of 8,192 to
+# 131,072 positions.
+_STRETCHING = ("linear", "dynamic", "yarn")
+
+
+def max_context(config: Any) -> int | None:
+    """The number of positions that a configuration allows; ``None`` if it does not say.
+
+    That is ``max_position_embeddings``, or the scaling factor times the window of training
+    (``original_max_position_embeddings``) where that is more and the factor is a ratio of lengths.
+    Gemma 3 scales some layers alone, and states the whole window.
+    """
+    text = config.get_text_config(decoder=True)
+    stated = getattr(text, "max_position_embeddings", None)
+    if not isinstance(stated, int):
+        return None
+    rope = getattr(text, "rope_parameters", None) or {}
+    kind, factor = rope.get("rope_type"), rope.get("factor")
+    if not isinstance(rope, Mapping) or not isinstance(factor, int | float):
+        return stated
+    original = rope.get("original_max_position_embeddings") or stated
+    states_extended = kind not in _STRETCHING and stated > original
+    return stated if states_extended else max(stated, int(factor * original))
+
+
+def allow_context(config: Any, wanted: int | None, *, name: str) -> int | None:
+    """The number of positions that prompts may take: ``wanted`` if given, else what a model allows.
+
+    Says so if that is more than the model was made for.
+
+    Raises:
+        UsageError: more is wanted than there are learned positions.
+    """
+    allowed = max_context(config)
+    if wanted is None or allowed is None or wanted <= allowed:
+        return wanted or allowed
+    text = config.get_text_config(decoder=True)
+    if not getattr(text, "rope_parameters", None) and not getattr(text, "alibi", False):
+        message = f"{name} has {allowed:,} learned positions and no more"
+        raise UsageError(message, option="max_context", value=wanted)
+    warnings.warn(
+        f"{name} was made for {allowed:,} positions: behind them, up to "
+        f"`max_context={wanted}`, expect worse answers",
+        HeadprobeWarning,
+        stacklevel=2,
+    )
+    return wanted

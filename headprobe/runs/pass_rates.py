@@ -1,0 +1,42 @@
+"""How many cases of each kind of needle were accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from headprobe.runs.directory import read_cases
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassRate:
+    """Of the ``cases`` on needles of one ``kind``, how many were ``accepted``."""
+
+    kind: str
+    cases: int
+    accepted: int
+
+    @property
+    def fraction(self) -> float:
+        """Accepted cases over all, 0 to 1."""
+        return self.accepted / self.cases
+
+
+def pass_rates(run: Path) -> list[PassRate]:
+    """The pass rate of every kind of needle in a run, in the order of the needle file.
+
+    ``run`` is a run directory or its scores. There is none without a case table, as in imported
+    runs, or where the needles tell no kind.
+
+    Raises:
+        HeadprobeError: the case table is damaged.
+    """
+    directory = run.parent if run.is_file() else run
+    table = read_cases(directory, ["needle_id", "kind", "accepted"])
+    if table is None:
+        return []
+    groups = table.sort_values("needle_id").groupby("kind", sort=False)["accepted"]
+    return [
+        PassRate(kind=str(kind), cases=len(accepted), accepted=int(accepted.sum()))
+        for kind, accepted in groups
+    ]

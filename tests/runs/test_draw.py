@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.models.bundled import bundled
+from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.spec import CaseSpec
+from headprobe.runs.draw import DrawnCases, draw_cases
+from headprobe.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def other() -> LoadedModel:
+    """A model that is not the bundled one to those who ask for its name."""
+    return dataclasses.replace(load_model("nano", weights=False), name="other")
+
+
+def draw(loaded: LoadedModel, *, task: str = "r2", **options: Any) -> DrawnCases:
+    held_out = options.pop("held_out", False)
+    given: dict[str, Any] = {"lengths": (1200,), "depths": (50.0,), "limit": 30}
+    spec = CaseSpec(**given | options)
+    return draw_cases(loaded, TASKS[task].probe, spec, held_out=held_out)
+
+
+def text_of(loaded: LoadedModel, drawn: DrawnCases) -> str:
+    return " ".join(loaded.tokenizer.decode(case.input_ids) for case in drawn.cases)
+
+
+def essays(language: str) -> str:
+    return " ".join(file.read_text() for file in bundled("haystack", language).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("named", "held_out", "size", "needles", "haystack"),
+    [
+        (None, False, 108, "bundled english", "bundled english"),
+        (None, True, 60, "bundled english/held-out", "bundled english"),
+        ("english", True, 60, "bundled english/held-out", "bundled english"),
+        ("chinese", False, 18, "bundled chinese", "bundled chinese"),
+        ("chinese", True, 18, "bundled chinese/held-out", "bundled chinese"),
+        ("nano", False, 48, "bundled nano", "bundled nano"),
+    ],
+)
+def test_bundled_needles_are_named_and_stand_in_prose_of_their_language(
+    other: LoadedModel,
+    named: str | None,
+    held_out: bool,
+    size: int,
+    needles: str,
+    haystack: str,
+) -> None:
+    drawn = draw(other, needles=None if named is None else Path(named), held_out=held_out)
+    assert len(drawn.needles) == size
+    assert drawn.plan.labels["needles"] == needles
+    assert drawn.plan.labels["haystack"] == haystack
+
+
+def test_needles_of_ones_own_stand_in_prose_of_their_language(
+    other: LoadedModel, tmp_path: Path
+) -> None:
+    own = Path(
+        shutil.copy(bundled("needles", "chinese", "retrieval.jsonl"), tmp_path / "own.jsonl")
+    )
+    drawn = draw(other, task="retrieval", needles=own, limit=1, lengths=(2000,))
+    assert drawn.plan.labels["needles"] == str(own)
+    assert drawn.plan.labels["haystack"] == "bundled chinese"
+    (case,) = drawn.cases
+    first = other.tokenizer.decode(case.input_ids[1:60]).strip()
+    assert first[:8] in essays("chinese")
+
+
+def test_a_name_that_is_none_is_told_which_there_are(other: LoadedModel) -> None:
+    with pytest.raises(UsageError, match=r"no needle file chineese; .*english, chinese, nano"):
+        draw(other, needles=Path("chineese"))
+
+
+def test_a_few_cases_hold_every_kind_equally_often(other: LoadedModel) -> None:
+    drawn = draw(other, limit=30)
+    counts = Counter(case.kind for case in drawn.cases)
+    kinds = ("one-hop", "two-hop", "counting", "linking", "comparing")
+    assert counts == dict.fromkeys(kinds, 6)
+
+
+def test_a_file_pasted_twice_gives_no_more_needles(other: LoadedModel, tmp_path: Path) -> None:
+    lines = bundled("needles", "english", "r2.jsonl").read_text()
+    twice = tmp_path / "twice.jsonl"
+    twice.write_text(lines + lines)
+    with pytest.warns(HeadprobeWarning, match="108 of 216 needles"):
+        drawn = draw(other, needles=twice, limit=None)
+    assert {case.needle_id for case in drawn.cases} == set(range(108))
+    assert drawn.possible == 108
