@@ -12,7 +12,7 @@ REFUSED = {
     "score --depths 0,101": "depths go from 0 to 100",
     "score --until-stable 1.5": "--until-stable 1.5: expected a number between 0 and 1",
     "score --memory-allowance lots": "--memory-allowance lots: expected an amount of memory",
-    "score --needles missing.jsonl": "no needle file missing.jsonl; bundled needles are named english, chinese, nano",
+    "score --needles missing.jsonl": "bundled needles are named english, chinese, nano",
     "score --task nothing": "--task nothing: expected r2, retrieval, razor, alibi",
     "score --measures r2,r9": "--measures r9: this task takes r2",
     "score --task alibi --measures alibi": "task alibi has no cases",
@@ -30,7 +30,7 @@ REFUSED = {
     "ablate --silence half": "--silence half: expected zero, mean",
     "ablate --metric rouge": "--metric rouge: expected",
     "ablate --memory-allowance lots": "--memory-allowance lots: expected an amount of memory",
-    "ablate --needles missing.jsonl": "no needle file missing.jsonl; bundled needles are named english, chinese, nano",
+    "ablate --needles missing.jsonl": "bundled needles are named english, chinese, nano",
 }
 CODE = """
 import contextlib, io, json, sys
