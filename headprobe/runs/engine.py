@@ -153,7 +153,7 @@ def run_job(
     make_directory(job.out)
     with _open(job, processes, overwrite=overwrite) as progress:
         done = _read(job.work, progress)
-        report = _Report(job, done, processes)
+        report = _Report(job, progress, processes)
         try:
             with report.until_done():
                 _work(job.work, progress, done, processes, advance)
@@ -268,12 +268,12 @@ def _gather(
     processes.all_gather(None)
 
 
-class _Report(Generic[Unit]):
+class _Report:
     """Writes the JSON file that says what a run is, what was done, and how long it took."""
 
-    def __init__(self, job: Job[Unit, Any], done: Mapping[str, Unit], processes: Processes) -> None:
+    def __init__(self, job: Job[Any, Any], progress: Progress, processes: Processes) -> None:
         self._job = job
-        self._done = done
+        self._progress = progress
         self._processes = processes
         self._resumed_from = self._observed
         self._started = datetime.now(UTC)
@@ -302,7 +302,7 @@ class _Report(Generic[Unit]):
 
     @property
     def _observed(self) -> int:
-        return self._job.work.count(self._done) if self._job.work else 0
+        return self._job.work.count(self._progress.keys) if self._job.work else 0
 
     @property
     def _total(self) -> int:

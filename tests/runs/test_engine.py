@@ -16,7 +16,7 @@ from headprobe.files import file_digest
 from headprobe.runs.directory import RESULTS
 from headprobe.runs.distributed import Processes
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job
-from headprobe.runs.progress import FILE_NAME, Payload, Plan, open_progress
+from headprobe.runs.progress import FILE_NAME, Payload, Plan, Progress, open_progress
 
 SEAL = "scores.safetensors"
 
@@ -123,6 +123,21 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_call_goes_on(tmp_path: Path) ->
     assert again.run(advance=lambda: advanced.append(1)) == 14
     assert again.asked == [3]
     assert len(advanced) == 3
+
+
+def test_what_was_kept_when_ctrl_c_came_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = Progress.add
+
+    def add_and_stop(progress: Progress, units: Mapping[str, Payload]) -> None:
+        add(progress, units)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "add", add_and_stop)
+    with pytest.raises(Interrupted, match="stopped after 1 of 3 numbers"):
+        Squares(tmp_path, [1, 2, 3]).run()
+    assert report(tmp_path)["observed"] == 1
 
 
 @pytest.mark.parametrize("name", ["cases.parquet", "heads.csv"])
