@@ -22,14 +22,14 @@ CHOICES = ("top", "random", "bottom")
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Accuracy in per cent against the number of heads silenced, in the order of ``tops``.
+    """Accuracy in per cent against the number of heads silenced, in the order of ``top_k``.
 
     ``random`` is the mean over the draws. ``area`` is that between ``random`` and ``top``: see
     ``area_between``.
     """
 
     measure: str
-    tops: tuple[int, ...]
+    top_k: tuple[int, ...]
     top: tuple[Estimate, ...]
     random: tuple[Estimate, ...]
     bottom: tuple[Estimate, ...]
@@ -67,7 +67,7 @@ class Ablation:
         return _estimate(self._means()[:, 0])
 
     @property
-    def draws(self) -> int:
+    def random_draws(self) -> int:
         """How often random heads were drawn."""
         return 1 + max(trial.draw for trial in self.trials if trial.draw is not None)
 
@@ -80,8 +80,10 @@ class Ablation:
         means = self._means()
         # A stream of its own: needles are drawn from that of the seed.
         draw = np.random.default_rng((self.seed, 1))
-        times = draw.multinomial(self.draws, np.full(self.draws, 1 / self.draws), size=RESAMPLES)
-        weights = np.vstack([np.ones(self.draws), times]) / self.draws
+        times = draw.multinomial(
+            self.random_draws, np.full(self.random_draws, 1 / self.random_draws), size=RESAMPLES
+        )
+        weights = np.vstack([np.ones(self.random_draws), times]) / self.random_draws
         measures = dict.fromkeys(trial.measure for trial in self.trials)
         curves = [self._curve(measure, means, weights) for measure in measures]
         return tuple(sorted(curves, key=lambda curve: -curve.area.value))
@@ -120,7 +122,7 @@ class Ablation:
             }
             for curve in self.curves()
             for choice in CHOICES
-            for k, point in zip(curve.tops, getattr(curve, choice), strict=True)
+            for k, point in zip(curve.top_k, getattr(curve, choice), strict=True)
         )
 
     def _means(self) -> Float[np.ndarray, "row column"]:
@@ -135,7 +137,7 @@ class Ablation:
         means: Float[np.ndarray, "row column"],
         weights: Float[np.ndarray, "row draw"],
     ) -> Curve:
-        tops = tuple(sorted({trial.k for trial in self.trials}))
+        top_k = tuple(sorted({trial.k for trial in self.trials}))
 
         def accuracy(choice: str) -> Float[np.ndarray, "row top draw"]:
             columns = [
@@ -144,7 +146,7 @@ class Ablation:
                     for i, trial in enumerate(self.trials)
                     if (trial.measure, trial.choice, trial.k) == (measure, choice, k)
                 ]
-                for k in tops
+                for k in top_k
             ]
             found: np.ndarray = means[:, columns]
             return found
@@ -153,16 +155,16 @@ class Ablation:
         random = (accuracy("random") * weights[:, None]).sum(axis=2)
         return Curve(
             measure=measure,
-            tops=tops,
+            top_k=top_k,
             top=tuple(map(_estimate, top.T)),
             random=tuple(map(_estimate, random.T)),
             bottom=tuple(map(_estimate, bottom.T)),
-            area=_estimate(area_between(tops, random, top, full=means[:, 0])),
+            area=_estimate(area_between(top_k, random, top, full=means[:, 0])),
         )
 
 
 def area_between(
-    tops: Sequence[int],
+    top_k: Sequence[int],
     random: Float[np.ndarray, "*row top"],
     top: Float[np.ndarray, "*row top"],
     *,
@@ -171,13 +173,13 @@ def area_between(
     """The area between two curves of accuracy, as a share of the largest there can be.
 
     The curves go over log2(1 + k), so that each doubling of k counts about alike, from ``full`` at
-    no head silenced on, straight between the ``tops``. 1: the top of any size takes every answer
+    no head silenced on, straight between the ``top_k``. 1: the top of any size takes every answer
     and as many random heads none; 0: the top hurts as random heads do; below 0: it hurts less.
     """
-    heads = np.log2(1 + np.array([0, *tops]))
+    heads = np.log2(1 + np.array([0, *top_k]))
     start = np.zeros((*np.shape(full), 1))
     lost = np.trapezoid(np.concatenate([start, random - top], axis=-1), heads)
-    most = full * np.trapezoid([0.0, *np.ones(len(tops))], heads)
+    most = full * np.trapezoid([0.0, *np.ones(len(top_k))], heads)
     area: np.ndarray = np.divide(lost, most, out=np.zeros_like(lost), where=most > 0)
     return area
 

@@ -17,19 +17,19 @@ from headprobe.prompts.style import PromptOptions
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import bundled_corpus, draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
-from headprobe.runs.memory import MemoryOptions, Pieces, pieces_for
+from headprobe.runs.memory import ChunkSizes, MemoryOptions, chunk_sizes_for
 from headprobe.runs.plan import model_identity, run_labels
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import FILE_NAME, Plan, stored_plan
 from headprobe.runs.prompt_trial import draw_asked
 from headprobe.scores import HeadScores
 from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
-from headprobe.tasks.grading import ACCEPTED, METRICS
+from headprobe.tasks.grading import METRICS, PASSED
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
-SILENCES = ("zero", "mean")
+ABLATIONS = ("zero", "mean")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,7 +37,7 @@ class PlannedAblation:
     """Everything that is known before the model runs.
 
     An ablation goes on from one whose ``plan`` has the same identity. ``metric`` grades the
-    answers, ``accepted`` being the probe's own word. ``calibration`` are the prompts over which
+    answers, ``passed`` being the probe's own word. ``calibration`` are the prompts over which
     outputs are averaged, none where heads are silenced by zero. ``tree`` is over the cases'
     prompts.
     """
@@ -52,7 +52,7 @@ class PlannedAblation:
     seed: int
     out: Path
     tree: PrefixTree
-    pieces: Pieces
+    pieces: ChunkSizes
 
     @cached_property
     def groups(self) -> list[tuple[Head, ...]]:
@@ -70,7 +70,7 @@ class PlannedAblation:
         """One line for the terminal."""
         return (
             f"{self.task_name}: {len(self.cases)} cases, {len(self.groups) - 1} groups of heads "
-            f"silenced by {self.plan.identity['silence']}, {self.total:,} answers"
+            f"silenced by {self.plan.identity['ablation']}, {self.total:,} answers"
         )
 
     @property
@@ -85,9 +85,9 @@ def plan_ablation(
     heads: HeadChoice,
     spec: CaseSpec,
     *,
-    silence: str = "zero",
+    ablation: str = "zero",
     calibration: int = 16,
-    metric: str = ACCEPTED,
+    metric: str = PASSED,
     task: Task | None = None,
     memory: MemoryOptions | None = None,
     out: Path | None = None,
@@ -119,17 +119,17 @@ def plan_ablation(
         UsageError: an option that makes no sense, a run that does not fit the model, a measure
             that no run holds, or needles that heads were scored on.
     """
-    if silence not in SILENCES:
-        raise ValueError(f"expected silence to be {' or '.join(SILENCES)}, got {silence!r}")
-    if metric not in (ACCEPTED, *METRICS):
-        raise ValueError(f"expected a metric of {(ACCEPTED, *METRICS)}, got {metric!r}")
+    if ablation not in ABLATIONS:
+        raise ValueError(f"expected silence to be {' or '.join(ABLATIONS)}, got {ablation!r}")
+    if metric not in (PASSED, *METRICS):
+        raise ValueError(f"expected a metric of {(PASSED, *METRICS)}, got {metric!r}")
     seed = held_out_seed(spec.seed, seeds_of(run for _, run in runs))
     rankings = find_rankings(runs, heads.measures, loaded.layout)
     trials = plan_trials(
         rankings,
         layers=loaded.attention_layers,
-        tops=heads.tops,
-        draws=heads.draws,
+        top_k=heads.top_k,
+        random_draws=heads.random_draws,
         seed=seed,
     )
     task = replace(task or _task_of(runs), measures=())
@@ -149,13 +149,13 @@ def plan_ablation(
     scored_in = [path for path in map(Path, dict(runs)) if path.exists()]
     check_held_out(drawn, scored_in, loaded.tokenizer)
     averaged = None
-    if silence == "mean":
+    if ablation == "mean":
         # Of a file of one's own all needles are asked; outputs are averaged over bundled ones.
         needles = corpus if bundled_corpus(corpus) else None
         others = replace(spec, needles=needles, limit=calibration, seed=seed + 1)
         averaged = draw_cases(loaded, probe, others, prompt=decision.settle(prompt))
     longest = max(case.length + probe.max_new_tokens(case) for case in drawn.cases)
-    pieces = pieces_for(
+    pieces = chunk_sizes_for(
         loaded.model.config,
         memory or MemoryOptions(),
         longest=longest,
@@ -172,7 +172,7 @@ def plan_ablation(
                 "kind": "ablate",
                 "task": task.name,
                 **model_identity(loaded),
-                "silence": silence,
+                "ablation": ablation,
                 "calibration_digest": json_digest([case_key(c) for c in averaged.cases])
                 if averaged
                 else None,
@@ -181,8 +181,8 @@ def plan_ablation(
             labels={
                 "measures": list(rankings),
                 "runs": [run for run, _ in runs],
-                "top": list(heads.tops),
-                "draws": heads.draws,
+                "top": list(heads.top_k),
+                "random_draws": heads.random_draws,
                 "calibration": calibration if averaged else None,
                 **drawn.plan.labels,
                 **decision.in_plan(),

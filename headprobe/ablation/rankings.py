@@ -24,19 +24,19 @@ Rankings = Mapping[str, Float[np.ndarray, "layer query_head"]]
 class HeadChoice:
     """How heads are chosen.
 
-    ``measures`` rank them, all that are held if none is named; of each as many as ``tops`` says are
-    taken, ascending. Random heads are drawn as often as ``draws`` says.
+    ``measures`` rank them, all that are held if none is named; of each as many as ``top_k`` says
+    are taken, ascending. Random heads are drawn as often as ``random_draws`` says.
     """
 
     measures: tuple[str, ...] = ()
-    tops: tuple[int, ...] = (1, 2, 4, 8)
-    draws: int = 5
+    top_k: tuple[int, ...] = (1, 2, 4, 8)
+    random_draws: int = 5
 
     def __post_init__(self) -> None:
-        if not self.tops or sorted(set(self.tops)) != list(self.tops) or self.tops[0] < 1:
-            raise ValueError(f"expected ascending numbers of heads, got {self.tops}")
-        if self.draws < 1:
-            raise ValueError(f"expected draws of 1 or more, got {self.draws}")
+        if not self.top_k or sorted(set(self.top_k)) != list(self.top_k) or self.top_k[0] < 1:
+            raise ValueError(f"expected ascending numbers of heads, got {self.top_k}")
+        if self.random_draws < 1:
+            raise ValueError(f"expected draws of 1 or more, got {self.random_draws}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,8 @@ def plan_trials(
     rankings: Rankings,
     *,
     layers: Sequence[int],
-    tops: Sequence[int],
-    draws: int,
+    top_k: Sequence[int],
+    random_draws: int,
     seed: int,
 ) -> tuple[Trial, ...]:
     """The trials of every measure, for ``layers``, those that have attention.
@@ -77,18 +77,18 @@ def plan_trials(
     """
     count = next(iter(rankings.values())).shape[1]
     heads = np.array([(layer, head) for layer in layers for head in range(count)])
-    if 2 * max(tops) > len(heads):
+    if 2 * max(top_k) > len(heads):
         raise UsageError(
             "leaves not as many others to draw at random from the model's "
             f"{len(heads)} heads; expected at most {len(heads) // 2}",
-            option="top",
-            value=max(tops),
+            option="top_k",
+            value=max(top_k),
         )
-    orders = [np.random.default_rng((seed, i)).permutation(len(heads)) for i in range(draws)]
+    orders = [np.random.default_rng((seed, i)).permutation(len(heads)) for i in range(random_draws)]
     trials = []
     for measure, scores in rankings.items():
         ranked = np.argsort(-scores[tuple(heads.T)], kind="stable")
-        for k in tops:
+        for k in top_k:
             random = [order[~np.isin(order, ranked[:k])][:k] for order in orders]
             chosen: list[tuple[str, int | None, Int[np.ndarray, " k"]]] = [
                 ("top", None, ranked[:k]),
@@ -108,19 +108,19 @@ def plan_trials(
     return tuple(trials)
 
 
-def parse_tops(text: str) -> tuple[int, ...]:
+def parse_top_k(text: str) -> tuple[int, ...]:
     """Read ``1,2,4,8``: numbers of heads, ascending and without repeats.
 
     Raises:
         UsageError: it is no comma list of whole numbers from 1 on.
     """
     try:
-        tops = sorted({int(number) for number in text.split(",")})
+        top_k = sorted({int(number) for number in text.split(",")})
     except ValueError:
-        tops = [0]
-    if tops[0] < 1 or "_" in text:
-        raise UsageError("expected numbers of heads as in 1,2,4,8", option="top", value=text)
-    return tuple(tops)
+        top_k = [0]
+    if top_k[0] < 1 or "_" in text:
+        raise UsageError("expected numbers of heads as in 1,2,4,8", option="top_k", value=text)
+    return tuple(top_k)
 
 
 def find_rankings(
@@ -135,10 +135,11 @@ def find_rankings(
     """
     for name, run in runs:
         scored = run.layout
-        if (scored.layers, scored.heads) != (layout.layers, layout.heads):
+        if (scored.layers, scored.num_heads) != (layout.layers, layout.num_heads):
             raise UsageError(
-                f"{name} scores {scored.layers} layers of {scored.heads} heads, {layout.id} has "
-                f"{layout.layers} of {layout.heads}: give the model that was scored, {scored.id}",
+                f"{name} scores {scored.layers} layers of {scored.num_heads} heads, {layout.id} "
+                f"has {layout.layers} of {layout.num_heads}: give the model that was scored, "
+                f"{scored.id}",
                 option="model",
                 value=layout.id,
             )

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from headprobe.ablation.ablated import MeanOutputs, ablated, mean_outputs
 from headprobe.ablation.curves import Ablation
 from headprobe.ablation.plan import PlannedAblation
-from headprobe.ablation.silencing import MeanOutputs, mean_outputs, silenced
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.prompts.case import Case
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job
 from headprobe.runs.observation import Observation
 from headprobe.runs.progress import Payload
 from headprobe.runs.score import decode, encode
 from headprobe.scores.tables import write_table
-from headprobe.tasks.grading import ACCEPTED, METRICS
+from headprobe.tasks.grading import METRICS, PASSED
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -93,14 +93,14 @@ class _Ablator:
             key_of = {first[key]: key for key in wanted & first.keys()}
             if not key_of:
                 continue
-            with silenced(self._loaded.model, heads, means=self._means if heads else None):
-                for seen in walk(
+            with ablated(self._loaded.model, heads, means=self._means if heads else None):
+                for seen in observe_cases(
                     self._loaded,
                     run.cases,
                     run.task,
                     wanted=key_of,
                     tree=run.tree,
-                    pieces=run.pieces,
+                    chunk_sizes=run.chunk_sizes,
                 ):
                     yield key_of[seen.case_id], seen
 
@@ -145,11 +145,13 @@ class _Ablator:
         if not prompts:
             return None
         try:
-            return mean_outputs(self._loaded.model, prompts, chunk=self._run.pieces.chunk)
+            return mean_outputs(
+                self._loaded.model, prompts, prefill_chunk=self._run.chunk_sizes.prefill_chunk
+            )
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, tokens=max(map(len, prompts))) from error
 
     def _grade(self, case: Case, seen: Observation) -> float:
-        if self._run.metric == ACCEPTED:
-            return 100.0 * seen.accepted
+        if self._run.metric == PASSED:
+            return 100.0 * seen.passed
         return METRICS[self._run.metric](seen.response, [case.answer])

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation
-from headprobe.allocators._supply import Budget, parse_budget
+from headprobe.allocators._supply import BudgetSize, parse_budget
 from headprobe.allocators.alibi import alibi
 from headprobe.allocators.headkv import headkv
 from headprobe.allocators.pyramid import pyramid
@@ -35,7 +35,7 @@ __all__ = [
     "IN_OWN_UNIT",
     "READS",
     "STRATEGIES",
-    "Budget",
+    "BudgetSize",
     "allocate",
     "get_strategy",
     "parse_budget",
@@ -78,7 +78,7 @@ def allocate(
     layout: HeadLayout,
     *,
     strategy: str = "headkv",
-    budget: Budget | None = None,
+    budget: BudgetSize | None = None,
     window: int = 8,
     granularity: str = "kv",
     measured: Mapping[str, Float[np.ndarray, "layer query_head"]] | None = None,
@@ -98,9 +98,9 @@ def allocate(
     """
     measured = measured or {}
     for matrix in (scores, *measured.values()):
-        if matrix.shape != (layout.layers, layout.heads):
+        if matrix.shape != (layout.layers, layout.num_heads):
             raise ValueError(
-                f"expected scores of shape {(layout.layers, layout.heads)}, got {matrix.shape}"
+                f"expected scores of shape {(layout.layers, layout.num_heads)}, got {matrix.shape}"
             )
     if granularity not in GRANULARITIES:
         raise UsageError(f"--granularity takes {' or '.join(GRANULARITIES)}, got {granularity!r}")
@@ -108,12 +108,12 @@ def allocate(
         raise UsageError(f"--window must be 0 to {MAX_TOKENS}, got {window}")
     function = get_strategy(strategy)
     chosen = _options(strategy, function, {"budget": budget, **options})
-    group = layout.group if granularity == "kv" else 1
+    group = layout.group_size if granularity == "kv" else 1
     if "measured" in inspect.signature(function).parameters:
         function = partial(function, measured=measured)
     allocation = function(scores, group=group, window=window, **chosen)
     recorded = {
-        option: value.as_given if isinstance(value, Budget) else value
+        option: value.as_given if isinstance(value, BudgetSize) else value
         for option, value in chosen.items()
     }
     return HeadBudgets(

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real, Shaped
 
 from headprobe.allocators._rounding import round_to_total
-from headprobe.allocators._supply import Supply
+from headprobe.allocators._supply import BudgetPool
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -33,9 +33,9 @@ def by_attention(
     )
 
 
-def settle(
+def to_integers(
     capacity: Float[np.ndarray, "layer head"],
-    supply: Supply,
+    pool: BudgetPool,
     *,
     ties: Real[np.ndarray, "layer head"],
     window: int,
@@ -45,8 +45,8 @@ def settle(
     Entries are rounded to integers with exactly that total, equal remainders by ``ties``. Shares
     stay as they are, over a floor of ``window`` entries.
     """
-    if supply.entries:
-        return by_attention(tokens=round_to_total(capacity, total=int(supply.total), ties=ties))
+    if pool.entries:
+        return by_attention(tokens=round_to_total(capacity, total=int(pool.total), ties=ties))
     return by_attention(
         tokens=np.full(capacity.shape, window, dtype=np.int64), ratio=np.clip(capacity, 0.0, 1.0)
     )

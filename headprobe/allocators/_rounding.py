@@ -7,10 +7,10 @@ from jaxtyping import Float, Int, Real
 
 from headprobe.errors import UsageError
 
-ROUNDINGS = ("exact", "paper")
+ROUNDINGS = ("exact", "reference")
 
 
-def is_paper(rounding: str) -> bool:
+def is_reference(rounding: str) -> bool:
     """Whether the paper's own integers are asked for, rather than an exact total.
 
     Raises:
@@ -18,7 +18,7 @@ def is_paper(rounding: str) -> bool:
     """
     if rounding not in ROUNDINGS:
         raise UsageError(f"--rounding takes {' or '.join(ROUNDINGS)}, got {rounding!r}")
-    return rounding == "paper"
+    return rounding == "reference"
 
 
 def water_fill(
@@ -38,11 +38,11 @@ def water_fill(
     free = filled < cap
     while free.any():
         left = max(0.0, total - _sum(filled))
-        share = np.where(free, weights, 0.0)
-        if not share.any():
-            share = free.astype(np.float64)
-        share = share / share.max()
-        filled = np.minimum(filled + left * (share / _sum(share)), cap)
+        fraction = np.where(free, weights, 0.0)
+        if not fraction.any():
+            fraction = free.astype(np.float64)
+        fraction = fraction / fraction.max()
+        filled = np.minimum(filled + left * (fraction / _sum(fraction)), cap)
         full = free & (filled >= cap)
         if not full.any():
             break

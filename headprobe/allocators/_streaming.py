@@ -25,17 +25,17 @@ def best_heads(
     return chosen.reshape(heads.shape)
 
 
-def best_share(
-    heads: Float[np.ndarray, "layer head"], share: float, *, option: str
+def best_fraction(
+    heads: Float[np.ndarray, "layer head"], fraction: float, *, option: str
 ) -> Bool[np.ndarray, "layer head"]:
-    """The heads with the highest scores, ``share`` of all, rounded up.
+    """The heads with the highest scores, ``fraction`` of all, rounded up.
 
     Raises:
         UsageError: the share, given by ``option``, is not from 0 to 1.
     """
-    _check_share(share, option)
+    _check_fraction(fraction, option)
     # 0.14 * 50 is a little more than 7 in floats, and 7 heads are meant.
-    return best_heads(heads, math.ceil(round(share * heads.size, 6)))
+    return best_heads(heads, math.ceil(round(fraction * heads.size, 6)))
 
 
 def full_or_streaming(
@@ -44,13 +44,13 @@ def full_or_streaming(
     window: int,
     sinks: int,
     recent: int,
-    recent_share: float = 0.0,
+    recent_fraction: float = 0.0,
     compensation: bool = False,
 ) -> Allocation:
     """The ``full`` heads keep the whole context, the others its first and its newest entries.
 
     Of N tokens the others keep the ``sinks`` first and, up to max(``sinks`` + ``recent``,
-    ``recent_share`` * N) entries in all, the newest; ``window`` of these at least.
+    ``recent_fraction`` * N) entries in all, the newest; ``window`` of these at least.
 
     Raises:
         UsageError: an option is out of range.
@@ -58,16 +58,16 @@ def full_or_streaming(
     for option, count in (("--sinks", sinks), ("--recent", recent)):
         if not 0 <= count <= MAX_TOKENS // 2:
             raise UsageError(f"{option} must be 0 or more, got {count}")
-    _check_share(recent_share, "--recent-share")
+    _check_fraction(recent_fraction, "--recent-fraction")
     return Allocation(
         tokens=np.full(full.shape, sinks + max(recent, window), dtype=np.int64),
-        ratio=np.where(full, 1.0, recent_share),
+        ratio=np.where(full, 1.0, recent_fraction),
         selection=np.full(full.shape, "streaming"),
         sinks=sinks,
         compensation=compensation,
     )
 
 
-def _check_share(share: float, option: str) -> None:
-    if not 0 <= share <= 1:
-        raise UsageError(f"{option} is a share from 0 to 1, got {share:g}")
+def _check_fraction(fraction: float, option: str) -> None:
+    if not 0 <= fraction <= 1:
+        raise UsageError(f"{option} is a fraction from 0 to 1, got {fraction:g}")

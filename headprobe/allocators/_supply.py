@@ -12,29 +12,29 @@ from headprobe.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """Cache entries a head on average: a number of ``tokens``, or a ``share`` of the context.
+class BudgetSize:
+    """Cache entries a head on average: a number of ``tokens``, or a ``fraction`` of the context.
 
-    Exactly one of the two is given. ``tokens`` is 1 or more, ``share`` above 0 and at most 1.
+    Exactly one of the two is given. ``tokens`` is 1 or more, ``fraction`` above 0 and at most 1.
     """
 
     tokens: int | None = None
-    share: float | None = None
+    fraction: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.tokens is None) == (self.share is None):
+        if (self.tokens is None) == (self.fraction is None):
             raise ValueError("expected either tokens or a share of the context")
         if self.tokens is not None and not 1 <= self.tokens <= MAX_TOKENS:
             raise UsageError(f"a budget in tokens must be 1 to {MAX_TOKENS}, got {self.tokens}")
-        if self.share is not None and not 0 < self.share <= 1:
+        if self.fraction is not None and not 0 < self.fraction <= 1:
             raise UsageError(
-                f"a budget's share must be above 0 % and at most 100 %, got {100 * self.share:g}%"
+                f"a budget must be above 0 % and at most 100 %, got {100 * self.fraction:g}%"
             )
 
     @property
     def as_given(self) -> int | str:
         """As it was asked for: 128, or "1.5%"."""
-        return f"{100 * self.share:.12g}%" if self.share is not None else self.tokens or 0
+        return f"{100 * self.fraction:.12g}%" if self.fraction is not None else self.tokens or 0
 
     def in_tokens(self) -> int:
         """The number of tokens.
@@ -44,12 +44,12 @@ class Budget:
         """
         if self.tokens is None:
             raise UsageError(
-                f"--rounding paper takes a budget in tokens, got {self.as_given}; "
+                f"--rounding reference takes a budget in tokens, got {self.as_given}; "
                 "leave it out, or give --budget as a number"
             )
         return self.tokens
 
-    def supply(self, heads: int, *, window: int, context_length: int | None) -> Supply:
+    def pool(self, heads: int, *, window: int, context_length: int | None) -> BudgetPool:
         """What ``heads`` heads have between them, every one holding its ``window`` newest entries.
 
         Raises:
@@ -57,12 +57,12 @@ class Budget:
         """
         if context_length is not None and context_length < 1:
             raise UsageError(f"--context-length must be 1 or more, got {context_length}")
-        if self.share is not None and context_length is None:
-            return Supply(
-                mean=self.share, total=self.share * heads, floor=0.0, cap=1.0, entries=False
+        if self.fraction is not None and context_length is None:
+            return BudgetPool(
+                mean=self.fraction, total=self.fraction * heads, floor=0.0, cap=1.0, entries=False
             )
         cap = math.inf if context_length is None else float(context_length)
-        mean = float(self.tokens or 0) if self.share is None else self.share * cap
+        mean = float(self.tokens or 0) if self.fraction is None else self.fraction * cap
         if mean <= window:
             raise UsageError(
                 f"{mean:g} entries a head leave nothing beyond the window of {window}; "
@@ -71,15 +71,15 @@ class Budget:
             )
         total = min(float(round(mean * heads)), cap * heads)
         floor = min(float(window), cap)
-        return Supply(mean=total / heads, total=total, floor=floor, cap=cap, entries=True)
+        return BudgetPool(mean=total / heads, total=total, floor=floor, cap=cap, entries=True)
 
 
-USUAL = Budget(tokens=128)
+USUAL = BudgetSize(tokens=128)
 """What a head gets where no budget is given, and in most tables of the papers."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Supply:
+class BudgetPool:
     """Cache entries to divide among heads, or shares of a context of any length.
 
     All fields count entries where ``entries`` is set, else shares from 0 to 1: ``total`` over all
@@ -93,7 +93,7 @@ class Supply:
     entries: bool
 
 
-def parse_budget(text: str) -> Budget:
+def parse_budget(text: str) -> BudgetSize:
     """Read ``128`` (tokens a head) or ``1.5%`` (share of the context).
 
     Raises:
@@ -101,9 +101,9 @@ def parse_budget(text: str) -> Budget:
     """
     text = text.strip()
     if re.fullmatch(r"\d+", text, re.ASCII):
-        return Budget(tokens=int(text))
+        return BudgetSize(tokens=int(text))
     if re.fullmatch(r"(\d+\.?\d*|\.\d+) ?%", text, re.ASCII):
-        return Budget(share=float(Decimal(text.rstrip(" %")) / 100))
+        return BudgetSize(fraction=float(Decimal(text.rstrip(" %")) / 100))
     raise UsageError(
         "expected tokens a head (128) or a share of the context (1.5%)",
         option="budget",

@@ -14,10 +14,10 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-from headprobe.allocators._allocation import Allocation, by_attention, settle
+from headprobe.allocators._allocation import Allocation, by_attention, to_integers
 from headprobe.allocators._reduction import usable_scores
-from headprobe.allocators._rounding import is_paper, water_fill
-from headprobe.allocators._supply import USUAL, Budget
+from headprobe.allocators._rounding import is_reference, water_fill
+from headprobe.allocators._supply import USUAL, BudgetSize
 from headprobe.errors import UsageError
 
 
@@ -26,7 +26,7 @@ def headkv(
     *,
     group: int,
     window: int,
-    budget: Budget = USUAL,
+    budget: BudgetSize = USUAL,
     beta: float = 1.2,
     reduce: str = "mean",
     rounding: str = "exact",
@@ -35,8 +35,8 @@ def headkv(
     """A budget by the heads' share of all scores, over a floor that ``beta`` sets.
 
     Entries are exact in total, clipped at ``context_length`` with the surplus to the other heads;
-    ``rounding="paper"`` gives the authors' integers, clipped with the surplus lost. As shares of
-    scores count, reducing a group by ``sum`` is the same as by ``mean``.
+    ``rounding="reference"`` gives the authors' integers, clipped with the surplus lost. As shares
+    of scores count, reducing a group by ``sum`` is the same as by ``mean``.
 
     Raises:
         UsageError: an option is out of range, or the paper's rounding is asked of a share.
@@ -45,14 +45,14 @@ def headkv(
     if not 1 <= beta < math.inf:
         raise UsageError(f"--beta of headkv must be 1 or more, got {beta:g}")
     heads = usable_scores(scores, group=group, reduce=reduce)
-    supply = budget.supply(heads.size, window=window, context_length=context_length)
-    if is_paper(rounding):
+    pool = budget.pool(heads.size, window=window, context_length=context_length)
+    if is_reference(rounding):
         tokens = window + _authors_capacity(heads, base=budget.in_tokens() - window, beta=beta)
-        return by_attention(tokens=np.minimum(tokens, supply.cap).astype(np.int64))
-    base = supply.mean - supply.floor
-    floor = np.full(heads.shape, supply.floor + (base - base / beta))
-    capacity = water_fill(floor, heads, total=supply.total, cap=supply.cap)
-    return settle(capacity, supply, ties=heads, window=window)
+        return by_attention(tokens=np.minimum(tokens, pool.cap).astype(np.int64))
+    base = pool.mean - pool.floor
+    floor = np.full(heads.shape, pool.floor + (base - base / beta))
+    capacity = water_fill(floor, heads, total=pool.total, cap=pool.cap)
+    return to_integers(capacity, pool, ties=heads, window=window)
 
 
 def _authors_capacity(

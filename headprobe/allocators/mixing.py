@@ -128,12 +128,12 @@ def _mix(
     total = sum(run.weight for run in runs)
     parts = zip(runs, measures, strict=True)
     mixed: Float[np.ndarray, "layer query_head"] = np.sum(
-        [run.weight / total * _shares(run, measure) for run, measure in parts], axis=0
+        [run.weight / total * _fractions(run, measure) for run, measure in parts], axis=0
     )
     return mixed
 
 
-def _shares(run: WeightedRun, measure: str) -> Float[np.ndarray, "layer query_head"]:
+def _fractions(run: WeightedRun, measure: str) -> Float[np.ndarray, "layer query_head"]:
     """A run's scores over their sum, in float64."""
     scores = run.scores.mean(measure).astype(np.float64)
     if (scores < 0).any() or not scores.any():
@@ -142,8 +142,8 @@ def _shares(run: WeightedRun, measure: str) -> Float[np.ndarray, "layer query_he
             f"the {measure} scores of {run.name} cannot be mixed with others: {problem}; "
             "leave that run out, or give another --measure"
         )
-    shares: Float[np.ndarray, "layer query_head"] = scores / scores.sum()
-    return shares
+    fractions: Float[np.ndarray, "layer query_head"] = scores / scores.sum()
+    return fractions
 
 
 def _record(runs: Sequence[WeightedRun], taken: Sequence[Sequence[str]]) -> list[Mapping[str, Any]]:

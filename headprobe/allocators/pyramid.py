@@ -14,9 +14,9 @@ import math
 import numpy as np
 from jaxtyping import Float, Int
 
-from headprobe.allocators._allocation import Allocation, by_attention, settle
-from headprobe.allocators._rounding import is_paper
-from headprobe.allocators._supply import USUAL, Budget
+from headprobe.allocators._allocation import Allocation, by_attention, to_integers
+from headprobe.allocators._rounding import is_reference
+from headprobe.allocators._supply import USUAL, BudgetSize
 from headprobe.errors import UsageError
 
 
@@ -25,15 +25,15 @@ def pyramid(
     *,
     group: int,
     window: int,
-    budget: Budget = USUAL,
+    budget: BudgetSize = USUAL,
     beta: float = 20.0,
     rounding: str = "exact",
     context_length: int | None = None,
 ) -> Allocation:
     """A budget a layer, the same for its heads; only the scores' shape is looked at.
 
-    A larger ``beta`` is a steeper pyramid. Entries are exact in total; ``rounding="paper"`` gives
-    the authors' integers, for ``context_length`` where it is given.
+    A larger ``beta`` is a steeper pyramid. Entries are exact in total; ``rounding="reference"``
+    gives the authors' integers, for ``context_length`` where it is given.
 
     Raises:
         UsageError: an option is out of range, or the paper's rounding is asked of a share.
@@ -42,16 +42,16 @@ def pyramid(
         raise UsageError(f"--beta of pyramid must be 1 or more, got {beta:g}")
     layers, query_heads = scores.shape
     heads = query_heads // group
-    supply = budget.supply(layers * heads, window=window, context_length=context_length)
-    if is_paper(rounding):
-        layer = _authors_entries(layers, budget.in_tokens(), window, beta, supply.cap)
+    pool = budget.pool(layers * heads, window=window, context_length=context_length)
+    if is_reference(rounding):
+        layer = _authors_entries(layers, budget.in_tokens(), window, beta, pool.cap)
         return by_attention(tokens=np.repeat(layer[:, None], heads, axis=1))
-    base = supply.mean - supply.floor
-    bottom = min(2 * base - base / beta, supply.cap - supply.floor)
+    base = pool.mean - pool.floor
+    bottom = min(2 * base - base / beta, pool.cap - pool.floor)
     fall = np.linspace(1.0, -1.0, layers) if layers > 1 else np.zeros(1)
-    layer = supply.floor + base + (bottom - base) * fall
+    layer = pool.floor + base + (bottom - base) * fall
     capacity = np.repeat(layer[:, None], heads, axis=1)
-    return settle(capacity, supply, ties=capacity, window=window)
+    return to_integers(capacity, pool, ties=capacity, window=window)
 
 
 def _authors_entries(

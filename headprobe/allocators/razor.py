@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from headprobe.allocators._allocation import Allocation
 from headprobe.allocators._reduction import rankable_scores
-from headprobe.allocators._streaming import best_share, full_or_streaming
+from headprobe.allocators._streaming import best_fraction, full_or_streaming
 
 
 def razor(
@@ -28,7 +28,7 @@ def razor(
     echo: float = 0.01,
     sinks: int = 4,
     recent: int = 4000,
-    recent_share: float = 0.2,
+    recent_fraction: float = 0.2,
     compensation: bool = True,
 ) -> Allocation:
     """Everything for the first ``induction`` and the first ``echo`` of all heads by these measures.
@@ -42,18 +42,18 @@ def razor(
         HeadprobeError: a score is not finite, or all are zero.
         ValueError: one of the two measures is missing.
     """
-    shares = {"induction": induction, "echo": echo}
-    missing = [measure for measure in shares if measure not in measured]
+    fractions = {"induction": induction, "echo": echo}
+    missing = [measure for measure in fractions if measure not in measured]
     if missing:
         raise ValueError(f"expected the scores of the measure {missing[0]!r}, got none")
     full: Bool[np.ndarray, "layer head"] = np.any(
         [
-            best_share(
+            best_fraction(
                 rankable_scores(measured[measure], group=group, reduce="max"),
-                share,
+                fraction,
                 option=f"--{measure}",
             )
-            for measure, share in shares.items()
+            for measure, fraction in fractions.items()
         ],
         axis=0,
     )
@@ -62,6 +62,6 @@ def razor(
         window=window,
         sinks=sinks,
         recent=recent,
-        recent_share=recent_share,
+        recent_fraction=recent_fraction,
         compensation=compensation,
     )

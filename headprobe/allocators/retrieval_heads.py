@@ -11,7 +11,13 @@ from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation
 from headprobe.allocators._reduction import rankable_scores
-from headprobe.allocators._streaming import RECENT, SINKS, best_heads, best_share, full_or_streaming
+from headprobe.allocators._streaming import (
+    RECENT,
+    SINKS,
+    best_fraction,
+    best_heads,
+    full_or_streaming,
+)
 from headprobe.errors import UsageError
 
 
@@ -38,7 +44,7 @@ def duo(
         HeadprobeError: a score is not finite, or all are zero.
     """
     heads = rankable_scores(scores, group=group, reduce=reduce)
-    chosen = best_share(heads, full, option="--full")
+    chosen = best_fraction(heads, full, option="--sparsity")
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
 
 
@@ -77,7 +83,7 @@ def top(
     *,
     group: int,
     window: int,
-    heads: int,
+    top_k: int,
     sinks: int = SINKS,
     recent: int = RECENT,
     reduce: str = "max",
@@ -93,7 +99,7 @@ def top(
         HeadprobeError: a score is not finite, or all are zero.
     """
     reduced = rankable_scores(scores, group=group, reduce=reduce)
-    if not 0 <= heads <= reduced.size:
-        raise UsageError(f"--heads must be 0 to {reduced.size}, all there are, got {heads}")
-    chosen = best_heads(reduced, heads)
+    if not 0 <= top_k <= reduced.size:
+        raise UsageError(f"--top-k must be 0 to {reduced.size}, all there are, got {top_k}")
+    chosen = best_heads(reduced, top_k)
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.allocators._allocation import Allocation, settle
-from headprobe.allocators._supply import USUAL, Budget
+from headprobe.allocators._allocation import Allocation, to_integers
+from headprobe.allocators._supply import USUAL, BudgetSize
 
 
 def uniform(
@@ -14,7 +14,7 @@ def uniform(
     *,
     group: int,
     window: int,
-    budget: Budget = USUAL,
+    budget: BudgetSize = USUAL,
     context_length: int | None = None,
 ) -> Allocation:
     """``budget`` for every head, whatever its score; only the scores' shape is looked at.
@@ -27,5 +27,5 @@ def uniform(
     """
     layers, query_heads = scores.shape
     shape = (layers, query_heads // group)
-    supply = budget.supply(shape[0] * shape[1], window=window, context_length=context_length)
-    return settle(np.full(shape, supply.mean), supply, ties=np.zeros(shape), window=window)
+    pool = budget.pool(shape[0] * shape[1], window=window, context_length=context_length)
+    return to_integers(np.full(shape, pool.mean), pool, ties=np.zeros(shape), window=window)

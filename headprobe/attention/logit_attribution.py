@@ -26,7 +26,7 @@ _NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "embedding_norm
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-class Readout:
+class LogitAttribution:
     """How the heads of a model write to its logits.
 
     Args:

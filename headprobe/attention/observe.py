@@ -2,8 +2,8 @@
 
 transformers hands every layer's query and key (positions rotated in), its mask and its scaling to
 one function, found by name in a registry (huggingface.co/docs/transformers/attention_interface).
-``intercepted`` wraps the function that a model uses. The wrapper stands under the function's own
-name because models choose masks and shortcuts by that name: under a new one, DeepSeek-V3.2 and
+``patched_attention`` wraps the function that a model uses. The wrapper stands under the function's
+own name because models choose masks and shortcuts by that name: under a new one, DeepSeek-V3.2 and
 Gemma 4 give other logits. Nothing in the model is changed. ``observe`` does so for one forward
 pass: the layer's output is what the function returns, and the softmax rows of the watched queries
 are computed beside it.
@@ -32,12 +32,12 @@ from headprobe.errors import HeadprobeError
 
 # Terms of the scores that the rows would miss: learned biases, sinks that are not one number a
 # head (inkling2), and selections that a kernel applies by itself (DeepSeek-V3.2 with FlashMLA).
-_UNKNOWN_TERMS = ("position_bias", "sinks", "indices", "block_indices")
+_UNKNOWN_KWARGS = ("position_bias", "sinks", "indices", "block_indices")
 _EAGER = "eager_attention_forward"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LayerRows:
+class AttentionRows:
     """Attention probabilities of some watched queries in one layer.
 
     ``queries`` are token positions, one a row. The keys are the token positions 0, 1, ... up to
@@ -51,25 +51,25 @@ class LayerRows:
 
     layer: int
     queries: range
-    rows: Float32[Tensor, "query_head query key"]
+    weights: Float32[Tensor, "query_head query key"]
     values: Float[Tensor, "kv_head kept value_dim"]
     outputs: Float[Tensor, "query_head query value_dim"]
 
 
-Sink = Callable[[LayerRows], None]
+OnRows = Callable[[AttentionRows], None]
 
 
 def observe(
     model: PreTrainedModel,
     input_ids: Int[Tensor, "batch token"],
-    sink: Sink,
+    on_rows: OnRows,
     *,
     watch: slice = slice(-1, None),
     past_key_values: Cache | None = None,
     chunk_bytes: int = 2**28,
     **inputs: Any,
 ) -> Any:
-    """Run ``model`` on one sequence, hand the watched rows to ``sink``, return the model's output.
+    """Run ``model`` on one sequence and hand the watched rows to ``on_rows``.
 
     Args:
         model: a causal language model whose attention goes through AttentionInterface. Neither it
@@ -99,13 +99,13 @@ def observe(
     if not watched:
         raise ValueError(f"expected watch to pick some of {tokens} tokens, got {watch}")
     order = _Order(
-        sink=sink,
+        on_rows=on_rows,
         implementation=model.config.get_text_config(decoder=True)._attn_implementation,
         watched=watched,
         length=past + tokens,
         chunk_bytes=chunk_bytes,
     )
-    with intercepted(model, partial(_attend, order)):
+    with patched_attention(model, partial(_attend, order)):
         output = model(input_ids, past_key_values=past_key_values, **inputs)
     if not order.reached:
         raise _out_of_reach(model)
@@ -113,7 +113,7 @@ def observe(
 
 
 @contextmanager
-def intercepted(model: PreTrainedModel, attend: Callable[..., Any]) -> Iterator[None]:
+def patched_attention(model: PreTrainedModel, attend: Callable[..., Any]) -> Iterator[None]:
     """Let every call that ``model`` makes of its attention function go to ``attend``.
 
     It is called as ``attend(original, module, query, key, value, attention_mask, **terms)``:
@@ -131,10 +131,10 @@ def intercepted(model: PreTrainedModel, attend: Callable[..., Any]) -> Iterator[
 
     # Bound here, not looked up: not every model passes unknown keywords on (stablelm, nemotron).
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
-        def pass_on(module: Any, *tensors: Any, **terms: Any) -> Any:
+        def pass_on(module: Any, *tensors: Any, **attention_kwargs: Any) -> Any:
             if module not in modules:
-                return original(module, *tensors, **terms)
-            return attend(original, module, *tensors, **terms)
+                return original(module, *tensors, **attention_kwargs)
+            return attend(original, module, *tensors, **attention_kwargs)
 
         return pass_on
 
@@ -184,7 +184,7 @@ def forward(
         past_key_values: the KV cache, extended in place.
         inputs: further keywords of the model's forward.
     """
-    with intercepted(model, share_heads):
+    with patched_attention(model, share_heads):
         return model(input_ids, past_key_values=past_key_values, **inputs)
 
 
@@ -197,7 +197,7 @@ class _Order:
     come by.
     """
 
-    sink: Sink
+    on_rows: OnRows
     implementation: str
     watched: range
     length: int
@@ -213,14 +213,14 @@ def _attend(
     key: Float[Tensor, "1 kv_head key head_dim"],
     value: Float[Tensor, "1 kv_head key value_dim"],
     attention_mask: Any,
-    **terms: Any,
+    **attention_kwargs: Any,
 ) -> Any:
     """The function's own result; on the way, the watched rows go to the sink."""
-    output = share_heads(original, module, query, key, value, attention_mask, **terms)
-    _check(order, query, key, attention_mask, terms)
+    output = share_heads(original, module, query, key, value, attention_mask, **attention_kwargs)
+    _check(order, query, key, attention_mask, attention_kwargs)
     order.reached = True
     heads = (query[0], key[0], value[0], output[0][0].transpose(0, 1))
-    _report(order, module.layer_idx, *heads, attention_mask, terms)
+    _report(order, module.layer_idx, *heads, attention_mask, attention_kwargs)
     return output
 
 
@@ -231,7 +231,7 @@ def share_heads(
     key: Float[Tensor, "batch kv_head key head_dim"],
     value: Float[Tensor, "batch kv_head key value_dim"],
     attention_mask: Any,
-    **terms: Any,
+    **attention_kwargs: Any,
 ) -> Any:
     """The function's own result, without a copy of the KV cache for every query head.
 
@@ -244,14 +244,14 @@ def share_heads(
         # In older releases of transformers some have room for one more key (persimmon, stablelm).
         attention_mask = attention_mask[..., : key.shape[2]]
     alike = isinstance(attention_mask, Tensor) and batch == 1 and attention_mask.shape[1] == 1
-    plain = all(terms.get(name) is None for name in ("softcap", "position_bias"))
+    plain = all(attention_kwargs.get(name) is None for name in ("softcap", "position_bias"))
     if original is not sdpa_attention_forward or heads == kv_heads or not (alike and plain):
-        return original(module, query, key, value, attention_mask, **terms)
+        return original(module, query, key, value, attention_mask, **attention_kwargs)
     group = heads // kv_heads
     grouped = query[0].reshape(kv_heads, group, queries, -1)
     keys, values = (kept[0].unsqueeze(1).expand(-1, group, -1, -1) for kept in (key, value))
     output = nn.functional.scaled_dot_product_attention(
-        grouped, keys, values, attn_mask=attention_mask, scale=terms.get("scaling")
+        grouped, keys, values, attn_mask=attention_mask, scale=attention_kwargs.get("scaling")
     )
     return output.reshape(1, heads, queries, -1).transpose(1, 2).contiguous(), None
 
@@ -265,7 +265,7 @@ def _report(
     value: Float[Tensor, "kv_head key value_dim"],
     output: Float[Tensor, "query_head query value_dim"],
     mask: Tensor | None,
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
 ) -> None:
     """Compute one layer's watched rows and hand them over, a chunk of queries at a time."""
     query_heads, queries, _ = query.shape
@@ -273,23 +273,27 @@ def _report(
     dropped = order.length - key.shape[1]
     key = key.float()
     # Flash kernels get the window as a number, the others have it in their mask.
-    window = terms.get("sliding_window") if "flash" in order.implementation else None
+    sliding_window = (
+        attention_kwargs.get("sliding_window") if "flash" in order.implementation else None
+    )
     chunk = max(1, order.chunk_bytes // (4 * query_heads * order.length))
     for start in range(0, len(order.watched), chunk):
         positions = order.watched[start : start + chunk]
         at = torch.tensor(positions, device=query.device)
         new = at - (order.length - queries)
         if mask is None:
-            seen = _causal(at, torch.arange(dropped, order.length, device=at.device), window)
+            seen = _causal(
+                at, torch.arange(dropped, order.length, device=at.device), sliding_window
+            )
         else:
             seen = mask[0, :, new, : key.shape[1]]
-        rows = attention_rows(query[:, new], key, seen, terms)
+        rows = attention_rows(query[:, new], key, seen, attention_kwargs)
         rows = nn.functional.pad(rows, (dropped, 0)) if dropped else rows
-        order.sink(
-            LayerRows(
+        order.on_rows(
+            AttentionRows(
                 layer=layer,
                 queries=positions,
-                rows=rows,
+                weights=rows,
                 values=value,
                 outputs=output[:, new],
             )
@@ -300,40 +304,44 @@ def attention_rows(
     query: Float[Tensor, "query_head query head_dim"],
     key: Float32[Tensor, "kv_head key head_dim"],
     mask: Bool[Tensor, "#query_head query key"] | Float[Tensor, "#query_head query key"],
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
 ) -> Float32[Tensor, "query_head query key"]:
     """softmax(scaling * query key^T) in float32; the mask says what is seen, or is added.
 
-    ``terms`` are the keywords that the attention function gets; of the scores' terms, ``scaling``,
-    ``softcap`` and ``s_aux`` (sinks, one a query head) are known.
+    ``attention_kwargs`` are the keywords that the attention function gets; of the scores' terms,
+    ``scaling``, ``softcap`` and ``s_aux`` (sinks, one a query head) are known.
     """
     query_heads, queries, head_dim = query.shape
     kv_heads, keys, _ = key.shape
-    scaling, softcap, sinks = (terms.get(name) for name in ("scaling", "softcap", "s_aux"))
+    scaling, softcap, attention_sinks = (
+        attention_kwargs.get(name) for name in ("scaling", "softcap", "s_aux")
+    )
     grouped = query.float().reshape(kv_heads, -1, head_dim)
     scores = (grouped @ key.mT).view(query_heads, queries, keys)
     scores *= head_dim**-0.5 if scaling is None else scaling
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
     scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    if sinks is None:
+    if attention_sinks is None:
         return scores.softmax(dim=-1)
-    sink_column = sinks.float().view(query_heads, 1, 1).expand(-1, queries, -1)
-    return torch.cat([scores, sink_column], dim=-1).softmax(dim=-1)[..., :-1]
+    attention_sink = attention_sinks.float().view(query_heads, 1, 1).expand(-1, queries, -1)
+    return torch.cat([scores, attention_sink], dim=-1).softmax(dim=-1)[..., :-1]
 
 
 def _causal(
-    query: Int[Tensor, " query"], key: Int[Tensor, " key"], window: int | None
+    query: Int[Tensor, " query"], key: Int[Tensor, " key"], sliding_window: int | None
 ) -> Bool[Tensor, "1 query key"]:
     """Which key positions a query position sees: itself and what is before it in the window."""
     distance = query[:, None] - key
     seen = distance >= 0
-    return (seen if window is None else seen & (distance < window))[None]
+    return (seen if sliding_window is None else seen & (distance < sliding_window))[None]
 
 
-def _check(order: _Order, query: Tensor, key: Tensor, mask: Any, terms: dict[str, Any]) -> None:
+def _check(
+    order: _Order, query: Tensor, key: Tensor, mask: Any, attention_kwargs: dict[str, Any]
+) -> None:
     """Refuse what the rows would get wrong."""
-    check_terms(order.implementation, terms)
+    check_attention_kwargs(order.implementation, attention_kwargs)
     if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 4):
         raise ValueError("expected no padding, and a mask of 4 dimensions or none")
     if key.shape[2] > order.length:
@@ -342,17 +350,17 @@ def _check(order: _Order, query: Tensor, key: Tensor, mask: Any, terms: dict[str
         raise ValueError(f"expected watch to pick from the last {query.shape[2]} tokens")
 
 
-def check_terms(implementation: str, terms: dict[str, Any]) -> None:
+def check_attention_kwargs(implementation: str, attention_kwargs: dict[str, Any]) -> None:
     """Refuse scores that ``attention_rows`` would get wrong.
 
     Raises:
         HeadprobeError: they have a term that it does not know, or a soft cap that SDPA leaves out.
     """
-    unknown = [name for name in _UNKNOWN_TERMS if terms.get(name) is not None]
+    unknown = [name for name in _UNKNOWN_KWARGS if attention_kwargs.get(name) is not None]
     if unknown:
         raise HeadprobeError(f"cannot follow attention that depends on {unknown[0]!r}")
     # Newer releases of transformers refuse this themselves, 5.17 leaves the cap out.
-    if implementation == "sdpa" and terms.get("softcap") is not None:
+    if implementation == "sdpa" and attention_kwargs.get("softcap") is not None:
         raise HeadprobeError(
             "SDPA has no soft cap: load the model with attn_implementation='eager'"
         )

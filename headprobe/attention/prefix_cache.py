@@ -31,28 +31,28 @@ class PrefixCache(DynamicCache):
         HeadprobeError: the model needs a cache of its own kind.
     """
 
-    def __init__(self, model: PreTrainedModel, room: int) -> None:
+    def __init__(self, model: PreTrainedModel, capacity: int) -> None:
         check_cache(model)
         super().__init__(config=model.config)
         for index, layer in enumerate(self.layers):
             sliding = getattr(layer, "is_sliding", False)
             if not _has_state(layer) and (sliding or type(layer) is DynamicLayer):
-                self.layers[index] = _RoomyLayer(room)
-        self._rigid = [i for i, layer in enumerate(self.layers) if _has_state(layer)]
-        self._marks: dict[int, dict[int, Any]] = {}
-        self.mark()
+                self.layers[index] = _PreallocatedLayer(capacity)
+        self._recurrent = [i for i, layer in enumerate(self.layers) if _has_state(layer)]
+        self._snapshots: dict[int, dict[int, Any]] = {}
+        self.snapshot()
 
     @property
-    def is_rigid(self) -> bool:
+    def has_recurrent_state(self) -> bool:
         """Whether some layer can only go back to a mark."""
-        return bool(self._rigid)
+        return bool(self._recurrent)
 
-    def mark(self) -> None:
+    def snapshot(self) -> None:
         """Make the present length one that a rigid cache can be cut back to."""
-        copies = {index: deepcopy(self.layers[index]) for index in self._rigid}
-        self._marks[self.get_seq_length()] = copies
+        copies = {index: deepcopy(self.layers[index]) for index in self._recurrent}
+        self._snapshots[self.get_seq_length()] = copies
 
-    def cut(self, length: int) -> None:
+    def crop(self, length: int) -> None:
         """Forget all but the first ``length`` tokens.
 
         Raises:
@@ -61,14 +61,14 @@ class PrefixCache(DynamicCache):
         surplus = self.get_seq_length() - length
         if surplus == 0:
             return
-        if self._rigid and length not in self._marks:
+        if self._recurrent and length not in self._snapshots:
             raise ValueError(f"expected a length that was marked, got {length}")
         for index, layer in enumerate(self.layers):
-            if index in self._rigid:
-                self.layers[index] = deepcopy(self._marks[length][index])
+            if index in self._recurrent:
+                self.layers[index] = deepcopy(self._snapshots[length][index])
             else:
                 layer.crop(-surplus)  # type: ignore[union-attr]
-        self._marks = {at: copies for at, copies in self._marks.items() if at <= length}
+        self._snapshots = {at: copies for at, copies in self._snapshots.items() if at <= length}
 
 
 def check_cache(model: PreTrainedModel) -> None:
@@ -93,12 +93,12 @@ def _has_state(layer: Any) -> bool:
     return hasattr(layer, "conv_states")
 
 
-class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class _PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values in memory that is set aside once, instead of copied at every step."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, capacity: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._room = room
+        self._capacity = capacity
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Set memory aside for a first number of tokens."""
@@ -118,8 +118,8 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         stop = start + key_states.shape[-2]
-        if stop > self._room:
-            self._room = 2 * stop
+        if stop > self._capacity:
+            self._capacity = 2 * stop
             before, self._kept = self._kept, [self._set_aside(kept) for kept in self._kept]
             for old, kept in zip(before, self._kept, strict=True):
                 kept[..., :start, :] = old[..., :start, :]
@@ -130,11 +130,11 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def _set_aside(self, states: Tensor) -> Tensor:
         batch, heads, _, width = states.shape
-        return states.new_empty((batch, heads, self._room, width))
+        return states.new_empty((batch, heads, self._capacity, width))
 
 
 @torch.no_grad()
-def runs_in_pieces(model: PreTrainedModel) -> bool:
+def supports_chunked_prefill(model: PreTrainedModel) -> bool:
     """Whether the model, run on a text in two pieces, gives what it gives in one.
 
     Some that keep a state (jamba) start it anew with every piece of more than one token.

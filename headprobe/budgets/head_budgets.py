@@ -39,13 +39,13 @@ class Footprint:
     """What a budget keeps of a context of ``context_length`` tokens.
 
     ``tokens`` counts cache entries, each a key and a value, over all heads of all layers; ``bytes``
-    is their size; ``share`` is the part of the full cache, from 0 to 1.
+    is their size; ``fraction`` is the part of the full cache, from 0 to 1.
     """
 
     context_length: int
     tokens: int
     bytes: int
-    share: float
+    fraction: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -96,13 +96,13 @@ class HeadBudgets:
         """
         if context_length < 0:
             raise ValueError(f"expected a context of 0 tokens or more, got {context_length}")
-        share = np.ceil(np.round(self.ratio * context_length, 6)).astype(np.int64)
-        kept: Int[np.ndarray, "layer head"] = np.maximum(self.tokens, share).clip(
+        fraction = np.ceil(np.round(self.ratio * context_length, 6)).astype(np.int64)
+        kept: Int[np.ndarray, "layer head"] = np.maximum(self.tokens, fraction).clip(
             max=context_length
         )
         return kept
 
-    def share(self, context_length: int) -> float:
+    def fraction(self, context_length: int) -> float:
         """Share of the full cache that is kept of a context of that many tokens, from 0 to 1."""
         return float(self.kept(context_length).mean()) / context_length
 
@@ -120,7 +120,7 @@ class HeadBudgets:
             context_length=context_length,
             tokens=tokens,
             bytes=tokens * 2 * self.layout.head_dim * number_bytes,
-            share=tokens / (kept.size * context_length),
+            fraction=tokens / (kept.size * context_length),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def budget_shape(layout: HeadLayout, granularity: str) -> tuple[int, int]:
     """Layers, and the heads a layer that a budget of that granularity has a value for."""
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity: expected {' or '.join(GRANULARITIES)}, got {granularity!r}")
-    return layout.layers, layout.kv_heads if granularity == "kv" else layout.heads
+    return layout.layers, layout.num_kv_heads if granularity == "kv" else layout.num_heads
 
 
 def budget_schema() -> dict[str, Any]:

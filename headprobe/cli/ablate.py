@@ -30,21 +30,23 @@ def ablate(
             help="A comma list; each is looked up in the runs.", show_default="all that they hold"
         ),
     ] = None,
-    top: Annotated[str, typer.Option(help="How many heads to silence: a comma list.")] = "1,2,4,8",
-    silence: Annotated[
+    top_k: Annotated[
+        str, typer.Option(help="How many heads to silence: a comma list.")
+    ] = "1,2,4,8",
+    ablation: Annotated[
         str,
         typer.Option(help="Replace what a head puts out by zero, or by its mean."),
     ] = "zero",
-    seeds: Annotated[int, typer.Option(min=1, help="How often random heads are drawn.")] = 5,
+    random_draws: Annotated[int, typer.Option(min=1, help="How often random heads are drawn.")] = 5,
     calibration: Annotated[
-        int, typer.Option(min=1, help="Prompts over which --silence mean averages.")
+        int, typer.Option(min=1, help="Prompts over which --ablation mean averages.")
     ] = 16,
     metric: Annotated[
         str,
         typer.Option(
             help="What counts as right: accepted (the task's own), exact_match, f1, recall."
         ),
-    ] = "accepted",
+    ] = "passed",
     task: Annotated[
         str | None,
         typer.Option(help="What to ask: r2, retrieval.", show_default="the first run's"),
@@ -69,8 +71,8 @@ def ablate(
     max_context: options.MaxContext = None,
     revision: options.Revision = None,
     adapter: options.Adapter = None,
-    chunk: options.Chunk = None,
-    memory_allowance: options.MemoryAllowance = "1GiB",
+    prefill_chunk: options.PrefillChunk = None,
+    activation_memory: options.ActivationMemory = "1GiB",
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
@@ -79,22 +81,22 @@ def ablate(
 
     Run again, it resumes.
 
-    Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top 1,2,4,8
+    Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top-k 1,2,4,8
     """
-    from headprobe.ablation.rankings import HeadChoice, parse_tops
+    from headprobe.ablation.rankings import HeadChoice, parse_top_k
     from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
     from headprobe.tasks import get_asking_task
-    from headprobe.tasks.grading import ACCEPTED, METRICS
+    from headprobe.tasks.grading import METRICS, PASSED
 
     heads = HeadChoice(
         measures=tuple(filter(None, parsing.comma_list(measures) or ())),
-        tops=parse_tops(top),
-        draws=seeds,
+        top_k=parse_top_k(top_k),
+        random_draws=random_draws,
     )
     asked = None if task is None else get_asking_task(task)
-    parsing.one_of("silence", silence, ("zero", "mean"))
-    parsing.one_of("metric", metric, (ACCEPTED, *METRICS))
+    parsing.one_of("ablation", ablation, ("zero", "mean"))
+    parsing.one_of("metric", metric, (PASSED, *METRICS))
     spec = parsing.case_spec(
         lengths=lengths,
         depths=depths,
@@ -106,7 +108,9 @@ def ablate(
     way = parsing.prompt_options(
         prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
     )
-    memory = parsing.memory_options(chunk=chunk, memory_allowance=memory_allowance)
+    memory = parsing.memory_options(
+        prefill_chunk=prefill_chunk, activation_memory=activation_memory
+    )
     paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
     runs = [(str(path), HeadScores.load(path)) for path in paths]
     from headprobe.ablation.plan import plan_ablation
@@ -133,7 +137,7 @@ def ablate(
         runs,
         heads,
         spec,
-        silence=silence,
+        ablation=ablation,
         calibration=calibration,
         metric=metric,
         task=asked,
@@ -174,7 +178,7 @@ def _show(result: Ablation, *, json: bool) -> None:
     ]
     output.show_table(
         f"{result.layout.id}, {result.task}: accuracy in per cent with heads silenced by "
-        f"{result.plan['silence']}, {full.value:.1f} with none; {len(result.needles)} cases",
-        ["measure", "heads", *(f"k={k}" for k in curves[0].tops), "area"],
+        f"{result.plan['ablation']}, {full.value:.1f} with none; {len(result.needles)} cases",
+        ["measure", "heads", *(f"k={k}" for k in curves[0].top_k), "area"],
         rows,
     )

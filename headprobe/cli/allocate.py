@@ -64,13 +64,13 @@ def allocate(
             show_default=False,
         ),
     ] = None,
-    floor: options.Floor = None,
-    saturation: options.Saturation = None,
+    min_entries: options.MinEntries = None,
+    fill_to: options.FillTo = None,
     full: Annotated[
         float | None,
         typer.Option(help="duo: share of heads that keep everything.", show_default="0.5"),
     ] = None,
-    heads: Annotated[
+    top_k: Annotated[
         int | None,
         typer.Option(help="top: number of heads that keep everything.", show_default=False),
     ] = None,
@@ -102,7 +102,7 @@ def allocate(
             show_default="4000 of razor, else 256",
         ),
     ] = None,
-    recent_share: Annotated[
+    recent_fraction: Annotated[
         float | None,
         typer.Option(
             help="razor: share of the context that the other heads keep, if more.",
@@ -149,16 +149,16 @@ def allocate(
         reduce=reduce,
         rounding=rounding,
         context_length=context_length,
-        floor=floor,
-        saturation=saturation,
+        min_entries=min_entries,
+        fill_to=fill_to,
         full=full,
-        heads=heads,
+        top_k=top_k,
         threshold=threshold,
         induction=induction,
         echo=echo,
         sinks=sinks,
         recent=recent,
-        recent_share=recent_share,
+        recent_fraction=recent_fraction,
         compensation=compensation,
     )
     path = out or _beside(Path(runs[0].name), budgets, mixed=len(runs) > 1)

@@ -40,7 +40,12 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
         "what is kept, in keys and values of 16-bit numbers (bfloat16, float16)",
         ["context", "tokens, all heads", "bytes", "share of the full cache"],
         [
-            [f"{kept.context_length:,}", f"{kept.tokens:,}", _size(kept.bytes), f"{kept.share:.2%}"]
+            [
+                f"{kept.context_length:,}",
+                f"{kept.tokens:,}",
+                _size(kept.bytes),
+                f"{kept.fraction:.2%}",
+            ]
             for kept in footprints
         ],
     )
@@ -54,8 +59,8 @@ def warn_if_whole(budgets: HeadBudgets, runs: Sequence[HeadScores]) -> None:
     from headprobe.models.aliases import ALIASES
 
     amount = next((name for name in ("budget", "recent") if budgets.strategy.get(name)), None)
-    windows = {model.repository: model.window for model in ALIASES.values()}
-    windows |= {alias: model.window for alias, model in ALIASES.items()}
+    windows = {model.repository: model.max_context for model in ALIASES.values()}
+    windows |= {alias: model.max_context for alias, model in ALIASES.items()}
     window = windows.get(budgets.layout.id)
     prompts = [length for run in runs for length in run.plan.get("lengths", ())]
     longest = window or max(prompts, default=None)

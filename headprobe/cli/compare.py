@@ -34,7 +34,7 @@ def compare(
     by_needle: Annotated[
         bool, typer.Option("--by-needle", help="Split one run: each needle against the others.")
     ] = False,
-    top: Annotated[
+    top_k: Annotated[
         int | None,
         typer.Option(
             min=1, help="How many heads make the top.", show_default="30, or an eighth of all"
@@ -59,9 +59,9 @@ def compare(
         if len(runs) > 1 or len(measures) > 1:
             message = "splits one run by one measure: name no more than that"
             raise UsageError(message, option="by_needle")
-        compared = compare_needles(runs[0][1], measure=next(iter(measures), None), k=top)
+        compared = compare_needles(runs[0][1], measure=next(iter(measures), None), k=top_k)
     else:
-        compared = compare_runs(runs, measures=measures, k=top)
+        compared = compare_runs(runs, measures=measures, k=top_k)
     if out:
         from headprobe.plots import draw_comparison, save
 

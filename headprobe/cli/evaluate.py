@@ -12,8 +12,8 @@ import typer
 from headprobe.cli import options, output, parsing
 
 if TYPE_CHECKING:
-    from headprobe.evaluation.outcomes import Outcome
     from headprobe.evaluation.plan import PlannedEvaluation
+    from headprobe.evaluation.results import MethodResult
 
 BUDGETS = ["1.5%,3%,6%,12%,25%"]
 LIMIT = 96
@@ -64,8 +64,8 @@ def evaluate(
     reduce: Annotated[
         str | None, typer.Option(help="As of allocate.", show_default="the strategy's")
     ] = None,
-    floor: options.Floor = None,
-    saturation: options.Saturation = None,
+    min_entries: options.MinEntries = None,
+    fill_to: options.FillTo = None,
     window: Annotated[
         int | None,
         typer.Option(help="Newest entries that every head keeps.", show_default="8"),
@@ -85,13 +85,15 @@ def evaluate(
         typer.Option(
             min=0,
             help="Questions at most; 0 asks all of them.",
-            show_default="96 of a task's, all of --cases",
+            show_default="96 of a task's, all of --questions",
         ),
     ] = None,
-    answer_tokens: Annotated[
+    max_new_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens of an answer at most.", show_default="the task's; 64 with --cases"
+            min=1,
+            help="Tokens of an answer at most.",
+            show_default="the task's; 64 with --questions",
         ),
     ] = None,
     metric: Annotated[
@@ -101,10 +103,11 @@ def evaluate(
             "that the task's probe accepts."
         ),
     ] = "f1",
-    scored_cases: Annotated[
+    allow_scored_needles: Annotated[
         bool,
         typer.Option(
-            "--scored-cases", help="Ask needles that the heads were scored on, not held-out ones."
+            "--allow-scored-needles",
+            help="Ask needles that the heads were scored on, not held-out ones.",
         ),
     ] = False,
     out: Annotated[
@@ -132,17 +135,17 @@ def evaluate(
 
     Example: headprobe evaluate --scores outputs/nano/r2 --budget 1.5%,6%
 
-    Example: headprobe evaluate --budget outputs/nano/r2/budget-headkv-128.json --cases own.jsonl
+    Example: headprobe evaluate --budget budget-headkv-128.json --questions own.jsonl
     """
     from headprobe.allocators import get_strategy
     from headprobe.evaluation.methods import MethodOptions, parse_budgets
     from headprobe.runs.directory import require_scores
     from headprobe.tasks import get_asking_task
-    from headprobe.tasks.grading import ACCEPTED, METRICS
+    from headprobe.tasks.grading import METRICS, PASSED
 
     asked = None if task is None else get_asking_task(task)
     questions = parsing.existing(cases, kind="case")
-    parsing.one_of("metric", metric, [*METRICS, *([] if questions else [ACCEPTED])])
+    parsing.one_of("metric", metric, [*METRICS, *([] if questions else [PASSED])])
     spec = parsing.case_spec(
         lengths=lengths,
         depths=depths,
@@ -158,8 +161,8 @@ def evaluate(
         "measure": measure,
         "beta": beta,
         "reduce": reduce,
-        "floor": floor,
-        "saturation": saturation,
+        "floor": min_entries,
+        "saturation": fill_to,
         "window": window,
         "granularity": granularity,
     }
@@ -173,8 +176,8 @@ def evaluate(
         get_strategy(name)
     if scores is not None or len(methods.files) < len(methods.budgets):
         require_scores(scores)
-    from headprobe.evaluation.outcomes import PICTURE
     from headprobe.evaluation.plan import plan_evaluation
+    from headprobe.evaluation.results import PICTURE
     from headprobe.evaluation.run import run_evaluation
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions
@@ -198,50 +201,50 @@ def evaluate(
         spec,
         task=asked,
         questions=questions,
-        scored_cases=scored_cases,
+        allow_scored_needles=allow_scored_needles,
         metric=metric,
-        answer_tokens=answer_tokens,
+        max_new_tokens=max_new_tokens,
         out=out,
         prompt=way,
         overwrite=overwrite,
     )
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:
-        outcomes = run_evaluation(
+        results = run_evaluation(
             loaded, planned, overwrite=overwrite, advance=advance, draw=partial(_draw, planned)
         )
-    _show(outcomes, planned, json=json)
+    _show(results, planned, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
 
 
-def _draw(planned: PlannedEvaluation, outcomes: Sequence[Outcome], path: Path) -> None:
+def _draw(planned: PlannedEvaluation, results: Sequence[MethodResult], path: Path) -> None:
     from headprobe.plots import draw_evaluation, save
 
-    save(draw_evaluation(outcomes, metric=planned.metric, subject=planned.subject), path)
+    save(draw_evaluation(results, metric=planned.metric, subject=planned.subject), path)
 
 
-def _show(outcomes: Sequence[Outcome], planned: PlannedEvaluation, *, json: bool) -> None:
+def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: bool) -> None:
     """One table a setting, or all as JSON."""
-    from headprobe.evaluation.outcomes import SETTINGS
+    from headprobe.evaluation.results import SETTINGS
 
     if json:
-        output.show_json(planned.report(outcomes))
+        output.show_json(planned.report(results))
         return
-    others = [name for name in outcomes[0].grades if name != planned.metric]
+    others = [name for name in results[0].grades if name != planned.metric]
     columns = ["strategy", "budget", "cache %", planned.metric, " / ".join(others)]
     columns += ["% of full", "lead over the best baseline"]
     for setting, meaning in SETTINGS.items():
-        rows = [_row(one, planned.metric, others) for one in outcomes if one.setting == setting]
+        rows = [_row(one, planned.metric, others) for one in results if one.setting == setting]
         output.show_table(f"{planned.subject}: {meaning}", columns, rows)
 
 
-def _row(outcome: Outcome, metric: str, others: Sequence[str]) -> list[object]:
+def _row(result: MethodResult, metric: str, others: Sequence[str]) -> list[object]:
     return [
-        outcome.strategy,
-        outcome.budget,
-        f"{100 * outcome.share:.2f}",
-        outcome.grades[metric].text(1, of_ends=0),
-        " / ".join(f"{outcome.grades[name].value:.1f}" for name in others),
-        None if outcome.of_full is None else f"{100 * outcome.of_full:.1f}",
-        outcome.lead and f"{outcome.lead.text(1, of_ends=0)} {outcome.rival}",
+        result.strategy,
+        result.budget,
+        f"{100 * result.fraction:.2f}",
+        result.grades[metric].text(1, of_ends=0),
+        " / ".join(f"{result.grades[name].value:.1f}" for name in others),
+        None if result.of_full is None else f"{100 * result.of_full:.1f}",
+        result.gain and f"{result.gain.text(1, of_ends=0)} {result.best_baseline}",
     ]

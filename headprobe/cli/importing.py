@@ -56,8 +56,8 @@ def import_scores(
     for line in notes:
         output.warn(in_options(line))
     output.note(
-        f"{run.accepted} cases of {run.layout.layers} layers of {run.layout.heads} query and "
-        f"{run.layout.kv_heads} KV heads; next: headprobe allocate {out}"
+        f"{run.passed} cases of {run.layout.layers} layers of {run.layout.num_heads} query and "
+        f"{run.layout.num_kv_heads} KV heads; next: headprobe allocate {out}"
     )
     typer.echo(out)
 
@@ -71,7 +71,7 @@ def _known(model: str | None) -> dict[str, Any]:
         return {}
     if model in ALIASES and model != NANO:
         alias = ALIASES[model]
-        sizes = {"layers": alias.layers, "heads": alias.heads, "kv_heads": alias.kv_heads}
+        sizes = {"layers": alias.layers, "heads": alias.num_heads, "kv_heads": alias.num_kv_heads}
         return {"id": alias.repository} | sizes
     directory = bundled("models", NANO) if model == NANO else Path(model).expanduser()
     if not directory.is_dir():

@@ -42,7 +42,14 @@ def _models() -> _Table:
     from headprobe.models.aliases import ALIASES
 
     rows = [
-        [alias, model.repository, model.layers, model.heads, model.kv_heads, model.window]
+        [
+            alias,
+            model.repository,
+            model.layers,
+            model.num_heads,
+            model.num_kv_heads,
+            model.max_context,
+        ]
         for alias, model in ALIASES.items()
     ]
     return ["alias", "loads", "layers", "heads", "KV heads", "window"], rows

@@ -53,13 +53,13 @@ MaxContext = Annotated[
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that the model's files bring.")
 ]
-Chunk = Annotated[
+PrefillChunk = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Tokens a forward pass.", show_default="what --memory-allowance permits"
+        min=1, help="Tokens a forward pass.", show_default="what --activation-memory permits"
     ),
 ]
-MemoryAllowance = Annotated[str, typer.Option(help="Memory beside the weights and one KV cache.")]
+ActivationMemory = Annotated[str, typer.Option(help="Memory beside the weights and one KV cache.")]
 Depths = Annotated[
     str | None,
     typer.Option(
@@ -117,14 +117,14 @@ MeasureOption = Annotated[
     str | None,
     typer.Option("--measure", help="Which measure of the run to take.", show_default="the task's"),
 ]
-Floor = Annotated[
+MinEntries = Annotated[
     int | None,
     typer.Option(
         help="tuned: entries beyond the window at which the floor of all heads stops.",
         show_default="4",
     ),
 ]
-Saturation = Annotated[
+FillTo = Annotated[
     int | None,
     typer.Option(
         help="tuned: entries at which a head waits until all have as many.", show_default=False

@@ -36,13 +36,13 @@ def case_spec(
     )
 
 
-def memory_options(*, chunk: int | None, memory_allowance: str) -> MemoryOptions:
+def memory_options(*, chunk: int | None, activation_memory: str) -> MemoryOptions:
     """Read how much may be run at a time.
 
     Raises:
         UsageError: the allowance is no amount of memory.
     """
-    return MemoryOptions(prefill_chunk=chunk, activation_memory=parse_bytes(memory_allowance))
+    return MemoryOptions(prefill_chunk=chunk, activation_memory=parse_bytes(activation_memory))
 
 
 def prompt_options(

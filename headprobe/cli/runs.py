@@ -29,7 +29,7 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
 
     if _has_no_cases(run):
         return
-    line = f"{_acceptance(run)} ({run.accepted / run.cases:.0%})"
+    line = f"{_acceptance(run)} ({run.passed / run.cases:.0%})"
     line = line if name is None else f"{name}: {line}"
     if path is not None:
         failed = read_report(path).get("failed")
@@ -37,7 +37,7 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
         prompt = PromptDecision.in_record(run.plan)
         if prompt is not None:
             output.note(f"prompt: {prompt.describe()}")
-    if run.few_accepted:
+    if run.few_passed:
         output.warn(
             f"{line}: the scores rest on the cases that the model happens to answer; "
             f"{in_options(ADVICE)}"
@@ -51,7 +51,7 @@ def top_heads(
     *,
     measure: str | None,
     seed: int,
-    top: int,
+    top_k: int,
     rates: Sequence[PassRate],
     json: bool = False,
 ) -> None:
@@ -64,7 +64,7 @@ def top_heads(
     name = run.resolve(measure)
     table = head_table(run, seed=seed)
     heads = table[table["measure"] == name]
-    chosen = heads.sort_values("rank").head(top)
+    chosen = heads.sort_values("rank").head(top_k)
     reliability = run.reliability(name, seed=seed)
     if json:
         output.show_json(
@@ -72,7 +72,7 @@ def top_heads(
                 "model": run.layout.to_json(),
                 "task": run.task,
                 "measure": name,
-                "accepted": run.accepted,
+                "accepted": run.passed,
                 "cases": run.cases,
                 "kinds": [{**asdict(rate), "fraction": rate.fraction} for rate in rates],
                 "reliability": reliability.to_json(),
@@ -90,7 +90,7 @@ def top_heads(
         output.show_table(
             "accepted cases by kind of needle",
             ["kind", "cases", "accepted", "%"],
-            [[one.kind, one.cases, one.accepted, f"{one.fraction:.0%}"] for one in rates],
+            [[one.kind, one.cases, one.passed, f"{one.fraction:.0%}"] for one in rates],
         )
 
 
@@ -115,12 +115,12 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
             ["cases", f"{len(run.cases):,}"],
             *([["prompt", run.prompt.describe()]] if run.drawn.writer else []),
             ["prompt tokens", f"{run.cost.prompt_tokens:,}"],
-            ["distinct tokens, which are run", f"{run.cost.distinct_tokens:,}"],
+            ["distinct tokens, which are run", f"{run.cost.unique_tokens:,}"],
             ["saving", f"{run.cost.saving:.1f} times"],
-            ["tokens a forward pass", f"{run.cost.chunk:,}"],
+            ["tokens a forward pass", f"{run.cost.prefill_chunk:,}"],
             ["memory of the weights", decimal(run.cost.weights)],
             ["memory of the KV cache", decimal(run.cost.cache)],
-            ["memory allowed beside", decimal(run.cost.allowance)],
+            ["memory allowed beside", decimal(run.cost.activation_bytes)],
             ["peak, about", decimal(run.cost.peak)],
         ],
     )
@@ -144,7 +144,7 @@ def _firmness(found: Reliability) -> str:
 def _acceptance(run: HeadScores) -> str:
     if _has_no_cases(run):
         return "from the weights alone"
-    return f"{run.accepted} of {run.cases} cases accepted"
+    return f"{run.passed} of {run.cases} cases accepted"
 
 
 def _has_no_cases(run: HeadScores) -> bool:

@@ -63,8 +63,8 @@ def score(
     max_context: options.MaxContext = None,
     revision: options.Revision = None,
     adapter: options.Adapter = None,
-    chunk: options.Chunk = None,
-    memory_allowance: options.MemoryAllowance = "1GiB",
+    prefill_chunk: options.PrefillChunk = None,
+    activation_memory: options.ActivationMemory = "1GiB",
     until_stable: Annotated[
         float | None,
         typer.Option(
@@ -95,7 +95,9 @@ def score(
     way = parsing.prompt_options(
         prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
     )
-    memory = parsing.memory_options(chunk=chunk, memory_allowance=memory_allowance)
+    memory = parsing.memory_options(
+        prefill_chunk=prefill_chunk, activation_memory=activation_memory
+    )
     parsing.reliability(until_stable)
     from headprobe.tasks import get_task
 
@@ -158,14 +160,14 @@ def score(
         if processes.is_main_process:
             output.note(run.summary)
             _name_others(loaded)
-        total = len(run.tree.parts(processes.count)[processes.rank])
+        total = len(run.tree.shards(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
             scores = score_cases(
                 loaded, run, overwrite=overwrite, processes=processes, advance=advance
             )
     if scores is not None:
         rates = pass_rates(run.out)
-        top_heads(scores, measure=None, seed=seed, top=10, rates=rates, json=json)
+        top_heads(scores, measure=None, seed=seed, top_k=10, rates=rates, json=json)
         describe(scores, path=run.out)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
@@ -194,6 +196,6 @@ def _from_weights(
 
     run = out or directory_for(loaded.label, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=overwrite)
-    top_heads(scores, measure=None, seed=seed, top=10, rates=(), json=json)
+    top_heads(scores, measure=None, seed=seed, top_k=10, rates=(), json=json)
     describe(scores)
     output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

@@ -19,14 +19,14 @@ def show(
             show_default=False,
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many heads of a run to show.")] = 20,
+    top_k: Annotated[int, typer.Option(min=1, help="How many heads of a run to show.")] = 20,
     measure: options.MeasureOption = None,
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
     """Show a run or a budget as a table in the terminal.
 
-    Example: headprobe show outputs/nano/r2 --top 5
+    Example: headprobe show outputs/nano/r2 --top-k 5
     """
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.cli.budgets import summarise
@@ -40,5 +40,5 @@ def show(
         return
     path = file or newest_run()
     run = HeadScores.load(path)
-    top_heads(run, measure=measure, seed=seed, top=top, rates=pass_rates(path), json=json)
+    top_heads(run, measure=measure, seed=seed, top_k=top_k, rates=pass_rates(path), json=json)
     describe(run, path=path)

@@ -28,15 +28,15 @@ def attend(
     *,
     position: int,
     is_causal: bool,
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "batch query query_head value_dim"]:
     """The attention output of the newest tokens, the first at ``position``; their keys are stored.
 
-    ``mask`` and ``terms`` are what the attention function gets. With ``is_causal`` the mask says
-    no more than that a query sees every token up to its own, and is not looked at.
+    ``mask`` and ``attention_kwargs`` are what the attention function gets. With ``is_causal`` the
+    mask says no more than that a query sees every token up to its own, and is not looked at.
     """
-    if is_causal and ragged.has_varlen_kernel and terms.get("softcap") is None:
-        return _varlen(ragged, query, terms)
+    if is_causal and ragged.has_varlen_kernel and attention_kwargs.get("softcap") is None:
+        return _varlen(ragged, query, attention_kwargs)
     batch, query_heads, queries, head_dim = query.shape
     grouped = query.reshape(ragged.heads, -1, queries, head_dim)
     if ragged.order is not None:
@@ -46,8 +46,8 @@ def attend(
     for block in ragged.blocks(positions=not is_causal):
         found = _causal(block, queries)
         if not is_causal:
-            found = _mask(ragged, block, mask, batch, at, terms)
-        own = _own_terms(ragged, block, batch, terms)
+            found = _mask(ragged, block, mask, batch, at, attention_kwargs)
+        own = _own_kwargs(ragged, block, batch, attention_kwargs)
         parts.append(_attend_block(grouped[block.stored], block, found, own))
     output = torch.cat(parts) if len(parts) > 1 else parts[0]
     if ragged.place is not None:
@@ -55,9 +55,9 @@ def attend(
     return output.reshape(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
 
 
-def sees_all(mask: Tensor | None, queries: range, terms: dict[str, Any]) -> bool:
+def sees_all(mask: Tensor | None, queries: range, attention_kwargs: dict[str, Any]) -> bool:
     """Whether nothing but causality hides earlier tokens from queries at these positions."""
-    window = terms.get("sliding_window")
+    window = attention_kwargs.get("sliding_window")
     return mask is None and (window is None or queries.stop <= window)
 
 
@@ -81,15 +81,15 @@ def seen(
     mask: Tensor | None,
     positions: Int[Tensor, "head_entries key"],
     queries: range,
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
     *,
     sequences: Int[Tensor, " head_entries"] | None = None,
 ) -> Shaped[Tensor, "head_entries query key"]:
     """What queries see of entries at some token positions: true, or what is added to the scores.
 
     ``mask`` is over all token positions, kept or not; flash kernels get one of the padding, or
-    none, and a window among the ``terms``. ``sequences`` are those of the heads, one each by
-    default. A compensation entry is always seen, padding never.
+    none, and a window among the ``attention_kwargs``. ``sequences`` are those of the heads, one
+    each by default. A compensation entry is always seen, padding never.
     """
     if sequences is None:
         sequences = torch.arange(len(positions), device=positions.device)
@@ -102,7 +102,7 @@ def seen(
         if found.dtype == torch.bool:
             return (found | always) & ~never
         return found.masked_fill(always, 0.0).masked_fill(never, -torch.inf)
-    window = terms.get("sliding_window")
+    window = attention_kwargs.get("sliding_window")
     distance = torch.tensor(queries, device=key.device)[:, None] - key[:, None]
     found = distance >= 0 if window is None else (distance >= 0) & (distance < window)
     if mask is not None:
@@ -130,11 +130,11 @@ def _mask(
     mask: Tensor | None,
     batch: int,
     queries: range,
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
 ) -> Shaped[Tensor, "head_entries query key"]:
     assert block.positions is not None
     sequences = ragged.numbers(block) // (ragged.heads // batch)
-    return seen(mask, block.positions, queries, terms, sequences=sequences)
+    return seen(mask, block.positions, queries, attention_kwargs, sequences=sequences)
 
 
 def _causal(block: Block, queries: int) -> Bool[Tensor, "#head_entries #query key"] | None:
@@ -151,31 +151,33 @@ def _causal(block: Block, queries: int) -> Bool[Tensor, "#head_entries #query ke
 
 
 def _sinks(
-    ragged: Ragged, batch: int, terms: dict[str, Any]
+    ragged: Ragged, batch: int, attention_kwargs: dict[str, Any]
 ) -> Float[Tensor, "head_entries group"] | None:
     """The attention sinks of every head's query heads, in the order of storage."""
-    sinks = terms.get("s_aux")
+    sinks = attention_kwargs.get("s_aux")
     if sinks is None:
         return None
     own: Tensor = sinks.repeat(batch).view(ragged.heads, -1)
     return own if ragged.order is None else own[ragged.order]
 
 
-def _own_terms(ragged: Ragged, block: Block, batch: int, terms: dict[str, Any]) -> dict[str, Any]:
+def _own_kwargs(
+    ragged: Ragged, block: Block, batch: int, attention_kwargs: dict[str, Any]
+) -> dict[str, Any]:
     """The terms with the attention sinks of the block's query heads alone."""
-    sinks = _sinks(ragged, batch, terms)
-    return terms if sinks is None else terms | {"s_aux": sinks[block.stored]}
+    sinks = _sinks(ragged, batch, attention_kwargs)
+    return attention_kwargs if sinks is None else attention_kwargs | {"s_aux": sinks[block.stored]}
 
 
 def _attend_block(
     query: Float[Tensor, "head_entries group query head_dim"],
     block: Block,
     found: Shaped[Tensor, "#head_entries #query key"] | None,
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "head_entries group query value_dim"]:
     mask = _weigh(block, found, query.dtype)
-    if terms.get("softcap") is not None or terms.get("s_aux") is not None:
-        return _plain(query, block, mask, terms)
+    if attention_kwargs.get("softcap") is not None or attention_kwargs.get("s_aux") is not None:
+        return _plain(query, block, mask, attention_kwargs)
     keys, values = block.keys[:, None], block.values[:, None]
     mask = None if mask is None else mask[:, None]
     decoding = query.shape[2] == 1
@@ -185,7 +187,7 @@ def _attend_block(
     else:
         keys, values = (t.expand(-1, query.shape[1], -1, -1) for t in (keys, values))
     output = scaled_dot_product_attention(
-        query, keys, values, attn_mask=mask, scale=terms.get("scaling")
+        query, keys, values, attn_mask=mask, scale=attention_kwargs.get("scaling")
     )
     return output.transpose(1, 2) if decoding else output
 
@@ -207,14 +209,14 @@ def _plain(
     query: Float[Tensor, "head_entries group query head_dim"],
     block: Block,
     mask: Shaped[Tensor, "#head_entries #query key"] | None,
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "head_entries group query value_dim"]:
     """With every term of the scores, in float32."""
     heads, group, queries, _ = query.shape
     if mask is None:
         mask = torch.ones(1, 1, block.keys.shape[1], dtype=torch.bool, device=query.device)
     mask = mask.expand(heads, queries, -1).repeat_interleave(group, dim=0)
-    rows = attention_rows(query.flatten(0, 1), block.keys.float(), mask, terms)
+    rows = attention_rows(query.flatten(0, 1), block.keys.float(), mask, attention_kwargs)
     output = rows.view(heads, group * queries, -1) @ block.values.float()
     return output.view(heads, group, queries, -1).to(query.dtype)
 
@@ -222,7 +224,7 @@ def _plain(
 def _varlen(
     ragged: Ragged,
     query: Float[Tensor, "batch query_head query head_dim"],
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "batch query query_head head_dim"]:
     """Every head a sequence with one KV head, its queries being its newest tokens.
 
@@ -242,16 +244,18 @@ def _varlen(
         0.0,
         queries > 1,
         False,
-        scale=terms.get("scaling"),
+        scale=attention_kwargs.get("scaling"),
         seqused_k=ragged.used,
     )[:2]
-    sinks = _sinks(ragged, batch, terms)
+    sinks = _sinks(ragged, batch, attention_kwargs)
     if ragged.compensation is not None or sinks is not None:
         # Older releases pad it: head by head, and each to a round number of queries.
         if log_sum.ndim == 3:
             log_sum = log_sum[:, :, :queries].permute(1, 0, 2)
         log_sum = log_sum.reshape(group, ragged.heads, queries).permute(1, 2, 0)
-        output = _weigh_in(output.view(by_head.shape), log_sum, by_head, ragged, sinks, terms)
+        output = _weigh_in(
+            output.view(by_head.shape), log_sum, by_head, ragged, sinks, attention_kwargs
+        )
     if queries > 1:
         output = output.view(batch, -1, queries, group, head_dim).transpose(1, 2)
     whole: Tensor = output.reshape(batch, queries, query_heads, head_dim)
@@ -264,7 +268,7 @@ def _weigh_in(
     query: Float[Tensor, "head_entries query group head_dim"],
     ragged: Ragged,
     sinks: Float[Tensor, "head_entries group"] | None,
-    terms: dict[str, Any],
+    attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "head_entries query group head_dim"]:
     """Add what a kernel left out, compensation entries as often as they count and sinks.
 
@@ -273,7 +277,7 @@ def _weigh_in(
     total, found = log_sum, output.float()
     if ragged.compensation is not None:
         one = ragged.compensation
-        scaling = terms.get("scaling")
+        scaling = attention_kwargs.get("scaling")
         scores = torch.einsum("hqgd,hd->hqg", query.float(), one.keys.float())
         scores = scores * (query.shape[3] ** -0.5 if scaling is None else scaling)
         scores = scores + one.log_more[:, None, None]

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from headprobe.attention.observe import check_terms, intercepted
+from headprobe.attention.observe import check_attention_kwargs, patched_attention
 from headprobe.attention.prefix_cache import check_cache
 from headprobe.budgets import HeadBudgets
 from headprobe.compression.attend import check_mask, says_causal, sees_all
@@ -69,7 +69,7 @@ class HeadBudgetCache(Cache):
         model: PreTrainedModel,
         budgets: HeadBudgets,
         *,
-        cut_at: int | None = None,
+        compress_at: int | None = None,
         floor: float | None = None,
     ) -> None:
         check_layout(model.config, budgets.layout)
@@ -88,21 +88,21 @@ class HeadBudgetCache(Cache):
                 f"cannot cut the cache of a {model.config.model_type!r} model: "
                 "no layer of it caches keys and values of heads"
             )
-        self.cut_at = cut_at
+        self.compress_at = compress_at
         self._layers = budgets.layout.layers
         self._model = model
-        self._interception: AbstractContextManager[None] | None = None
+        self._patch: AbstractContextManager[None] | None = None
         self._implementation = ""
         self._causal: dict[int, tuple[weakref.ref[Tensor], bool]] = {}
         self._no_mask: Tensor | None = None
         self._has_terms = False
 
     def __enter__(self) -> HeadBudgetCache:
-        if self._interception is not None:
+        if self._patch is not None:
             raise ValueError("expected a cache that is not in use, got one inside its `with`")
-        interception = intercepted(self._model, self._attend)
-        interception.__enter__()
-        self._interception = interception
+        patch = patched_attention(self._model, self._attend)
+        patch.__enter__()
+        self._patch = patch
         config = self._model.config.get_text_config(decoder=True)
         self._implementation = str(config._attn_implementation)
         return self
@@ -113,14 +113,14 @@ class HeadBudgetCache(Cache):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        interception, self._interception = self._interception, None
-        assert interception is not None
-        interception.__exit__(kind, error, traceback)
+        patch, self._patch = self._patch, None
+        assert patch is not None
+        patch.__exit__(kind, error, traceback)
         if error is None:
             for layer in self._own:
                 layer.check_attended()
 
-    def cut(self) -> None:
+    def compress(self) -> None:
         """Cut every head down to the budget, now, by the attention of the newest queries.
 
         Raises:
@@ -128,7 +128,7 @@ class HeadBudgetCache(Cache):
                 before and no further cut was ahead when the newest tokens came.
         """
         for layer in self._own:
-            layer.cut()
+            layer.compress()
 
     def fork(self, targets: Sequence[Target], *, keep: bool = True) -> HeadBudgetCache:
         """A cache of what this one holds, cut: the one sequence once for each of some targets.
@@ -173,8 +173,8 @@ class HeadBudgetCache(Cache):
                 model has no budget.
         """
         lengths = {cache.get_seq_length() for cache in (self, other)}
-        is_cut = all(layer.is_cut for cache in (self, other) for layer in cache._own)
-        if len(lengths) > 1 or not is_cut or not self.can_join:
+        is_compressed = all(layer.is_compressed for cache in (self, other) for layer in cache._own)
+        if len(lengths) > 1 or not is_compressed or not self.can_join:
             raise ValueError("expected cut caches of the same number of tokens in every layer")
         joined = copy.copy(self)
         joined.layers = [one.join(two) for one, two in zip(self._own, other._own, strict=True)]
@@ -183,7 +183,7 @@ class HeadBudgetCache(Cache):
 
     def _start_anew(self) -> None:
         self._own = [layer for layer in self.layers if isinstance(layer, BudgetLayer)]
-        self._interception = self.cut_at = None
+        self._patch = self.compress_at = None
         self._causal = {}
 
     def set_aside(self, tokens: int) -> None:
@@ -238,7 +238,7 @@ class HeadBudgetCache(Cache):
         return np.stack([lengths.get(index, none) for index in range(self._layers)])
 
     @property
-    def room(self) -> Int[np.ndarray, " layer"]:
+    def capacity(self) -> Int[np.ndarray, " layer"]:
         """Entries that a cut could leave a head of each layer: the tokens inside its window.
 
         Layers without a budget have room for none.
@@ -246,36 +246,36 @@ class HeadBudgetCache(Cache):
         Raises:
             ValueError: the cache is empty or cut.
         """
-        rooms = {layer.index: layer.room for layer in self._own}
-        return np.array([rooms.get(index, 0) for index in range(self._layers)])
+        capacities = {layer.index: layer.capacity for layer in self._own}
+        return np.array([capacities.get(index, 0) for index in range(self._layers)])
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Add a layer's new keys and values; called by the model."""
-        if self._interception is None:
+        if self._patch is None:
             raise ValueError("expected the model to be called inside the cache's `with`")
         start = self.get_seq_length(layer_idx)
-        self._check_cut_at(layer_idx, start, start + key_states.shape[2])
+        self._check_compress_at(layer_idx, start, start + key_states.shape[2])
         given: tuple[Tensor, Tensor] = super().update(
             key_states, value_states, layer_idx, *args, **kwargs
         )
         return given
 
-    def _check_cut_at(self, index: int, start: int, stop: int) -> None:
+    def _check_compress_at(self, index: int, start: int, stop: int) -> None:
         """Refuse a pass over these tokens that would miss the cut."""
-        if self.cut_at is None or stop <= self.cut_at:
+        if self.compress_at is None or stop <= self.compress_at:
             return
-        if start < self.cut_at:
+        if start < self.compress_at:
             raise ValueError(
-                f"expected a forward pass to end at token {self.cut_at}, where the cache is cut, "
-                f"got one from token {start} to {stop}"
+                f"expected a forward pass to end at token {self.compress_at}, where the cache is "
+                f"compressed, got one from token {start} to {stop}"
             )
         layer = self.layers[index]
-        if isinstance(layer, BudgetLayer) and layer.cut_after != self.cut_at:
+        if isinstance(layer, BudgetLayer) and layer.compressed_after != self.compress_at:
             raise ValueError(
-                f"expected `cut_at` to be more than the {start} tokens already seen, "
-                f"got {self.cut_at}; it counts all tokens, those of earlier turns too"
+                f"expected `compress_at` to be more than the {start} tokens already seen, "
+                f"got {self.compress_at}; it counts all tokens, those of earlier turns too"
             )
 
     def _attend(
@@ -286,41 +286,53 @@ class HeadBudgetCache(Cache):
         key: Tensor,
         value: Tensor,
         attention_mask: Any,
-        **terms: Any,
+        **attention_kwargs: Any,
     ) -> Any:
         """Stands in for the model's attention function."""
         layer = self._holder(module.layer_idx, key)
         if layer is None:
-            return original(module, query, key, value, attention_mask, **terms)
+            return original(module, query, key, value, attention_mask, **attention_kwargs)
         if attention_mask is self._no_mask:
             attention_mask = None
-        check_terms(self._implementation, terms)
+        check_attention_kwargs(self._implementation, attention_kwargs)
         check_mask(attention_mask)
-        if layer.is_cut:
-            is_causal = self._is_causal(layer, query.shape[2], attention_mask, terms)
-            result = layer.attend(query, attention_mask, terms, is_causal=is_causal), None
-            if terms.get("softcap") is not None or terms.get("sliding_window") is not None:
+        if layer.is_compressed:
+            is_causal = self._is_causal(layer, query.shape[2], attention_mask, attention_kwargs)
+            result = (
+                layer.attend(query, attention_mask, attention_kwargs, is_causal=is_causal),
+                None,
+            )
+            if (
+                attention_kwargs.get("softcap") is not None
+                or attention_kwargs.get("sliding_window") is not None
+            ):
                 self._has_terms = True
         else:
-            result = original(module, query, key, value, attention_mask, **terms)
+            result = original(module, query, key, value, attention_mask, **attention_kwargs)
         if layer.index == module.layer_idx:
             layer.attended = True
             tokens = layer.get_seq_length()
-            if not layer.is_cut or (self.cut_at is not None and tokens <= self.cut_at):
-                layer.watch(query, attention_mask, terms)
+            if not layer.is_compressed or (
+                self.compress_at is not None and tokens <= self.compress_at
+            ):
+                layer.watch(query, attention_mask, attention_kwargs)
             else:
                 layer.forget()
-            if tokens == self.cut_at:
-                layer.cut()
+            if tokens == self.compress_at:
+                layer.compress()
         return result
 
     def _is_causal(
-        self, layer: BudgetLayer, queries: int, mask: Tensor | None, terms: dict[str, Any]
+        self,
+        layer: BudgetLayer,
+        queries: int,
+        mask: Tensor | None,
+        attention_kwargs: dict[str, Any],
     ) -> bool:
         """Whether queries see every token up to their own; a mask is read once for all layers."""
         if mask is None:
             tokens = layer.get_seq_length()
-            return sees_all(None, range(tokens - queries, tokens), terms)
+            return sees_all(None, range(tokens - queries, tokens), attention_kwargs)
         known, causal = self._causal.get(id(mask), (None, False))
         if known is None or known() is not mask:
             causal = says_causal(mask, queries)

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from headprobe.compression.attend import attend
-from headprobe.compression.cutting import Evictor, Held, reduction_of
+from headprobe.compression.eviction import Evictor, Held, reduction_of
 from headprobe.compression.observation_window import ObservationWindow
 from headprobe.compression.ragged import Ragged
 from headprobe.compression.sharing import Target
@@ -25,9 +25,9 @@ from headprobe.errors import HeadprobeError
 class BudgetLayer(DynamicLayer):
     """A layer of transformers' ``DynamicCache`` until it is cut, then ragged.
 
-    ``attended`` is set once the attention function has come by with the newest keys, ``cut_after``
-    is the number of tokens seen at the last cut. There is one target for all sequences, or one for
-    each.
+    ``attended`` is set once the attention function has come by with the newest keys,
+    ``compressed_after`` is the number of tokens seen at the last cut. There is one target for all
+    sequences, or one for each.
 
     Raises:
         HeadprobeError: a budget names an unknown reduction.
@@ -46,18 +46,18 @@ class BudgetLayer(DynamicLayer):
             reduction_of(target)
         self._targets = list(targets)
         self._heads = targets[0].budgets.tokens.shape[1]
-        self._kv_heads = targets[0].budgets.layout.kv_heads
+        self._kv_heads = targets[0].budgets.layout.num_kv_heads
 
     def _start_over(self) -> None:
         self.attended = True
-        self.cut_after: int | None = None
+        self.compressed_after: int | None = None
         self._tokens = 0
         self._ragged: Ragged | None = None
         self._given: weakref.ref[Tensor] | None = None
         self._observed = ObservationWindow()
 
     @property
-    def is_cut(self) -> bool:
+    def is_compressed(self) -> bool:
         """Whether it was cut at least once."""
         return self._ragged is not None
 
@@ -77,7 +77,7 @@ class BudgetLayer(DynamicLayer):
         return np.full((batch, self._heads), self._tokens)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Entries that a cut could leave a head: the tokens that the newest query sees."""
         if self.keys is None:
             raise ValueError("expected a layer that holds tokens and is not cut")
@@ -122,7 +122,12 @@ class BudgetLayer(DynamicLayer):
             )
 
     def attend(
-        self, query: Tensor, mask: Tensor | None, terms: dict[str, Any], *, is_causal: bool
+        self,
+        query: Tensor,
+        mask: Tensor | None,
+        attention_kwargs: dict[str, Any],
+        *,
+        is_causal: bool,
     ) -> Tensor:
         """The attention output over what is kept, as the attention function returns it.
 
@@ -135,7 +140,7 @@ class BudgetLayer(DynamicLayer):
             mask,
             position=self._tokens - query.shape[2],
             is_causal=is_causal,
-            terms=terms,
+            attention_kwargs=attention_kwargs,
         )
         return output
 
@@ -144,9 +149,9 @@ class BudgetLayer(DynamicLayer):
         if not self._observed.is_empty:
             self._observed = ObservationWindow()
 
-    def watch(self, query: Tensor, mask: Tensor | None, terms: dict[str, Any]) -> None:
+    def watch(self, query: Tensor, mask: Tensor | None, attention_kwargs: dict[str, Any]) -> None:
         """Keep what a cut needs: the newest queries, and what the last one sees."""
-        self._observed.watch(query, mask, terms, newest=self._newest)
+        self._observed.watch(query, mask, attention_kwargs, newest=self._newest)
 
     def set_aside(self, tokens: int) -> None:
         """Make room for that many more tokens, once it is cut."""
@@ -182,17 +187,17 @@ class BudgetLayer(DynamicLayer):
         """
         forked = copy.copy(self)
         forked._aim(targets)
-        if self.is_cut or self._observed.size < min(forked._newest, self._tokens):
+        if self.is_compressed or self._observed.size < min(forked._newest, self._tokens):
             raise ValueError(
                 f"expected a cache that is not cut and has watched {forked._newest} queries"
             )
-        forked.cut()
+        forked.compress()
         if not keep:
             self.reset()
         return forked
 
     @torch.no_grad()
-    def cut(self) -> None:
+    def compress(self) -> None:
         """Leave each head what its target grants it in a context of the tokens now seen.
 
         One sequence with several targets becomes one sequence for each.
@@ -201,7 +206,7 @@ class BudgetLayer(DynamicLayer):
             raise ValueError("expected tokens in the cache before it is cut, got none")
         if self._observed.is_empty:
             raise ValueError(
-                "expected `cut_at` to be set before the newest tokens came: "
+                "expected `compress_at` to be set before the newest tokens came: "
                 "a cache that is cut keeps no queries for another cut unless one is ahead"
             )
         held, sequences = self._held(), self._observed.sequences
@@ -220,9 +225,9 @@ class BudgetLayer(DynamicLayer):
             sequences=sequences,
             attention=lambda window: attention()[window],
         )
-        self._ragged = evictor.cut([*self._aims(sequences)])
+        self._ragged = evictor.compress([*self._aims(sequences)])
         self.keys = self.values = self._given = None
-        self.cut_after = self._tokens
+        self.compressed_after = self._tokens
         self.forget()
 
     def _aims(self, sequences: int) -> Iterator[tuple[int, Target]]:

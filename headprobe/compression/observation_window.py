@@ -12,9 +12,9 @@ from torch import Tensor
 
 from headprobe.attention.observe import attention_rows
 from headprobe.compression.attend import seen, sees_all
-from headprobe.compression.cutting import Held
+from headprobe.compression.eviction import Held
 
-_SCORE_TERMS = ("scaling", "softcap", "s_aux", "sliding_window")
+_SCORE_KWARGS = ("scaling", "softcap", "s_aux", "sliding_window")
 _ROW_BYTES = 2**28
 """Bytes of softmax rows that are there at a time, or one KV head's."""
 
@@ -25,7 +25,7 @@ class ObservationWindow:
     def __init__(self) -> None:
         self._recent: deque[Tensor] = deque()
         self._mask: Tensor | None = None
-        self._terms: dict[str, Any] = {}
+        self._attention_kwargs: dict[str, Any] = {}
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -51,7 +51,7 @@ class ObservationWindow:
         self,
         query: Float[Tensor, "batch query_head query head_dim"],
         mask: Tensor | None,
-        terms: dict[str, Any],
+        attention_kwargs: dict[str, Any],
         *,
         newest: int,
     ) -> None:
@@ -61,7 +61,7 @@ class ObservationWindow:
         while self.size - self._recent[0].shape[2] >= newest:
             self._recent.popleft()
         self._mask = mask[:, :, -1:].clone() if mask is not None and mask.ndim == 4 else mask
-        self._terms = {name: terms.get(name) for name in _SCORE_TERMS}
+        self._attention_kwargs = {name: attention_kwargs.get(name) for name in _SCORE_KWARGS}
 
     def take(self, sequences: Tensor) -> None:
         """Keep these sequences of the batch."""
@@ -78,11 +78,11 @@ class ObservationWindow:
             ValueError: a sequence ends in padding.
         """
         last = range(tokens - 1, tokens)
-        if sees_all(self._mask, last, self._terms):
+        if sees_all(self._mask, last, self._attention_kwargs):
             return None
         device = self._recent[-1].device
         positions = torch.arange(tokens, device=device).expand(self.sequences, -1)
-        found = seen(self._mask, positions, last, self._terms)
+        found = seen(self._mask, positions, last, self._attention_kwargs)
         if found.dtype != torch.bool:
             found = found > torch.finfo(found.dtype).min / 2
         visible = found[:, 0]
@@ -153,7 +153,7 @@ class ObservationWindow:
 
     def _terms_of(self, heads: slice, count: int) -> dict[str, Any]:
         """The terms with the attention sinks of some query heads alone."""
-        sinks = self._terms.get("s_aux")
+        sinks = self._attention_kwargs.get("s_aux")
         if sinks is None:
-            return self._terms
-        return self._terms | {"s_aux": sinks.repeat(count // len(sinks))[heads]}
+            return self._attention_kwargs
+        return self._attention_kwargs | {"s_aux": sinks.repeat(count // len(sinks))[heads]}

@@ -37,7 +37,7 @@ class Target:
             raise ValueError("expected heads that all select by attention, to share by it")
 
 
-def share(
+def share_by_attention(
     sizes: Int64[Tensor, "target head"],
     floors: Float[Tensor, " target"],
     ranking: Ranking,

@@ -17,53 +17,61 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headprobe.attention.finite import NotFinite, not_finite, require_finite_logits
-from headprobe.attention.prefix_cache import runs_in_pieces
+from headprobe.attention.prefix_cache import supports_chunked_prefill
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError, out_of_memory
-from headprobe.evaluation.methods import Contender, Moment, everything
-from headprobe.evaluation.outcomes import FULL, KNOWN, SETTINGS, UNSEEN, Evaluation, Trial, grade
+from headprobe.evaluation.methods import CutPoint, Method, everything
 from headprobe.evaluation.questions import Question
+from headprobe.evaluation.results import (
+    FULL,
+    QUERY_AGNOSTIC,
+    QUERY_AWARE,
+    SETTINGS,
+    Evaluation,
+    MethodAnswers,
+    grade,
+)
 from headprobe.models.loading import LoadedModel
 from headprobe.runs.case_runner import Stops
-from headprobe.tasks.grading import ACCEPTED
+from headprobe.tasks.grading import PASSED
 
-CHUNK = 2048
+PREFILL_CHUNK = 2048
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answers:
     """To one question in one setting, of the full cache first, then of each contender.
 
-    ``shares`` are the parts of the cache that were kept, 0 to 1.
+    ``fractions`` are the parts of the cache that were kept, 0 to 1.
     """
 
-    shares: Float[np.ndarray, " contender"]
+    fractions: Float[np.ndarray, " contender"]
     responses: Sequence[str]
 
 
 def evaluate(
     loaded: LoadedModel,
     questions: Sequence[Question],
-    contenders: Sequence[Contender],
+    methods: Sequence[Method],
     *,
     settings: Collection[str] = tuple(SETTINGS),
-    chunk: int = CHUNK,
+    prefill_chunk: int = PREFILL_CHUNK,
 ) -> Evaluation:
     """Every question answered under every contender's budget, and with the full cache.
 
     Arguments and errors are those of ``answer``.
     """
-    answered = [*answer(loaded, questions, contenders, settings=settings, chunk=chunk)]
-    return graded(questions, contenders, answered)
+    answered = [*answer(loaded, questions, methods, settings=settings, prefill_chunk=prefill_chunk)]
+    return graded(questions, methods, answered)
 
 
 def answer(
     loaded: LoadedModel,
     questions: Iterable[Question],
-    contenders: Sequence[Contender],
+    methods: Sequence[Method],
     *,
     settings: Collection[str] = tuple(SETTINGS),
-    chunk: int = CHUNK,
+    prefill_chunk: int = PREFILL_CHUNK,
 ) -> Iterator[dict[str, Answers]]:
     """The answers to one question after the other, by setting.
 
@@ -78,11 +86,11 @@ def answer(
         HeadprobeError: the model's cache cannot be cut, a budget is for another model, or a prompt
             does not fit into the device's memory.
     """
-    if loaded.layers_without_attention and not runs_in_pieces(loaded.model):
+    if loaded.layers_without_attention and not supports_chunked_prefill(loaded.model):
         raise HeadprobeError(
             f"cannot evaluate {loaded.layout.id}: it reads a text in pieces otherwise than whole"
         )
-    reader = _Reader(loaded, contenders, settings=settings, chunk=chunk)
+    reader = _Reader(loaded, methods, settings=settings, prefill_chunk=prefill_chunk)
     for question in questions:
         try:
             yield reader.answer(question)
@@ -97,7 +105,7 @@ def answer(
 
 def graded(
     questions: Sequence[Question],
-    contenders: Sequence[Contender],
+    methods: Sequence[Method],
     answered: Sequence[Mapping[str, Answers]],
 ) -> Evaluation:
     """The answers to questions, one after the other, with their grades.
@@ -108,12 +116,14 @@ def graded(
     if not answered:
         raise ValueError("expected an answered question, got none")
     names = [(FULL, "100%", False)]
-    names += [(one.strategy, one.budget, one.is_baseline) for one in contenders]
+    names += [(one.strategy, one.budget, one.is_baseline) for one in methods]
     return Evaluation(
         questions=tuple(question.question_id for question in questions),
         groups=tuple(question.group for question in questions),
-        trials=tuple(
-            _trial(setting, *name, questions, [answers[setting] for answers in answered], row)
+        methods=tuple(
+            _method_answers(
+                setting, *name, questions, [answers[setting] for answers in answered], row
+            )
             for setting in SETTINGS
             if setting in answered[0]
             for row, name in enumerate(names)
@@ -121,7 +131,7 @@ def graded(
     )
 
 
-def _trial(
+def _method_answers(
     setting: str,
     strategy: str,
     budget: str,
@@ -129,15 +139,15 @@ def _trial(
     questions: Sequence[Question],
     answers: Sequence[Answers],
     row: int,
-) -> Trial:
+) -> MethodAnswers:
     responses = tuple(one.responses[row] for one in answers)
     graded = [_grade(said, asked) for said, asked in zip(responses, questions, strict=True)]
-    return Trial(
+    return MethodAnswers(
         setting=setting,
         strategy=strategy,
         budget=budget,
         is_baseline=is_baseline,
-        shares=np.array([one.shares[row] for one in answers]),
+        fractions=np.array([one.fractions[row] for one in answers]),
         responses=responses,
         grades={name: np.array([grades[name] for grades in graded]) for name in graded[0]},
     )
@@ -145,8 +155,8 @@ def _trial(
 
 def _grade(response: str, question: Question) -> dict[str, float]:
     graded = grade(response, question.answers)
-    if question.accepted is not None:
-        graded[ACCEPTED] = 100.0 * question.accepted(response)
+    if question.passed is not None:
+        graded[PASSED] = 100.0 * question.passed(response)
     return graded
 
 
@@ -156,61 +166,65 @@ class _Reader:
     def __init__(
         self,
         loaded: LoadedModel,
-        contenders: Sequence[Contender],
+        methods: Sequence[Method],
         *,
         settings: Collection[str],
-        chunk: int,
+        prefill_chunk: int,
     ) -> None:
         self._loaded = loaded
-        self._contenders = contenders
+        self._methods = methods
         self._settings = settings
-        self._chunk = chunk
+        self._chunk = prefill_chunk
         self._stops = Stops(loaded)
 
     @torch.inference_mode()
     def answer(self, question: Question) -> dict[str, Answers]:
         """The answers in every setting."""
-        window = max((one.window for one in self._contenders), default=0)
+        window = max((one.window for one in self._methods), default=0)
         uncut = everything(self._loaded.layout, window=window)
         cache = HeadBudgetCache(self._loaded.model, uncut)
         context, asked = map(self._tensor, (question.context_ids, question.question_ids))
         with cache:
             self._read(cache, context)
-        forks, shares = [], {}
-        if UNSEEN in self._settings and self._contenders:
-            moment = self._moment(cache, question)
-            fork = cache.fork(self._targets(moment))
-            shares[UNSEEN] = _shares(fork, moment)
+        forks, fractions = [], {}
+        if QUERY_AGNOSTIC in self._settings and self._methods:
+            cut_point = self._moment(cache, question)
+            fork = cache.fork(self._targets(cut_point))
+            fractions[QUERY_AGNOSTIC] = _fractions(fork, cut_point)
             with fork:
-                forks.append((fork, self._read(fork, asked.expand(len(self._contenders), -1))))
+                forks.append((fork, self._read(fork, asked.expand(len(self._methods), -1))))
         with cache:
             first = self._read(cache, asked)
-        moment = self._moment(cache, question)
-        targets = self._targets(moment) if KNOWN in self._settings else []
+        cut_point = self._moment(cache, question)
+        targets = self._targets(cut_point) if QUERY_AWARE in self._settings else []
         granularity = targets[0].budgets.granularity if targets else uncut.granularity
         full = Target(budgets=everything(self._loaded.layout, granularity=granularity))
         fork = cache.fork([full, *targets], keep=False)
-        shares[KNOWN] = _shares(fork, moment)[1:]
+        fractions[QUERY_AWARE] = _fractions(fork, cut_point)[1:]
         forks.insert(0, (fork, first.expand(1 + len(targets))))
-        own, *others = self._write(forks, question.most_steps)
-        said = {KNOWN: others[: len(targets)], UNSEEN: others[len(targets) :]}
+        own, *others = self._write(forks, question.max_new_tokens)
+        said = {QUERY_AWARE: others[: len(targets)], QUERY_AGNOSTIC: others[len(targets) :]}
         return {
             setting: Answers(
-                shares=np.array([1.0, *shares.get(setting, ())]),
+                fractions=np.array([1.0, *fractions.get(setting, ())]),
                 responses=[own, *said[setting]],
             )
             for setting in self._settings
         }
 
-    def _moment(self, cache: HeadBudgetCache, question: Question) -> Moment:
+    def _moment(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
         """Now, the cache being cut."""
-        return Moment(tokens=cache.get_seq_length(), question_id=question.draw_id, room=cache.room)
+        return CutPoint(
+            tokens=cache.get_seq_length(), question_id=question.draw_id, capacity=cache.capacity
+        )
 
-    def _targets(self, moment: Moment) -> list[Target]:
-        return [Target(budgets=one.at(moment), floor=one.floor) for one in self._contenders]
+    def _targets(self, cut_point: CutPoint) -> list[Target]:
+        return [Target(budgets=one.at(cut_point), floor=one.floor) for one in self._methods]
 
     def _write(
-        self, forks: Sequence[tuple[HeadBudgetCache, Int[Tensor, " _sequence"]]], most_steps: int
+        self,
+        forks: Sequence[tuple[HeadBudgetCache, Int[Tensor, " _sequence"]]],
+        max_new_tokens: int,
     ) -> list[str]:
         """The greedy answers of cut caches, whose sequences begin with some tokens.
 
@@ -223,8 +237,8 @@ class _Reader:
         written = []
         for cache, first in forks:
             with cache:
-                decoder = GreedyDecoder(self._loaded.model, cache, max_new_tokens=most_steps)
-                written += self._go_on(decoder, first, most_steps)
+                decoder = GreedyDecoder(self._loaded.model, cache, max_new_tokens=max_new_tokens)
+                written += self._go_on(decoder, first, max_new_tokens)
         return [self._text(ids) for ids in written]
 
     def _tensor(self, ids: Sequence[int]) -> Int[Tensor, "1 token"]:
@@ -243,7 +257,7 @@ class _Reader:
         return chosen
 
     def _go_on(
-        self, decoder: GreedyDecoder, first: Int[Tensor, " sequence"], most_steps: int
+        self, decoder: GreedyDecoder, first: Int[Tensor, " sequence"], max_new_tokens: int
     ) -> list[list[int]]:
         """The greedy answers that begin with some tokens, the stop token included."""
         newest = first
@@ -255,7 +269,7 @@ class _Reader:
             for n, token in zip(running, newest.tolist(), strict=True):
                 if n in going:
                     answers[n].append(token)
-            going = {n for n in going if self._goes_on(answers[n], most_steps)}
+            going = {n for n in going if self._goes_on(answers[n], max_new_tokens)}
             if not going:
                 return answers
             # To lay the cache out anew costs about a step.
@@ -266,16 +280,16 @@ class _Reader:
                 running, newest = [running[row] for row in kept], newest[rows]
             newest = decoder.step(newest)
 
-    def _goes_on(self, answer: list[int], most_steps: int) -> bool:
-        return len(answer) < most_steps and not self._stops.end(answer)
+    def _goes_on(self, answer: list[int], max_new_tokens: int) -> bool:
+        return len(answer) < max_new_tokens and not self._stops.end(answer)
 
     def _text(self, ids: list[int]) -> str:
         return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
-def _shares(fork: HeadBudgetCache, moment: Moment) -> Float[np.ndarray, " sequence"]:
+def _fractions(fork: HeadBudgetCache, cut_point: CutPoint) -> Float[np.ndarray, " sequence"]:
     """The fraction of the full cache that each sequence keeps, 0 to 1."""
-    shares: Float[np.ndarray, " sequence"] = fork.entries.sum(axis=(0, 2)) / (
-        moment.room.sum() * fork.entries.shape[2]
+    fractions: Float[np.ndarray, " sequence"] = fork.entries.sum(axis=(0, 2)) / (
+        cut_point.capacity.sum() * fork.entries.shape[2]
     )
-    return shares
+    return fractions

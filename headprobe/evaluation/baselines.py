@@ -13,54 +13,54 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int
 
-from headprobe.allocators import Budget, allocate
+from headprobe.allocators import BudgetSize, allocate
 from headprobe.allocators._rounding import round_to_total, water_fill
 from headprobe.budgets import HeadBudgets
-from headprobe.evaluation.methods import Contender, Moment
+from headprobe.evaluation.methods import CutPoint, Method
 
 SINKS = 4
 FLOOR = 0.2
 BASELINES = ("uniform", "pyramid", "adaptive", "streaming", "shuffled")
 
 
-def with_baselines(entrants: Sequence[Contender], *, seed: int) -> list[Contender]:
+def with_baselines(candidates: Sequence[Method], *, seed: int) -> list[Method]:
     """The entrants of each budget, followed by baselines that keep as much as the first of them.
 
     A baseline that entered with the same budget is not there twice.
     """
-    lined_up = []
-    for name in dict.fromkeys(entrant.budget for entrant in entrants):
-        own = [entrant for entrant in entrants if entrant.budget == name]
-        entered = {entrant.strategy for entrant in own}
+    methods = []
+    for name in dict.fromkeys(candidate.budget for candidate in candidates):
+        own = [candidate for candidate in candidates if candidate.budget == name]
+        entered = {candidate.strategy for candidate in own}
         others = [one for one in baselines(own[0], seed=seed) if one.strategy not in entered]
-        lined_up += [*own, *others]
-    return lined_up
+        methods += [*own, *others]
+    return methods
 
 
-def baselines(entrant: Contender, *, seed: int) -> list[Contender]:
+def baselines(candidate: Method, *, seed: int) -> list[Method]:
     """What keeps as many entries as the entrant in every context, but chooses otherwise."""
 
-    def uniform(moment: Moment) -> HeadBudgets:
-        return _as_much("uniform", entrant.at(moment), moment.room)
+    def uniform(cut_point: CutPoint) -> HeadBudgets:
+        return _as_much("uniform", candidate.at(cut_point), cut_point.capacity)
 
-    def pyramid(moment: Moment) -> HeadBudgets:
-        return _as_much("pyramid", entrant.at(moment), moment.room)
+    def pyramid(cut_point: CutPoint) -> HeadBudgets:
+        return _as_much("pyramid", candidate.at(cut_point), cut_point.capacity)
 
-    def streaming(moment: Moment) -> HeadBudgets:
-        even = uniform(moment)
+    def streaming(cut_point: CutPoint) -> HeadBudgets:
+        even = uniform(cut_point)
         newest = np.full(even.selection.shape, "streaming")
         return replace(even, strategy={"name": "streaming"}, selection=newest, sinks=SINKS)
 
-    def shuffled(moment: Moment) -> HeadBudgets:
-        own = entrant.at(moment)
-        return shuffle(own, room=moment.room, seed=(seed, moment.question_id))
+    def shuffled(cut_point: CutPoint) -> HeadBudgets:
+        own = candidate.at(cut_point)
+        return shuffle(own, capacity=cut_point.capacity, seed=(seed, cut_point.question_id))
 
     ways = (uniform, pyramid, uniform, streaming, shuffled)
     return [
-        Contender(
+        Method(
             strategy=name,
-            budget=entrant.budget,
-            window=entrant.window,
+            budget=candidate.budget,
+            window=candidate.window,
             at=way,
             floor=FLOOR if name == "adaptive" else None,
             is_baseline=True,
@@ -70,14 +70,14 @@ def baselines(entrant: Contender, *, seed: int) -> list[Contender]:
 
 
 def shuffle(
-    budgets: HeadBudgets, *, room: Int[np.ndarray, " layer"], seed: int | tuple[int, ...]
+    budgets: HeadBudgets, *, capacity: Int[np.ndarray, " layer"], seed: int | tuple[int, ...]
 ) -> HeadBudgets:
     """The same entries in another order of the heads, over all layers that can hold any.
 
-    What a head has no ``room`` for goes to the others.
+    What a head has no ``capacity`` for goes to the others.
     """
-    own = _held(budgets, room)
-    holds = _holding(own, room)
+    own = _held(budgets, capacity)
+    holds = _holding(own, capacity)
     order = np.random.default_rng(seed).permutation(np.count_nonzero(holds))
     tokens, selection = own.copy(), budgets.selection.copy()
     tokens[holds], selection[holds] = own[holds][order], budgets.selection[holds][order]
@@ -85,34 +85,36 @@ def shuffle(
         budgets,
         strategy={**budgets.strategy, "name": "shuffled"},
         selection=selection,
-        tokens=_fill(tokens, room, total=int(own.sum())),
+        tokens=_fill(tokens, capacity, total=int(own.sum())),
         ratio=np.zeros(own.shape),
     )
 
 
-def _as_much(strategy: str, other: HeadBudgets, room: Int[np.ndarray, " layer"]) -> HeadBudgets:
+def _as_much(strategy: str, other: HeadBudgets, capacity: Int[np.ndarray, " layer"]) -> HeadBudgets:
     """A strategy that looks at no score, with the entries of another budget.
 
     It divides them among the layers that can hold any.
     """
-    held = _held(other, room)
-    holds = _holding(held, room)
+    held = _held(other, capacity)
+    holds = _holding(held, capacity)
     total = int(held.sum())
     if other.compensation:
-        total = min(total + int((held < room[:, None]).sum()), int(room @ holds.sum(axis=1)))
+        total = min(
+            total + int((held < capacity[:, None]).sum()), int(capacity @ holds.sum(axis=1))
+        )
     tokens = np.zeros(held.shape, dtype=np.int64)
     if total:
-        layers = np.flatnonzero(room)
+        layers = np.flatnonzero(capacity)
         mean = total / np.count_nonzero(holds)
         tokens[layers] = allocate(
-            np.zeros((layers.size, other.layout.heads)),
+            np.zeros((layers.size, other.layout.num_heads)),
             replace(other.layout, layers=layers.size),
             strategy=strategy,
-            budget=Budget(share=mean / room.max()),
+            budget=BudgetSize(fraction=mean / capacity.max()),
             # Of less than that, the window is no floor.
             window=other.window if mean > other.window else 0,
             granularity=other.granularity,
-            context_length=int(room.max()),
+            context_length=int(capacity.max()),
         ).tokens
     return HeadBudgets(
         layout=other.layout,
@@ -122,30 +124,32 @@ def _as_much(strategy: str, other: HeadBudgets, room: Int[np.ndarray, " layer"])
         sinks=0,
         compensation=False,
         selection=np.full(tokens.shape, "attention"),
-        tokens=_fill(tokens, room, total=total),
+        tokens=_fill(tokens, capacity, total=total),
         ratio=np.zeros(tokens.shape),
     )
 
 
-def _held(budgets: HeadBudgets, room: Int[np.ndarray, " layer"]) -> Int[np.ndarray, "layer head"]:
+def _held(
+    budgets: HeadBudgets, capacity: Int[np.ndarray, " layer"]
+) -> Int[np.ndarray, "layer head"]:
     """Entries that every head keeps, the compensation's not counted."""
-    kept = {tokens: budgets.kept(tokens) for tokens in set(room.tolist())}
-    return np.stack([kept[tokens][layer] for layer, tokens in enumerate(room.tolist())])
+    kept = {tokens: budgets.kept(tokens) for tokens in set(capacity.tolist())}
+    return np.stack([kept[tokens][layer] for layer, tokens in enumerate(capacity.tolist())])
 
 
 def _holding(
-    entries: Int[np.ndarray, "layer head"], room: Int[np.ndarray, " layer"]
+    entries: Int[np.ndarray, "layer head"], capacity: Int[np.ndarray, " layer"]
 ) -> Bool[np.ndarray, "layer head"]:
     """The heads that can hold any."""
-    return np.broadcast_to(room[:, None] > 0, entries.shape)
+    return np.broadcast_to(capacity[:, None] > 0, entries.shape)
 
 
 def _fill(
-    tokens: Int[np.ndarray, "layer head"], room: Int[np.ndarray, " layer"], *, total: int
+    tokens: Int[np.ndarray, "layer head"], capacity: Int[np.ndarray, " layer"], *, total: int
 ) -> Int[np.ndarray, "layer head"]:
     """Entries with a sum, no head above its room: what one has no room for goes to the others."""
     wanted = tokens.astype(np.float64)
-    cap = np.broadcast_to(room[:, None], tokens.shape).astype(np.float64)
+    cap = np.broadcast_to(capacity[:, None], tokens.shape).astype(np.float64)
     return round_to_total(
         water_fill(wanted, wanted, total=float(total), cap=cap), total=total, ties=tokens
     )

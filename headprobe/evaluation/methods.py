@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from headprobe.allocators import Budget, parse_budget
+from headprobe.allocators import BudgetSize, parse_budget
 from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
@@ -21,25 +21,25 @@ STRATEGY = "headkv"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Moment:
+class CutPoint:
     """When a cache is cut: after so many ``tokens`` of the question of that id.
 
-    ``room`` is the entries that a head of each layer can hold then: all the tokens, those inside a
-    sliding window, or none in a layer that caches no keys.
+    ``capacity`` is the entries that a head of each layer can hold then: all the tokens, those
+    inside a sliding window, or none in a layer that caches no keys.
     """
 
     tokens: int
     question_id: int
-    room: Int[np.ndarray, " layer"]
+    capacity: Int[np.ndarray, " layer"]
 
     @classmethod
-    def whole(cls, layout: HeadLayout, *, tokens: int) -> Moment:
+    def whole(cls, layout: HeadLayout, *, tokens: int) -> CutPoint:
         """One of a model all of whose layers hold every token."""
-        return cls(tokens=tokens, question_id=0, room=np.full(layout.layers, tokens))
+        return cls(tokens=tokens, question_id=0, capacity=np.full(layout.layers, tokens))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Contender:
+class Method:
     """A way to cut the cache, named by its ``strategy`` and the ``budget`` asked for.
 
     ``at`` gives the entries of every head; the attention of the ``window`` newest tokens chooses
@@ -50,7 +50,7 @@ class Contender:
     strategy: str
     budget: str
     window: int
-    at: Callable[[Moment], HeadBudgets]
+    at: Callable[[CutPoint], HeadBudgets]
     floor: float | None = None
     is_baseline: bool = False
 
@@ -71,22 +71,22 @@ def everything(layout: HeadLayout, *, granularity: str = "kv", window: int = 0) 
     )
 
 
-def fixed(strategy: str, budget: str, budgets: HeadBudgets) -> Contender:
+def fixed(strategy: str, budget: str, budgets: HeadBudgets) -> Method:
     """A budget as it is, whatever the context."""
-    return Contender(
-        strategy=strategy, budget=budget, window=budgets.window, at=lambda moment: budgets
+    return Method(
+        strategy=strategy, budget=budget, window=budgets.window, at=lambda cut_point: budgets
     )
 
 
 def allocated(
     runs: Sequence[WeightedRun],
-    budget: Budget,
+    budget: BudgetSize,
     *,
     strategy: str = "headkv",
     window: int = 8,
     granularity: str = "kv",
     **options: Any,
-) -> Contender:
+) -> Method:
     """A budget from scores, made for each context: what it is too short for goes to other heads.
 
     Of a share so small that nothing would be left beyond the window, one entry a head is; a context
@@ -98,8 +98,8 @@ def allocated(
         if tokens <= window:
             return everything(runs[0].scores.layout, granularity=granularity, window=window)
         size = budget
-        if size.share is not None:
-            size = Budget(share=max(size.share, (window + 1) / tokens))
+        if size.fraction is not None:
+            size = BudgetSize(fraction=max(size.fraction, (window + 1) / tokens))
         return allocate_runs(
             runs,
             strategy=strategy,
@@ -110,11 +110,11 @@ def allocated(
             **options,
         )
 
-    return Contender(
+    return Method(
         strategy=strategy,
         budget=str(budget.as_given),
         window=window,
-        at=lambda moment: at(moment.tokens),
+        at=lambda cut_point: at(cut_point.tokens),
     )
 
 
@@ -127,7 +127,7 @@ class MethodOptions:
     file; left out, the newest run.
     """
 
-    budgets: tuple[Budget | Path, ...]
+    budgets: tuple[BudgetSize | Path, ...]
     scores: Path | None = None
     strategies: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class MethodOptions:
             )
 
 
-def parse_budgets(typed: Sequence[str]) -> tuple[Budget | Path, ...]:
+def parse_budgets(typed: Sequence[str]) -> tuple[BudgetSize | Path, ...]:
     """Read ``128``, ``1.5%``, several with commas, or the path of a budget file.
 
     Raises:
@@ -155,7 +155,7 @@ def parse_budgets(typed: Sequence[str]) -> tuple[Budget | Path, ...]:
     texts = [
         [text] if _is_file(text) and Path(text).exists() else text.split(",") for text in typed
     ]
-    budgets: list[Budget | Path] = []
+    budgets: list[BudgetSize | Path] = []
     for text in [part.strip() for parts in texts for part in parts]:
         if _is_file(text) and not Path(text).is_file():
             raise UsageError(
@@ -165,7 +165,7 @@ def parse_budgets(typed: Sequence[str]) -> tuple[Budget | Path, ...]:
     return tuple(budgets)
 
 
-def line_up(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[Contender]:
+def build_methods(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[Method]:
     """Contenders by their budgets: files as they are, sizes divided by scores of the ``runs``.
 
     A file's budget is called as the file, two alike by their paths.
@@ -174,7 +174,7 @@ def line_up(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[Contend
         UsageError: a budget is given twice.
         HeadprobeError: a budget file is damaged.
     """
-    entrants = []
+    candidates = []
     names = [
         budget.stem if isinstance(budget, Path) else str(budget.as_given)
         for budget in options.budgets
@@ -183,17 +183,17 @@ def line_up(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[Contend
         if isinstance(budget, Path):
             read = HeadBudgets.load(budget)
             called = name if names.count(name) == 1 else str(budget)
-            entrants.append(fixed(str(read.strategy["name"]), called, read))
+            candidates.append(fixed(str(read.strategy["name"]), called, read))
             continue
-        entrants += [
+        candidates += [
             allocated(runs, budget, strategy=strategy, **options.options)
             for strategy in options.strategies or [STRATEGY]
         ]
-    pairs = [(entrant.strategy, entrant.budget) for entrant in entrants]
+    pairs = [(candidate.strategy, candidate.budget) for candidate in candidates]
     for strategy, called in pairs:
         if pairs.count((strategy, called)) > 1:
             raise UsageError(f"given twice for {strategy}", option="budget", value=called)
-    return entrants
+    return candidates
 
 
 def _is_file(budget: str) -> bool:
@@ -201,24 +201,24 @@ def _is_file(budget: str) -> bool:
     return is_budget_file(Path(budget))
 
 
-def check_fit(entrants: Sequence[Contender], layout: HeadLayout, contexts: Sequence[int]) -> None:
+def check_fit(candidates: Sequence[Method], layout: HeadLayout, contexts: Sequence[int]) -> None:
     """Refuse what cannot be evaluated together, before anything is run.
 
     Raises:
         UsageError: a budget is for another model's heads, leaves nothing beyond the window in one
             of the ``contexts``, or is per query head where another is per KV head.
     """
-    shape = layout.layers, layout.heads, layout.kv_heads
+    shape = layout.layers, layout.num_heads, layout.num_kv_heads
     granularities = set()
-    for contender in entrants:
+    for method in candidates:
         for tokens in contexts:
-            budgets = contender.at(Moment.whole(layout, tokens=tokens))
+            budgets = method.at(CutPoint.whole(layout, tokens=tokens))
             own = budgets.layout
-            if (own.layers, own.heads, own.kv_heads) != shape:
+            if (own.layers, own.num_heads, own.num_kv_heads) != shape:
                 raise UsageError(
-                    f"{contender.strategy} {contender.budget} is for {own.id}, with {own.layers} "
-                    f"layers of {own.heads} heads; {layout.id} has {layout.layers} of "
-                    f"{layout.heads}: give `scores` or budgets of that model"
+                    f"{method.strategy} {method.budget} is for {own.id}, with {own.layers} "
+                    f"layers of {own.num_heads} heads; {layout.id} has {layout.layers} of "
+                    f"{layout.num_heads}: give `scores` or budgets of that model"
                 )
             granularities.add(budgets.granularity)
     if len(granularities) > 1:

@@ -13,14 +13,14 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.evaluation.baselines import with_baselines
 from headprobe.evaluation.methods import (
-    Contender,
+    CutPoint,
+    Method,
     MethodOptions,
-    Moment,
+    build_methods,
     check_fit,
-    line_up,
 )
-from headprobe.evaluation.outcomes import Outcome
 from headprobe.evaluation.questions import Question, questions_of, read_questions
+from headprobe.evaluation.results import MethodResult
 from headprobe.files import file_digest, json_digest
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel
@@ -28,7 +28,7 @@ from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
 from headprobe.runs.directory import directory_for, newest_run
-from headprobe.runs.draw import ANSWER_ROOM, draw_cases, longest_prompt, prompt_writer
+from headprobe.runs.draw import ANSWER_RESERVE, draw_cases, longest_prompt, prompt_writer
 from headprobe.runs.engine import versions
 from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
 from headprobe.runs.plan import model_identity
@@ -37,7 +37,7 @@ from headprobe.runs.prompt_trial import draw_asked
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
-from headprobe.tasks.grading import ACCEPTED, METRICS
+from headprobe.tasks.grading import METRICS, PASSED
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,7 +52,7 @@ class PlannedEvaluation:
     subject: str
     questions: Sequence[Question]
     keys: Sequence[str]
-    contenders: Sequence[Contender]
+    methods: Sequence[Method]
     metric: str
     seed: int
     plan: Plan
@@ -63,16 +63,16 @@ class PlannedEvaluation:
         """One line for the terminal."""
         return (
             f"{self.subject}: {len(self.questions)} questions with the full cache and under "
-            f"{len(self.contenders)} budgets, baselines among them, in two settings"
+            f"{len(self.methods)} budgets, baselines among them, in two settings"
         )
 
-    def report(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def report(self, results: Sequence[MethodResult]) -> dict[str, Any]:
         """What ``evaluation.json`` holds beside what was done."""
         return {
             "plan": self.plan.to_json(),
             "questions": len(self.questions),
             "metric": self.metric,
-            "results": [asdict(outcome) for outcome in outcomes],
+            "results": [asdict(result) for result in results],
             "versions": versions(),
         }
 
@@ -84,9 +84,9 @@ def plan_evaluation(
     *,
     task: Task | None = None,
     questions: Path | None = None,
-    scored_cases: bool = False,
+    allow_scored_needles: bool = False,
     metric: str = "f1",
-    answer_tokens: int | None = None,
+    max_new_tokens: int | None = None,
     out: Path | None = None,
     prompt: PromptOptions | None = None,
     overwrite: bool = False,
@@ -117,10 +117,10 @@ def plan_evaluation(
     """
     run = _find_run(methods)
     known = HeadScores.load(run) if run else None
-    grades = [*METRICS, *([] if questions else [ACCEPTED])]
+    grades = [*METRICS, *([] if questions else [PASSED])]
     if metric not in grades:
         raise ValueError(f"expected a metric of {grades}, got {metric!r}")
-    entrants = line_up(methods, [WeightedRun(name=str(run), scores=known)] if known else [])
+    candidates = build_methods(methods, [WeightedRun(name=str(run), scores=known)] if known else [])
     chosen = task or _task_of(known)
     out = out or directory_for(
         loaded.label, f"evaluate-{questions.stem if questions else chosen.name}"
@@ -128,38 +128,38 @@ def plan_evaluation(
     earlier = {} if overwrite else stored_plan(out / FILE_NAME)
     way = _Way(prompt=prompt or PromptOptions(), plans=[earlier, known.plan if known else {}])
     if questions is not None:
-        asked = _read(loaded, questions, spec, answer_tokens, way, task)
+        asked = _read(loaded, questions, spec, max_new_tokens, way, task)
     else:
         scored = _runs_behind(run, methods.files)
         corpus = scored_corpus([known] if known else [])
-        seed = _seed(spec.seed, known, scored, scored_cases=scored_cases)
+        seed = _seed(spec.seed, known, scored, allow_scored_needles=allow_scored_needles)
         asked = _draw(
             loaded,
             chosen,
             replace(spec, needles=spec.needles or corpus, seed=seed),
             way,
-            most_steps=answer_tokens,
-            others=[] if scored_cases else scored,
-            scored_cases=scored_cases,
+            max_new_tokens=max_new_tokens,
+            others=[] if allow_scored_needles else scored,
+            allow_scored_needles=allow_scored_needles,
         )
     contexts = _contexts(asked.questions)
-    check_fit(entrants, loaded.layout, contexts)
+    check_fit(candidates, loaded.layout, contexts)
     seed = asked.plan.identity.get("seed", spec.seed or 0)
     # At one length, whatever the questions: what else they are asked with does not matter.
-    moment = Moment.whole(loaded.layout, tokens=LONGEST_BY_DEFAULT)
+    cut_point = CutPoint.whole(loaded.layout, tokens=LONGEST_BY_DEFAULT)
     plan = Plan(
         identity={
             "kind": "evaluate",
             **model_identity(loaded),
-            "methods_digest": _digest(entrants, moment),
-            "answer_tokens": answer_tokens,
+            "methods_digest": _digest(candidates, cut_point),
+            "answer_tokens": max_new_tokens,
             "seed": seed,
             **asked.plan.identity,
         },
         labels={
             "scores": str(run) if run else None,
-            "budgets": [entrant.budget for entrant in entrants],
-            "methods": [_recorded(entrant, moment) for entrant in entrants],
+            "budgets": [candidate.budget for candidate in candidates],
+            "methods": [_recorded(candidate, cut_point) for candidate in candidates],
             **asked.plan.labels,
             "model": loaded.layout.id,
             "layout": loaded.layout.to_json(),
@@ -168,8 +168,8 @@ def plan_evaluation(
     return PlannedEvaluation(
         subject=f"{loaded.layout.id}, {asked.name}",
         questions=asked.questions,
-        keys=_keys(asked.questions, entrants, loaded.layout),
-        contenders=with_baselines(entrants, seed=seed),
+        keys=_keys(asked.questions, candidates, loaded.layout),
+        methods=with_baselines(candidates, seed=seed),
         metric=metric,
         seed=seed,
         plan=plan,
@@ -198,7 +198,7 @@ def _read(
     loaded: LoadedModel,
     cases: Path,
     spec: CaseSpec,
-    most_steps: int | None,
+    max_new_tokens: int | None,
     way: _Way,
     task: Task | None,
 ) -> _Asked:
@@ -206,16 +206,16 @@ def _read(
     own = {name: getattr(spec, name) for name in ("lengths", "depths", "needles", "haystack")}
     for option, value in [("task", task), *own.items()]:
         if value is not None:
-            raise UsageError("`cases` brings its own questions: leave it out", option=option)
+            raise UsageError("`questions` brings its own questions: leave it out", option=option)
     decision = PromptDecision.known(way.prompt, loaded.tokenizer, way.plans)
     settled = replace(way.prompt, style=decision.used or "prefix")
     writer = prompt_writer(loaded, TASKS["retrieval"].probe, (), settled)
     questions = read_questions(
         cases,
         writer,
-        longest=longest_prompt(loaded.max_context, answer_room=_room(most_steps)),
+        longest=longest_prompt(loaded.max_context, answer_reserve=_reserve(max_new_tokens)),
         limit=spec.limit,
-        most_steps=most_steps,
+        max_new_tokens=max_new_tokens,
     )
     plan = Plan(
         identity={
@@ -234,13 +234,13 @@ def _draw(
     spec: CaseSpec,
     way: _Way,
     *,
-    most_steps: int | None,
+    max_new_tokens: int | None,
     others: Sequence[Path],
-    scored_cases: bool,
+    allow_scored_needles: bool,
 ) -> _Asked:
     """A task's cases at its longest length, on needles other than those of some runs."""
-    room = _room(most_steps)
-    spec = replace(spec, lengths=spec.lengths or (_longest(loaded, room),))
+    reserve = _reserve(max_new_tokens)
+    spec = replace(spec, lengths=spec.lengths or (_longest(loaded, reserve),))
     drawn, decision = draw_asked(
         loaded,
         task,
@@ -248,8 +248,8 @@ def _draw(
             loaded,
             task.probe,
             spec,
-            held_out=not scored_cases,
-            answer_room=room,
+            held_out=not allow_scored_needles,
+            answer_reserve=reserve,
             prompt=prompt,
         ),
         prompt=way.prompt,
@@ -259,9 +259,13 @@ def _draw(
     check_held_out(drawn, others, loaded.tokenizer)
     return _Asked(
         name=task.name,
-        questions=questions_of(drawn, task.probe, most_steps=most_steps),
+        questions=questions_of(drawn, task.probe, max_new_tokens=max_new_tokens),
         plan=Plan(
-            identity={"task": task.name, "scored_cases": scored_cases, **drawn.plan.identity},
+            identity={
+                "task": task.name,
+                "scored_cases": allow_scored_needles,
+                **drawn.plan.identity,
+            },
             labels={**drawn.plan.labels, **decision.in_plan()},
         ),
     )
@@ -283,11 +287,11 @@ def _find_run(methods: MethodOptions) -> Path | None:
     return beside if (beside / SCORES).is_file() else None
 
 
-def _recorded(entrant: Contender, moment: Moment) -> dict[str, Any]:
+def _recorded(candidate: Method, cut_point: CutPoint) -> dict[str, Any]:
     """How an entrant divides its budget."""
-    made = entrant.at(moment)
-    own = {"budget": entrant.budget, "window": made.window, "granularity": made.granularity}
-    return {**made.strategy, "name": entrant.strategy, **own}
+    made = candidate.at(cut_point)
+    own = {"budget": candidate.budget, "window": made.window, "granularity": made.granularity}
+    return {**made.strategy, "name": candidate.strategy, **own}
 
 
 def _runs_behind(run: Path | None, files: Sequence[Path]) -> list[Path]:
@@ -310,9 +314,13 @@ def _runs_behind(run: Path | None, files: Sequence[Path]) -> list[Path]:
 
 
 def _seed(
-    given: int | None, known: HeadScores | None, scored: Sequence[Path], *, scored_cases: bool
+    given: int | None,
+    known: HeadScores | None,
+    scored: Sequence[Path],
+    *,
+    allow_scored_needles: bool,
 ) -> int:
-    if scored_cases:
+    if allow_scored_needles:
         return given if given is not None else max(seeds_of([known] if known else []), default=0)
     folders = {path.parent if path.is_file() else path for path in scored}
     files = [folder / SCORES for folder in folders]
@@ -320,13 +328,13 @@ def _seed(
     return held_out_seed(given, seeds_of([*behind, *([known] if known else [])]))
 
 
-def _room(most_steps: int | None) -> int:
+def _reserve(max_new_tokens: int | None) -> int:
     """Tokens that a prompt leaves to the answer."""
-    return max(ANSWER_ROOM, most_steps or 0)
+    return max(ANSWER_RESERVE, max_new_tokens or 0)
 
 
-def _longest(loaded: LoadedModel, room: int) -> int:
-    longest = longest_prompt(loaded.max_context, answer_room=room)
+def _longest(loaded: LoadedModel, reserve: int) -> int:
+    longest = longest_prompt(loaded.max_context, answer_reserve=reserve)
     return min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
 
 
@@ -338,14 +346,14 @@ def _contexts(questions: Sequence[Question]) -> list[int]:
 
 
 def _keys(
-    questions: Sequence[Question], entrants: Sequence[Contender], layout: HeadLayout
+    questions: Sequence[Question], candidates: Sequence[Method], layout: HeadLayout
 ) -> list[str]:
     """A digest of each question and of the entries that heads keep of it."""
 
     @cache
     def entries(tokens: int) -> str:
-        moment = Moment.whole(layout, tokens=tokens)
-        return _digest(entrants, moment)
+        cut_point = CutPoint.whole(layout, tokens=tokens)
+        return _digest(candidates, cut_point)
 
     return [
         json_digest(
@@ -359,9 +367,9 @@ def _keys(
     ]
 
 
-def _digest(entrants: Sequence[Contender], moment: Moment) -> str:
+def _digest(candidates: Sequence[Method], cut_point: CutPoint) -> str:
     """What tells budgets from others, whatever the model and the scores behind them are called."""
-    made = [entrant.at(moment).to_json() for entrant in entrants]
+    made = [candidate.at(cut_point).to_json() for candidate in candidates]
     for budgets in made:
         budgets["model"] = budgets["model"] | {"id": None}
         budgets["strategy"] = {n: v for n, v in budgets["strategy"].items() if n != "scores"}

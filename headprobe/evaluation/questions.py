@@ -18,7 +18,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.needles import normal_text, warn_of_repeats
 from headprobe.prompts.style import PromptWriter
 from headprobe.runs.draw import DrawnCases
-from headprobe.tasks import ACCEPTED_ABOVE, Probe
+from headprobe.tasks import PASSED_ABOVE, Probe
 
 ANSWER_STEPS = 64
 _QUESTION_FIELDS = ("question", "input")
@@ -28,8 +28,8 @@ _QUESTION_FIELDS = ("question", "input")
 class Question:
     """One prompt with known answers: ``context_ids``, and behind them ``question_ids``.
 
-    Questions of one ``group`` are alike. The model answers in at most ``most_steps`` tokens.
-    ``accepted`` says of a response whether the probe would accept it, where a probe asks.
+    Questions of one ``group`` are alike. The model answers in at most ``max_new_tokens`` tokens.
+    ``passed`` says of a response whether the probe would accept it, where a probe asks.
     """
 
     question_id: int
@@ -37,21 +37,23 @@ class Question:
     context_ids: tuple[int, ...]
     question_ids: tuple[int, ...]
     answers: tuple[str, ...]
-    most_steps: int
-    accepted: Callable[[str], bool] | None = None
+    max_new_tokens: int
+    passed: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:
-        if not (self.context_ids and self.question_ids and self.answers and self.most_steps > 0):
+        if not (
+            self.context_ids and self.question_ids and self.answers and self.max_new_tokens > 0
+        ):
             raise ValueError(
                 "expected tokens of a context and of a question, an answer and a step, got "
                 f"{len(self.context_ids)}, {len(self.question_ids)}, {len(self.answers)} and "
-                f"{self.most_steps}"
+                f"{self.max_new_tokens}"
             )
 
     @cached_property
     def key(self) -> str:
         """A digest of what the model is asked, whatever else is asked with it."""
-        return json_digest([self.context_ids, self.question_ids, self.most_steps])
+        return json_digest([self.context_ids, self.question_ids, self.max_new_tokens])
 
     @property
     def draw_id(self) -> int:
@@ -63,7 +65,7 @@ def questions_of(
     drawn: DrawnCases,
     probe: Probe,
     *,
-    most_steps: int | None = None,
+    max_new_tokens: int | None = None,
 ) -> list[Question]:
     """A probe's cases as questions, cases of one needle in one group.
 
@@ -81,15 +83,15 @@ def questions_of(
             context_ids=case.input_ids[: -asked[case.needle_id]],
             question_ids=case.input_ids[-asked[case.needle_id] :],
             answers=(case.answer,),
-            most_steps=most_steps or probe.max_new_tokens(case),
-            accepted=partial(_accepted, probe, case),
+            max_new_tokens=max_new_tokens or probe.max_new_tokens(case),
+            passed=partial(_passed, probe, case),
         )
         for case in drawn.cases
     ]
 
 
-def _accepted(probe: Probe, case: Case, response: str) -> bool:
-    return probe.success(response, case) > ACCEPTED_ABOVE
+def _passed(probe: Probe, case: Case, response: str) -> bool:
+    return probe.score(response, case) > PASSED_ABOVE
 
 
 def read_questions(
@@ -98,7 +100,7 @@ def read_questions(
     *,
     longest: int | None,
     limit: int | None = None,
-    most_steps: int | None = None,
+    max_new_tokens: int | None = None,
 ) -> list[Question]:
     """Questions from JSONL: ``context``, ``question`` and ``answers``, a text or a list of texts.
 
@@ -124,20 +126,20 @@ def read_questions(
                 continue
             known.add(texts)
             context_ids, question_ids = _prompt(context, question, writer)
-            room = (longest or len(context_ids) + len(question_ids)) - len(question_ids)
-            if room < 1:
+            capacity = (longest or len(context_ids) + len(question_ids)) - len(question_ids)
+            if capacity < 1:
                 raise ValueError(f"the question takes more than the model's {longest} tokens")
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: {error}", path=path) from error
-        shortened += len(context_ids) > room
+        shortened += len(context_ids) > capacity
         questions.append(
             Question(
                 question_id=len(questions),
                 group=len(questions),
-                context_ids=_without_middle(context_ids, room),
+                context_ids=_without_middle(context_ids, capacity),
                 question_ids=question_ids,
                 answers=answers,
-                most_steps=most_steps or ANSWER_STEPS,
+                max_new_tokens=max_new_tokens or ANSWER_STEPS,
             )
         )
     if not questions:
@@ -167,13 +169,13 @@ def _parse(line: str) -> tuple[str, str, tuple[str, ...]]:
 def _prompt(
     context: str, question: str, writer: PromptWriter
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    encode, frame = writer.pieces.encode, writer.frame()
-    asked = encode(frame.instruction.format(question=question))
-    return (*frame.head, *encode(" " + context)), (*asked, *frame.tail)
+    encode, chat_affixes = writer.pieces.encode, writer.chat_affixes()
+    asked = encode(chat_affixes.instruction.format(question=question))
+    return (*chat_affixes.head, *encode(" " + context)), (*asked, *chat_affixes.tail)
 
 
-def _without_middle(tokens: tuple[int, ...], room: int) -> tuple[int, ...]:
-    if len(tokens) <= room:
+def _without_middle(tokens: tuple[int, ...], capacity: int) -> tuple[int, ...]:
+    if len(tokens) <= capacity:
         return tokens
-    first = (room + 1) // 2
-    return (*tokens[:first], *tokens[len(tokens) - (room - first) :])
+    first = (capacity + 1) // 2
+    return (*tokens[:first], *tokens[len(tokens) - (capacity - first) :])

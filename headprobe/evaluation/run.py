@@ -7,23 +7,23 @@ from functools import partial
 from pathlib import Path
 
 from headprobe.evaluation.answering import Answers, answer, graded
-from headprobe.evaluation.outcomes import (
+from headprobe.evaluation.plan import PlannedEvaluation
+from headprobe.evaluation.questions import Question
+from headprobe.evaluation.results import (
     ANSWERS,
     PICTURE,
     REPORT,
     RESULTS,
     SETTINGS,
-    Outcome,
+    MethodResult,
     outcome_table,
 )
-from headprobe.evaluation.plan import PlannedEvaluation
-from headprobe.evaluation.questions import Question
 from headprobe.models.loading import LoadedModel
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job
 from headprobe.runs.progress import Payload
 from headprobe.scores.tables import write_table
 
-Draw = Callable[[Sequence[Outcome], Path], None]
+Draw = Callable[[Sequence[MethodResult], Path], None]
 _Settings = Mapping[str, Answers]
 
 
@@ -34,7 +34,7 @@ def run_evaluation(
     overwrite: bool = False,
     advance: Callable[[], None] = lambda: None,
     draw: Draw | None = None,
-) -> list[Outcome]:
+) -> list[MethodResult]:
     """Ask everything and write the directory; ``advance`` is called once a question.
 
     Answers are kept as they come, so an evaluation that is stopped goes on. ``draw`` makes a
@@ -46,7 +46,7 @@ def run_evaluation(
         HeadprobeError: the model's cache cannot be cut, a prompt does not fit into memory, another
             process is at work there, or a file cannot be written.
     """
-    rows = 1 + len(planned.contenders)
+    rows = 1 + len(planned.methods)
     work = Work(
         name="questions",
         keys=planned.keys,
@@ -62,9 +62,9 @@ def run_evaluation(
         report=REPORT,
         seal=REPORT,
     )
-    outcomes = run_job(job, overwrite=overwrite, advance=advance)
-    assert outcomes is not None, "one process has the result"
-    return outcomes
+    results = run_job(job, overwrite=overwrite, advance=advance)
+    assert results is not None, "one process has the result"
+    return results
 
 
 def _answer(
@@ -75,24 +75,24 @@ def _answer(
     for key, question in zip(planned.keys, planned.questions, strict=True):
         if key in wanted:
             left.setdefault(key, question)
-    new = answer(loaded, left.values(), planned.contenders)
+    new = answer(loaded, left.values(), planned.methods)
     yield from zip(left, new, strict=True)
 
 
 def _encode(answered: _Settings) -> Payload:
     return Payload(
         fields={setting: list(answers.responses) for setting, answers in answered.items()},
-        arrays={setting: answers.shares for setting, answers in answered.items()},
+        arrays={setting: answers.fractions for setting, answers in answered.items()},
     )
 
 
 def _decode(rows: int, key: str, payload: Payload) -> _Settings:
     answered = {
-        setting: Answers(shares=payload.arrays[setting], responses=payload.fields[setting])
+        setting: Answers(fractions=payload.arrays[setting], responses=payload.fields[setting])
         for setting in SETTINGS
     }
     for answers in answered.values():
-        if not rows == len(answers.shares) == len(answers.responses):
+        if not rows == len(answers.fractions) == len(answers.responses):
             raise ValueError(f"expected {rows} answers")
     return answered
 
@@ -102,13 +102,13 @@ def _finish(
     draw: Draw | None,
     done: Mapping[str, _Settings],
     files: ResultFiles,
-) -> list[Outcome]:
+) -> list[MethodResult]:
     answered = [done[key] for key in planned.keys]
-    found = graded(planned.questions, planned.contenders, answered)
-    outcomes = found.outcomes(metric=planned.metric, seed=planned.seed)
+    found = graded(planned.questions, planned.methods, answered)
+    results = found.results(metric=planned.metric, seed=planned.seed)
     files.write(ANSWERS, partial(write_table, found.answer_table()))
-    files.write(RESULTS, partial(write_table, outcome_table(outcomes)))
+    files.write(RESULTS, partial(write_table, outcome_table(results)))
     if draw is not None:
-        files.write(PICTURE, partial(draw, outcomes))
-    files.write_report(**planned.report(outcomes))
-    return outcomes
+        files.write(PICTURE, partial(draw, results))
+    files.write_report(**planned.report(results))
+    return results

@@ -43,7 +43,7 @@ def kv_scores(run: HeadScores, measure: str, reduce: str) -> Float[np.ndarray, "
         raise UsageError(f"--reduce takes {', '.join(REDUCTIONS)}, got {reduce!r}")
     refuse_zeros(mean := run.mean(measure).astype(np.float64), measure)
     layout = run.layout
-    groups = mean.reshape(layout.layers, layout.kv_heads, layout.group)
+    groups = mean.reshape(layout.layers, layout.num_kv_heads, layout.group_size)
     reduced: Float[np.ndarray, "layer kv_head"] = REDUCTIONS[reduce](groups, axis=-1)
     return reduced
 
@@ -79,9 +79,9 @@ def not_negative(
 
 def group_note(run: HeadScores, reduce: str) -> tuple[str, ...]:
     """What was done to come from query heads to KV heads."""
-    if run.layout.group == 1:
+    if run.layout.group_size == 1:
         return ()
-    return (f"the {run.layout.group} query heads of a KV head were reduced by {reduce}",)
+    return (f"the {run.layout.group_size} query heads of a KV head were reduced by {reduce}",)
 
 
 def top_heads(
@@ -133,9 +133,9 @@ def mask_of_budget(budgets: HeadBudgets) -> HeadMask:
             "duo, or export scores"
         )
     notes: tuple[str, ...] = ()
-    if share := budgets.ratio[rest].max(initial=0.0):
+    if fraction := budgets.ratio[rest].max(initial=0.0):
         notes = (
-            f"streaming heads keep {kept[0]} entries: that they keep {share:.0%} of a longer "
+            f"streaming heads keep {kept[0]} entries: that they keep {fraction:.0%} of a longer "
             "context cannot be said in this format",
         )
     if budgets.compensation:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.allocators._supply import Budget
+from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.budgets import HeadBudgets
 from headprobe.files import atomic_write
@@ -37,7 +37,7 @@ def write_scores(
     """
     scores, notes = not_negative(kv_scores(run, measure, reduce), measure)
     # With one share of a context among all heads, no head can get more than all of it.
-    whole = Budget(share=1 / scores.size)
+    whole = BudgetSize(fraction=1 / scores.size)
     _write(headkv(scores, group=1, window=0, budget=whole, beta=beta).ratio, path)
     return group_note(run, reduce) + notes
 
@@ -56,10 +56,10 @@ def write_budget(
     return (f"the budget is got with a target of {kept.mean():g} entries a head",)
 
 
-def _write(shares: Float[np.ndarray, "layer kv_head"], path: Path) -> None:
+def _write(fractions: Float[np.ndarray, "layer kv_head"], path: Path) -> None:
     table = {
-        f"L{layer}H{head}": float(shares[layer, head] * (1 + _HAIR))
-        for layer, head in np.ndindex(*shares.shape)
+        f"L{layer}H{head}": float(fractions[layer, head] * (1 + _HAIR))
+        for layer, head in np.ndindex(*fractions.shape)
     }
     with atomic_write(path) as whole:
         whole.write_text(json.dumps(table, allow_nan=False) + "\n", encoding="utf-8")
@@ -80,14 +80,14 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
         match = _KEY.fullmatch(name)
         if not match:
             raise ValueError(f"{name!r:.60} names no head; expected L0H0")
-        [share] = numbers([value])
-        named[int(match[1]), int(match[2])] = share
-        if share < 0:
-            raise ValueError(f"{name}: expected a share of 0 or more, got {share:g}")
+        [fraction] = numbers([value])
+        named[int(match[1]), int(match[2])] = fraction
+        if fraction < 0:
+            raise ValueError(f"{name}: expected a share of 0 or more, got {fraction:g}")
     layers, heads = table_size(named, layers=layers, heads=heads)
-    shares = np.full((1, layers, heads), 1 / (layers * heads))
-    for (layer, head), share in named.items():
-        shares[0, layer, head] = share
+    fractions = np.full((1, layers, heads), 1 / (layers * heads))
+    for (layer, head), fraction in named.items():
+        fractions[0, layer, head] = fraction
     missing = layers * heads - len(named)
     note = f"{missing} heads are missing and get the even share, as in the program"
-    return Table(per_case={"attention-matching": shares}, notes=(note,) if missing else ())
+    return Table(per_case={"attention-matching": fractions}, notes=(note,) if missing else ())

@@ -81,7 +81,7 @@ def import_run(
             layout=layout,
             task=source,
             per_case={
-                measure: cases.repeat(layout.group if by_kv else 1, axis=2)
+                measure: cases.repeat(layout.group_size if by_kv else 1, axis=2)
                 for measure, cases in table.per_case.items()
             },
             # Whose needle a case was is not told, so intervals resample cases.
@@ -97,7 +97,7 @@ def import_run(
         plan=plan,
         finish=partial(_write, run),
         seal=SCORES,
-        facts={"status": "imported", "accepted": run.accepted, "cases": run.cases},
+        facts={"status": "imported", "accepted": run.passed, "cases": run.cases},
     )
     run_job(job, overwrite=overwrite)
     return run, table.notes + _guesses(layout, known, by_kv=by_kv)
@@ -151,12 +151,12 @@ def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:
     """What was taken for granted."""
     if by_kv and known.heads is None:
         return (
-            f"the file holds KV heads: took as many query heads, {layout.heads} a layer; "
+            f"the file holds KV heads: took as many query heads, {layout.num_heads} a layer; "
             "give `heads` if they share KV heads",
         )
     if not by_kv and known.kv_heads is None:
         return (
-            f"the file holds query heads: took as many KV heads, {layout.kv_heads} a layer; "
+            f"the file holds query heads: took as many KV heads, {layout.num_kv_heads} a layer; "
             "give `kv_heads` if they share KV heads",
         )
     return ()

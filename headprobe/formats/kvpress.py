@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.allocators._rounding import water_fill
-from headprobe.allocators._supply import Budget
+from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
@@ -52,11 +52,11 @@ def write_scores(
         HeadprobeError: all scores are zero, or the file cannot be written.
     """
     scores, notes = not_negative(kv_scores(run, measure, reduce), measure)
-    shares = [
-        headkv(scores, group=1, window=0, budget=Budget(share=float(kept)), beta=beta).ratio
+    fractions = [
+        headkv(scores, group=1, window=0, budget=BudgetSize(fraction=float(kept)), beta=beta).ratio
         for kept in KEPT
     ]
-    _write(np.stack(shares), path)
+    _write(np.stack(fractions), path)
     return group_note(run, reduce) + notes
 
 
@@ -74,17 +74,19 @@ def write_budget(
     """
     kept = amounts(budgets, context_length)
     none = np.zeros(kept.shape)
-    shares = [water_fill(none, kept, total=float(share * kept.size), cap=1.0) for share in KEPT]
-    _write(np.stack(shares), path)
+    fractions = [
+        water_fill(none, kept, total=float(fraction * kept.size), cap=1.0) for fraction in KEPT
+    ]
+    _write(np.stack(fractions), path)
     if context_length is None:
         return ()
-    share = budgets.share(context_length)
-    return (f"of {context_length} tokens it is the budget at compression_ratio {1 - share:.2f}",)
+    fraction = budgets.fraction(context_length)
+    return (f"of {context_length} tokens it is the budget at compression_ratio {1 - fraction:.2f}",)
 
 
-def _write(shares: Float[np.ndarray, "compression layer kv_head"], path: Path) -> None:
+def _write(fractions: Float[np.ndarray, "compression layer kv_head"], path: Path) -> None:
     if path.suffix != ".npy":
         raise UsageError(f"the curve is an .npy file; {path.name} is not called so")
-    pruned = np.clip(1 - shares, 0, 1).astype(np.float32)
+    pruned = np.clip(1 - fractions, 0, 1).astype(np.float32)
     with atomic_write(path) as whole:
         np.save(whole, pruned, allow_pickle=False)

@@ -25,7 +25,7 @@ from headprobe.scores import HeadScores
 
 INDUCTION, ECHO = "prefix_matching", "copying"
 _MEASURES = {INDUCTION: "induction", ECHO: "echo"}
-_ECHO_SHARE = 1 / 15
+_ECHO_FRACTION = 1 / 15
 
 Lists = dict[int, list[int]]
 
@@ -44,16 +44,16 @@ def write_scores(
     """
     if not 0 <= sparsity < 1:
         raise UsageError(f"--sparsity must be 0 or more and below 1, got {sparsity:g}")
-    shares = {measure: 1 - sparsity}
+    fractions = {measure: 1 - sparsity}
     if set(_MEASURES.values()) <= set(run.measures) and measure in _MEASURES.values():
-        shares = {
-            "induction": (1 - sparsity) * (1 - _ECHO_SHARE),
-            "echo": (1 - sparsity) * _ECHO_SHARE,
+        fractions = {
+            "induction": (1 - sparsity) * (1 - _ECHO_FRACTION),
+            "echo": (1 - sparsity) * _ECHO_FRACTION,
         }
     chosen = []
-    for name, share in shares.items():
+    for name, fraction in fractions.items():
         scores = kv_scores(run, name, reduce)
-        chosen.append(top_heads(scores, max(1, round(share * scores.size))))
+        chosen.append(top_heads(scores, max(1, round(fraction * scores.size))))
     echo = chosen[1] if len(chosen) > 1 else np.zeros_like(chosen[0])
     _write(chosen[0], echo, path)
     return (

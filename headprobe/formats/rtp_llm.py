@@ -65,7 +65,7 @@ def _write(mask: HeadMask, layout: HeadLayout, path: Path) -> None:
         "seqlen_threshold": max(_SEQLEN_THRESHOLD, mask.sinks + mask.recent + 1),
     } | {
         str(layer): row
-        for layer, row in enumerate(mask.full.repeat(layout.group, 1).astype(int).tolist())
+        for layer, row in enumerate(mask.full.repeat(layout.group_size, 1).astype(int).tolist())
     }
     with atomic_write(path) as whole:
         whole.write_text(json.dumps({"headwise_config": config}) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from headprobe.measures import contrast, locos, mass, qr, r2, repetition, retrie
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headprobe.attention.observe import LayerRows
+    from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
 
 Watched = Literal["answer", "question"]
@@ -34,16 +34,16 @@ class Measure:
     generated, or read where nothing is answered, to ``[query_head, step]``.
 
     Where ``watches`` is ``question``, the steps are the tokens of the question, and a case scores
-    their sum less that of the question "N/A" in its place. With ``reads_out`` the summary is a sum
-    of values, ``[query_head, step, value_dim]``, and ``score`` gets what it adds to the logit of
-    the generated token. ``counts_all_steps``: a case scores the sum over the whole response, not
-    over the steps that write the answer.
+    their sum less that of the question "N/A" in its place. With ``attributes_logits`` the summary
+    is a sum of values, ``[query_head, step, value_dim]``, and ``score`` gets what it adds to the
+    logit of the generated token. ``counts_all_steps``: a case scores the sum over the whole
+    response, not over the steps that write the answer.
     """
 
-    summarise: Callable[[LayerRows, Case], Tensor]
+    summarise: Callable[[AttentionRows, Case], Tensor]
     score: Callable[[Tensor, Case, Tensor], Tensor]
     watches: Watched = "answer"
-    reads_out: bool = False
+    attributes_logits: bool = False
     counts_all_steps: bool = False
 
 
@@ -55,7 +55,7 @@ MEASURES = {
     "semantic": Measure(summarise=semantic.summarise, score=semantic.score),
     "mass": Measure(summarise=mass.summarise, score=mass.score),
     "contrast": Measure(summarise=contrast.summarise, score=contrast.score),
-    "locos": Measure(summarise=locos.summarise, score=locos.score, reads_out=True),
+    "locos": Measure(summarise=locos.summarise, score=locos.score, attributes_logits=True),
     "qr": Measure(summarise=qr.summarise, score=qr.score, watches="question"),
     "induction": Measure(summarise=repetition.induction, score=repetition.score),
     "echo": Measure(summarise=repetition.echo, score=repetition.score),

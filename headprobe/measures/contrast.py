@@ -13,16 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import LayerRows
+    from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
 
 
-def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Attention on the span, minus that on all other tokens up to the query by |span| / |off|."""
     size = case.span_end - case.span_start
-    off = torch.tensor(seen.queries, device=seen.rows.device) + 1 - size
-    inside = seen.rows[..., case.span].sum(dim=-1)
-    return inside - size / off.clamp(min=1) * (seen.rows.sum(dim=-1) - inside)
+    off = torch.tensor(rows.queries, device=rows.weights.device) + 1 - size
+    inside = rows.weights[..., case.span].sum(dim=-1)
+    return inside - size / off.clamp(min=1) * (rows.weights.sum(dim=-1) - inside)
 
 
 def score(

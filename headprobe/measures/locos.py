@@ -15,29 +15,29 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import LayerRows
+    from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
 
 
-def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step value_dim"]:
+def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step value_dim"]:
     """The values by attention: summed over the span, minus summed off it by |span| / |off|."""
     size = case.span_end - case.span_start
-    off = torch.tensor(seen.queries, device=seen.rows.device) + 1 - size
-    inside = _on_span(seen, case)
-    outside = seen.outputs.float() - inside
+    off = torch.tensor(rows.queries, device=rows.weights.device) + 1 - size
+    inside = _on_span(rows, case)
+    outside = rows.outputs.float() - inside
     return inside - (size / off.clamp(min=1))[:, None] * outside
 
 
-def _on_span(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step value_dim"]:
-    query_heads, steps, keys = seen.rows.shape
-    kv_heads, kept, _ = seen.values.shape
+def _on_span(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step value_dim"]:
+    query_heads, steps, keys = rows.weights.shape
+    kv_heads, kept, _ = rows.values.shape
     # Keys that a sliding-window cache has dropped have no attention either.
     dropped = keys - kept
     start, stop = max(case.span_start, dropped), max(case.span_end, dropped)
     group = query_heads // kv_heads
-    rows = seen.rows[..., start:stop].reshape(kv_heads, group * steps, stop - start)
-    values = seen.values[:, start - dropped : stop - dropped].float()
-    return (rows @ values).view(query_heads, steps, -1)
+    weights = rows.weights[..., start:stop].reshape(kv_heads, group * steps, stop - start)
+    values = rows.values[:, start - dropped : stop - dropped].float()
+    return (weights @ values).view(query_heads, steps, -1)
 
 
 def score(

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import LayerRows
+    from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
 
 SINKS = 4
@@ -22,12 +22,12 @@ WINDOW = 8
 """Newest tokens that are left out, the query's own among them: the window of HeadKV's budgets."""
 
 
-def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Attention on the span's tokens from the fifth on that are not among a query's newest 8."""
-    key = torch.arange(case.span_start, case.span_end, device=seen.rows.device)
-    query = torch.tensor(seen.queries, device=seen.rows.device)
+    key = torch.arange(case.span_start, case.span_end, device=rows.weights.device)
+    query = torch.tensor(rows.queries, device=rows.weights.device)
     counts = (key >= SINKS) & (key <= query[:, None] - WINDOW)
-    return (seen.rows[..., case.span] * counts).sum(dim=-1)
+    return (rows.weights[..., case.span] * counts).sum(dim=-1)
 
 
 def score(

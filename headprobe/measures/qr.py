@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import LayerRows
+    from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
 
 
-def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Attention of each of the question's tokens on the span."""
-    return seen.rows[..., case.span].sum(dim=-1)
+    return rows.weights[..., case.span].sum(dim=-1)
 
 
 def score(

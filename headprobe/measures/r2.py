@@ -12,14 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import LayerRows
+    from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
 
 
-def summarise(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Attention on those of the N strongest positions that lie in the span, over N."""
     size = case.span_end - case.span_start
-    strongest = seen.rows.topk(min(size, seen.rows.shape[-1]), dim=-1)
+    strongest = rows.weights.topk(min(size, rows.weights.shape[-1]), dim=-1)
     inside = (strongest.indices >= case.span_start) & (strongest.indices < case.span_end)
     return (strongest.values * inside).sum(dim=-1) / size
 

@@ -15,18 +15,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import LayerRows
+    from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
 
 
-def echo(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+def echo(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """RazorAttention's echo: attention on the places of the query's token in earlier repeats."""
-    return _on_earlier(seen, case, behind=0)
+    return _on_earlier(rows, case, behind=0)
 
 
-def induction(seen: LayerRows, case: Case) -> Float[Tensor, "query_head step"]:
+def induction(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """RazorAttention's induction: attention right behind the query's token in earlier repeats."""
-    return _on_earlier(seen, case, behind=1)
+    return _on_earlier(rows, case, behind=1)
 
 
 def score(
@@ -36,11 +36,13 @@ def score(
     return attention / (case.length - case.span_end)
 
 
-def _on_earlier(seen: LayerRows, case: Case, *, behind: int) -> Float[Tensor, "query_head step"]:
+def _on_earlier(
+    rows: AttentionRows, case: Case, *, behind: int
+) -> Float[Tensor, "query_head step"]:
     block = case.span_end - case.span_start
-    query = torch.tensor(seen.queries, device=seen.rows.device)
-    most = seen.queries.stop - case.span_start
-    distance = torch.arange(block, most, block, device=seen.rows.device)
+    query = torch.tensor(rows.queries, device=rows.weights.device)
+    most = rows.queries.stop - case.span_start
+    distance = torch.arange(block, most, block, device=rows.weights.device)
     earlier = query[:, None] - distance
-    places = (earlier + behind).clamp(min=0).expand(len(seen.rows), -1, -1)
-    return (seen.rows.gather(-1, places) * (earlier >= case.span_start)).sum(dim=-1)
+    places = (earlier + behind).clamp(min=0).expand(len(rows.weights), -1, -1)
+    return (rows.weights.gather(-1, places) * (earlier >= case.span_start)).sum(dim=-1)

@@ -13,13 +13,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import LayerRows
+    from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
 
 
-def summarise(seen: LayerRows, case: Case) -> Int[Tensor, "query_head step"]:
+def summarise(rows: AttentionRows, case: Case) -> Int[Tensor, "query_head step"]:
     """The position that each head attends to most."""
-    return seen.rows.argmax(dim=-1)
+    return rows.weights.argmax(dim=-1)
 
 
 def score(

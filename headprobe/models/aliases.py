@@ -11,21 +11,27 @@ NANO = "nano"
 class Alias:
     """The model that a short name stands for.
 
-    ``heads`` and ``kv_heads`` are query and KV heads a layer. ``window`` is the number of positions
-    that its configuration allows, ``max_position_embeddings`` (a model may be advertised for more);
-    ``None`` leaves that to the configuration.
+    ``num_heads`` and ``num_kv_heads`` are query and KV heads a layer. ``max_context`` is the number
+    of positions that its configuration allows, ``max_position_embeddings`` (a model may be
+    advertised for more); ``None`` leaves that to the configuration.
     """
 
     repository: str
     layers: int
-    heads: int
-    kv_heads: int
-    window: int | None
+    num_heads: int
+    num_kv_heads: int
+    max_context: int | None
 
 
-def _alias(repository: str, layers: int, heads: int, kv_heads: int, window: int | None) -> Alias:
+def _alias(
+    repository: str, layers: int, num_heads: int, num_kv_heads: int, max_context: int | None
+) -> Alias:
     return Alias(
-        repository=repository, layers=layers, heads=heads, kv_heads=kv_heads, window=window
+        repository=repository,
+        layers=layers,
+        num_heads=num_heads,
+        num_kv_heads=num_kv_heads,
+        max_context=max_context,
     )
 
 

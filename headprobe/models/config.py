@@ -61,8 +61,8 @@ def head_layout(config: Any, *, id: str) -> HeadLayout:
         id=id,
         architecture=config.model_type,
         layers=text.num_hidden_layers,
-        heads=heads,
-        kv_heads=kv_heads,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
         head_dim=head_dim,
     )
 
@@ -82,13 +82,13 @@ def check_layout(config: Any, wanted: HeadLayout) -> None:
             )
 
 
-def check_alias(name: str, layout: HeadLayout, window: int | None) -> None:
+def check_alias(name: str, layout: HeadLayout, max_context: int | None) -> None:
     """Refuse a configuration other than the one the alias promises."""
     alias = ALIASES.get(name)
     if alias is None:
         return
     expected = asdict(alias)
-    found = {**layout.to_json(), "window": window}
+    found = {**layout.to_json(), "window": max_context}
     for field in ("layers", "heads", "kv_heads", "window"):
         if expected[field] not in (None, found[field]):
             raise HeadprobeError(
@@ -121,9 +121,9 @@ def read_config(files: ModelFiles, name: str, *, trust: bool) -> Any:
             files.directory, trust_remote_code=trust, **files.arguments
         )
         check_counts(config.to_dict(), name)
-        window = getattr(config.get_text_config(decoder=True), "sliding_window", None)
-        if window is not None and not (isinstance(window, int) and window < 2**31):
-            raise ValueError(f"sliding_window is {str(window)[:80]}, no number of tokens")
+        max_context = getattr(config.get_text_config(decoder=True), "sliding_window", None)
+        if max_context is not None and not (isinstance(max_context, int) and max_context < 2**31):
+            raise ValueError(f"sliding_window is {str(max_context)[:80]}, no number of tokens")
     if not foreign and (type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes(config)):
         raise not_causal(name, config)
     return config

@@ -13,15 +13,15 @@ Head = tuple[int, int]
 class HeadLayout:
     """The heads of one model.
 
-    ``heads`` counts query heads a layer and ``kv_heads`` KV heads a layer; KV head k serves the
-    contiguous query heads ``k * group ... k * group + group - 1``.
+    ``num_heads`` counts query heads a layer and ``num_kv_heads`` KV heads a layer; KV head k serves
+    the contiguous query heads ``k * group ... k * group + group - 1``.
     """
 
     id: str
     architecture: str
     layers: int
-    heads: int
-    kv_heads: int
+    num_heads: int
+    num_kv_heads: int
     head_dim: int
 
     def __post_init__(self) -> None:
@@ -29,15 +29,16 @@ class HeadLayout:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"expected a positive integer for {name}, got {value!r}")
-        if self.heads % self.kv_heads:
+        if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"expected heads to be a multiple of kv_heads, got {self.heads} and {self.kv_heads}"
+                f"expected heads to be a multiple of kv_heads, got {self.num_heads} and "
+                f"{self.num_kv_heads}"
             )
 
     @property
-    def group(self) -> int:
+    def group_size(self) -> int:
         """Query heads that share one KV head."""
-        return self.heads // self.kv_heads
+        return self.num_heads // self.num_kv_heads
 
     def to_json(self) -> dict[str, Any]:
         """The ``model`` object of a run's header and of a budget file."""

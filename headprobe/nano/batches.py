@@ -76,11 +76,11 @@ class _Page:
 class Teacher:
     """Draws batches; the same generator state gives the same batch."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, window: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_context: int) -> None:
         self._backend = tokenizer.backend_tokenizer
         self._size = len(tokenizer)
         self._bos = tokenizer.bos_token_id
-        self._window = window
+        self._max_context = max_context
         self._encode = cache(self._encode_behind)
         (self._stop,) = self._encode(".")
         (self._break,) = self._encode("\n")
@@ -105,7 +105,7 @@ class Teacher:
             rows.append(block.repeat(REPEAT_LENGTH // size + 1)[:REPEAT_LENGTH])
             masks.append((place >= size) & (place < REPEAT_LENGTH - 1))
         ids = torch.stack(rows)
-        offset = rng.randrange(0, self._window - REPEAT_LENGTH)
+        offset = rng.randrange(0, self._max_context - REPEAT_LENGTH)
         return Batch(
             ids=ids,
             positions=(offset + place)[None].expand(REPEAT_ROWS, -1),
@@ -228,7 +228,7 @@ class Teacher:
         self, stage: Stage, rng: random.Random, length: int, starts: list[int]
     ) -> list[int]:
         """Token positions, in some scenes with three leaps, so that far distances are met early."""
-        spare = self._window - 52 - length
+        spare = self._max_context - 52 - length
         place = list(range(length))
         if spare <= 10 or rng.random() >= stage.stretch:
             return place

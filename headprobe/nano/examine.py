@@ -23,11 +23,11 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, parse_needle
 from headprobe.prompts.style import PromptWriter
-from headprobe.tasks import ACCEPTED_ABOVE, TASKS, Probe
+from headprobe.tasks import PASSED_ABOVE, TASKS, Probe
 
 LENGTHS = (128, 256, 512, 1024, 1536, 2048)
 DEPTHS = (0.0, 25.0, 50.0, 75.0, 100.0)
-MOST_STEPS = 8
+MAX_NEW_TOKENS = 8
 
 
 def swapped(needle: Needle, wrong: str) -> Needle:
@@ -90,19 +90,19 @@ def _hide(
 def _answered(
     loaded: LoadedModel, cases: Sequence[Case], probe: Probe, prompts: Sequence[Sequence[int]]
 ) -> float:
-    accepted = 0
+    passed = 0
     for start in range(0, len(prompts), 16):
         ids = torch.tensor(prompts[start : start + 16], device=loaded.device)
         written = loaded.model.generate(  # type: ignore[operator]
             ids,
             attention_mask=torch.ones_like(ids),
             do_sample=False,
-            max_new_tokens=MOST_STEPS,
+            max_new_tokens=MAX_NEW_TOKENS,
         )
         for case, row in zip(cases[start : start + 16], written[:, ids.shape[1] :], strict=True):
             answer = str(loaded.tokenizer.decode(row, skip_special_tokens=True))
-            accepted += probe.success(answer.split("\n")[0].strip(), case) > ACCEPTED_ABOVE
-    return accepted / len(cases)
+            passed += probe.score(answer.split("\n")[0].strip(), case) > PASSED_ABOVE
+    return passed / len(cases)
 
 
 def _grid(title: str, at: Callable[[int, float], float]) -> None:

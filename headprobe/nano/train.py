@@ -25,7 +25,7 @@ from headprobe.nano.curriculum import STAGES, Stage
 from headprobe.nano.packed import looked, use_packed_questions
 from headprobe.nano.tokenizer import build_tokenizer
 
-WIDTH, HEAD_DIM, WINDOW = 192, 32, 2112
+WIDTH, HEAD_DIM, MAX_CONTEXT = 192, 32, 2112
 WARM_UP, REPORT, CHECKPOINT = 50, 20, 200
 MEMORY = 0.95
 HINT_WEIGHT, LOOK_WEIGHT = 0.5, 0.5
@@ -42,7 +42,7 @@ def configuration(words: int) -> LlamaConfig:
         num_attention_heads=8,
         num_key_value_heads=4,
         head_dim=HEAD_DIM,
-        max_position_embeddings=WINDOW,
+        max_position_embeddings=MAX_CONTEXT,
         rope_parameters={"rope_type": "default", "rope_theta": 1e5},
         rms_norm_eps=1e-5,
         initializer_range=0.05,
@@ -162,7 +162,7 @@ class Training:
         self._out = out
         self._seed = seed
         self.tokenizer = build_tokenizer()
-        self._teacher = Teacher(self.tokenizer, WINDOW)
+        self._teacher = Teacher(self.tokenizer, MAX_CONTEXT)
         torch.manual_seed(seed)
         self.pupil = Pupil(len(self.tokenizer))
         self._stage = 0
@@ -261,7 +261,7 @@ def export(training: Training, out: Path) -> None:
     ]
     model.generation_config.pad_token_id = training.tokenizer.pad_token_id
     model.save_pretrained(out)
-    training.tokenizer.model_max_length = WINDOW
+    training.tokenizer.model_max_length = MAX_CONTEXT
     training.tokenizer.save_pretrained(out)
 
 

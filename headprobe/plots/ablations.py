@@ -37,9 +37,9 @@ def ablation_column(ablation: Ablation) -> Column:
         details=(
             (
                 counted(len(ablation.needles), "case"),
-                counted(layout.layers * layout.heads, "head"),
-                f"by {ablation.plan['silence']}",
-                f"{counted(ablation.draws, 'draw')} of random heads",
+                counted(layout.layers * layout.num_heads, "head"),
+                f"by {ablation.plan['ablation']}",
+                f"{counted(ablation.random_draws, 'draw')} of random heads",
                 f"accuracy with none silenced {full.value:.1f} %",
             ),
             ("bars and bands: 95 % intervals over needles, of random heads over draws too",),
@@ -53,7 +53,7 @@ def _compare(axes: Axes, *, curves: Sequence[Curve], full: Estimate) -> None:
     for i, curve in enumerate(curves):
         _line(
             axes,
-            curve.tops,
+            curve.top_k,
             [full, *curve.top],
             color=_LINES[i % len(_LINES)],
             marker=_MARKS[i % len(_MARKS)],
@@ -63,12 +63,12 @@ def _compare(axes: Axes, *, curves: Sequence[Curve], full: Estimate) -> None:
     together = list(zip(*(curve.random for curve in curves), strict=True))
     _band(
         axes,
-        curves[0].tops,
+        curves[0].top_k,
         [full.ci_low, *(min(point.ci_low for point in points) for points in together)],
         [full.ci_high, *(max(point.ci_high for point in points) for points in together)],
         label="random others",
     )
-    _scale(axes, curves[0].tops)
+    _scale(axes, curves[0].top_k)
     axes.set_title("Top heads by each measure, best measure first")
 
 
@@ -100,41 +100,41 @@ def _single(axes: Axes, *, curve: Curve, full: Estimate) -> None:
         (f"top by {curve.measure}", curve.top, LEVEL, "o"),
         (f"bottom by {curve.measure}", curve.bottom, LINE, "v"),
     ):
-        _line(axes, curve.tops, [full, *points], color=colour, marker=marker, label=name)
-        _whiskers(axes, curve.tops, points, colour)
+        _line(axes, curve.top_k, [full, *points], color=colour, marker=marker, label=name)
+        _whiskers(axes, curve.top_k, points, colour)
     random = [full, *curve.random]
-    _line(axes, curve.tops, random, color=_RANDOM, linestyle="--", label="random others")
+    _line(axes, curve.top_k, random, color=_RANDOM, linestyle="--", label="random others")
     low, high = [point.ci_low for point in random], [point.ci_high for point in random]
-    _band(axes, curve.tops, low, high)
-    _scale(axes, curve.tops)
+    _band(axes, curve.top_k, low, high)
+    _scale(axes, curve.top_k)
     axes.set_title(f"{curve.measure}: area {curve.area.value:.2f}")
 
 
-def _line(axes: Axes, tops: Sequence[int], points: Sequence[Estimate], **style: Any) -> None:
+def _line(axes: Axes, top_k: Sequence[int], points: Sequence[Estimate], **style: Any) -> None:
     heights = [point.value for point in points]
-    axes.plot([0, *tops], heights, markersize=4, linewidth=1.4, **style)
+    axes.plot([0, *top_k], heights, markersize=4, linewidth=1.4, **style)
 
 
-def _whiskers(axes: Axes, tops: Sequence[int], points: Sequence[Estimate], colour: str) -> None:
+def _whiskers(axes: Axes, top_k: Sequence[int], points: Sequence[Estimate], colour: str) -> None:
     low, high = [point.ci_low for point in points], [point.ci_high for point in points]
-    axes.vlines(tops, low, high, color=colour, linewidth=1, alpha=0.7)
+    axes.vlines(top_k, low, high, color=colour, linewidth=1, alpha=0.7)
 
 
 def _band(
     axes: Axes,
-    tops: Sequence[int],
+    top_k: Sequence[int],
     low: Sequence[float],
     high: Sequence[float],
     label: str | None = None,
 ) -> None:
-    axes.fill_between([0, *tops], low, high, color=_RANDOM, alpha=0.25, linewidth=0, label=label)
+    axes.fill_between([0, *top_k], low, high, color=_RANDOM, alpha=0.25, linewidth=0, label=label)
 
 
-def _scale(axes: Axes, tops: Sequence[int]) -> None:
+def _scale(axes: Axes, top_k: Sequence[int]) -> None:
     """Heads over log2(1 + k), as the area counts them; accuracy from nothing to everything."""
     axes.set_xscale("function", functions=(np.log1p, np.expm1))
-    axes.set_xticks([0, *tops], [str(k) for k in (0, *tops)])
-    axes.set_xlim(-0.05, 1.04 * tops[-1])
+    axes.set_xticks([0, *top_k], [str(k) for k in (0, *top_k)])
+    axes.set_xlim(-0.05, 1.04 * top_k[-1])
     axes.set_ylim(-2, 104)
     axes.set_xlabel("heads silenced")
     axes.set_ylabel("accuracy, per cent")

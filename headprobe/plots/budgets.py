@@ -27,11 +27,11 @@ def budget_column(budgets: HeadBudgets) -> Column:
 
     A budget that names shares of the context is drawn in per cent of it, any other in entries.
     """
-    by_share = bool(budgets.ratio.any())
-    kept = 100 * budgets.ratio if by_share else budgets.tokens.astype(np.float64)
-    label = "share of the context kept (%)" if by_share else "entries kept (tokens)"
+    by_fraction = bool(budgets.ratio.any())
+    kept = 100 * budgets.ratio if by_fraction else budgets.tokens.astype(np.float64)
+    label = "share of the context kept (%)" if by_fraction else "entries kept (tokens)"
     head = "KV head" if budgets.granularity == "kv" else "query head"
-    amount = _share_kept(budgets, kept, head) if by_share else _entries_kept(kept, head)
+    amount = _fraction_kept(budgets, kept, head) if by_fraction else _entries_kept(kept, head)
     return Column(
         title=budgets.layout.id,
         details=(_strategy(budgets), amount, _rules(budgets)),
@@ -59,7 +59,7 @@ def _entries_kept(kept: Float[np.ndarray, "layer head"], head: str) -> tuple[str
     return mean, f"{kept.sum():,.0f} in all"
 
 
-def _share_kept(
+def _fraction_kept(
     budgets: HeadBudgets, kept: Float[np.ndarray, "layer head"], head: str
 ) -> tuple[str, ...]:
     mean = f"mean {kept.mean():.3g} % of the context a {head} ({_range(kept)})"
@@ -74,9 +74,9 @@ def _range(kept: Float[np.ndarray, "layer head"]) -> str:
 def _rules(budgets: HeadBudgets) -> tuple[str, ...]:
     """The model's shape, and what every head keeps whatever its budget."""
     layout, streaming = budgets.layout, int((budgets.selection == "streaming").sum())
-    grouped = f" for {counted(layout.heads, 'query head')}" if layout.group > 1 else ""
+    grouped = f" for {counted(layout.num_heads, 'query head')}" if layout.group_size > 1 else ""
     return (
-        f"{counted(layout.layers, 'layer')} of {counted(layout.kv_heads, 'KV head')}{grouped}",
+        f"{counted(layout.layers, 'layer')} of {counted(layout.num_kv_heads, 'KV head')}{grouped}",
         f"window {budgets.window}",
         *([f"sinks {budgets.sinks}"] if budgets.sinks else []),
         *(["compensation"] if budgets.compensation else []),
@@ -120,15 +120,17 @@ def _layers(axes: Axes, *, kept: Float[np.ndarray, "layer head"], label: str) ->
 def _cache(axes: Axes, *, budgets: HeadBudgets) -> None:
     """The share of a full cache that is kept, from short contexts to long ones."""
     contexts = np.unique(np.geomspace(*CONTEXTS, 61).round().astype(np.int64))
-    shares = np.array([100 * budgets.share(int(context)) for context in contexts])
+    fractions = np.array([100 * budgets.fraction(int(context)) for context in contexts])
     axes.set_xscale("log")
-    axes.plot(contexts, shares, color=LINE)
+    axes.plot(contexts, fractions, color=LINE)
     for context in _CONTEXTS_NAMED:
-        share = 100 * budgets.share(context)
-        axes.plot(context, share, ".", color=LINE, markersize=9)
-        axes.annotate(f"{plain(share)} %", (context, share), (4, 4), textcoords="offset points")
-    if shares.all():
-        low, high = min(10.0, float(shares.min()) / 1.5), 160.0
+        fraction = 100 * budgets.fraction(context)
+        axes.plot(context, fraction, ".", color=LINE, markersize=9)
+        axes.annotate(
+            f"{plain(fraction)} %", (context, fraction), (4, 4), textcoords="offset points"
+        )
+    if fractions.all():
+        low, high = min(10.0, float(fractions.min()) / 1.5), 160.0
         axes.set_yscale("log")
         axes.set_ylim(low, high)
         ticks = log_ticks(low, 100.0)

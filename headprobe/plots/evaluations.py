@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headprobe.evaluation.baselines import BASELINES
-from headprobe.evaluation.outcomes import FULL, SETTINGS, Outcome
+from headprobe.evaluation.results import FULL, SETTINGS, MethodResult
 from headprobe.plots.column import Column
 from headprobe.plots.ranking import LEVEL, LINE
 from headprobe.plots.scales import is_wide, log_ticks, plain
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours; markers and dashes tell lines apart without them.
 _LINES = ("-", "-.", ":")
-_ENTRANTS = ((LINE, "o"), (LEVEL, "s"), ("#56B4E9", "D"), ("#F0E442", "h"))
+_CANDIDATES = ((LINE, "o"), (LEVEL, "s"), ("#56B4E9", "D"), ("#F0E442", "h"))
 _BASELINES = (("#E69F00", "^"), ("#009E73", "v"), ("#CC79A7", "P"), ("0.35", "X"), ("0.65", "*"))
 
 
-def evaluation_column(outcomes: Sequence[Outcome], *, metric: str, subject: str) -> Column:
+def evaluation_column(results: Sequence[MethodResult], *, metric: str, subject: str) -> Column:
     """The heading and the panels, one for each setting; ``metric`` is on the upright axis."""
-    looks = _looks(outcomes)
-    settings = [name for name in SETTINGS if any(one.setting == name for one in outcomes)]
+    looks = _looks(results)
+    settings = [name for name in SETTINGS if any(one.setting == name for one in results)]
     return Column(
         title=subject,
         details=(
@@ -36,7 +36,7 @@ def evaluation_column(outcomes: Sequence[Outcome], *, metric: str, subject: str)
         panels=tuple(
             partial(
                 _accuracy,
-                outcomes=[one for one in outcomes if one.setting == setting],
+                results=[one for one in results if one.setting == setting],
                 metric=metric,
                 title=SETTINGS[setting],
                 looks=looks,
@@ -46,13 +46,13 @@ def evaluation_column(outcomes: Sequence[Outcome], *, metric: str, subject: str)
     )
 
 
-def _looks(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+def _looks(results: Sequence[MethodResult]) -> dict[str, dict[str, Any]]:
     """Colour, marker and line of every strategy, the same in all panels and entered or not."""
     looks = {}
-    for is_baseline, pairs in ((False, _ENTRANTS), (True, _BASELINES)):
+    for is_baseline, pairs in ((False, _CANDIDATES), (True, _BASELINES)):
         names = dict.fromkeys(
             one.strategy
-            for one in outcomes
+            for one in results
             if (one.strategy in BASELINES) == is_baseline and one.strategy != FULL
         )
         for number, name in enumerate(names):
@@ -70,26 +70,32 @@ def _looks(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
 def _accuracy(
     axes: Axes,
     *,
-    outcomes: Sequence[Outcome],
+    results: Sequence[MethodResult],
     metric: str,
     title: str,
     looks: Mapping[str, dict[str, Any]],
 ) -> None:
     for name, look in looks.items():
-        own = sorted((one for one in outcomes if one.strategy == name), key=lambda one: one.share)
+        own = sorted((one for one in results if one.strategy == name), key=lambda one: one.fraction)
         estimates = [one.grades[metric] for one in own]
         values = np.array([found.value for found in estimates])
         reach = [
             values - [found.ci_low for found in estimates],
             [found.ci_high for found in estimates] - values,
         ]
-        shares = [100 * one.share for one in own]
+        fractions = [100 * one.fraction for one in own]
         axes.errorbar(
-            shares, values, np.clip(reach, 0, None), label=name, capsize=2, elinewidth=0.8, **look
+            fractions,
+            values,
+            np.clip(reach, 0, None),
+            label=name,
+            capsize=2,
+            elinewidth=0.8,
+            **look,
         )
-    full = next(one for one in outcomes if one.strategy == FULL)
+    full = next(one for one in results if one.strategy == FULL)
     axes.axhline(full.grades[metric].value, color="black", linestyle=":", label=FULL)
-    _scale_shares(axes, np.array([100 * one.share for one in outcomes if one is not full]))
+    _scale_fractions(axes, np.array([100 * one.fraction for one in results if one is not full]))
     axes.set_ylim(0, 103)
     axes.set_xlabel("share of the KV cache kept (%)")
     axes.set_ylabel(f"{metric.replace('_', ' ')} (%)")
@@ -97,11 +103,11 @@ def _accuracy(
     axes.set_title(title[0].upper() + title[1:])
 
 
-def _scale_shares(axes: Axes, shares: np.ndarray) -> None:
+def _scale_fractions(axes: Axes, fractions: np.ndarray) -> None:
     """Logarithmic where it takes that to tell small shares apart."""
-    if shares.size == 0:
+    if fractions.size == 0:
         return
-    low, high = float(shares.min()) / 1.3, float(shares.max()) * 1.3
+    low, high = float(fractions.min()) / 1.3, float(fractions.max()) * 1.3
     if is_wide(np.array([low, high])) or high > 4 * low:
         axes.set_xscale("log")
         ticks = log_ticks(low, high)

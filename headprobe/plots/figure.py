@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headprobe.ablation.curves import Ablation
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
-from headprobe.evaluation.outcomes import Outcome
+from headprobe.evaluation.results import MethodResult
 from headprobe.files import atomic_write
 from headprobe.plots.ablations import ablation_column
 from headprobe.plots.budgets import budget_column
@@ -89,9 +89,9 @@ def draw_ablation(ablation: Ablation) -> Figure:
     return _page([ablation_column(ablation)])
 
 
-def draw_evaluation(outcomes: Sequence[Outcome], *, metric: str, subject: str) -> Figure:
+def draw_evaluation(results: Sequence[MethodResult], *, metric: str, subject: str) -> Figure:
     """Accuracy against share of cache, a panel a setting, a line a strategy."""
-    return _page([evaluation_column(outcomes, metric=metric, subject=subject)])
+    return _page([evaluation_column(results, metric=metric, subject=subject)])
 
 
 def _page(columns: Sequence[Column]) -> Figure:

@@ -53,8 +53,8 @@ def draw_heads(
     axes.set_yticks(_every(layers))
     axes.set_ylabel("layer (0 is next to the input)")
     axes.set_xlabel(_head_axis(heads, layout))
-    if layout.kv_heads < heads:
-        for edge in range(layout.group, heads, layout.group):
+    if layout.num_kv_heads < heads:
+        for edge in range(layout.group_size, heads, layout.group_size):
             axes.axvline(edge - 0.5, color="white", linewidth=0.7, alpha=0.8)
     if values.size <= HEADS_WRITTEN:
         _write_cells(axes, image, values, write)
@@ -91,13 +91,13 @@ def _linear_range(values: Float[np.ndarray, "layer head"]) -> tuple[float, float
 
 
 def _head_axis(heads: int, layout: HeadLayout) -> str:
-    if layout.group == 1:
+    if layout.group_size == 1:
         return "head"
-    if heads == layout.kv_heads:
+    if heads == layout.num_kv_heads:
         return "KV head"
-    if layout.kv_heads == 1:
+    if layout.num_kv_heads == 1:
         return "query head (all share one KV head)"
-    return f"query head (lines part the {layout.kv_heads} KV heads)"
+    return f"query head (lines part the {layout.num_kv_heads} KV heads)"
 
 
 def _add_colour_bar(

@@ -31,7 +31,7 @@ RETRIEVAL_HEAD = 0.1  # a mean above it makes a retrieval head, arXiv 2404.15574
 class RunPicture:
     """A run to draw: one ``measure`` of its scores, and its case table if there is one.
 
-    Of the table, the columns ``length`` (tokens), ``depth`` (per cent) and ``accepted`` are used.
+    Of the table, the columns ``length`` (tokens), ``depth`` (per cent) and ``passed`` are used.
     The depths that the scores' plan names are told apart, or tens where it names none.
     It shows where cases passed; that of a task that asks nothing is not drawn.
     """
@@ -45,11 +45,11 @@ class RunPicture:
             raise ValueError(f"expected one of {self.scores.measures}, got {self.measure!r}")
         if self.cases is None:
             return
-        cases, accepted = len(self.cases), int(self.cases["accepted"].sum())
-        if (cases, accepted) != (self.scores.cases, self.scores.accepted):
+        cases, passed = len(self.cases), int(self.cases["accepted"].sum())
+        if (cases, passed) != (self.scores.cases, self.scores.passed):
             raise ValueError(
-                f"expected a table of {self.scores.cases} cases with {self.scores.accepted} "
-                f"accepted, got {cases} with {accepted}"
+                f"expected a table of {self.scores.cases} cases with {self.scores.passed} "
+                f"accepted, got {cases} with {passed}"
             )
 
 
@@ -59,20 +59,21 @@ def run_column(run: RunPicture) -> Column:
     numbers = scores.statistics(run.measure, seed=scores.plan.get("seed", 0))
     label = f"mean {run.measure} score"
     task = find_task(scores.task)
-    accepted = (
+    passed = (
         "from the weights alone"
         if task and not task.needs_cases
-        else f"{scores.accepted:,} of {counted(scores.cases, 'case')} accepted"
+        else f"{scores.passed:,} of {counted(scores.cases, 'case')} accepted"
     )
-    on = f" on {counted(layout.kv_heads, 'KV head')}" if layout.group > 1 else ""
-    few = scores.few_accepted
+    on = f" on {counted(layout.num_kv_heads, 'KV head')}" if layout.group_size > 1 else ""
+    queries = counted(layout.num_heads, "query head")
+    few = scores.few_passed
     prompt = PromptDecision.in_record(scores.plan)
     return Column(
         title=layout.id,
-        warning=f"Warning: only {accepted}" if few else None,
+        warning=f"Warning: only {passed}" if few else None,
         details=(
-            (f"task {scores.task}", f"measure {run.measure}", accepted),
-            (f"{counted(layout.layers, 'layer')} of {counted(layout.heads, 'query head')}{on}",),
+            (f"task {scores.task}", f"measure {run.measure}", passed),
+            (f"{counted(layout.layers, 'layer')} of {queries}{on}",),
             *([(f"prompt {prompt.describe()}",)] if prompt else []),
         ),
         panels=(
@@ -99,14 +100,14 @@ def _distribution(
 ) -> None:
     threshold = RETRIEVAL_HEAD if measure == "retrieval" else None
     draw_ranking(axes, mean, heads="query heads", label=label, level=threshold)
-    axes.set_title(f"{_concentration(mean, threshold)}, {_share(mean == 0)} at zero")
+    axes.set_title(f"{_concentration(mean, threshold)}, {_fraction(mean == 0)} at zero")
 
 
 def _concentration(mean: Float[np.ndarray, "layer query_head"], threshold: float | None) -> str:
     """How few heads matter: those above the threshold, else those that hold half of all score."""
     heads = counted(mean.size, "head")
     if threshold is not None:
-        return f"Of {heads}, {_share(mean > threshold)} above {threshold}"
+        return f"Of {heads}, {_fraction(mean > threshold)} above {threshold}"
     held = np.cumsum(np.sort(mean[mean > 0].astype(np.float64))[::-1])
     if not held.size:
         return f"None of {heads} above zero"
@@ -114,7 +115,7 @@ def _concentration(mean: Float[np.ndarray, "layer query_head"], threshold: float
     return f"{half:,} of {heads} {'holds' if half == 1 else 'hold'} half of all score"
 
 
-def _share(chosen: Bool[np.ndarray, "*size"]) -> str:
+def _fraction(chosen: Bool[np.ndarray, "*size"]) -> str:
     return f"{chosen.sum():,} ({plain(100 * float(chosen.mean()))} %)"
 
 
@@ -152,5 +153,5 @@ def _pass_grid(axes: Axes, *, cases: pd.DataFrame, planned: Sequence[float]) -> 
     )
     axes.set_xlabel("prompt length (tokens)")
     axes.set_ylabel("needle depth (%)")
-    accepted, count = int(cases["accepted"].sum()), counted(len(cases), "case")
-    axes.set_title(f"{accepted:,} of {count} accepted ({plain(100 * accepted / len(cases))} %)")
+    passed, count = int(cases["accepted"].sum()), counted(len(cases), "case")
+    axes.set_title(f"{passed:,} of {count} accepted ({plain(100 * passed / len(cases))} %)")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.case import Case, QuestionSpan
 from headprobe.prompts.needles import Needle
-from headprobe.prompts.sampling import balanced
+from headprobe.prompts.sampling import balanced_cells
 from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import NO_QUESTION
 from headprobe.prompts.tokenize import PieceTokenizer
@@ -49,7 +49,7 @@ class HiddenNeedle:
 
 def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
     """A needle as it stands in every prompt of it."""
-    encode, frame = writer.pieces.encode, writer.frame(needle)
+    encode, chat_affixes = writer.pieces.encode, writer.chat_affixes(needle)
     text = " " + needle.text
     start, stop = needle.start + 1, needle.stop + 1
     if text[start - 1] == " ":
@@ -60,13 +60,16 @@ def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
         tokens=[*before, *watched, *behind],
         span_start=len(before),
         span_end=len(before) + len(watched),
-        head=list(frame.head),
-        tail=[*encode(frame.instruction.format(question=needle.question)), *frame.tail],
+        head=list(chat_affixes.head),
+        tail=[
+            *encode(chat_affixes.instruction.format(question=needle.question)),
+            *chat_affixes.tail,
+        ],
         answer=needle.answer,
         wrong_answer=needle.wrong_answer,
-        answer_ids=frame.answer_ids(needle.answer, writer.pieces),
+        answer_ids=chat_affixes.answer_ids(needle.answer, writer.pieces),
         kind=needle.kind,
-        question=_find_question(needle.question, frame.instruction, writer.pieces),
+        question=_find_question(needle.question, chat_affixes.instruction, writer.pieces),
     )
 
 
@@ -104,30 +107,30 @@ class _Haystack:
             self.tokens += self._pieces.encode(" " + next(self._sentences))
             self.starts.append(len(self.tokens))
 
-    def boundary(self, room: int, wanted: float) -> int:
-        """The sentence start nearest to ``wanted`` in the first ``room`` tokens."""
-        self.reach(room)
-        reachable = self.starts[: bisect.bisect_right(self.starts, room)]
+    def boundary(self, capacity: int, wanted: float) -> int:
+        """The sentence start nearest to ``wanted`` in the first ``capacity`` tokens."""
+        self.reach(capacity)
+        reachable = self.starts[: bisect.bisect_right(self.starts, capacity)]
         return min(reachable, key=lambda start: abs(start - wanted))
 
-    def openings(
-        self, rooms: Mapping[int, int], depths: Sequence[float]
+    def needle_positions(
+        self, capacities: Mapping[int, int], depths: Sequence[float]
     ) -> dict[tuple[int, float], int]:
         """Where to put a needle for every length and depth: at few sentence starts in all.
 
         Prompts with a needle at one place share what stands around it, up to where the shorter one
         ends. So from the longest length on, a place that another length has is taken again where
-        it lies near enough. ``rooms`` are the tokens of haystack at each length.
+        it lies near enough. ``capacities`` are the tokens of haystack at each length.
         """
         places: set[int] = set()
         chosen: dict[tuple[int, float], int] = {}
-        for length, room in sorted(rooms.items(), reverse=True):
-            free = {place for place in places if place <= room}
+        for length, capacity in sorted(capacities.items(), reverse=True):
+            free = {place for place in places if place <= capacity}
             for depth in depths:
-                wanted = depth / 100 * room
+                wanted = depth / 100 * capacity
                 nearest = min(free, key=lambda place: abs(place - wanted), default=None)
-                if nearest is None or abs(nearest - wanted) > NEAR * room:
-                    nearest = self.boundary(room, wanted)
+                if nearest is None or abs(nearest - wanted) > NEAR * capacity:
+                    nearest = self.boundary(capacity, wanted)
                 free.discard(nearest)
                 places.add(nearest)
                 chosen[length, depth] = nearest
@@ -159,16 +162,19 @@ def hide_needles(
     grid = list(itertools.product(range(len(needles)), lengths, depths))
     if limit is not None and limit < len(grid):
         kinds = [needle.kind for needle in needles] if limit < len(needles) else None
-        grid = [grid[i] for i in sorted(itertools.islice(balanced(grid, seed, kinds=kinds), limit))]
-    openings = {
-        needle: haystack.openings(_rooms(needle, hidden[needle], lengths), depths)
+        grid = [
+            grid[i]
+            for i in sorted(itertools.islice(balanced_cells(grid, seed, kinds=kinds), limit))
+        ]
+    needle_positions = {
+        needle: haystack.needle_positions(_capacities(needle, hidden[needle], lengths), depths)
         for needle in sorted({needle for needle, _, _ in grid})
     }
     cases = [
         _place(
             hidden[needle],
             haystack,
-            at=openings[needle][length, depth],
+            at=needle_positions[needle][length, depth],
             case_id=i,
             needle_id=needle,
             length=length,
@@ -186,7 +192,7 @@ def hide_needles(
     return cases
 
 
-def _rooms(needle_id: int, needle: HiddenNeedle, lengths: Sequence[int]) -> dict[int, int]:
+def _capacities(needle_id: int, needle: HiddenNeedle, lengths: Sequence[int]) -> dict[int, int]:
     """The tokens of haystack beside a needle in prompts of some lengths."""
     if min(lengths) < needle.size:
         raise UsageError(
@@ -206,21 +212,21 @@ def _place(
     needle_id: int,
     length: int,
 ) -> Case:
-    room = length - needle.size
-    haystack.reach(room)
+    capacity = length - needle.size
+    haystack.reach(capacity)
     position = len(needle.head) + at
     tail = length - len(needle.tail)
     return Case(
         case_id=case_id,
         needle_id=needle_id,
         length=length,
-        depth=100 * at / room if room else 0.0,
+        depth=100 * at / capacity if capacity else 0.0,
         position=position,
         input_ids=(
             *needle.head,
             *haystack.tokens[:at],
             *needle.tokens,
-            *haystack.tokens[at:room],
+            *haystack.tokens[at:capacity],
             *needle.tail,
         ),
         span_start=position + needle.span_start,

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from headprobe.prompts.case import Case
 
 
-def balanced(
+def balanced_cells(
     grid: Sequence[tuple[int, int, float]], seed: int, *, kinds: Sequence[str | None] | None = None
 ) -> Iterator[int]:
     """Places of all (needle, length, depth) cells of a grid, in an order with balanced prefixes.
@@ -46,10 +46,10 @@ def balanced(
         yield cell
 
 
-def visiting_order(cases: Sequence[Case], seed: int) -> list[Case]:
+def balanced_order(cases: Sequence[Case], seed: int) -> list[Case]:
     """The cases in an order of which every prefix is balanced over needles, lengths and depths."""
     grid = [(case.needle_id, case.length, round(case.depth, -1)) for case in cases]
-    return [cases[i] for i in balanced(grid, seed)]
+    return [cases[i] for i in balanced_cells(grid, seed)]
 
 
 def _kind_of_cells(

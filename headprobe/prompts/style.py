@@ -235,7 +235,7 @@ class PromptWriter:
         self._examples = examples
         self._frames: dict[tuple[Needle, ...], PromptFrame] = {}
 
-    def frame(self, needle: Needle | None = None) -> PromptFrame:
+    def chat_affixes(self, needle: Needle | None = None) -> PromptFrame:
         """What stands around a needle's context; worked examples have no name of it.
 
         Raises:

@@ -27,13 +27,13 @@ from headprobe.attention.finite import (
     require_finite_logits,
     require_finite_scores,
 )
-from headprobe.attention.logit_attribution import Readout
-from headprobe.attention.observe import LayerRows, forward, observe
-from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
+from headprobe.attention.logit_attribution import LogitAttribution
+from headprobe.attention.observe import AttentionRows, forward, observe
+from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
 from headprobe.errors import HeadprobeError, HeadprobeWarning, out_of_memory
 from headprobe.measures import Watched, get_measure
 from headprobe.prompts.case import Case, QuestionSpan
-from headprobe.runs.memory import LEAST_CHUNK, Pieces
+from headprobe.runs.memory import LEAST_CHUNK, ChunkSizes
 from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree, Visit
 from headprobe.tasks import Task
@@ -48,7 +48,7 @@ Decode = Literal["greedy", "forced"]
 _MOST_ROWS = 128
 
 
-def walk(
+def observe_cases(
     loaded: LoadedModel,
     cases: Sequence[Case],
     task: Task,
@@ -56,7 +56,7 @@ def walk(
     wanted: Iterable[int] | None = None,
     tree: PrefixTree | None = None,
     decode: Decode = "greedy",
-    pieces: Pieces | None = None,
+    chunk_sizes: ChunkSizes | None = None,
 ) -> Iterator[Observation]:
     """Observe cases, in the order in which they share most.
 
@@ -68,7 +68,7 @@ def walk(
         task: its probe grades the answers, its measures are taken; without any, heads are not
             observed.
         wanted: the cases to observe, all of them by default.
-        tree: the tree over all the cases' ``trunks``, if it is there already.
+        tree: the tree over all the cases' ``shared_prefixes``, if it is there already.
         decode: ``greedy`` observes the model's own answers; ``forced`` observes the expected ones,
             whatever the model would say.
         pieces: how much is run at a time.
@@ -79,12 +79,16 @@ def walk(
             longest prompt.
     """
     _check_tokens(loaded, cases)
-    walker = _Walker(
-        loaded, task, decode=decode, pieces=pieces or Pieces(), room=_room(cases, task)
+    runner = CaseRunner(
+        loaded,
+        task,
+        decode=decode,
+        chunk_sizes=chunk_sizes or ChunkSizes(),
+        capacity=_capacity(cases, task),
     )
-    tree = tree or PrefixTree.of(trunks(cases, task))
+    tree = tree or PrefixTree.of(shared_prefixes(cases, task))
     for visit in tree.visits(range(len(cases)) if wanted is None else wanted):
-        yield walker.observe(cases[visit.prompt], visit)
+        yield runner.observe(cases[visit.prompt], visit)
 
 
 def watches_question(task: Task) -> bool:
@@ -92,7 +96,7 @@ def watches_question(task: Task) -> bool:
     return any(get_measure(name).watches == "question" for name in task.measures)
 
 
-def trunks(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:
+def shared_prefixes(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:
     """What prompts can share: all of them, or what stands before a question that is watched."""
     if not watches_question(task):
         return [case.input_ids for case in cases]
@@ -127,28 +131,36 @@ def _check_tokens(loaded: LoadedModel, cases: Sequence[Case]) -> None:
             )
 
 
-def _room(cases: Sequence[Case], task: Task) -> int:
+def _capacity(cases: Sequence[Case], task: Task) -> int:
     """Tokens that the KV cache must hold at most."""
     return max(case.length + task.probe.max_new_tokens(case) for case in cases)
 
 
-class _Walker:
+class CaseRunner:
     """The model, and the KV cache of the prompt that it is at."""
 
     def __init__(
-        self, loaded: LoadedModel, task: Task, *, decode: Decode, pieces: Pieces, room: int
+        self,
+        loaded: LoadedModel,
+        task: Task,
+        *,
+        decode: Decode,
+        chunk_sizes: ChunkSizes,
+        capacity: int,
     ) -> None:
         self._loaded = loaded
         self._task = task
         self._decode_mode = decode
-        self._pieces = pieces
-        self._room = room
+        self._chunk_sizes = chunk_sizes
+        self._capacity = capacity
         self._asks = watches_question(task)
-        reads_out = any(get_measure(name).reads_out for name in task.measures)
-        self._readout = Readout(loaded.model, loaded.layout.heads) if reads_out else None
+        attributes_logits = any(get_measure(name).attributes_logits for name in task.measures)
+        self._attribution = (
+            LogitAttribution(loaded.model, loaded.layout.num_heads) if attributes_logits else None
+        )
         self._stops = Stops(loaded)
-        self._cache = PrefixCache(loaded.model, room)
-        self._whole = self._cache.is_rigid and not runs_in_pieces(loaded.model)
+        self._cache = PrefixCache(loaded.model, capacity)
+        self._whole = self._cache.has_recurrent_state and not supports_chunked_prefill(loaded.model)
 
     def observe(self, case: Case, visit: Visit) -> Observation:
         """Observe one case; where memory runs out, in smaller pieces."""
@@ -156,16 +168,16 @@ class _Walker:
             try:
                 return self._observe(case, visit)
             except torch.OutOfMemoryError as error:
-                if self._pieces.chunk <= LEAST_CHUNK:
+                if self._chunk_sizes.prefill_chunk <= LEAST_CHUNK:
                     raise out_of_memory(error, tokens=case.length) from error
             except NotFinite:
                 raise not_finite(self._loaded, case.input_ids) from None
-            self._cache = PrefixCache(self._loaded.model, self._room)
+            self._cache = PrefixCache(self._loaded.model, self._capacity)
             torch.cuda.empty_cache()
-            self._pieces = self._pieces.halved(longest=case.length)
+            self._chunk_sizes = self._chunk_sizes.halved(longest=case.length)
             warnings.warn(
                 f"out of memory at {case.length:,} tokens; "
-                f"going on with `chunk={self._pieces.chunk}`",
+                f"going on with `prefill_chunk={self._chunk_sizes.prefill_chunk}`",
                 HeadprobeWarning,
                 stacklevel=2,
             )
@@ -175,20 +187,20 @@ class _Walker:
         probe = self._task.probe
         prompt = torch.tensor([case.input_ids], device=self._loaded.device)
         if self._whole:
-            visit = replace(visit, shared=0, cuts=())
-        tally = _Tally(self._loaded, case, self._task, self._readout)
-        held = self._read_trunk(prompt, visit)
+            visit = replace(visit, shared=0, branch_points=())
+        accumulator = ScoreAccumulator(self._loaded, case, self._task, self._attribution)
+        held = self._read_shared_prefix(prompt, visit)
         if self._asks:
-            held = self._read_question(prompt, held, question_of(case), tally)
+            held = self._read_question(prompt, held, question_of(case), accumulator)
         first = probe.first_query(case)
         held = self._read_ahead(prompt[:, : first + 1], held)
         if probe.max_new_tokens(case):
-            generated = self._answer(case, prompt[:, held:], tally)
+            generated = self._answer(case, prompt[:, held:], accumulator)
         else:
-            generated = self._watch(prompt[:, held:], first - held, tally)
+            generated = self._watch(prompt[:, held:], first - held, accumulator)
         steps = self._answer_steps(case, generated)
         response = self._decode(generated).strip()
-        scores = {name: t.float().cpu().numpy() for name, t in tally.totals(steps).items()}
+        scores = {name: t.float().cpu().numpy() for name, t in accumulator.totals(steps).items()}
         for matrix in scores.values():
             require_finite_scores(matrix)
         return Observation(
@@ -197,7 +209,7 @@ class _Walker:
             step_start=steps.start,
             step_end=steps.stop,
             response=response,
-            success=probe.success(response, case),
+            score=probe.score(response, case),
             scores=scores,
         )
 
@@ -210,33 +222,39 @@ class _Walker:
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._loaded.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
-    def _read_trunk(self, prompt: Int[Tensor, "1 token"], visit: Visit) -> int:
+    def _read_shared_prefix(self, prompt: Int[Tensor, "1 token"], visit: Visit) -> int:
         """Bring the cache to where no other prompt leaves a prompt's path; returns where."""
         held = min(visit.shared, self._cache.get_seq_length())
-        self._cache.cut(held)
-        for cut in (cut for cut in visit.cuts if cut > held):
-            self._read(prompt[:, held:cut])
-            self._cache.mark()
-            held = cut
+        self._cache.crop(held)
+        for branch_point in (
+            branch_point for branch_point in visit.branch_points if branch_point > held
+        ):
+            self._read(prompt[:, held:branch_point])
+            self._cache.snapshot()
+            held = branch_point
         return held
 
     def _read_question(
-        self, prompt: Int[Tensor, "1 token"], held: int, question: QuestionSpan, tally: _Tally
+        self,
+        prompt: Int[Tensor, "1 token"],
+        held: int,
+        question: QuestionSpan,
+        accumulator: ScoreAccumulator,
     ) -> int:
         """Score the tokens of "N/A" in the question's place and of the question; returns where."""
         behind = 0 if self._whole else question.start
         self._read(prompt[:, held:behind])
-        self._cache.mark()
+        self._cache.snapshot()
         nothing = torch.tensor([question.blank_ids], device=prompt.device)
         blank = torch.cat([prompt[:, : question.start], nothing], dim=1)
         for tokens, weight in ((blank, -1.0), (prompt[:, : question.end], 1.0)):
-            self._cache.cut(behind)
-            tally.begin("question")
+            self._cache.crop(behind)
+            accumulator.begin("question")
             for piece in self._split(tokens[:, behind:]):
-                self._see(piece, piece.shape[1] - (question.start - behind), tally)
-            tally.choose(tokens[0, question.start :], weight=weight)
+                self._see(piece, piece.shape[1] - (question.start - behind), accumulator)
+            accumulator.choose(tokens[0, question.start :], weight=weight)
         if self._whole:
-            self._cache.cut(0)
+            self._cache.crop(0)
         return self._cache.get_seq_length()
 
     def _read_ahead(self, prompt: Int[Tensor, "1 token"], held: int) -> int:
@@ -258,41 +276,45 @@ class _Walker:
 
     def _split(self, tokens: Int[Tensor, "1 token"]) -> list[Int[Tensor, "1 _piece"]]:
         """The pieces in which tokens are run; those of a model that cannot do so stay whole."""
-        size = tokens.shape[1] if self._whole else self._pieces.chunk
+        size = tokens.shape[1] if self._whole else self._chunk_sizes.prefill_chunk
         return [piece for piece in torch.split(tokens, max(1, size), dim=1) if piece.shape[1]]
 
-    def _watch(self, unread: Int[Tensor, "1 token"], before: int, tally: _Tally) -> list[int]:
+    def _watch(
+        self, unread: Int[Tensor, "1 token"], before: int, accumulator: ScoreAccumulator
+    ) -> list[int]:
         """Score the rows of all unread tokens but the ones ``before``; nothing is answered."""
         for piece in self._split(unread):
-            tally.begin("answer")
-            self._see(piece, piece.shape[1] - before, tally)
-            tally.choose(piece[0, before:])
+            accumulator.begin("answer")
+            self._see(piece, piece.shape[1] - before, accumulator)
+            accumulator.choose(piece[0, before:])
             before = 0
         return []
 
-    def _answer(self, case: Case, unread: Int[Tensor, "1 token"], tally: _Tally) -> list[int]:
+    def _answer(
+        self, case: Case, unread: Int[Tensor, "1 token"], accumulator: ScoreAccumulator
+    ) -> list[int]:
         """The tokens of the answer's steps, each step's rows scored."""
         most = self._task.probe.max_new_tokens(case)
         expected = list(case.answer_ids[:most])
         if self._decode_mode == "forced":
-            self._run(unread, expected[:-1], tally)
-            tally.choose(torch.tensor(expected, device=unread.device))
+            self._run(unread, expected[:-1], accumulator)
+            accumulator.choose(torch.tensor(expected, device=unread.device))
             return expected
         generated: list[int] = []
         while True:
             draft = self._draft(case, generated)[: most - len(generated) - 1]
-            chosen = self._run(unread, draft, tally)
+            chosen = self._run(unread, draft, accumulator)
             steps = self._agreed(draft, chosen.tolist(), generated)
-            tally.choose(chosen[: len(steps)])
+            accumulator.choose(chosen[: len(steps)])
             generated += steps
             if len(generated) == most or self._stops.end(generated):
                 return generated
-            self._cache.cut(case.length + len(generated) - 1)
+            self._cache.crop(case.length + len(generated) - 1)
             unread = chosen[len(steps) - 1].view(1, 1)
 
     def _draft(self, case: Case, generated: list[int]) -> list[int]:
         """What may follow: what followed the newest token in the answer, then in the needle."""
-        if self._cache.is_rigid:
+        if self._cache.has_recurrent_state:
             return []
         for known in (case.answer_ids, case.input_ids[case.position : case.span_end]):
             if generated and generated[-1] in known:
@@ -300,29 +322,34 @@ class _Walker:
         return list(case.answer_ids)
 
     def _run(
-        self, unread: Int[Tensor, "1 token"], draft: list[int], tally: _Tally
+        self, unread: Int[Tensor, "1 token"], draft: list[int], accumulator: ScoreAccumulator
     ) -> Int[Tensor, " step"]:
         """The tokens that the model chooses behind the prompt and behind each draft token."""
         behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
         steps = len(draft) + 1
-        tally.begin("answer")
-        output = self._see(torch.cat([unread, behind], dim=1), steps, tally, logits=steps)
+        accumulator.begin("answer")
+        output = self._see(torch.cat([unread, behind], dim=1), steps, accumulator, logits=steps)
         chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
         return chosen
 
     def _see(
-        self, tokens: Int[Tensor, "1 token"], steps: int, tally: _Tally, *, logits: int = 1
+        self,
+        tokens: Int[Tensor, "1 token"],
+        steps: int,
+        accumulator: ScoreAccumulator,
+        *,
+        logits: int = 1,
     ) -> Any:
         """Run some tokens, the rows of the last ``steps`` going to the tally."""
         run = forward
         if self._task.measures:
             keys = self._cache.get_seq_length() + tokens.shape[1]
-            row_bytes = _MOST_ROWS * 4 * self._loaded.layout.heads * keys
+            row_bytes = _MOST_ROWS * 4 * self._loaded.layout.num_heads * keys
             run = partial(
                 observe,
-                sink=tally.see,
+                on_rows=accumulator.see,
                 watch=slice(-steps, None),
-                chunk_bytes=min(row_bytes, self._pieces.row_bytes),
+                chunk_bytes=min(row_bytes, self._chunk_sizes.row_bytes),
             )
         output = run(
             self._loaded.model,
@@ -367,22 +394,22 @@ class Stops:
         return "\n" in said.lstrip()
 
 
-class _Tally:
+class ScoreAccumulator:
     """Adds up what the measures say of every head, step by step."""
 
     def __init__(
-        self, loaded: LoadedModel, case: Case, task: Task, readout: Readout | None
+        self, loaded: LoadedModel, case: Case, task: Task, attribution: LogitAttribution | None
     ) -> None:
-        shape = (loaded.layout.layers, loaded.layout.heads)
+        shape = (loaded.layout.layers, loaded.layout.num_heads)
         self._case = case
-        self._readout = readout
+        self._attribution = attribution
         self._measures = {name: get_measure(name) for name in task.measures}
         # Which steps of an answer count is known at its end.
         self._counts_all_steps = task.probe.counts_all_steps
         self._waits = task.probe.max_new_tokens(case) > 0
         self._watched: Watched = "answer"
         self._summaries: dict[tuple[str, int], list[Tensor]] = {}
-        self._shares: dict[tuple[str, int], list[Tensor]] = {}
+        self._fractions: dict[tuple[str, int], list[Tensor]] = {}
         self._totals = {
             name: torch.zeros(shape, dtype=torch.float64, device=loaded.device)
             for name in task.measures
@@ -393,12 +420,12 @@ class _Tally:
         self._watched = watched
         self._summaries.clear()
 
-    def see(self, seen: LayerRows) -> None:
+    def see(self, rows: AttentionRows) -> None:
         """Keep what the measures need of a layer's rows."""
         for name, measure in self._measures.items():
             if measure.watches == self._watched:
-                summary = measure.summarise(seen, self._case)
-                self._summaries.setdefault((name, seen.layer), []).append(summary)
+                summary = measure.summarise(rows, self._case)
+                self._summaries.setdefault((name, rows.layer), []).append(summary)
 
     def choose(self, tokens: Int[Tensor, " step"], *, weight: float = 1.0) -> None:
         """Score the first of the steps seen last, now that the tokens that they chose are known.
@@ -408,25 +435,25 @@ class _Tally:
         for (name, layer), summaries in self._summaries.items():
             measure = self._measures[name]
             summary = torch.cat(summaries, dim=1)[:, : len(tokens)]
-            if measure.reads_out and self._readout:
-                summary = self._readout.logits(layer, summary, tokens)
-            shares = measure.score(summary, self._case, tokens.to(summary.device))
+            if measure.attributes_logits and self._attribution:
+                summary = self._attribution.logits(layer, summary, tokens)
+            fractions = measure.score(summary, self._case, tokens.to(summary.device))
             if self._waits and self._watched == "answer":
-                self._shares.setdefault((name, layer), []).append(shares)
+                self._fractions.setdefault((name, layer), []).append(fractions)
             else:
-                self._add(name, layer, shares, weight)
+                self._add(name, layer, fractions, weight)
 
     def totals(self, steps: slice) -> dict[str, Float[Tensor, "layer query_head"]]:
         """Each measure's sum over the steps that it counts: all of them, or those of ``steps``."""
-        for (name, layer), shares in self._shares.items():
+        for (name, layer), fractions in self._fractions.items():
             all_steps = self._counts_all_steps or self._measures[name].counts_all_steps
             counted = slice(None) if all_steps else steps
-            self._add(name, layer, torch.cat(shares, dim=1)[:, counted], 1.0)
-        self._shares.clear()
+            self._add(name, layer, torch.cat(fractions, dim=1)[:, counted], 1.0)
+        self._fractions.clear()
         return self._totals
 
     def _add(
-        self, name: str, layer: int, shares: Float[Tensor, "query_head step"], weight: float
+        self, name: str, layer: int, fractions: Float[Tensor, "query_head step"], weight: float
     ) -> None:
         total = self._totals[name]
-        total[layer] += weight * shares.sum(dim=1, dtype=total.dtype).to(total.device)
+        total[layer] += weight * fractions.sum(dim=1, dtype=total.dtype).to(total.device)

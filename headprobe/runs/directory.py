@@ -162,8 +162,8 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
             "step_start": seen.step_start,
             "step_end": seen.step_end,
             "response": seen.response,
-            "success": float(seen.success),
-            "accepted": seen.accepted,
+            "success": float(seen.score),
+            "accepted": seen.passed,
         }
         for case, seen in zip(cases, observations, strict=True)
     )

@@ -17,7 +17,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.grid import DEPTHS_BY_DEFAULT, choose_lengths
 from headprobe.prompts.haystacks import NOISE, sentences
 from headprobe.prompts.needles import Needle, language_of, read_needles
-from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CORPORA, CaseSpec
 from headprobe.prompts.style import PromptOptions, PromptWriter, describe_options
 from headprobe.runs.progress import Plan
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
 
-ANSWER_ROOM = 64
+ANSWER_RESERVE = 64
 HELD_OUT = "held-out"
 # Sentences of a haystack that tell it from others.
 _PEEKED = 32
@@ -56,16 +56,16 @@ def draw_cases(
     spec: CaseSpec,
     *,
     held_out: bool = False,
-    answer_room: int = ANSWER_ROOM,
+    answer_reserve: int = ANSWER_RESERVE,
     prompt: PromptOptions | None = None,
 ) -> DrawnCases:
     """Draw a probe's cases for a model: lengths up to its window, bundled text that it can read.
 
     The needles are by default those of ``nano`` for nano and else of ``english``; of a corpus,
     ``held_out`` takes those that no heads are scored on. Without a haystack they stand in the
-    bundled essays of their language, nano's in noise. ``answer_room`` is what prompts leave of the
-    model's window, in tokens. As long as the style of ``prompt`` is not decided, a chat model is
-    asked in its user's turn.
+    bundled essays of their language, nano's in noise. ``answer_reserve`` is what prompts leave of
+    the model's window, in tokens. As long as the style of ``prompt`` is not decided, a chat model
+    is asked in its user's turn.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
@@ -89,7 +89,7 @@ def draw_cases(
     prose = NANO if (corpus or default) == NANO else language_of(told)
     source = spec.haystack or (NOISE if prose == NANO else str(bundled("haystack", prose)))
     depths = spec.depths or DEPTHS_BY_DEFAULT
-    longest = longest_prompt(loaded.max_context, answer_room=answer_room)
+    longest = longest_prompt(loaded.max_context, answer_reserve=answer_reserve)
     prompt = prompt or PromptOptions()
     writer = prompt_writer(loaded, probe, told, prompt)
     least = 1
@@ -178,10 +178,10 @@ def _draw_read(
     every = draw(
         loaded.tokenizer,
         lengths=None if lengths is None else choose_lengths(lengths, longest=loaded.max_context),
-        window=loaded.max_context,
+        max_context=loaded.max_context,
         seed=seed,
     )
-    kept = sorted(case.case_id for case in visiting_order(every, seed)[: spec.limit])
+    kept = sorted(case.case_id for case in balanced_order(every, seed)[: spec.limit])
     cases = [replace(every[old], case_id=new) for new, old in enumerate(kept)]
     return DrawnCases(
         cases=cases,
@@ -200,6 +200,6 @@ def _peek(sentences: Iterator[str]) -> tuple[str, Iterator[str]]:
     return json_digest(first), itertools.chain(first, sentences)
 
 
-def longest_prompt(window: int | None, *, answer_room: int = ANSWER_ROOM) -> int | None:
+def longest_prompt(max_context: int | None, *, answer_reserve: int = ANSWER_RESERVE) -> int | None:
     """Tokens of the longest prompt that leaves room for an answer; ``None`` for any length."""
-    return None if window is None else max(1, window - answer_room)
+    return None if max_context is None else max(1, max_context - answer_reserve)

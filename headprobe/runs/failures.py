@@ -25,7 +25,7 @@ _SHOWN, _LONGEST = 3, 60
 
 def few_pass(cases: Sequence[Case], observations: Sequence[Observation]) -> str | None:
     """One line with responses beside what was expected, where few of the cases pass."""
-    failed = [seen for seen in observations if not seen.accepted]
+    failed = [seen for seen in observations if not seen.passed]
     passed = len(observations) - len(failed)
     if passed >= FEW * len(observations):
         return None
@@ -41,7 +41,7 @@ def count_failures(
 ) -> dict[FailureKind, int]:
     """How many cases failed, by kind, the kinds that there are."""
     kinds = Counter(
-        _kind(cases[seen.case_id], seen, probe) for seen in observations if not seen.accepted
+        _kind(cases[seen.case_id], seen, probe) for seen in observations if not seen.passed
     )
     return {kind: kinds[kind] for kind in FAILURE_KINDS if kinds[kind]}
 

@@ -36,22 +36,26 @@ class MemoryOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pieces:
+class ChunkSizes:
     """The pieces that a prompt is run in.
 
-    ``chunk`` is the tokens a forward pass reads at most, ``row_bytes`` the attention rows in
-    float32 that are held at a time.
+    ``prefill_chunk`` is the tokens a forward pass reads at most, ``row_bytes`` the attention rows
+    in float32 that are held at a time.
     """
 
-    chunk: int = 2048
+    prefill_chunk: int = 2048
     row_bytes: int = 2**27
 
-    def halved(self, *, longest: int) -> Pieces:
+    def halved(self, *, longest: int) -> ChunkSizes:
         """Pieces half as large, for prompts of at most ``longest`` tokens."""
-        return Pieces(chunk=min(self.chunk, longest) // 2, row_bytes=self.row_bytes // 2)
+        return ChunkSizes(
+            prefill_chunk=min(self.prefill_chunk, longest) // 2, row_bytes=self.row_bytes // 2
+        )
 
 
-def pieces_for(config: Any, memory: MemoryOptions, *, longest: int, element: int) -> Pieces:
+def chunk_sizes_for(
+    config: Any, memory: MemoryOptions, *, longest: int, element: int
+) -> ChunkSizes:
     """The largest pieces that stay within an allowance beside weights and KV cache.
 
     Args:
@@ -72,8 +76,8 @@ def pieces_for(config: Any, memory: MemoryOptions, *, longest: int, element: int
     # their product, queries, keys, values and output; the mask's row as booleans and as numbers.
     token = element * (6 * width + 3 * inner + 5 * heads * head_dim) + longest * (1 + element)
     fitting = int(_ACTIVATIONS * memory.activation_memory) // token
-    return Pieces(
-        chunk=memory.prefill_chunk or max(LEAST_CHUNK, min(MOST_CHUNK, fitting)),
+    return ChunkSizes(
+        prefill_chunk=memory.prefill_chunk or max(LEAST_CHUNK, min(MOST_CHUNK, fitting)),
         row_bytes=max(1, int(_ROWS * memory.activation_memory)),
     )
 
@@ -87,10 +91,10 @@ def parse_bytes(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?)b?\s*", text.lower())
     if not found or found[2] not in _UNITS or not float(found[1]):
         message = "expected an amount of memory, as in 1GiB or 512MiB"
-        raise UsageError(message, option="memory_allowance", value=text)
+        raise UsageError(message, option="activation_memory", value=text)
     return int(float(found[1]) * _UNITS[found[2]])
 
 
 def cache_bytes(layout: HeadLayout, *, tokens: int, element: int) -> int:
     """Bytes of a full KV cache: keys and values of every layer and KV head."""
-    return 2 * layout.layers * layout.kv_heads * layout.head_dim * tokens * element
+    return 2 * layout.layers * layout.num_kv_heads * layout.head_dim * tokens * element

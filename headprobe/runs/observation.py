@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.tasks import ACCEPTED_ABOVE
+from headprobe.tasks import PASSED_ABOVE
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -16,7 +16,7 @@ class Observation:
     """What the model answered on one case, and what each measure says of every head there.
 
     ``generated_ids`` are the tokens of all steps, the stop token included; those from
-    ``step_start`` to ``step_end``, half open, write the answer; ``success`` is the probe's grade
+    ``step_start`` to ``step_end``, half open, write the answer; ``score`` is the probe's grade
     from 0 to 100.
     """
 
@@ -25,10 +25,10 @@ class Observation:
     step_start: int
     step_end: int
     response: str
-    success: float
+    score: float
     scores: Mapping[str, Float[np.ndarray, "layer query_head"]]
 
     @property
-    def accepted(self) -> bool:
+    def passed(self) -> bool:
         """Whether the probe takes the answer for right."""
-        return self.success > ACCEPTED_ABOVE
+        return self.score > PASSED_ABOVE

@@ -19,7 +19,7 @@ class PassRate:
     @property
     def fraction(self) -> float:
         """Accepted cases over all, 0 to 1."""
-        return self.accepted / self.cases
+        return self.passed / self.cases
 
 
 def pass_rates(run: Path) -> list[PassRate]:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
-from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
-from headprobe.runs.case_runner import Decode, question_of, trunks, watches_question
+from headprobe.runs.case_runner import Decode, question_of, shared_prefixes, watches_question
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import DrawnCases, draw_cases
-from headprobe.runs.memory import MemoryOptions, Pieces, cache_bytes, pieces_for
+from headprobe.runs.memory import ChunkSizes, MemoryOptions, cache_bytes, chunk_sizes_for
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Plan
 from headprobe.runs.prompt_trial import decide_style
@@ -31,18 +31,19 @@ class Cost:
     """What a run takes: tokens, and memory in bytes.
 
     ``prompt_tokens`` are the prompts' tokens, prompts that ask "N/A" included where a measure
-    wants them; ``distinct_tokens`` are those that are run, tokens that prompts share once;
+    wants them; ``unique_tokens`` are those that are run, tokens that prompts share once;
     ``saving`` is how many times fewer. ``cache`` is the KV cache of the longest prompt,
-    ``allowance`` what is set aside for everything else beside the weights; ``peak`` is the sum.
+    ``activation_bytes`` what is set aside for everything else beside the weights; ``peak`` is the
+    sum.
     """
 
     prompt_tokens: int
-    distinct_tokens: int
+    unique_tokens: int
     saving: float
-    chunk: int
+    prefill_chunk: int
     weights: int
     cache: int
-    allowance: int
+    activation_bytes: int
     peak: int
 
 
@@ -65,7 +66,7 @@ class PlannedRun:
     out: Path
     decode: Decode
     tree: PrefixTree
-    pieces: Pieces
+    chunk_sizes: ChunkSizes
     cost: Cost
     until_stable: float | None
     drawn: DrawnCases
@@ -76,7 +77,7 @@ class PlannedRun:
         if self.until_stable is None:
             yield set(range(len(self.cases)))
             return
-        order = iter(visiting_order(self.cases, self.seed))
+        order = iter(balanced_order(self.cases, self.seed))
         size = len({case.needle_id for case in self.cases})
         while portion := {case.case_id for case in itertools.islice(order, size)}:
             yield portion
@@ -87,7 +88,7 @@ class PlannedRun:
         drawn = "" if len(self.cases) == self.possible else f" of {self.possible}, balanced"
         return (
             f"{self.task_name}: {len(self.cases)} cases{drawn}, {self.cost.prompt_tokens:,} prompt "
-            f"tokens, of which {self.cost.distinct_tokens:,} are run"
+            f"tokens, of which {self.cost.unique_tokens:,} are run"
             + (f"; prompt {self.prompt.describe()}" if self.drawn.writer else "")
         )
 
@@ -111,7 +112,7 @@ def prepare(
         task: with the measures that are taken and the steps that are counted.
         spec: which cases are drawn.
         out: the run directory; left out, it is named after model and task.
-        decode: see ``walk``.
+        decode: see ``observe_cases``.
         memory: how much is run at a time.
         until_stable: stop when the ranking of the heads is this reliable, between 0 and 1.
         prompt: how questions are put.
@@ -131,10 +132,10 @@ def prepare(
     settled = decision.settle(options) if task.asks else options
     drawn = draw_cases(loaded, task.probe, spec, prompt=settled)
     cases = drawn.cases
-    tree = PrefixTree.of(trunks(cases, task))
+    tree = PrefixTree.of(shared_prefixes(cases, task))
     longest = max(case.length + task.probe.max_new_tokens(case) for case in cases)
     element = loaded.model.dtype.itemsize
-    pieces = pieces_for(loaded.model.config, memory, longest=longest, element=element)
+    chunk_sizes = chunk_sizes_for(loaded.model.config, memory, longest=longest, element=element)
     return PlannedRun(
         task_name=task.name,
         task=task,
@@ -153,7 +154,7 @@ def prepare(
             labels={
                 **drawn.plan.labels,
                 **(decision.in_plan() if task.asks else {}),
-                **run_labels(loaded, pieces),
+                **run_labels(loaded, chunk_sizes),
                 "until_stable": until_stable,
             },
         ),
@@ -161,15 +162,15 @@ def prepare(
         out=out or directory_for(loaded.label, task.name),
         decode=decode,
         tree=tree,
-        pieces=pieces,
+        chunk_sizes=chunk_sizes,
         cost=_cost(
             loaded,
             cases,
             task,
             tree,
-            pieces=pieces,
+            chunk_sizes=chunk_sizes,
             longest=longest,
-            allowance=memory.activation_memory,
+            activation_bytes=memory.activation_memory,
         ),
         until_stable=until_stable,
         drawn=drawn,
@@ -186,7 +187,7 @@ def decide_prompt(loaded: LoadedModel, run: PlannedRun, prompt: PromptOptions) -
         run.task,
         run.drawn,
         prompt=prompt,
-        run_tokens=run.cost.distinct_tokens,
+        run_tokens=run.cost.unique_tokens,
         seed=run.seed,
     )
 
@@ -197,9 +198,9 @@ def _cost(
     task: Task,
     tree: PrefixTree,
     *,
-    pieces: Pieces,
+    chunk_sizes: ChunkSizes,
     longest: int,
-    allowance: int,
+    activation_bytes: int,
 ) -> Cost:
     weights = loaded.weight_bytes
     cache = cache_bytes(loaded.layout, tokens=longest, element=loaded.model.dtype.itemsize)
@@ -207,16 +208,16 @@ def _cost(
     blank = sum(len(question.blank_ids) for question in asked)
     prompts = sum(case.length for case in cases)
     tokens = prompts + sum(question.start for question in asked) + blank
-    distinct = tree.distinct + prompts - int(tree.lengths.sum()) + blank
+    unique = tree.unique_tokens + prompts - int(tree.lengths.sum()) + blank
     return Cost(
         prompt_tokens=tokens,
-        distinct_tokens=distinct,
-        saving=tokens / distinct,
-        chunk=pieces.chunk,
+        unique_tokens=unique,
+        saving=tokens / unique,
+        prefill_chunk=chunk_sizes.prefill_chunk,
         weights=weights,
         cache=cache,
-        allowance=allowance,
-        peak=weights + cache + allowance,
+        activation_bytes=activation_bytes,
+        peak=weights + cache + activation_bytes,
     )
 
 
@@ -230,7 +231,7 @@ def model_identity(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def run_labels(loaded: LoadedModel, pieces: Pieces) -> dict[str, Any]:
+def run_labels(loaded: LoadedModel, chunk_sizes: ChunkSizes) -> dict[str, Any]:
     """Return the model's name and how much is run at a time.
 
     Chunks and threads order sums otherwise, which moves scores by some 1e-4 at most.
@@ -239,7 +240,7 @@ def run_labels(loaded: LoadedModel, pieces: Pieces) -> dict[str, Any]:
 
     return {
         "model": loaded.layout.id,
-        "prefill_chunk": pieces.chunk,
-        "row_bytes": pieces.row_bytes,
+        "prefill_chunk": chunk_sizes.prefill_chunk,
+        "row_bytes": chunk_sizes.row_bytes,
         "threads": torch.get_num_threads(),
     }

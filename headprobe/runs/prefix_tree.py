@@ -22,12 +22,13 @@ BLOCK = 16
 class Visit:
     """One prompt's turn: ``prompt`` is its index, its first ``shared`` tokens are in the cache.
 
-    ``cuts`` are the lengths, rising, at which any other prompt of the tree leaves its path.
+    ``branch_points`` are the lengths, rising, at which any other prompt of the tree leaves its
+    path.
     """
 
     prompt: int
     shared: int
-    cuts: tuple[int, ...]
+    branch_points: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -58,7 +59,7 @@ class PrefixTree:
         )
 
     @property
-    def distinct(self) -> int:
+    def unique_tokens(self) -> int:
         """Tokens that are run if every prompt is visited."""
         return int((self.lengths - self.shared).sum())
 
@@ -70,17 +71,17 @@ class PrefixTree:
             if self.order[place] in chosen:
                 shared = 0 if before is None else int(self.shared[before + 1 : place + 1].min())
                 prompt = int(self.order[place])
-                yield Visit(prompt=prompt, shared=shared, cuts=self._cuts(place))
+                yield Visit(prompt=prompt, shared=shared, branch_points=self._branch_points(place))
                 before = place
 
-    def _cuts(self, place: int) -> tuple[int, ...]:
+    def _branch_points(self, place: int) -> tuple[int, ...]:
         """Every number of tokens that a prompt shares with some other one, rising."""
         left = np.minimum.accumulate(self.shared[place:0:-1])
         right = np.minimum.accumulate(self.shared[place + 1 :])
         found: list[int] = np.unique(np.concatenate([left, right])).tolist()
-        return tuple(cut for cut in found if cut)
+        return tuple(point for point in found if point)
 
-    def parts(self, count: int) -> list[list[int]]:
+    def shards(self, count: int) -> list[list[int]]:
         """The prompts in ``count`` runs of neighbours with about as many distinct tokens each.
 
         A run is a few whole subtrees: it ends where the next prompt shares least, near to where
@@ -89,8 +90,8 @@ class PrefixTree:
         spent = np.cumsum(self.lengths - self.shared)
         slack = 0.1 * spent[-1] / count
         ends = [0]
-        for part in range(1, count):
-            even = part * spent[-1] / count
+        for shard in range(1, count):
+            even = shard * spent[-1] / count
             near = np.flatnonzero(np.abs(spent[:-1] - even) <= slack) + 1
             near = near[near > ends[-1]]
             if near.size:

@@ -18,7 +18,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import Needle
 from headprobe.prompts.style import TRIED, PromptDecision, PromptOptions, PromptStyle
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.draw import DrawnCases, prompt_writer
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import Task
@@ -68,7 +68,7 @@ def decide_style(
     asking = replace(task, measures=())
     passed: dict[str, float] = {}
     for style, cases in tried.items():
-        seen = [one.accepted for one in walk(loaded, cases[:count], asking)]
+        seen = [one.passed for one in observe_cases(loaded, cases[:count], asking)]
         passed[style] = float(np.mean(seen))
         if all(seen):
             break
@@ -98,7 +98,7 @@ def draw_asked(
     decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
     drawn = draw(decision.settle(prompt))
     if decision.used is None:
-        tokens = PrefixTree.of([case.input_ids for case in drawn.cases]).distinct
+        tokens = PrefixTree.of([case.input_ids for case in drawn.cases]).unique_tokens
         decision = decide_style(loaded, task, drawn, prompt=prompt, run_tokens=tokens, seed=seed)
         drawn = draw(decision.settle(prompt))
     return drawn, decision
@@ -118,7 +118,7 @@ def affordable(tried: Sequence[Sequence[Case]], *, tokens: float) -> int:
     most = min(map(len, tried))
     for count in range(most, LEAST_PROMPTS, -1):
         prompts = [[case.input_ids for case in cases[:count]] for cases in tried]
-        if sum(PrefixTree.of(of_style).distinct for of_style in prompts) <= tokens:
+        if sum(PrefixTree.of(of_style).unique_tokens for of_style in prompts) <= tokens:
             return count
     return min(most, LEAST_PROMPTS)
 

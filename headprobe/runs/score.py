@@ -14,7 +14,7 @@ from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.prompts.case import Case, case_key
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import CASES, HEADS, case_table
 from headprobe.runs.distributed import Processes
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job, versions
@@ -75,7 +75,7 @@ def score(
         decode=partial(_decode, loaded, run, case_of),
         rounds=[[keys[case_id] for case_id in portion] for portion in run.rounds()],
         is_enough=partial(_is_stable, run, case_of) if run.until_stable is not None else None,
-        shards=lambda count: [[keys[i] for i in part] for part in run.tree.parts(count)],
+        shards=lambda count: [[keys[i] for i in part] for part in run.tree.shards(count)],
     )
     job = Job(
         out=run.out,
@@ -126,7 +126,7 @@ def encode(seen: Observation) -> Payload:
             "generated_ids": list(seen.generated_ids),
             "steps": [seen.step_start, seen.step_end],
             "response": seen.response,
-            "success": seen.success,
+            "success": seen.score,
         },
         arrays={name: scores.astype(np.float32) for name, scores in seen.scores.items()},
     )
@@ -141,7 +141,7 @@ def decode(payload: Payload, *, case_id: int, measures: Sequence[str]) -> Observ
         step_start=step_start,
         step_end=step_end,
         response=payload.fields["response"],
-        success=payload.fields["success"],
+        score=payload.fields["success"],
         scores={measure: payload.arrays[measure] for measure in measures},
     )
 
@@ -162,14 +162,14 @@ class _Observer:
         """Observe the cases of the wanted keys, in the order in which they share most."""
         run = self._run
         key_of = {self._case_of[key].case_id: key for key in wanted}
-        for seen in walk(
+        for seen in observe_cases(
             self._loaded,
             run.cases,
             run.task,
             wanted=key_of,
             tree=run.tree,
             decode=run.decode,
-            pieces=run.pieces,
+            chunk_sizes=run.chunk_sizes,
         ):
             yield key_of[seen.case_id], seen
             self._look_at(seen)
@@ -188,7 +188,7 @@ def _decode(
     loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
 ) -> Observation:
     seen = decode(payload, case_id=case_of[key].case_id, measures=run.task.measures)
-    shape = (loaded.layout.layers, loaded.layout.heads)
+    shape = (loaded.layout.layers, loaded.layout.num_heads)
     if any(scores.shape != shape for scores in seen.scores.values()):
         raise ValueError(f"expected scores of shape {shape}")
     return seen
@@ -196,7 +196,7 @@ def _decode(
 
 def _is_stable(run: PlannedRun, case_of: Mapping[str, Case], done: Observations) -> bool:
     """Whether what is observed ranks the heads reliably enough to stop."""
-    accepted = sorted((seen for seen in done.values() if seen.accepted), key=lambda s: s.case_id)
+    accepted = sorted((seen for seen in done.values() if seen.passed), key=lambda s: s.case_id)
     if run.until_stable is None or not accepted:
         return False
     found = split_half(
@@ -216,7 +216,7 @@ def _finish(
 ) -> HeadScores:
     visited = [case for case, key in zip(run.cases, keys, strict=True) if key in done]
     observations = [replace(done[keys[case.case_id]], case_id=case.case_id) for case in visited]
-    accepted = sum(seen.accepted for seen in observations)
+    accepted = sum(seen.passed for seen in observations)
     failed = count_failures(run.cases, observations, run.task.probe)
     files.write(CASES, partial(write_table, case_table(visited, observations)))
     if not accepted:
@@ -239,7 +239,7 @@ def collect(
     Raises:
         HeadprobeError: there is none.
     """
-    accepted = [seen for seen in observations if seen.accepted]
+    accepted = [seen for seen in observations if seen.passed]
     if not accepted:
         failed = count_failures(run.cases, observations, run.task.probe)
         raise HeadprobeError(

@@ -112,10 +112,10 @@ def compare_needles(run: HeadScores, *, measure: str | None, k: int | None = Non
     needles = sorted(set(run.needles))
     if len(needles) < 2:
         raise UsageError(
-            f"all {run.accepted} accepted cases have one needle: there is nothing to compare; "
+            f"all {run.passed} accepted cases have one needle: there is nothing to compare; "
             "score more needles (--needles, --limit)"
         )
-    k = _checked_top(k, run.layout.layers * run.layout.heads)
+    k = _checked_top(k, run.layout.layers * run.layout.num_heads)
     scores, needle_of = run.per_case[name], np.array(run.needles)
     own = [_mean(f"needle {n}", n, scores[needle_of == n]) for n in needles]
     others = [_mean("others", n, scores[needle_of != n]) for n in needles]
@@ -141,16 +141,16 @@ def _check_layouts(runs: Sequence[HeadScores], names: Sequence[str]) -> None:
     first = runs[0].layout
     for run, name in zip(runs, names, strict=True):
         layout = run.layout
-        if (layout.layers, layout.heads) != (first.layers, first.heads):
+        if (layout.layers, layout.num_heads) != (first.layers, first.num_heads):
             raise UsageError(
-                f"{names[0]} has {first.layers} layers of {first.heads} heads, {name} "
-                f"{layout.layers} of {layout.heads}: compare models of one layout"
+                f"{names[0]} has {first.layers} layers of {first.num_heads} heads, {name} "
+                f"{layout.layers} of {layout.num_heads}: compare models of one layout"
             )
 
 
 def _checked_top(k: int | None, heads: int) -> int:
     if k is not None and not 1 <= k <= heads:
-        raise UsageError(f"of {heads} heads, expected 1 to {heads}", option="top", value=k)
+        raise UsageError(f"of {heads} heads, expected 1 to {heads}", option="top_k", value=k)
     return usual_top(heads) if k is None else k
 
 

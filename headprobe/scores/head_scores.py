@@ -61,7 +61,7 @@ class HeadScores:
     def __post_init__(self) -> None:
         if not self.per_case:
             raise ValueError("expected the scores of at least one measure, got none")
-        shape = (len(self.needles), self.layout.layers, self.layout.heads)
+        shape = (len(self.needles), self.layout.layers, self.layout.num_heads)
         for measure, cases in self.per_case.items():
             _check_numbers(f"{measure}.per_case", cases, shape)
         for measure, mean in self.means.items():
@@ -81,14 +81,14 @@ class HeadScores:
         return tuple(self.per_case)
 
     @property
-    def accepted(self) -> int:
+    def passed(self) -> int:
         """Cases that the model answered well enough to be scored."""
         return len(self.needles)
 
     @property
-    def few_accepted(self) -> bool:
+    def few_passed(self) -> bool:
         """Whether under half of the cases were accepted: the ranking then rests on easy ones."""
-        return 2 * self.accepted < self.cases
+        return 2 * self.passed < self.cases
 
     def resolve(self, measure: str | None) -> str:
         """The measure of that name, or the task's own for ``None``.
@@ -152,7 +152,7 @@ class HeadScores:
             "model": self.layout.to_json(),
             "task": self.task,
             "plan": dict(self.plan),
-            "accepted": self.accepted,
+            "accepted": self.passed,
             "cases": self.cases,
             "versions": dict(self.versions),
             "measures": list(self.measures),

@@ -18,7 +18,9 @@ def head_table(run: HeadScores, *, seed: int) -> pd.DataFrame:
     """A row for every measure and head: score, spread, 95 % interval and rank."""
     import pandas as pd
 
-    layers, heads = np.divmod(np.arange(run.layout.layers * run.layout.heads), run.layout.heads)
+    layers, heads = np.divmod(
+        np.arange(run.layout.layers * run.layout.num_heads), run.layout.num_heads
+    )
     tables = []
     for measure in run.measures:
         numbers = run.statistics(measure, seed=seed)
@@ -27,7 +29,7 @@ def head_table(run: HeadScores, *, seed: int) -> pd.DataFrame:
                 {
                     "layer": layers,
                     "head": heads,
-                    "kv_head": heads // run.layout.group,
+                    "kv_head": heads // run.layout.group_size,
                     "measure": measure,
                     "score": numbers.mean.ravel(),
                     "std": numbers.std.ravel(),

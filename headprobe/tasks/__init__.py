@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from headprobe.errors import UsageError
 from headprobe.tasks import reasoning, repetition, retrieval
-from headprobe.tasks.task import ACCEPTED_ABOVE, Probe, Steps, Task
+from headprobe.tasks.task import PASSED_ABOVE, Probe, Steps, Task
 
 __all__ = [
-    "ACCEPTED_ABOVE",
     "DEFAULT_TASK",
+    "PASSED_ABOVE",
     "TASKS",
     "Probe",
     "Steps",
@@ -32,7 +32,7 @@ TASKS = {
         probe=Probe(
             needles="r2.jsonl",
             max_new_tokens=reasoning.max_new_tokens,
-            success=reasoning.success,
+            score=reasoning.score,
             reference_max_new_tokens=reasoning.reference_max_new_tokens,
             reference_success=reasoning.reference_success,
         ),
@@ -45,7 +45,7 @@ TASKS = {
         probe=Probe(
             needles="retrieval.jsonl",
             max_new_tokens=retrieval.max_new_tokens,
-            success=retrieval.success,
+            score=retrieval.score,
             counts_all_steps=True,
             reference_success=retrieval.reference_success,
         ),
@@ -59,14 +59,14 @@ TASKS = {
             draw=repetition.draw,
             first_query=repetition.first_query,
             max_new_tokens=repetition.max_new_tokens,
-            success=repetition.success,
+            score=repetition.score,
         ),
         measures=("induction", "echo"),
     ),
     "alibi": Task(
         name="alibi",
         summary="how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
-        probe=Probe(max_new_tokens=repetition.max_new_tokens, success=repetition.success),
+        probe=Probe(max_new_tokens=repetition.max_new_tokens, score=repetition.score),
         measures=("alibi",),
     ),
 }

@@ -250,7 +250,7 @@ def recall(response: str, answers: Sequence[str]) -> float:
 METRICS = {"exact_match": exact_match, "f1": f1, "recall": recall}
 """Grades of a response against right answers, in per cent."""
 
-ACCEPTED = "accepted"
+PASSED = "passed"
 """The grade that a task itself gives: 100 where the response passes, else 0."""
 
 

@@ -18,7 +18,7 @@ def max_new_tokens(case: Case) -> int:
     return max(2 * answer, answer + LEAST_MORE)
 
 
-def success(response: str, case: Case) -> float:
+def score(response: str, case: Case) -> float:
     """Token F1 of the part that gives the answer, 0 if the response names the wrong one."""
     return score_aligned(response, case.answer, case.wrong_answer)
 

@@ -31,14 +31,14 @@ def draw(
     tokenizer: PreTrainedTokenizerBase,
     *,
     lengths: Sequence[int] | None,
-    window: int | None,
+    max_context: int | None,
     seed: int,
 ) -> list[Case]:
     """``BLOCKS`` cases of each length, the tokenizer's first token (BOS) ahead if it has one.
 
     A case is as long as whole repeats allow within its length; by default blocks have 2,500
-    tokens, or what the ``window`` and the vocabulary allow. ``needle_id`` numbers the blocks: those
-    of one number begin alike at all lengths. Special and added tokens are not drawn.
+    tokens, or what the ``max_context`` and the vocabulary allow. ``needle_id`` numbers the blocks:
+    those of one number begin alike at all lengths. Special and added tokens are not drawn.
 
     Raises:
         UsageError: a length is too short, or takes more tokens than the vocabulary has.
@@ -47,7 +47,7 @@ def draw(
     pool = _plain_tokens(tokenizer)
     if lengths is None:
         most = len(first) + REPEATS * min(LONGEST_BLOCK, len(pool))
-        lengths = [most if window is None else min(most, window)]
+        lengths = [most if max_context is None else min(most, max_context)]
     sizes = sorted({_block_size(length, len(first), len(pool)) for length in lengths})
     orders = [np.random.default_rng([seed, n]).permutation(pool).tolist() for n in range(BLOCKS)]
     grid = [(number, size) for number in range(BLOCKS) for size in sizes]
@@ -67,7 +67,7 @@ def max_new_tokens(case: Case) -> int:
     return 0
 
 
-def success(response: str, case: Case) -> float:
+def score(response: str, case: Case) -> float:
     """100: nothing is asked, so nothing fails."""
     return 100.0
 

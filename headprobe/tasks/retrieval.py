@@ -16,7 +16,7 @@ def max_new_tokens(case: Case) -> int:
     return MAX_NEW_TOKENS
 
 
-def success(response: str, case: Case) -> float:
+def score(response: str, case: Case) -> float:
     """The part of the answer's words that the response has, 0 if it names the wrong answer."""
     return score_recall(response, case.answer, case.wrong_answer)
 

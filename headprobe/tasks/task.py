@@ -9,7 +9,7 @@ from typing import Literal
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
 
-ACCEPTED_ABOVE = 50.0
+PASSED_ABOVE = 50.0
 """A response passes when its success, in per cent, is higher."""
 
 Steps = Literal["aligned", "reference"]
@@ -30,8 +30,8 @@ class Probe:
     neither, the weights alone are read.
 
     Watched are the prompt's queries from position ``first_query`` on, and the answer's.
-    ``max_new_tokens`` bounds the response, 0 where there is none; ``success`` grades it from 0 to
-    100; it is accepted above ``ACCEPTED_ABOVE``. Scores are summed over the steps that write the
+    ``max_new_tokens`` bounds the response, 0 where there is none; ``score`` grades it from 0 to
+    100; it is accepted above ``PASSED_ABOVE``. Scores are summed over the steps that write the
     answer, or over all of the response's where the probe ``counts_all_steps``. Under ``steps``
     reference, bound and grade are the published method's own, where it has such.
     """
@@ -40,7 +40,7 @@ class Probe:
     draw: Callable[..., list[Case]] | None = None
     first_query: Callable[[Case], int] = _last_token
     max_new_tokens: Callable[[Case], int]
-    success: Callable[[str, Case], float]
+    score: Callable[[str, Case], float]
     steps: Steps = "aligned"
     counts_all_steps: bool = False
     reference_max_new_tokens: Callable[[Case], int] | None = None
@@ -54,7 +54,7 @@ class Probe:
             self,
             steps=steps,
             max_new_tokens=self.reference_max_new_tokens or self.max_new_tokens,
-            success=self.reference_success or self.success,
+            score=self.reference_success or self.score,
         )
 
 

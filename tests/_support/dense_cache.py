@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headprobe.attention.observe import intercepted
+from headprobe.attention.observe import patched_attention
 from headprobe.attention.prefix_cache import PrefixCache
 from headprobe.budgets import HeadBudgets
 
@@ -23,26 +23,26 @@ class DenseCache:
 
     def __init__(self, model: PreTrainedModel, budgets: HeadBudgets) -> None:
         self.model, self.budgets = model, budgets
-        self.cache = PrefixCache(model, room=64)
+        self.cache = PrefixCache(model, capacity=64)
         self.shown: dict[int, list[list[list[int]]]] = {}
         self.hidden: dict[int, list[list[list[int]]]] = {}
         self.last: dict[int, tuple[Any, ...]] = {}
 
     def __call__(self, ids: Tensor, **inputs: Any) -> Tensor:
-        with intercepted(self.model, self.attend):
+        with patched_attention(self.model, self.attend):
             return self.model(ids, past_key_values=self.cache, **inputs).logits
 
-    def cut(self, *, since: int = 0) -> None:
+    def compress(self, *, since: int = 0) -> None:
         """Cut by the attention of the newest queries, those of tokens from ``since`` on."""
         for layer, (query, _, visible, _) in self.last.items():
             heads = self.budgets.tokens.shape[1]
             for sequence in range(len(query)):
                 tokens = visible[sequence, 0, -1].nonzero().flatten().tolist()
-                grants = self.budgets.kept(len(tokens))[layer]
+                head_sizes = self.budgets.kept(len(tokens))[layer]
                 for head in range(heads):
                     shown = [t for t in self.shown[layer][sequence][head] if t in set(tokens)]
                     weights = self.watched(layer, sequence, head, since)
-                    chosen = self.choose(layer, head, shown, int(grants[head]), weights)
+                    chosen = self.choose(layer, head, shown, int(head_sizes[head]), weights)
                     self.shown[layer][sequence][head] = chosen
                     gone = [t for t in shown if t not in chosen]
                     self.hidden[layer][sequence][head] += gone
@@ -69,7 +69,7 @@ class DenseCache:
 
     def watched(self, layer: int, sequence: int, head: int, since: int) -> dict[int, float]:
         """Attention of the newest queries on each token, reduced over the head's query heads."""
-        query, key, visible, terms = self.last[layer]
+        query, key, visible, attention_kwargs = self.last[layer]
         tokens, newest = key.shape[2], max(self.budgets.window, 1)
         allowed = visible[sequence, 0, -1]
         group = query.shape[1] // self.budgets.tokens.shape[1]
@@ -80,7 +80,13 @@ class DenseCache:
             for at in real:
                 seen = allowed & (torch.arange(tokens) <= at)
                 weights, _ = self.softmax(
-                    layer, sequence, query_head, query[sequence, query_head, at], key, seen, terms
+                    layer,
+                    sequence,
+                    query_head,
+                    query[sequence, query_head, at],
+                    key,
+                    seen,
+                    attention_kwargs,
                 )
                 total += weights
             means.append(total / len(real))
@@ -96,7 +102,7 @@ class DenseCache:
         query: Tensor,
         key: Tensor,
         seen: Tensor,
-        terms: dict[str, Any],
+        attention_kwargs: dict[str, Any],
     ) -> tuple[Tensor, float]:
         """One query's weights on all tokens, and on the compensation entry."""
         budget_head = query_head * self.budgets.tokens.shape[1] // self.model_heads
@@ -106,7 +112,7 @@ class DenseCache:
         hidden = self.hidden[layer][sequence][budget_head] if self.budgets.compensation else []
 
         def score(of: Tensor) -> Tensor:
-            scaling, cap = terms.get("scaling"), terms.get("softcap")
+            scaling, cap = attention_kwargs.get("scaling"), attention_kwargs.get("softcap")
             raw = of @ query * (len(query) ** -0.5 if scaling is None else scaling)
             return raw if cap is None else cap * torch.tanh(raw / cap)
 
@@ -114,8 +120,8 @@ class DenseCache:
         extra = torch.full((2,), -torch.inf, dtype=torch.float64)
         if hidden:
             extra[0] = score(keys[hidden].mean(0)) + math.log(len(hidden))
-        if terms.get("s_aux") is not None:
-            extra[1] = terms["s_aux"][query_head]
+        if attention_kwargs.get("s_aux") is not None:
+            extra[1] = attention_kwargs["s_aux"][query_head]
         weights = torch.cat([scores, extra]).softmax(0).nan_to_num()
         return weights[:-2], float(weights[-2])
 
@@ -127,7 +133,7 @@ class DenseCache:
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
-        **terms: Any,
+        **attention_kwargs: Any,
     ) -> tuple[Tensor, None]:
         layer, (batch, self.model_heads, queries, _) = module.layer_idx, query.shape
         query, key, value = query.double(), key.double(), value.double()
@@ -151,14 +157,14 @@ class DenseCache:
                         query[sequence, head, i],
                         key,
                         visible[sequence, 0, i],
-                        terms,
+                        attention_kwargs,
                     )
                     total = weights @ values
                     output[sequence, i, head] = (
                         total + extra * values[hidden].mean(0) if extra else total
                     )
         before = self.last[layer][0] if layer in self.last else query[:, :, :0]
-        self.last[layer] = (torch.cat([before, query], dim=2), key, visible, terms)
+        self.last[layer] = (torch.cat([before, query], dim=2), key, visible, attention_kwargs)
         return output, None
 
     @staticmethod

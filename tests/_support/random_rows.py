@@ -8,20 +8,20 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from headprobe.attention.observe import LayerRows
+from headprobe.attention.observe import AttentionRows
 from headprobe.prompts.case import Case
 
 
-def seen(rows: Tensor, values: Tensor | None = None) -> LayerRows:
+def seen(rows: Tensor, values: Tensor | None = None) -> AttentionRows:
     """Rows of the newest queries, over values that are random where none are given."""
     query_heads, queries, keys = rows.shape
     if values is None:
         values = torch.randn(query_heads, keys, 3, generator=torch.Generator().manual_seed(0))
     spread = values.repeat_interleave(query_heads // len(values), dim=0)
-    return LayerRows(
+    return AttentionRows(
         layer=0,
         queries=range(keys - queries, keys),
-        rows=rows,
+        weights=rows,
         values=values,
         outputs=rows[..., keys - values.shape[1] :] @ spread,
     )
@@ -52,7 +52,7 @@ class Drawn:
     generated: list[int]
     seed: int
 
-    def build(self) -> tuple[LayerRows, Case]:
+    def build(self) -> tuple[AttentionRows, Case]:
         """Causal rows of 4 heads over 2 KV heads from the prompt's last token on."""
         steps, length = len(self.generated), len(self.prompt)
         keys = length + steps - 1
@@ -77,6 +77,6 @@ def measured(draw: st.DrawFn) -> Drawn:
     )
 
 
-def rows_up_to_the_query(given: LayerRows, head: int, step: int) -> list[float]:
+def rows_up_to_the_query(given: AttentionRows, head: int, step: int) -> list[float]:
     """One row, without the keys that come after its query."""
-    return given.rows[head, step, : given.queries[step] + 1].double().tolist()
+    return given.weights[head, step, : given.queries[step] + 1].double().tolist()

@@ -70,7 +70,7 @@ class Step:
 
 
 def plain_steps(
-    model: torch.nn.Module, loaded: LoadedModel, case: Case, most_steps: int
+    model: torch.nn.Module, loaded: LoadedModel, case: Case, max_new_tokens: int
 ) -> Iterator[Step]:
     # A cache that drops what has left a sliding window would shift the rows.
     cache = DynamicCache() if loaded.name in WINDOWED else None
@@ -79,7 +79,7 @@ def plain_steps(
     read = [[token] for token in case.input_ids] if one_by_one else [[*case.input_ids]]
     chosen: list[int] = []
     with torch.no_grad():
-        for _ in range(most_steps):
+        for _ in range(max_new_tokens):
             for tokens in read:
                 output = model(
                     torch.tensor([tokens]),
@@ -247,7 +247,7 @@ def plain_observation(
     model: torch.nn.Module, loaded: LoadedModel, case: Case, task: Task
 ) -> tuple[tuple[int, ...], dict[str, np.ndarray]]:
     """What is generated, and every measure's scores."""
-    shape = (loaded.layout.layers, loaded.layout.heads)
+    shape = (loaded.layout.layers, loaded.layout.num_heads)
     layers = attention_layers(loaded)
     measures = PLAIN | {"locos": plain_locos(model, loaded)}
     scores = {name: np.zeros(shape) for name in task.measures}

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 
 from headprobe.ablation.curves import CHOICES, Ablation, area_between
-from headprobe.ablation.rankings import Trial, find_rankings, parse_tops, plan_trials
+from headprobe.ablation.rankings import Trial, find_rankings, parse_top_k, plan_trials
 from headprobe.errors import UsageError
 from headprobe.models.layout import Head, HeadLayout
 from headprobe.scores import HeadScores
 from headprobe.stats.bootstrap import RESAMPLES
 from tests._support.refusals import refused
 
-LAYOUT = HeadLayout(id="tiny", architecture="llama", layers=3, heads=4, kv_heads=2, head_dim=8)
+LAYOUT = HeadLayout(
+    id="tiny", architecture="llama", layers=3, num_heads=4, num_kv_heads=2, head_dim=8
+)
 EVERY = [(layer, head) for layer in range(3) for head in range(4)]
 NEEDLES = (0, 0, 1, 1, 2, 2, 3, 3)
 
@@ -26,8 +28,10 @@ def rankings(*measures: str) -> dict[str, np.ndarray]:
     return {name: generator.random((3, 4), dtype=np.float32) for name in measures}
 
 
-def trials(*measures: str, draws: int = 4, seed: int = 0) -> tuple[Trial, ...]:
-    return plan_trials(rankings(*measures), layers=range(3), tops=[1, 2, 6], draws=draws, seed=seed)
+def trials(*measures: str, random_draws: int = 4, seed: int = 0) -> tuple[Trial, ...]:
+    return plan_trials(
+        rankings(*measures), layers=range(3), top_k=[1, 2, 6], random_draws=random_draws, seed=seed
+    )
 
 
 def by_score(scores: np.ndarray) -> list[Head]:
@@ -46,27 +50,27 @@ def test_top_and_bottom_are_the_highest_and_lowest_scores() -> None:
 
 def test_every_measure_has_one_trial_a_choice_k_and_draw() -> None:
     found = [(t.measure, t.choice, t.k, t.draw) for t in trials("r2", "mass")]
-    draws = {"top": [None], "random": list(range(4)), "bottom": [None]}
+    random_draws = {"top": [None], "random": list(range(4)), "bottom": [None]}
     assert found == [
         (measure, choice, k, draw)
         for measure in ("r2", "mass")
         for k in (1, 2, 6)
         for choice in CHOICES
-        for draw in draws[choice]
+        for draw in random_draws[choice]
     ]
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_heads_never_hold_one_of_the_top(seed: int) -> None:
     planned = trials("r2", "mass", seed=seed)
-    tops = {(t.measure, t.k): set(t.heads) for t in planned if t.choice == "top"}
+    top_k = {(t.measure, t.k): set(t.heads) for t in planned if t.choice == "top"}
     for trial in planned:
         if trial.choice == "random":
-            assert not set(trial.heads) & tops[trial.measure, trial.k]
+            assert not set(trial.heads) & top_k[trial.measure, trial.k]
 
 
 def test_random_heads_are_drawn_alike_from_all_others() -> None:
-    planned = trials("r2", draws=2000)
+    planned = trials("r2", random_draws=2000)
     (top,) = (t.heads for t in planned if (t.choice, t.k) == ("top", 2))
     drawn = [head for t in planned if (t.choice, t.k) == ("random", 2) for head in t.heads]
     counts = {head: drawn.count(head) for head in EVERY if head not in top}
@@ -79,7 +83,9 @@ def test_the_seed_decides_what_is_drawn_and_measures_share_the_draws() -> None:
     assert trials("r2") == trials("r2")
     assert trials("r2") != trials("r2", seed=1)
     same = rankings("r2")["r2"]
-    planned = plan_trials({"one": same, "other": same}, layers=range(3), tops=[3], draws=3, seed=0)
+    planned = plan_trials(
+        {"one": same, "other": same}, layers=range(3), top_k=[3], random_draws=3, seed=0
+    )
     heads = {
         name: [t.heads for t in planned if (t.measure, t.choice) == (name, "random")]
         for name in ("one", "other")
@@ -91,36 +97,36 @@ def test_the_seed_decides_what_is_drawn_and_measures_share_the_draws() -> None:
 def test_heads_that_tie_are_ranked_by_layer_and_head() -> None:
     scores = np.zeros((3, 4), dtype=np.float32)
     scores[2, 1] = 1
-    planned = plan_trials({"r2": scores}, layers=range(3), tops=[3], draws=1, seed=0)
+    planned = plan_trials({"r2": scores}, layers=range(3), top_k=[3], random_draws=1, seed=0)
     heads = {trial.choice: trial.heads for trial in planned}
     assert heads["top"] == ((2, 1), (0, 0), (0, 1))
     assert heads["bottom"] == ((2, 0), (2, 2), (2, 3))
 
 
 def test_layers_without_attention_have_no_heads() -> None:
-    planned = plan_trials(rankings("r2"), layers=[0, 2], tops=[1, 4], draws=5, seed=0)
+    planned = plan_trials(rankings("r2"), layers=[0, 2], top_k=[1, 4], random_draws=5, seed=0)
     assert {layer for trial in planned for layer, _ in trial.heads} == {0, 2}
 
 
 @pytest.mark.parametrize("k", [7, 12, 50])
 def test_a_top_that_leaves_too_few_others_is_refused(k: int) -> None:
-    with refused("at most 6", option="top", value=k):
-        plan_trials(rankings("r2"), layers=range(3), tops=[1, k], draws=1, seed=0)
+    with refused("at most 6", option="top_k", value=k):
+        plan_trials(rankings("r2"), layers=range(3), top_k=[1, k], random_draws=1, seed=0)
 
 
 def test_numbers_of_heads_are_read() -> None:
-    assert parse_tops("8, 1,2,2,4") == (1, 2, 4, 8)
+    assert parse_top_k("8, 1,2,2,4") == (1, 2, 4, 8)
 
 
 @pytest.mark.parametrize("text", ["", "1,,2", "0,1", "-1", "1.5", "some"])
 def test_other_texts_are_refused(text: str) -> None:
-    with refused("numbers of heads as in 1,2,4,8", option="top", value=text):
-        parse_tops(text)
+    with refused("numbers of heads as in 1,2,4,8", option="top_k", value=text):
+        parse_top_k(text)
 
 
-def area(tops: list[int], random: list[float], top: list[float], full: float) -> float:
+def area(top_k: list[int], random: list[float], top: list[float], full: float) -> float:
     curves = (np.array(curve, dtype=np.float64) for curve in (random, top))
-    return float(area_between(tops, *curves, full=np.array(float(full))))
+    return float(area_between(top_k, *curves, full=np.array(float(full))))
 
 
 def test_the_area_is_that_of_trapezoids_over_the_logarithm() -> None:
@@ -161,8 +167,8 @@ def test_areas_of_rows_are_those_of_each() -> None:
     assert found[6] == 0
 
 
-def ablation(*measures: str, draws: int = 3, seed: int = 0) -> Ablation:
-    planned = trials(*measures, draws=draws)
+def ablation(*measures: str, random_draws: int = 3, seed: int = 0) -> Ablation:
+    planned = trials(*measures, random_draws=random_draws)
     generator = np.random.default_rng(7)
     return Ablation(
         layout=LAYOUT,
@@ -172,7 +178,7 @@ def ablation(*measures: str, draws: int = 3, seed: int = 0) -> Ablation:
         full=100.0 * (generator.random(8) < 0.9),
         trials=planned,
         grades=100.0 * (generator.random((len(planned), 8)) < 0.6),
-        plan={"silence": "zero"},
+        plan={"ablation": "zero"},
         seed=seed,
     )
 
@@ -197,12 +203,12 @@ def test_curves_are_means_and_the_largest_area_comes_first() -> None:
     done = ablation("r2", "mass", "echo")
     curves = done.curves()
     assert done.accuracy.value == done.full.mean()
-    assert done.draws == 3
+    assert done.random_draws == 3
     assert {curve.measure for curve in curves} == {"r2", "mass", "echo"}
     areas = [curve.area.value for curve in curves]
     assert areas == sorted(areas, reverse=True)
     for curve in curves:
-        assert curve.tops == (1, 2, 6)
+        assert curve.top_k == (1, 2, 6)
         for choice in CHOICES:
             found = [point.value for point in getattr(curve, choice)]
             assert found == pytest.approx(plain_means(done, curve.measure, choice))
@@ -220,21 +226,21 @@ def test_intervals_resample_needles_and_for_random_heads_draws_too() -> None:
     done = ablation("r2", seed=3)
     (curve,) = done.curves()
     needles = np.random.default_rng(3).multinomial(4, [1 / 4] * 4, size=RESAMPLES)
-    draws = np.random.default_rng((3, 1)).multinomial(3, [1 / 3] * 3, size=RESAMPLES)
+    random_draws = np.random.default_rng((3, 1)).multinomial(3, [1 / 3] * 3, size=RESAMPLES)
     grades = {(t.choice, t.k, t.draw): g for t, g in zip(done.trials, done.grades, strict=True)}
-    tops, random, areas = [], [], []
-    for times, drawn in zip(needles, draws, strict=True):
+    top_k, random, areas = [], [], []
+    for times, drawn in zip(needles, random_draws, strict=True):
         cases = [case for case in range(8) for _ in range(times[NEEDLES[case]])]
         draws_taken = [draw for draw in range(3) for _ in range(drawn[draw])]
         top = [np.mean(grades["top", k, None][cases]) for k in (1, 2, 6)]
         others = [
             np.mean([grades["random", k, draw][cases] for draw in draws_taken]) for k in (1, 2, 6)
         ]
-        tops.append(top[1])
+        top_k.append(top[1])
         random.append(others[1])
         areas.append(area([1, 2, 6], others, top, float(np.mean(done.full[cases]))))
     for estimate, values in (
-        (curve.top[1], tops),
+        (curve.top[1], top_k),
         (curve.random[1], random),
         (curve.area, areas),
     ):
@@ -268,7 +274,7 @@ def test_grades_of_another_shape_are_refused() -> None:
 
 
 def run(*measures: str, layout: HeadLayout = LAYOUT, value: float = 0.5) -> HeadScores:
-    shape = (2, layout.layers, layout.heads)
+    shape = (2, layout.layers, layout.num_heads)
     return HeadScores(
         layout=layout,
         task="r2",

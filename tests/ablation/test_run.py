@@ -16,30 +16,30 @@ from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headprobe.ablation import run as ablating
+from headprobe.ablation.ablated import ablated, mean_outputs
 from headprobe.ablation.plan import PlannedAblation, plan_ablation
 from headprobe.ablation.rankings import HeadChoice
 from headprobe.ablation.run import ablate
-from headprobe.ablation.silencing import mean_outputs, silenced
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.layout import Head
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import Case
 from headprobe.prompts.spec import CaseSpec
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import CASES
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out
 from headprobe.runs.progress import FILE_NAME, open_progress
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
-from headprobe.tasks import ACCEPTED_ABOVE, TASKS
+from headprobe.tasks import PASSED_ABOVE, TASKS
 from headprobe.tasks.grading import f1
 from tests._support.refusals import refused
 
 pytestmark = pytest.mark.slow
 
-HEADS: dict[str, Any] = {"tops": (1, 8), "draws": 2}
+HEADS: dict[str, Any] = {"tops": (1, 8), "random_draws": 2}
 SPEC: dict[str, Any] = {"lengths": (128, 160), "limit": 4}
 
 
@@ -80,8 +80,8 @@ def cut(model: PreTrainedModel, heads: tuple[Head, ...]) -> PreTrainedModel:
 
 def grades(loaded: LoadedModel, run: PlannedAblation) -> list[float]:
     found: list[float] = [0.0] * len(run.cases)
-    for seen in walk(loaded, run.cases, run.task):
-        found[seen.case_id] = 100.0 * (seen.success > ACCEPTED_ABOVE)
+    for seen in observe_cases(loaded, run.cases, run.task):
+        found[seen.case_id] = 100.0 * (seen.score > PASSED_ABOVE)
     return found
 
 
@@ -99,24 +99,24 @@ def test_answers_are_those_of_a_model_whose_projections_do_not_read_the_heads(
             plain = replace(nano, model=cut(nano.model, trial.heads))
             assert found.tolist() == grades(plain, run)
     # The model answers through layer 4.
-    tops = [trial.choice == "top" and trial.k == 8 for trial in done.trials]
-    assert all(np.array(lost)[tops])
+    top_k = [trial.choice == "top" and trial.k == 8 for trial in done.trials]
+    assert all(np.array(lost)[top_k])
     assert done.curves()[0].area.value > 0
 
 
 def test_mean_silence_takes_means_over_prompts_of_other_needles(
     nano: LoadedModel, tmp_path: Path
 ) -> None:
-    run = planned(nano, tmp_path, silence="mean", calibration=3, draws=1, tops=(4,))
+    run = planned(nano, tmp_path, ablation="mean", calibration=3, random_draws=1, top_k=(4,))
     assert len(run.calibration) == 3
     assert not {case.input_ids for case in run.calibration} & {c.input_ids for c in run.cases}
     done = ablate(nano, run)
     means = mean_outputs(nano.model, [case.input_ids for case in run.calibration])
     trial = done.trials[0]
-    with silenced(nano.model, trial.heads, means=means):
+    with ablated(nano.model, trial.heads, means=means):
         assert done.grades[0].tolist() == grades(nano, run)
-    assert done.plan["silence"] == "mean"
-    other = planned(nano, tmp_path, silence="mean", calibration=4)
+    assert done.plan["ablation"] == "mean"
+    other = planned(nano, tmp_path, ablation="mean", calibration=4)
     assert other.plan.identity["calibration_digest"] != done.plan["calibration_digest"]
 
 
@@ -124,7 +124,7 @@ def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_
     held_out = bundled("needles", "nano/held-out", "r2.jsonl")
     asked = tmp_path / "own.jsonl"
     asked.write_text("".join(held_out.read_text().splitlines(keepends=True)[:4]))
-    run = planned(nano, tmp_path / "out", silence="mean", calibration=3, needles=asked)
+    run = planned(nano, tmp_path / "out", ablation="mean", calibration=3, needles=asked)
     write_table(case_rows(run.calibration), tmp_path / "means" / CASES)
     own = draw_cases(nano, TASKS["r2"].probe, CaseSpec(lengths=(160,), limit=3))
     with pytest.raises(UsageError, match="3 of 48 needles are those"):
@@ -134,8 +134,10 @@ def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_
 def test_walking_without_measures_gives_the_same_answers(nano: LoadedModel, tmp_path: Path) -> None:
     run = planned(nano, tmp_path)
     for task in ("r2", "retrieval"):
-        bare = {s.case_id: s for s in walk(nano, run.cases, replace(TASKS[task], measures=()))}
-        for seen in walk(nano, run.cases, TASKS[task]):
+        bare = {
+            s.case_id: s for s in observe_cases(nano, run.cases, replace(TASKS[task], measures=()))
+        }
+        for seen in observe_cases(nano, run.cases, TASKS[task]):
             assert bare[seen.case_id].generated_ids == seen.generated_ids
             assert not bare[seen.case_id].scores
 
@@ -200,18 +202,18 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     walked: list[int] = []
 
     def stop(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for seen in walk(*arguments, **options):
+        for seen in observe_cases(*arguments, **options):
             if len(walked) == 10:
                 raise KeyboardInterrupt
             walked.append(seen.case_id)
             yield seen
 
-    monkeypatch.setattr(ablating, "walk", stop)
+    monkeypatch.setattr(ablating, "observe_cases", stop)
     run = planned(nano, tmp_path / "stopped")
     with pytest.raises(Interrupted, match=rf"stopped after 10 of {run.total} answers"):
         ablate(nano, run)
     assert not (tmp_path / "stopped" / "ablation.json").exists()
-    monkeypatch.setattr(ablating, "walk", walk)
+    monkeypatch.setattr(ablating, "observe_cases", observe_cases)
     done = ablate(nano, run)
     np.testing.assert_array_equal(done.grades, whole.grades)
 
@@ -219,7 +221,7 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
         assert not options["wanted"]
         yield from ()
 
-    monkeypatch.setattr(ablating, "walk", refuse)
+    monkeypatch.setattr(ablating, "observe_cases", refuse)
     again = ablate(nano, planned(nano, tmp_path / "stopped", metric="f1"))
     assert again.metric == "f1"
     with open_progress(tmp_path / "stopped" / FILE_NAME) as progress:
@@ -228,13 +230,13 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     answers = [[case.answer] for case in run.cases]
     np.testing.assert_array_equal(again.full, [*map(f1, said, answers)])
     with pytest.raises(UsageError, match='silence was "zero", now "mean"'):
-        ablate(nano, planned(nano, tmp_path / "stopped", silence="mean"))
+        ablate(nano, planned(nano, tmp_path / "stopped", ablation="mean"))
 
 
 def test_more_heads_draws_and_cases_go_on_from_fewer(
     nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    larger = {"tops": (1, 4, 8), "draws": 3, "limit": 6}
+    larger = {"tops": (1, 4, 8), "random_draws": 3, "limit": 6}
     whole = ablate(nano, planned(nano, tmp_path / "whole", **larger))
     before = planned(nano, tmp_path / "grown")
     ablate(nano, before)
@@ -242,11 +244,11 @@ def test_more_heads_draws_and_cases_go_on_from_fewer(
     asked: list[int] = []
 
     def count(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for seen in walk(*arguments, **options):
+        for seen in observe_cases(*arguments, **options):
             asked.append(seen.case_id)
             yield seen
 
-    monkeypatch.setattr(ablating, "walk", count)
+    monkeypatch.setattr(ablating, "observe_cases", count)
     grown = ablate(nano, after)
     np.testing.assert_array_equal(grown.grades, whole.grades)
     old, new = ({key for keys in run.keys.values() for key in keys} for run in (before, after))
@@ -257,8 +259,8 @@ def test_more_heads_draws_and_cases_go_on_from_fewer(
 def test_overwriting_starts_over(nano: LoadedModel, tmp_path: Path) -> None:
     ablate(nano, planned(nano, tmp_path))
     (tmp_path / "ablation.png").write_bytes(b"old")
-    done = ablate(nano, planned(nano, tmp_path, draws=1), overwrite=True)
-    assert done.draws == 1
+    done = ablate(nano, planned(nano, tmp_path, random_draws=1), overwrite=True)
+    assert done.random_draws == 1
     assert not (tmp_path / "ablation.png").exists()
 
 
@@ -271,7 +273,7 @@ def test_the_model_is_as_before_after_an_error_in_the_walk(
         raise KeyError("walk")
         yield
 
-    monkeypatch.setattr(ablating, "walk", fail)
+    monkeypatch.setattr(ablating, "observe_cases", fail)
     with pytest.raises(KeyError, match="walk"):
         ablate(nano, planned(nano, tmp_path))
     assert dict(ALL_ATTENTION_FUNCTIONS) == registered
@@ -303,10 +305,10 @@ def test_options_that_make_no_sense_are_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"silence": "half"}, "expected silence to be zero or mean, got 'half'"),
+        ({"ablation": "half"}, "expected silence to be zero or mean, got 'half'"),
         ({"metric": "rouge"}, "expected a metric of .*, got 'rouge'"),
         ({"tops": (2, 1)}, "expected ascending numbers of heads"),
-        ({"draws": 0}, "expected draws of 1 or more, got 0"),
+        ({"random_draws": 0}, "expected draws of 1 or more, got 0"),
     ],
 )
 def test_what_a_caller_got_wrong_is_a_value_error(

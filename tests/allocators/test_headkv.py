@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headprobe.allocators._supply import Budget
+from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.errors import HeadprobeError, UsageError
 
@@ -41,7 +41,7 @@ def tokens(
         scores,
         group=group,
         window=8,
-        budget=Budget(tokens=budget),
+        budget=BudgetSize(tokens=budget),
         beta=beta,
         reduce=reduce,
         context_length=context_length,
@@ -129,8 +129,8 @@ def test_without_a_cap_each_head_is_within_one_of_the_formula(
 ) -> None:
     kept = tokens(scores, budget=budget, beta=beta, group=group, reduce=reduce, context_length=None)
     heads = reduced(scores, group, reduce)
-    base, share = budget - 8, heads / heads.sum()
-    formula = 8 + base - base / beta + share * (base / beta) * heads.size
+    base, fraction = budget - 8, heads / heads.sum()
+    formula = 8 + base - base / beta + fraction * (base / beta) * heads.size
     assert (np.abs(kept - formula) < 1 + 1e-6).all()
 
 
@@ -158,35 +158,45 @@ def test_mean_and_sum_over_a_group_give_the_same_budget_and_max_another() -> Non
 
 def test_a_share_of_an_unknown_context_becomes_ratios_over_the_window() -> None:
     scores = np.array([[60.0, 2.0], [1.0, 0.0]])
-    for share in (0.015, 0.5, 1.0):
-        allocation = headkv(scores, group=1, window=8, budget=Budget(share=share))
+    for fraction in (0.015, 0.5, 1.0):
+        allocation = headkv(scores, group=1, window=8, budget=BudgetSize(fraction=fraction))
         assert allocation.tokens.tolist() == [[8, 8], [8, 8]]
-        assert allocation.ratio.sum() == pytest.approx(4 * share)
+        assert allocation.ratio.sum() == pytest.approx(4 * fraction)
         assert allocation.ratio.max() <= 1
         assert (np.diff(allocation.ratio.ravel()) <= 0).all()
-        assert allocation.ratio.min() >= share - share / 1.2 - 1e-12
+        assert allocation.ratio.min() >= fraction - fraction / 1.2 - 1e-12
 
 
 def test_a_share_of_a_known_context_is_exact_in_total() -> None:
     scores = np.arange(12.0).reshape(3, 4)
-    allocation = headkv(scores, group=2, window=8, budget=Budget(share=0.015), context_length=1237)
+    allocation = headkv(
+        scores, group=2, window=8, budget=BudgetSize(fraction=0.015), context_length=1237
+    )
     assert allocation.tokens.sum() == round(0.015 * 1237 * 6)
 
 
 @pytest.mark.parametrize("beta", [0.99, 0.0, -1.0, np.nan, np.inf])
 def test_a_beta_below_one_is_wrong_usage(beta: float) -> None:
     with pytest.raises(UsageError, match="--beta of headkv must be 1 or more"):
-        headkv(np.ones((2, 2)), group=1, window=8, budget=Budget(tokens=16), beta=beta)
+        headkv(np.ones((2, 2)), group=1, window=8, budget=BudgetSize(tokens=16), beta=beta)
 
 
 def test_scores_that_tell_nothing_are_refused() -> None:
     with pytest.raises(HeadprobeError, match="all scores are zero"):
-        headkv(np.zeros((2, 2)), group=1, window=8, budget=Budget(tokens=16))
+        headkv(np.zeros((2, 2)), group=1, window=8, budget=BudgetSize(tokens=16))
 
 
 def test_the_papers_rounding_knows_no_shares() -> None:
-    with pytest.raises(UsageError, match=r"--rounding paper takes a budget in tokens, got 1\.5%"):
-        headkv(np.ones((2, 2)), group=1, window=8, budget=Budget(share=0.015), rounding="paper")
+    with pytest.raises(
+        UsageError, match=r"--rounding reference takes a budget in tokens, got 1\.5%"
+    ):
+        headkv(
+            np.ones((2, 2)),
+            group=1,
+            window=8,
+            budget=BudgetSize(fraction=0.015),
+            rounding="reference",
+        )
 
 
 def test_the_papers_rounding_loses_what_a_short_context_cannot_use() -> None:
@@ -195,9 +205,9 @@ def test_the_papers_rounding_loses_what_a_short_context_cannot_use() -> None:
         scores,
         group=1,
         window=8,
-        budget=Budget(tokens=20),
+        budget=BudgetSize(tokens=20),
         beta=1.0,
-        rounding="paper",
+        rounding="reference",
         context_length=30,
     )
     assert allocation.tokens.tolist() == [[30, 9], [8, 8]]
@@ -221,9 +231,9 @@ def test_the_papers_rounding_equals_what_the_authors_class_computes(
             scores.reshape(32, 32),
             group=1,
             window=8,
-            budget=Budget(tokens=int(budget)),
+            budget=BudgetSize(tokens=int(budget)),
             beta=float(beta),
-            rounding="paper",
+            rounding="reference",
         )
         # The stored capacities leave the window out.
         assert np.array_equal(allocation.tokens - 8, expected), key

@@ -14,7 +14,9 @@ from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 from tests._support.refusals import refused
 
-LAYOUT = HeadLayout(id="tiny", architecture="llama", layers=2, heads=4, kv_heads=2, head_dim=8)
+LAYOUT = HeadLayout(
+    id="tiny", architecture="llama", layers=2, num_heads=4, num_kv_heads=2, head_dim=8
+)
 ONE = np.array([[4.0, 0, 0, 0], [2, 0, 0, 2]])
 TWO = np.array([[0.0, 0, 0.1, 0], [0, 0.3, 0, 0]])
 

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headprobe.allocators._supply import Budget
+from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.pyramid import pyramid
 from headprobe.errors import UsageError
 
 
 def layers_of(layers: int, budget: int, **options: object) -> np.ndarray:
     allocation = pyramid(
-        np.zeros((layers, 4)), group=2, window=8, budget=Budget(tokens=budget), **options
+        np.zeros((layers, 4)), group=2, window=8, budget=BudgetSize(tokens=budget), **options
     )
     assert (allocation.tokens == allocation.tokens[:, :1]).all()
     return allocation.tokens[:, 0]
@@ -61,19 +61,21 @@ def test_a_beta_of_one_is_uniform() -> None:
 @pytest.mark.parametrize("length", [60, 128, 200, 239, 240, 241, 300, 10_000])
 @pytest.mark.parametrize("layers", [2, 5, 32])
 def test_the_papers_rounding_equals_the_authors_code(layers: int, length: int) -> None:
-    kept = layers_of(layers, 128, rounding="paper", context_length=length)
+    kept = layers_of(layers, 128, rounding="reference", context_length=length)
     assert kept.tolist() == [authors_layer(i, layers, 128, 8, 20, length) for i in range(layers)]
 
 
 def test_the_authors_total_lies_four_percent_above_the_budget() -> None:
-    assert layers_of(32, 128, rounding="paper").mean() == 133.5
-    assert layers_of(1, 128, rounding="paper").tolist() == [128 + 120 - 6]
+    assert layers_of(32, 128, rounding="reference").mean() == 133.5
+    assert layers_of(1, 128, rounding="reference").tolist() == [128 + 120 - 6]
 
 
 def test_a_share_of_an_unknown_context_falls_in_ratios() -> None:
-    for share in (0.015, 0.6, 1.0):
-        allocation = pyramid(np.zeros((4, 2)), group=1, window=8, budget=Budget(share=share))
-        assert allocation.ratio.sum() == pytest.approx(8 * share)
+    for fraction in (0.015, 0.6, 1.0):
+        allocation = pyramid(
+            np.zeros((4, 2)), group=1, window=8, budget=BudgetSize(fraction=fraction)
+        )
+        assert allocation.ratio.sum() == pytest.approx(8 * fraction)
         assert allocation.ratio.max() <= 1
         assert (allocation.tokens == 8).all()
         steps = np.diff(allocation.ratio[:, 0])
@@ -84,4 +86,10 @@ def test_wrong_usage_is_refused() -> None:
     with pytest.raises(UsageError, match="--beta of pyramid must be 1 or more"):
         layers_of(4, 128, beta=0.5)
     with pytest.raises(UsageError, match="tokens"):
-        pyramid(np.ones((2, 2)), group=1, window=8, budget=Budget(share=0.5), rounding="paper")
+        pyramid(
+            np.ones((2, 2)),
+            group=1,
+            window=8,
+            budget=BudgetSize(fraction=0.5),
+            rounding="reference",
+        )

@@ -13,15 +13,15 @@ MEASURED = {"induction": GENERATOR.random((32, 32)), "echo": GENERATOR.random((3
 NOTHING = np.zeros((32, 32))
 
 
-def plainly_chosen(measure: str, share: float, group: int) -> set[tuple[int, int]]:
-    """The KV heads with one of the highest query heads of ``share`` of all KV heads."""
+def plainly_chosen(measure: str, fraction: float, group: int) -> set[tuple[int, int]]:
+    """The KV heads with one of the highest query heads of ``fraction`` of all KV heads."""
     layers, heads = NOTHING.shape
     best = {
         (layer, kv): max(MEASURED[measure][layer, kv * group + i] for i in range(group))
         for layer in range(layers)
         for kv in range(heads // group)
     }
-    count = -(-round(share * 100) * len(best) // 100)
+    count = -(-round(fraction * 100) * len(best) // 100)
     return set(sorted(best, key=lambda head: -best[head])[:count])
 
 
@@ -46,7 +46,7 @@ def test_the_others_keep_what_the_paper_says_but_for_the_sinks_of_a_long_context
     allocation = razor(NOTHING, group=4, window=8, measured=MEASURED)
     budgets = HeadBudgets(
         layout=HeadLayout(
-            id="x", architecture="llama", layers=32, heads=32, kv_heads=8, head_dim=128
+            id="x", architecture="llama", layers=32, num_heads=32, num_kv_heads=8, head_dim=128
         ),
         strategy={"name": "razor"},
         granularity="kv",
@@ -66,7 +66,7 @@ def test_the_others_keep_what_the_paper_says_but_for_the_sinks_of_a_long_context
 
 
 def test_wrong_usage_is_refused() -> None:
-    with pytest.raises(UsageError, match="--echo is a share from 0 to 1, got 14"):
+    with pytest.raises(UsageError, match="--echo is a fraction from 0 to 1, got 14"):
         razor(NOTHING, group=4, window=8, measured=MEASURED, echo=14.0)
     with pytest.raises(ValueError, match="the measure 'echo', got none"):
         razor(NOTHING, group=4, window=8, measured={"induction": NOTHING})

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from headprobe.allocators import (
     STRATEGIES,
-    Budget,
+    BudgetSize,
     allocate,
     get_strategy,
     parse_budget,
@@ -32,11 +32,11 @@ def options_of(function: Callable[..., Allocation]) -> set[str]:
 
 
 LAYOUT = HeadLayout(
-    id="tiny", architecture="LlamaForCausalLM", layers=3, heads=8, kv_heads=2, head_dim=8
+    id="tiny", architecture="LlamaForCausalLM", layers=3, num_heads=8, num_kv_heads=2, head_dim=8
 )
 SCORES = np.random.default_rng(0).random((3, 8)).astype(np.float32)
 MEASURED = {"induction": SCORES, "echo": SCORES[::-1].copy()}
-NEEDED: dict[str, dict[str, object]] = {"top": {"heads": 2}}
+NEEDED: dict[str, dict[str, object]] = {"top": {"top_k": 2}}
 DIVIDING = [name for name, function in STRATEGIES.items() if "budget" in options_of(function)]
 CHOOSING = [name for name, function in STRATEGIES.items() if "sinks" in options_of(function)]
 
@@ -131,7 +131,7 @@ def test_chosen_heads_are_the_best_whatever_their_order(
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_records_every_option_it_takes(name: str) -> None:
-    options = {"budget": Budget(share=0.015)} if name in DIVIDING else NEEDED.get(name, {})
+    options = {"budget": BudgetSize(fraction=0.015)} if name in DIVIDING else NEEDED.get(name, {})
     budgets = allocate(SCORES, LAYOUT, strategy=name, measured=MEASURED, **options)
     assert set(budgets.strategy) == {"name"} | options_of(STRATEGIES[name])
     assert budgets.strategy["name"] == name
@@ -146,7 +146,7 @@ def test_every_strategy_says_what_it_is(name: str) -> None:
 
 
 def test_defaults_and_given_options_are_recorded() -> None:
-    budgets = allocate(SCORES, LAYOUT, budget=Budget(tokens=128), beta=None, reduce="max")
+    budgets = allocate(SCORES, LAYOUT, budget=BudgetSize(tokens=128), beta=None, reduce="max")
     assert budgets.strategy == {
         "name": "headkv",
         "budget": 128,
@@ -157,22 +157,22 @@ def test_defaults_and_given_options_are_recorded() -> None:
     }
     assert (budgets.granularity, budgets.window, budgets.sinks) == ("kv", 8, 0)
     assert (
-        allocate(SCORES, LAYOUT, strategy="pyramid", budget=Budget(tokens=128)).strategy["beta"]
+        allocate(SCORES, LAYOUT, strategy="pyramid", budget=BudgetSize(tokens=128)).strategy["beta"]
         == 20
     )
 
 
 def test_wrong_usage_says_what_is_possible() -> None:
-    budget = Budget(tokens=128)
+    budget = BudgetSize(tokens=128)
     with pytest.raises(
         UsageError, match="no strategy 'snap'; choose from alibi, duo, headkv, pyramid, razor"
     ):
         allocate(SCORES, LAYOUT, strategy="snap", budget=budget)
     with refused("strategy uniform .* `budget`, `context_l", option="beta"):
         allocate(SCORES, LAYOUT, strategy="uniform", budget=budget, beta=1.2)
-    with refused("strategy top needs it", option="heads"):
+    with refused("strategy top needs it", option="top_k"):
         allocate(SCORES, LAYOUT, strategy="top")
-    with refused("strategy duo .* `full`, `sinks`", option="budget"):
+    with refused("strategy duo .* `sparsity`, `sinks`", option="budget"):
         allocate(SCORES, LAYOUT, strategy="duo", budget=budget)
     with pytest.raises(UsageError, match="--granularity takes kv or query, got 'layer'"):
         allocate(SCORES, LAYOUT, budget=budget, granularity="layer")

@@ -32,7 +32,7 @@ def test_scores_may_be_negative_but_not_without_meaning() -> None:
         duo(np.zeros((2, 2)), group=1, window=8)
     with pytest.raises(HeadprobeError, match="nan is not a finite number"):
         duo(np.full((2, 2), np.nan), group=1, window=8)
-    with pytest.raises(UsageError, match="--full is a share from 0 to 1, got 50"):
+    with pytest.raises(UsageError, match="--full is a fraction from 0 to 1, got 50"):
         duo(scores, group=1, window=8, full=50.0)
 
 
@@ -62,17 +62,17 @@ def test_a_threshold_that_no_head_reaches_is_wrong_usage() -> None:
 
 @pytest.mark.parametrize("heads", range(5))
 def test_so_many_kv_heads_are_full(heads: int) -> None:
-    allocation = top(SCORES, group=2, window=8, heads=heads)
+    allocation = top(SCORES, group=2, window=8, top_k=heads)
     assert (allocation.ratio == 1).sum() == heads
     assert (allocation.tokens == 384).all()
 
 
 def test_the_best_query_head_decides_for_its_group() -> None:
-    assert top(SCORES, group=2, window=8, heads=1).ratio.tolist() == [[1, 0], [0, 0]]
-    assert top(SCORES, group=1, window=8, heads=2).ratio.nonzero()[1].tolist() == [1, 3]
+    assert top(SCORES, group=2, window=8, top_k=1).ratio.tolist() == [[1, 0], [0, 0]]
+    assert top(SCORES, group=1, window=8, top_k=2).ratio.nonzero()[1].tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("heads", [-1, 5])
 def test_more_heads_than_there_are_is_wrong_usage(heads: int) -> None:
-    with pytest.raises(UsageError, match=f"--heads must be 0 to 4, all there are, got {heads}"):
-        top(SCORES, group=2, window=8, heads=heads)
+    with pytest.raises(UsageError, match=f"--top-k must be 0 to 4, all there are, got {heads}"):
+        top(SCORES, group=2, window=8, top_k=heads)

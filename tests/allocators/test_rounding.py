@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headprobe.allocators._rounding import is_paper, round_to_total, water_fill
+from headprobe.allocators._rounding import is_reference, round_to_total, water_fill
 from headprobe.errors import UsageError
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 5))
@@ -87,7 +87,7 @@ def test_values_that_do_not_add_up_are_refused() -> None:
 
 
 def test_an_unknown_rounding_lists_the_choices() -> None:
-    assert is_paper("paper")
-    assert not is_paper("exact")
-    with pytest.raises(UsageError, match="--rounding takes exact or paper, got 'up'"):
-        is_paper("up")
+    assert is_reference("reference")
+    assert not is_reference("exact")
+    with pytest.raises(UsageError, match="--rounding takes exact or reference, got 'up'"):
+        is_reference("up")

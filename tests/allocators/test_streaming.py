@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headprobe.allocators._streaming import best_heads, best_share, full_or_streaming
+from headprobe.allocators._streaming import best_fraction, best_heads, full_or_streaming
 from headprobe.errors import UsageError
 
 
@@ -18,7 +18,7 @@ def test_the_best_heads_are_those_of_a_plain_sort_ties_in_order() -> None:
 def test_a_share_of_the_heads_is_rounded_up_as_in_decimal_arithmetic(
     per_cent: int, heads: int
 ) -> None:
-    chosen = best_share(np.arange(heads, dtype=float)[None], per_cent / 100, option="--full")
+    chosen = best_fraction(np.arange(heads, dtype=float)[None], per_cent / 100, option="--sparsity")
     assert chosen.sum() == -(-per_cent * heads // 100)
 
 
@@ -34,8 +34,8 @@ def test_the_window_is_kept_where_recent_is_less() -> None:
     [
         ({"sinks": -1}, "--sinks must be 0 or more, got -1"),
         ({"recent": -4}, "--recent must be 0 or more, got -4"),
-        ({"recent_share": 1.5}, "--recent-share is a share from 0 to 1, got 1.5"),
-        ({"recent_share": float("nan")}, "--recent-share is a share from 0 to 1, got nan"),
+        ({"recent_fraction": 1.5}, "--recent-fraction is a fraction from 0 to 1, got 1.5"),
+        ({"recent_fraction": float("nan")}, "--recent-fraction is a fraction from 0 to 1, got nan"),
     ],
 )
 def test_options_out_of_range_are_wrong_usage(options: dict[str, float], problem: str) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headprobe.allocators._supply import Budget
+from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.allocators.tuned import tuned
 from headprobe.errors import HeadprobeError, UsageError
@@ -19,10 +19,10 @@ SCORES = st.tuples(st.integers(1, 4), st.integers(1, 4)).flatmap(
 )
 OPTIONS = st.fixed_dictionaries(
     {
-        "budget": st.integers(9, 300).map(lambda count: Budget(tokens=count)),
+        "budget": st.integers(9, 300).map(lambda count: BudgetSize(tokens=count)),
         "beta": st.floats(1, 50),
-        "floor": st.integers(0, 40),
-        "saturation": st.none() | st.integers(1, 400),
+        "min_entries": st.integers(0, 40),
+        "fill_to": st.none() | st.integers(1, 400),
         "group": st.sampled_from([1, 2]),
         "reduce": st.sampled_from(["mean", "max", "sum"]),
         "context_length": st.none() | st.integers(1, 600),
@@ -38,7 +38,7 @@ def tokens(scores: np.ndarray, **options: Any) -> np.ndarray:
 
 def least(options: dict[str, Any]) -> float:
     base = options["budget"].tokens - WINDOW
-    return WINDOW + min(options["floor"], base - base / options["beta"])
+    return WINDOW + min(options["min_entries"], base - base / options["beta"])
 
 
 def reduced(scores: np.ndarray, options: dict[str, Any]) -> np.ndarray:
@@ -81,11 +81,11 @@ def test_permuted_heads_get_the_permuted_budget(
 def test_no_head_passes_saturation_while_another_that_scores_is_below_it(
     scores: np.ndarray, options: dict[str, Any]
 ) -> None:
-    saturation = options["saturation"]
+    fill_to = options["fill_to"]
     kept = tokens(scores, **options)
-    if saturation is None or saturation < least(options):
+    if fill_to is None or fill_to < least(options):
         return
-    cap = min(saturation, options["context_length"] or saturation)
+    cap = min(fill_to, options["context_length"] or fill_to)
     if (kept > cap + 1).any():
         assert (kept >= cap - 1).all()
 
@@ -94,35 +94,37 @@ def test_no_head_passes_saturation_while_another_that_scores_is_below_it(
 def test_with_a_high_floor_and_no_saturation_it_is_headkv(
     scores: np.ndarray, options: dict[str, Any]
 ) -> None:
-    options = {**options, "floor": 1000, "saturation": None}
-    same = {name: value for name, value in options.items() if name not in ("floor", "saturation")}
+    options = {**options, "min_entries": 1000, "fill_to": None}
+    same = {
+        name: value for name, value in options.items() if name not in ("min_entries", "fill_to")
+    }
     assert (tokens(scores, **options) == headkv(scores, window=WINDOW, **same).tokens).all()
 
 
 def test_the_floor_stops_growing_with_the_budget() -> None:
     scores = np.array([[1.0, 0.0], [0.0, 0.0]])
-    small, large = (tokens(scores, group=1, budget=Budget(tokens=n)) for n in (14, 320))
+    small, large = (tokens(scores, group=1, budget=BudgetSize(tokens=n)) for n in (14, 320))
     assert small.tolist() == [[8 + 24 - 3, 9], [9, 9]]
     assert large.tolist() == [[4 * 320 - 3 * 12, 12], [12, 12]]
-    proportional = headkv(scores, group=1, window=WINDOW, budget=Budget(tokens=320)).tokens
+    proportional = headkv(scores, group=1, window=WINDOW, budget=BudgetSize(tokens=320)).tokens
     assert proportional[1, 1] == 60
 
 
 def test_what_a_saturated_head_waits_with_fills_the_others_by_score() -> None:
     scores = np.array([[97.0, 2.0], [1.0, 0.0]])
-    options = {"group": 1, "floor": 0, "budget": Budget(tokens=20)}
-    assert tokens(scores, saturation=30, **options).tolist() == [[30, 25], [17, 8]]
+    options = {"group": 1, "min_entries": 0, "budget": BudgetSize(tokens=20)}
+    assert tokens(scores, fill_to=30, **options).tolist() == [[30, 25], [17, 8]]
 
 
 def test_a_kv_head_scores_the_maximum_of_its_group() -> None:
     scores = np.array([[4.0, 0.0, 2.0, 2.0]])
-    kept = tokens(scores, group=2, budget=Budget(tokens=108), floor=0)
+    kept = tokens(scores, group=2, budget=BudgetSize(tokens=108), min_entries=0)
     # 200 entries beyond the windows, 2 to 1.
     assert kept.tolist() == [[8 + 133, 8 + 67]]
 
 
 def test_in_shares_of_an_unknown_context_the_floor_is_headkvs() -> None:
-    options = {"group": 1, "window": WINDOW, "budget": Budget(share=0.1)}
+    options = {"group": 1, "window": WINDOW, "budget": BudgetSize(fraction=0.1)}
     allocation = tuned(np.array([[3.0, 1.0]]), **options)
     assert allocation.tokens.tolist() == [[WINDOW] * 2]
     assert (allocation.ratio == headkv(np.array([[3.0, 1.0]]), **options).ratio).all()
@@ -132,18 +134,18 @@ def test_in_shares_of_an_unknown_context_the_floor_is_headkvs() -> None:
     ("options", "message"),
     [
         ({"beta": 0.9}, "--beta of tuned must be 1 or more, got 0.9"),
-        ({"floor": -1}, "--floor must be 0 or more, got -1"),
-        ({"saturation": 0}, "--saturation must be 1 or more, got 0"),
-        ({"budget": Budget(share=0.1), "saturation": 64}, "--saturation counts entries"),
+        ({"min_entries": -1}, "--min-entries must be 0 or more, got -1"),
+        ({"fill_to": 0}, "--fill-to must be 1 or more, got 0"),
+        ({"budget": BudgetSize(fraction=0.1), "fill_to": 64}, "--fill-to counts entries"),
         ({"reduce": "median"}, "--reduce takes mean, max, sum"),
     ],
 )
 def test_options_out_of_range_are_wrong_usage(options: dict[str, Any], message: str) -> None:
-    given_options = {"budget": Budget(tokens=16), **options}
+    given_options = {"budget": BudgetSize(tokens=16), **options}
     with pytest.raises(UsageError, match=message):
         tuned(np.ones((2, 2)), group=1, window=WINDOW, **given_options)
 
 
 def test_scores_that_tell_nothing_are_refused() -> None:
     with pytest.raises(HeadprobeError, match="all scores are zero"):
-        tuned(np.zeros((2, 2)), group=1, window=WINDOW, budget=Budget(tokens=16))
+        tuned(np.zeros((2, 2)), group=1, window=WINDOW, budget=BudgetSize(tokens=16))

@@ -74,9 +74,9 @@ def attention(model: Any, length: int = LENGTH) -> Tensor:
         return torch.cat(model(ids, output_attentions=True, use_cache=False).attentions)
     seen = []
 
-    def watched(query: Tensor, key: Tensor, value: Tensor, **terms: Any) -> Tensor:
-        assert not terms["is_causal"]
-        logits = query @ key.mT / query.shape[-1] ** 0.5 + terms["attn_mask"]
+    def watched(query: Tensor, key: Tensor, value: Tensor, **attention_kwargs: Any) -> Tensor:
+        assert not attention_kwargs["is_causal"]
+        logits = query @ key.mT / query.shape[-1] ** 0.5 + attention_kwargs["attn_mask"]
         seen.append(logits.softmax(dim=-1))
         return seen[-1] @ value.expand_as(query)
 

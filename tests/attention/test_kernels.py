@@ -45,7 +45,7 @@ def test_every_pass_of_ours_runs_with_the_allowed_kernels(
 
     monkeypatch.setattr("headprobe.attention.observe.allowed_kernels", noted)
     layout, ids = head_layout(tiny_llama.config, id="tiny"), torch.ones(1, 4, dtype=torch.long)
-    shape = (layout.layers, layout.kv_heads)
+    shape = (layout.layers, layout.num_kv_heads)
     budgets = HeadBudgets(
         layout=layout,
         strategy={"name": "test"},
@@ -59,7 +59,7 @@ def test_every_pass_of_ours_runs_with_the_allowed_kernels(
     )
     observe(tiny_llama, ids, lambda rows: None)
     forward(tiny_llama, ids, past_key_values=DynamicCache(config=tiny_llama.config))
-    with HeadBudgetCache(tiny_llama, budgets, cut_at=4) as cache:
+    with HeadBudgetCache(tiny_llama, budgets, compress_at=4) as cache:
         tiny_llama(ids, past_key_values=cache)
         tiny_llama(ids[:, :1], past_key_values=cache)
     assert entered == [torch.device("cpu")] * 3

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headprobe.attention.logit_attribution import Readout
-from headprobe.attention.observe import LayerRows, observe
+from headprobe.attention.logit_attribution import LogitAttribution
+from headprobe.attention.observe import AttentionRows, observe
 from headprobe.errors import HeadprobeError
 from tests._support.architectures import ARCHITECTURES, STATES, STRANGE, build
 from tests._support.reference import places
@@ -37,7 +37,7 @@ def test_the_heads_add_up_to_what_the_layers_attention_adds(architecture: str) -
     final = model.get_submodule(norm)
     for weight in final.parameters():
         nn.init.normal_(weight, mean=0.5, std=0.5)
-    seen: dict[int, LayerRows] = {}
+    seen: dict[int, AttentionRows] = {}
     added: dict[int, Tensor] = {}
 
     def keep(layer: int) -> Any:
@@ -59,7 +59,7 @@ def test_the_heads_add_up_to_what_the_layers_attention_adds(architecture: str) -
         watch=slice(None),
         use_cache=False,
     )
-    readout = Readout(model, HEADS)
+    readout = LogitAttribution(model, HEADS)
     tokens = torch.arange(24)
     unembedding = model.get_output_embeddings().weight[tokens]
     assert seen.keys() == added.keys()
@@ -76,7 +76,7 @@ def test_values_padded_by_a_kernel_count_as_they_are() -> None:
     model = build("llama")
     outputs = torch.randn(HEADS, 2, 8, generator=torch.Generator().manual_seed(0))
     padded = nn.functional.pad(outputs, (0, 4), value=7.0)
-    readout, tokens = Readout(model, HEADS), torch.tensor([5, 6])
+    readout, tokens = LogitAttribution(model, HEADS), torch.tensor([5, 6])
     assert torch.equal(readout.logits(1, padded, tokens), readout.logits(1, outputs, tokens))
 
 
@@ -84,8 +84,8 @@ def test_values_padded_by_a_kernel_count_as_they_are() -> None:
 def test_half_precision_reads_as_its_own_weights_in_full(tiny_llama: nn.Module) -> None:
     outputs = torch.randn(HEADS, 2, 8, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([5, 6])
-    half = Readout(tiny_llama.bfloat16(), HEADS).logits(0, outputs, tokens)
-    full = Readout(tiny_llama.float(), HEADS).logits(0, outputs, tokens)
+    half = LogitAttribution(tiny_llama.bfloat16(), HEADS).logits(0, outputs, tokens)
+    full = LogitAttribution(tiny_llama.float(), HEADS).logits(0, outputs, tokens)
     torch.testing.assert_close(half, full, rtol=1e-3, atol=1e-3)
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_found_is_named_with_the_kind_of_model(spoil: Any, missin
     model = build("llama")
     spoil(model)
     with pytest.raises(HeadprobeError) as error:
-        Readout(model, HEADS)
+        LogitAttribution(model, HEADS)
     assert str(error.value) == (
         f"measure locos cannot find the {missing} of this 'llama' model as plain weights in "
         "memory; leave locos out of --measures"

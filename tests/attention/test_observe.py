@@ -19,8 +19,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from headprobe.attention.logit_attribution import Readout
-from headprobe.attention.observe import LayerRows, observe
+from headprobe.attention.logit_attribution import LogitAttribution
+from headprobe.attention.observe import AttentionRows, observe
 from headprobe.attention.prefix_cache import PrefixCache
 from headprobe.errors import HeadprobeError
 from headprobe.models.loading import attention_layers
@@ -39,25 +39,25 @@ class Collect:
     """A sink that puts the chunks of every layer together again."""
 
     def __init__(self) -> None:
-        self.chunks: dict[int, list[LayerRows]] = defaultdict(list)
+        self.chunks: dict[int, list[AttentionRows]] = defaultdict(list)
 
-    def __call__(self, rows: LayerRows) -> None:
+    def __call__(self, rows: AttentionRows) -> None:
         self.chunks[rows.layer].append(rows)
 
     def rows(self) -> dict[int, Tensor]:
-        return {i: torch.cat([c.rows for c in chunks], 1) for i, chunks in self.chunks.items()}
+        return {i: torch.cat([c.weights for c in chunks], 1) for i, chunks in self.chunks.items()}
 
     def queries(self, layer: int) -> list[int]:
         return [position for chunk in self.chunks[layer] for position in chunk.queries]
 
 
-def check_outputs(chunk: LayerRows) -> None:
+def check_outputs(chunk: AttentionRows) -> None:
     """What a layer returned is its values by the rows, dropped keys being those without a value."""
     kv_heads, kept, _ = chunk.values.shape
-    query_heads, _, keys = chunk.rows.shape
+    query_heads, _, keys = chunk.weights.shape
     values = chunk.values.repeat_interleave(query_heads // kv_heads, dim=0)
-    assert not chunk.rows[..., : keys - kept].any()
-    torch.testing.assert_close(chunk.outputs, chunk.rows[..., keys - kept :] @ values, **CLOSE)
+    assert not chunk.weights[..., : keys - kept].any()
+    torch.testing.assert_close(chunk.outputs, chunk.weights[..., keys - kept :] @ values, **CLOSE)
 
 
 def reference(model: PreTrainedModel, ids: Tensor) -> dict[int, Tensor]:
@@ -96,7 +96,7 @@ def test_rows_of_prefill_and_decoding_equal_eager_attention(
     model: PreTrainedModel, every_position: bool
 ) -> None:
     ids = tokens()
-    cache = PrefixCache(model, room=4) if every_position else DynamicCache(config=model.config)
+    cache = PrefixCache(model, capacity=4) if every_position else DynamicCache(config=model.config)
     expected = reference(model, ids)
     for start, stop in [(0, PROMPT), *((n, n + 1) for n in range(PROMPT, LENGTH))]:
         collect = Collect()
@@ -116,7 +116,7 @@ def test_chunks_hold_the_same_rows(architecture: str, chunk_bytes: int) -> None:
     observe(model, ids, whole, watch=slice(3, None))
     observe(model, ids, chunked, watch=slice(3, None), chunk_bytes=chunk_bytes)
     for layer, rows in whole.rows().items():
-        torch.testing.assert_close(chunked.rows()[layer], rows, **CLOSE)
+        torch.testing.assert_close(chunked.weights()[layer], rows, **CLOSE)
         assert chunked.queries(layer) == whole.queries(layer) == list(range(3, LENGTH))
         sizes = {len(chunk.queries) for chunk in chunked.chunks[layer]}
         assert sizes == ({1} if chunk_bytes == 1 else {2})
@@ -142,12 +142,16 @@ def test_a_model_loaded_with_eager_attention_is_observed_too(architecture: str) 
 def test_flash_kernels_which_get_no_mask_are_observed(architecture: str) -> None:
     """No kernel runs here: a stand-in gets what a kernel gets, a window and no mask."""
 
-    def kernel(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **terms: Any):
+    def kernel(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **attention_kwargs: Any
+    ):
         assert mask is None
         past = torch.arange(key.shape[2])
         distance = past[-query.shape[2] :, None] - past
-        seen = (distance >= 0) & (distance < (terms.get("sliding_window") or LENGTH))
-        return sdpa_attention_forward(module, query, key, value, seen[None, None], **terms)
+        seen = (distance >= 0) & (distance < (attention_kwargs.get("sliding_window") or LENGTH))
+        return sdpa_attention_forward(
+            module, query, key, value, seen[None, None], **attention_kwargs
+        )
 
     AttentionInterface.register("headprobe_test_flash", kernel)
     AttentionMaskInterface.register("headprobe_test_flash", flash_attention_mask)
@@ -192,7 +196,7 @@ def test_the_text_part_of_a_model_with_vision_is_observed() -> None:
     assert attention_layers(model) == (0, 1, 2, 3)
     heads = text["num_attention_heads"]
     values = torch.randn(heads, 3, model.get_decoder().layers[1].self_attn.head_dim)
-    assert Readout(model, heads).logits(1, values, ids[0, :3]).shape == (heads, 3)
+    assert LogitAttribution(model, heads).logits(1, values, ids[0, :3]).shape == (heads, 3)
 
 
 @torch.no_grad()
@@ -211,7 +215,7 @@ def test_the_registry_is_as_before_after_an_error_in_the_sink(
     tiny_llama.set_attn_implementation(implementation)
     registered, config = dict(ALL_ATTENTION_FUNCTIONS), tiny_llama.config.to_dict()
 
-    def fail(rows: LayerRows) -> None:
+    def fail(rows: AttentionRows) -> None:
         raise KeyError("sink")
 
     with pytest.raises(KeyError, match="sink"):
@@ -226,16 +230,16 @@ def test_a_sink_may_observe_another_model(tiny_llama: PreTrainedModel) -> None:
     other, ids = build("qwen3"), tokens()
     outer, inner, alone = Collect(), Collect(), Collect()
 
-    def sink(rows: LayerRows) -> None:
+    def on_rows(rows: AttentionRows) -> None:
         outer(rows)
         observe(other, ids, inner)
 
-    observe(tiny_llama, ids, sink)
+    observe(tiny_llama, ids, on_rows)
     observe(tiny_llama, ids, alone)
     assert dict(ALL_ATTENTION_FUNCTIONS) == registered
     assert [len(chunks) for chunks in outer.chunks.values()] == [1, 1]
     assert [len(chunks) for chunks in inner.chunks.values()] == [2, 2, 2, 2]
-    for layer, rows in alone.rows().items():
+    for layer, rows in alone.weights().items():
         assert torch.equal(outer.rows()[layer], rows)
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from headprobe.attention.observe import forward
-from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
+from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
 from headprobe.errors import HeadprobeError
 from tests._support.architectures import (
     ARCHITECTURES,
@@ -34,22 +34,24 @@ def plain(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("room", [3, 64], ids=["too-small", "enough"])
+@pytest.mark.parametrize("capacity", [3, 64], ids=["too-small", "enough"])
 @pytest.mark.parametrize(
     "architecture", [name for name in (*ARCHITECTURES, *STATES) if name not in WHOLE]
 )
 @pytest.mark.slow
-def test_cut_back_it_goes_on_as_if_nothing_had_come_behind(architecture: str, room: int) -> None:
+def test_cut_back_it_goes_on_as_if_nothing_had_come_behind(
+    architecture: str, capacity: int
+) -> None:
     model = build(architecture)
     trunk, branches = tokens(14, 1), [tokens(9, seed) for seed in (2, 3)]
-    cache = PrefixCache(model, room)
+    cache = PrefixCache(model, capacity)
     run(model, trunk[:, :10], cache)
-    cache.mark()
+    cache.snapshot()
     run(model, trunk[:, 10:], cache)
-    cache.mark()
+    cache.snapshot()
     for length in (14, 10, 0):
         for branch in branches:
-            cache.cut(length)
+            cache.crop(length)
             assert cache.get_seq_length() == length
             whole = torch.cat([trunk[:, :length], branch], dim=1)
             expected = plain(model, whole)[:, length:]
@@ -61,13 +63,13 @@ def test_cut_back_it_goes_on_as_if_nothing_had_come_behind(architecture: str, ro
 def test_a_state_goes_back_to_a_mark_only(architecture: str) -> None:
     model = build(architecture)
     cache = PrefixCache(model, 32)
-    assert cache.is_rigid
+    assert cache.has_recurrent_state
     run(model, tokens(8, 1), cache)
-    cache.mark()
+    cache.snapshot()
     run(model, tokens(4, 2), cache)
     with pytest.raises(ValueError, match="expected a length that was marked, got 7"):
-        cache.cut(7)
-    cache.cut(8)
+        cache.crop(7)
+    cache.crop(8)
 
 
 @torch.no_grad()
@@ -85,7 +87,7 @@ def test_memory_is_set_aside_once() -> None:
 @pytest.mark.parametrize("architecture", ["llama", "mistral", *WITH_STATES])
 def test_a_model_that_starts_anew_with_every_piece_is_told(architecture: str) -> None:
     model = build(architecture)
-    assert runs_in_pieces(model) == (architecture not in WHOLE)
+    assert supports_chunked_prefill(model) == (architecture not in WHOLE)
 
 
 def test_a_model_with_a_cache_of_its_own_is_named() -> None:

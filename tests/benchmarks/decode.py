@@ -35,7 +35,7 @@ WARM_UP, ROUNDS = 4, 4
 def share_out(model: PreTrainedModel, budget: str, length: int) -> HeadBudgets:
     """A headkv budget of log-normal scores."""
     layout = head_layout(model.config, id="benchmark")
-    scores = np.random.default_rng(0).lognormal(sigma=1.5, size=(layout.layers, layout.heads))
+    scores = np.random.default_rng(0).lognormal(sigma=1.5, size=(layout.layers, layout.num_heads))
     return allocate(scores, layout, budget=parse_budget(budget), context_length=length)
 
 
@@ -48,13 +48,13 @@ def fill(model: PreTrainedModel, cache: Cache, length: int) -> None:
         return torch.randn(shape, device=model.device, dtype=model.dtype)
 
     for index in range(layout.layers):
-        keys, values = (states(layout.kv_heads, length) for _ in range(2))
+        keys, values = (states(layout.num_kv_heads, length) for _ in range(2))
         cache.update(keys, values, index)
         if isinstance(cache, HeadBudgetCache):
             layer = cache.layers[index]
-            layer.watch(states(layout.heads, 8), None, {})
+            layer.watch(states(layout.num_heads, 8), None, {})
             layer.attended = True
-            layer.cut()
+            layer.compress()
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> list[float]:

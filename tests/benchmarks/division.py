@@ -18,16 +18,16 @@ from headprobe.allocators._rounding import round_to_total, water_fill
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.answering import evaluate
-from headprobe.evaluation.methods import Contender, Moment, allocated
-from headprobe.evaluation.outcomes import UNSEEN
+from headprobe.evaluation.methods import CutPoint, Method, allocated
 from headprobe.evaluation.questions import questions_of
+from headprobe.evaluation.results import QUERY_AGNOSTIC
 from headprobe.models.loading import load_model
 from headprobe.prompts.grid import parse_lengths
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
 from headprobe.tasks import get_task
-from headprobe.tasks.grading import ACCEPTED
+from headprobe.tasks.grading import PASSED
 
 WINDOW, FLOOR = 8, 4
 FIRST = (0.3, 0.45, 0.6, 0.75, 0.9)
@@ -68,7 +68,11 @@ def main() -> None:
     loaded = load_model("nano", device="cpu", dtype="float32")
     scores = HeadScores.load(options.scores)
     layout = loaded.layout
-    heads = scores.mean("r2").reshape(layout.layers, layout.kv_heads, layout.group).max(axis=-1)
+    heads = (
+        scores.mean("r2")
+        .reshape(layout.layers, layout.num_kv_heads, layout.group_size)
+        .max(axis=-1)
+    )
     first, second = map(int, options.groups.split(","))
     probe = get_task("r2").probe
     drawn = draw_cases(
@@ -83,10 +87,10 @@ def main() -> None:
         held_out=True,
     )
 
-    def contender(budget: str, parts: tuple[float, float]) -> Contender:
-        def at(moment: Moment) -> HeadBudgets:
+    def method(budget: str, parts: tuple[float, float]) -> Method:
+        def at(cut_point: CutPoint) -> HeadBudgets:
             supply = parse_budget(budget).supply(
-                heads.size, window=WINDOW, context_length=moment.tokens
+                heads.size, window=WINDOW, context_length=cut_point.tokens
             )
             return HeadBudgets(
                 layout=layout,
@@ -97,29 +101,29 @@ def main() -> None:
                 compensation=False,
                 selection=np.full(heads.shape, "attention"),
                 tokens=divided(
-                    heads, (first, second), parts, total=int(supply.total), context=moment.tokens
+                    heads, (first, second), parts, total=int(supply.total), context=cut_point.tokens
                 ),
                 ratio=np.zeros(heads.shape),
             )
 
         name = f"{parts[0]:.0%} / {parts[1]:.0%}"
-        return Contender(strategy=name, budget=budget, window=WINDOW, at=at)
+        return Method(strategy=name, budget=budget, window=WINDOW, at=at)
 
     runs = [WeightedRun(name=str(options.scores), scores=scores)]
-    contenders = []
+    methods = []
     for budget in options.budgets.split(","):
-        contenders += [contender(budget, (a, b)) for a in FIRST for b in SECOND if a + b <= 1]
-        contenders.append(allocated(runs, parse_budget(budget), measure="r2", reduce="max"))
+        methods += [method(budget, (a, b)) for a in FIRST for b in SECOND if a + b <= 1]
+        methods.append(allocated(runs, parse_budget(budget), measure="r2", reduce="max"))
     found = evaluate(
         loaded,
         questions_of(drawn, probe, loaded.tokenizer),
-        contenders,
-        settings=(UNSEEN,),
+        methods,
+        settings=(QUERY_AGNOSTIC,),
     )
     print("| budget | first / second group | accepted, % |")
     print("|---|---|---|")
-    for outcome in found.outcomes(metric=ACCEPTED):
-        print(f"| {outcome.budget} | {outcome.strategy} | {outcome.grades[ACCEPTED].value:.1f} |")
+    for result in found.results(metric=PASSED):
+        print(f"| {result.budget} | {result.strategy} | {result.grades[PASSED].value:.1f} |")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def questions(loaded: LoadedModel, *, count: int, tokens: int, answer: int) -> l
             context_ids=tuple(ids[:-40]),
             question_ids=tuple(ids[-40:]),
             answers=("",),
-            most_steps=answer,
+            max_new_tokens=answer,
         )
         for number, ids in enumerate(drawn)
     ]
@@ -51,7 +51,7 @@ def generate(loaded: LoadedModel, question: Question) -> float:
     wait_for(loaded.device)
     start = time.perf_counter()
     with allowed_kernels(loaded.device):
-        for _ in range(question.most_steps):
+        for _ in range(question.max_new_tokens):
             output = loaded.model(ids, past_key_values=cache, logits_to_keep=1)
             ids = output.logits[:, -1].argmax(dim=-1, keepdim=True)
     wait_for(loaded.device)
@@ -77,7 +77,7 @@ def main() -> None:
         answer=options.answer_tokens,
     )
     layout = loaded.layout
-    scores = np.random.default_rng(0).lognormal(sigma=1.5, size=(layout.layers, layout.heads))
+    scores = np.random.default_rng(0).lognormal(sigma=1.5, size=(layout.layers, layout.num_heads))
     methods = with_baselines(
         [
             fixed("headkv", size, allocate(scores, layout, budget=parse_budget(size)))

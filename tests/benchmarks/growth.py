@@ -11,7 +11,7 @@ import time
 from models import NAMES, draw, load, wait_for
 
 from headprobe.models.device import DTYPES
-from headprobe.runs.case_runner import walk
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import TASKS
 
@@ -37,7 +37,7 @@ def main() -> None:
         "lengths x 4": {"lengths": f"{top // 2}:{top}:8"},
         "context x 2": {"lengths": f"{top}:{2 * top}:2"},
     }
-    list(walk(loaded, draw(loaded, **base)[:1], TASKS["r2"], decode="forced"))
+    list(observe_cases(loaded, draw(loaded, **base)[:1], TASKS["r2"], decode="forced"))
     print("| grid | cases | prompt tokens | distinct tokens | seconds | ratio |")
     print("|---|---|---|---|---|---|")
     first = None
@@ -45,12 +45,12 @@ def main() -> None:
         cases = draw(loaded, **base | change)
         tree = PrefixTree.of([case.input_ids for case in cases])
         start = time.perf_counter()
-        list(walk(loaded, cases, TASKS["r2"], tree=tree, decode="forced"))
+        list(observe_cases(loaded, cases, TASKS["r2"], tree=tree, decode="forced"))
         wait_for(loaded.device)
         seconds = time.perf_counter() - start
         first = first or seconds
         print(
-            f"| {name} | {len(cases)} | {int(tree.lengths.sum()):,} | {tree.distinct:,} "
+            f"| {name} | {len(cases)} | {int(tree.lengths.sum()):,} | {tree.unique_tokens:,} "
             f"| {seconds:.2f} | {seconds / first:.2f} |",
             flush=True,
         )

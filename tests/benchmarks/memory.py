@@ -16,8 +16,8 @@ import torch
 from models import NAMES, draw, load
 
 from headprobe.models.device import DTYPES
-from headprobe.runs.case_runner import walk
-from headprobe.runs.memory import MemoryOptions, cache_bytes, parse_bytes, pieces_for
+from headprobe.runs.case_runner import observe_cases
+from headprobe.runs.memory import MemoryOptions, cache_bytes, chunk_sizes_for, parse_bytes
 from headprobe.tasks import TASKS
 
 
@@ -33,13 +33,13 @@ def run(options: argparse.Namespace, length: int) -> int:
     """The peak of one forced case of that length."""
     loaded = load(options.model, device=options.device, dtype=options.dtype)
     cases = draw(loaded, lengths=str(length), depths="50", needles=1)
-    pieces = pieces_for(
+    chunk_sizes = chunk_sizes_for(
         loaded.model.config,
-        MemoryOptions(activation_memory=parse_bytes(options.memory_allowance)),
+        MemoryOptions(activation_memory=parse_bytes(options.activation_memory)),
         longest=length,
         element=loaded.model.dtype.itemsize,
     )
-    list(walk(loaded, cases, TASKS["r2"], decode="forced", pieces=pieces))
+    list(observe_cases(loaded, cases, TASKS["r2"], decode="forced", chunk_sizes=chunk_sizes))
     return peak(loaded.device)
 
 

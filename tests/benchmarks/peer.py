@@ -23,8 +23,8 @@ from headprobe.attention.prefix_cache import PrefixCache
 from headprobe.models.device import DTYPES
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.case import Case
-from headprobe.runs.case_runner import Decode, walk
-from headprobe.runs.memory import Pieces
+from headprobe.runs.case_runner import Decode, observe_cases
+from headprobe.runs.memory import ChunkSizes
 from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import TASKS
@@ -39,7 +39,7 @@ def peer(loaded: LoadedModel, case: Case, decode: Decode, prefill: str) -> np.nd
     model(inputs[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
     model.set_attn_implementation("eager")
     token = inputs[:, -1:]
-    scores = np.zeros((loaded.layout.layers, loaded.layout.heads))
+    scores = np.zeros((loaded.layout.layers, loaded.layout.num_heads))
     size = case.span_end - case.span_start
     for expected in case.answer_ids:
         output = model(token, past_key_values=cache, use_cache=True, output_attentions=True)
@@ -62,7 +62,7 @@ def floor(loaded: LoadedModel, cases: Sequence[Case], tree: PrefixTree, chunk: i
     """Run every distinct token of the prompts, and nothing else."""
     cache = PrefixCache(loaded.model, max(case.length for case in cases))
     for visit in tree.visits(range(len(cases))):
-        cache.cut(visit.shared)
+        cache.crop(visit.shared)
         prompt = torch.tensor([cases[visit.prompt].input_ids[visit.shared :]], device=loaded.device)
         for piece in torch.split(prompt, chunk, dim=1):
             forward(loaded.model, piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
@@ -98,11 +98,13 @@ def main() -> None:
     cases = draw(loaded, lengths=options.lengths, depths=options.depths, needles=options.needles)
     tree = PrefixTree.of([case.input_ids for case in cases])
     seen: list[Observation] = []
-    how = {"decode": options.decode, "tree": tree, "pieces": Pieces(chunk=options.chunk)}
-    list(walk(loaded, cases, TASKS["r2"], wanted=[0], **how))
+    how = {"decode": options.decode, "tree": tree, "pieces": ChunkSizes(chunk=options.chunk)}
+    list(observe_cases(loaded, cases, TASKS["r2"], wanted=[0], **how))
     seconds = [
         (
-            timed(lambda: seen.extend(walk(loaded, cases, TASKS["r2"], **how)), loaded.device),
+            timed(
+                lambda: seen.extend(observe_cases(loaded, cases, TASKS["r2"], **how)), loaded.device
+            ),
             timed(lambda: floor(loaded, cases, tree, options.chunk), loaded.device),
         )
         for _ in range(options.rounds)
@@ -127,7 +129,7 @@ def main() -> None:
     print(
         f"{options.model}, {options.dtype} on {options.device}, {options.decode}, "
         f"lengths {options.lengths}, depths {options.depths}: {len(cases)} cases, "
-        f"{tokens:,} prompt tokens, {tree.distinct:,} distinct\n\n"
+        f"{tokens:,} prompt tokens, {tree.unique_tokens:,} distinct\n\n"
         "| peer, s | headprobe, s | floor, s | peer / headprobe | headprobe / floor |\n"
         "|---|---|---|---|---|\n"
         f"| {theirs:.1f} | {ours:.1f} | {least:.1f} | {theirs / ours:.1f} | {ours / least:.2f} |",

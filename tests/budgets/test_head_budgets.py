@@ -14,7 +14,7 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
 
 LAYOUT = HeadLayout(
-    id="tiny", architecture="LlamaForCausalLM", layers=3, heads=4, kv_heads=2, head_dim=8
+    id="tiny", architecture="LlamaForCausalLM", layers=3, num_heads=4, num_kv_heads=2, head_dim=8
 )
 
 
@@ -38,7 +38,7 @@ def test_a_head_keeps_the_larger_of_tokens_and_share_but_no_more_than_there_is()
     assert budgets().kept(300).tolist() == [[8, 300], [30, 300], [0, 12]]
     assert budgets().kept(9000).tolist() == [[8, 9000], [900, 3000], [0, 135]]
     assert budgets().kept(0).tolist() == [[0, 0]] * 3
-    assert budgets().share(300) == (8 + 300 + 30 + 300 + 0 + 12) / 1800
+    assert budgets().fraction(300) == (8 + 300 + 30 + 300 + 0 + 12) / 1800
 
 
 @settings(deadline=None, derandomize=True)
@@ -56,12 +56,12 @@ def test_the_footprint_counts_the_compensation_and_a_key_and_a_value_an_entry() 
     plain = budgets(compensation=False).footprint(300)
     assert (plain.context_length, plain.tokens) == (300, sum(kept))
     assert plain.bytes == sum(kept) * 2 * 8 * 2
-    assert plain.share == sum(kept) / 1800
+    assert plain.fraction == sum(kept) / 1800
     assert budgets(compensation=False).footprint(300, number_bytes=4).bytes == 2 * plain.bytes
     # Four heads drop something.
     assert budgets().footprint(300).tokens == sum(kept) + 4
     full = budgets(ratio=np.ones((3, 2))).footprint(4096)
-    assert (full.tokens, full.share) == (6 * 4096, 1.0)
+    assert (full.tokens, full.fraction) == (6 * 4096, 1.0)
 
 
 def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:

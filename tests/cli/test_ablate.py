@@ -16,8 +16,21 @@ from headprobe.scores.tables import write_table
 from tests._support.command_line import Done, headprobe, refusal
 from tests._support.refusals import facts
 
-NANO = HeadLayout(id="nano", architecture="llama", layers=6, heads=8, kv_heads=4, head_dim=32)
-SMALL = ("--top", "1,4", "--seeds", "2", "--lengths", "128", "--limit", "3", "--device", "cpu")
+NANO = HeadLayout(
+    id="nano", architecture="llama", layers=6, num_heads=8, num_kv_heads=4, head_dim=32
+)
+SMALL = (
+    "--top-k",
+    "1,4",
+    "--random-draws",
+    "2",
+    "--lengths",
+    "128",
+    "--limit",
+    "3",
+    "--device",
+    "cpu",
+)
 
 
 def ablate(*arguments: str) -> Done:
@@ -28,7 +41,7 @@ def make_run(
     directory: Path, *measures: str, task: str = "r2", layout: HeadLayout = NANO
 ) -> HeadScores:
     generator = np.random.default_rng(len(measures))
-    scores = generator.random((2, layout.layers, layout.heads), dtype=np.float32)
+    scores = generator.random((2, layout.layers, layout.num_heads), dtype=np.float32)
     scores[:, -2] += 1
     run = HeadScores(
         layout=layout,
@@ -113,10 +126,10 @@ def test_measures_come_from_several_runs() -> None:
             {"option": "measures", "value": "retrieval"},
             "`headprobe score --task retrieval`",
         ),
-        (["a", "--top", "30"], {"option": "top", "value": 30}, "at most 24"),
-        (["a", "--top", "two"], {"option": "top", "value": "two"}, "as in 1,2,4,8"),
-        (["a", "--silence", "loudly"], {"option": "silence", "value": "loudly"}, "zero or mean"),
-        (["a", "--metric", "bleu"], {"option": "metric", "value": "bleu"}, "accepted"),
+        (["a", "--top-k", "30"], {"option": "top", "value": 30}, "at most 24"),
+        (["a", "--top-k", "two"], {"option": "top", "value": "two"}, "as in 1,2,4,8"),
+        (["a", "--ablation", "loudly"], {"option": "ablation", "value": "loudly"}, "zero or mean"),
+        (["a", "--metric", "bleu"], {"option": "metric", "value": "bleu"}, "passed"),
         (["a", "--task", "alibi"], {"option": "task", "value": "alibi"}, "r2, retrieval"),
         (["other"], {"option": "model", "value": "nano"}, "give the model that was scored, tiny"),
         ([], {"path": Path("outputs")}, "headprobe score"),
@@ -126,7 +139,9 @@ def test_wrong_usage_is_one_clear_line(
     arguments: list[str], wrong: dict[str, Any], message: str
 ) -> None:
     make_run(Path("a"), "r2")
-    layout = HeadLayout(id="tiny", architecture="x", layers=2, heads=4, kv_heads=2, head_dim=8)
+    layout = HeadLayout(
+        id="tiny", architecture="x", layers=2, num_heads=4, num_kv_heads=2, head_dim=8
+    )
     make_run(Path("other"), "r2", layout=layout)
     error = refusal("ablate", *arguments, "--device", "cpu", "--lengths", "128")
     assert isinstance(error, UsageError)

@@ -13,7 +13,9 @@ from headprobe.cli.budgets import summarise, warn_if_whole
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
-LAYOUT = HeadLayout(id="lab/model", architecture="llama", layers=2, heads=4, kv_heads=2, head_dim=8)
+LAYOUT = HeadLayout(
+    id="lab/model", architecture="llama", layers=2, num_heads=4, num_kv_heads=2, head_dim=8
+)
 
 
 def budgets(tokens: int, *, model: str = LAYOUT.id, **strategy: Any) -> HeadBudgets:

@@ -72,7 +72,7 @@ def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
     assert [kept["context_length"] for kept in keeps] == [4096, 32_768, 131_072]
     assert {kept["tokens"] for kept in keeps} == {32 * 24}
     assert keeps[0]["bytes"] == 32 * 24 * 2 * 32 * 2
-    assert keeps[0]["share"] == 32 / 4096
+    assert keeps[0]["fraction"] == 32 / 4096
     plotted = succeed("plot", cwd=scored)
     picture = scored / plotted.stdout.strip()
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -85,20 +85,20 @@ def test_several_runs_feed_one_budget_and_strategies_choose_heads(scored: Path) 
         cwd=scored,
     )
     assert mixed.stderr.count(f"{RUN}: ") == 2
-    share = (3 * 4096 + 21 * 64) / (24 * 4096)
-    assert f"{share:.2%}" in mixed.stdout
+    fraction = (3 * 4096 + 21 * 64) / (24 * 4096)
+    assert f"{fraction:.2%}" in mixed.stdout
     stored = json.loads((scored / RUN / "budget-top-mixed.json").read_text())
     assert [source["weight"] for source in stored["strategy"]["scores"]] == [0.7, 0.3]
     assert np.sum(stored["ratio"]) == 3
     again = headprobe("show", str(RUN / "budget-top-mixed.json"), "--json", cwd=scored)
-    assert again.json()["keeps"][0]["share"] == share
+    assert again.json()["keeps"][0]["fraction"] == fraction
 
 
 def test_a_finished_run_is_not_run_again(scored: Path) -> None:
     again = succeed("score", *SMALL, "--json", cwd=scored)
     report = json.loads((scored / RUN / "run.json").read_text())
     assert report["resumed_from"] == 48
-    shown = headprobe("show", "--top", "10", "--json", cwd=scored).json()
+    shown = headprobe("show", "--top-k", "10", "--json", cwd=scored).json()
     assert again.json() == shown
 
 

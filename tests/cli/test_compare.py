@@ -15,7 +15,7 @@ from tests._support.command_line import Done, headprobe, refusal
 from tests._support.refusals import facts
 
 LAYOUT = HeadLayout(
-    id="tiny", architecture="LlamaForCausalLM", layers=2, heads=8, kv_heads=2, head_dim=8
+    id="tiny", architecture="LlamaForCausalLM", layers=2, num_heads=8, num_kv_heads=2, head_dim=8
 )
 
 
@@ -44,7 +44,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_json_holds_the_agreement_of_every_two() -> None:
     runs = [(name, make_run(Path(name), seed=i)) for i, name in enumerate(["a", "b", "c"])]
-    result = compare("a", "b/scores.safetensors", "c", "--top", "4", "--json")
+    result = compare("a", "b/scores.safetensors", "c", "--top-k", "4", "--json")
     wanted = compare_runs([("a", runs[0][1]), ("b/scores.safetensors", runs[1][1]), runs[2]], k=4)
     assert result.json() == {
         "subject": "tiny, r2",
@@ -102,7 +102,7 @@ def test_a_picture_is_drawn_where_wanted(tmp_path: Path) -> None:
         (["a", "b", "--measure", "echo"], {"option": "measure", "value": "echo"}, "holds r2"),
         (["a", "b", "--by-needle"], {"option": "by_needle"}, "splits one run by one measure"),
         (["a", "--by-needle", "--measure", "r2", "--measure", "r2"], {"option": "by_needle"}, ""),
-        (["a", "b", "--top", "17"], {"option": "top", "value": 17}, "1 to 16"),
+        (["a", "b", "--top-k", "17"], {"option": "top", "value": 17}, "1 to 16"),
         (["a", "b", "--out", "x.jpg"], {"path": Path("x.jpg")}, ".png, .svg or .pdf"),
         ([], {}, "one ranking has nothing"),
     ],

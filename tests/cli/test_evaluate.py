@@ -60,7 +60,7 @@ def names(results: list[dict[str, Any]], setting: str) -> list[tuple[str, str]]:
 def test_sizes_are_evaluated_from_the_newest_run_beside_every_baseline(inside: Path) -> None:
     done = succeed("evaluate", *SMALL, "--budget", "16,50%", "--json")
     found = done.json()
-    for setting in ("known", "unseen"):
+    for setting in ("query_aware", "query_agnostic"):
         assert names(found["results"], setting) == [
             ("full", "100%"),
             *[(name, budget) for budget in ("16", "50%") for name in STRATEGIES],
@@ -81,17 +81,19 @@ def test_sizes_are_evaluated_from_the_newest_run_beside_every_baseline(inside: P
     assert (plan["seed"], plan["scores"]) == (1, str(Path("outputs", "nano", "r2")))
     for one in found["results"]:
         wanted = {"16": 16 / 128, "50%": 0.5, "100%": 1.0}[one["budget"]]
-        if one["setting"] == "known":
-            assert one["share"] == pytest.approx(wanted)
-        assert set(one["grades"]) == {"exact_match", "f1", "recall", "accepted"}
-        assert (one["lead"] is None) == (one["rival"] is None) == (one["strategy"] != "headkv")
+        if one["setting"] == "query_aware":
+            assert one["fraction"] == pytest.approx(wanted)
+        assert set(one["grades"]) == {"exact_match", "f1", "recall", "passed"}
+        assert (
+            (one["gain"] is None) == (one["best_baseline"] is None) == (one["strategy"] != "headkv")
+        )
     assert len(pd.read_csv(out / "results.csv")) == 2 * 13
     assert len(pd.read_parquet(out / "answers.parquet")) == 2 * 13 * 2
     assert "written to" in done.stderr
 
 
 def test_the_tables_show_every_strategy_in_both_settings(inside: Path) -> None:
-    shown = evaluate(*SMALL, "--budget", "24", "--metric", "accepted", "--out", "own")
+    shown = evaluate(*SMALL, "--budget", "24", "--metric", "passed", "--out", "own")
     assert shown.returncode == 0
     assert shown.stdout.count("the question is known when the cache is cut") == 1
     assert shown.stdout.count("the context is cut before the question is seen") == 1
@@ -103,10 +105,10 @@ def test_the_tables_show_every_strategy_in_both_settings(inside: Path) -> None:
 def test_a_budget_file_is_evaluated_beside_baselines_of_its_size(inside: Path) -> None:
     file = "outputs/nano/r2/budget-headkv-24.json"
     found = evaluate(*SMALL, "--budget", file, "--json", "--out", "file").json()
-    own = [one for one in found["results"] if one["setting"] == "known"]
+    own = [one for one in found["results"] if one["setting"] == "query_aware"]
     assert [one["strategy"] for one in own] == ["full", *STRATEGIES]
     assert {one["budget"] for one in own[1:]} == {"budget-headkv-24"}
-    assert {round(one["share"], 9) for one in own[1:]} == {24 / 128}
+    assert {round(one["fraction"], 9) for one in own[1:]} == {24 / 128}
 
 
 def test_a_budget_of_a_task_that_asks_nothing_is_asked_r2(inside: Path) -> None:
@@ -125,11 +127,11 @@ def test_what_is_the_default_may_be_said_when_it_resumes(inside: Path) -> None:
 
 
 def test_an_answer_is_as_long_as_asked_for(inside: Path) -> None:
-    options = [*SMALL, "--budget", "60", "--answer-tokens", "1", "--out", "short"]
+    options = [*SMALL, "--budget", "60", "--max-new-tokens", "1", "--out", "short"]
     assert evaluate(*options).returncode == 0
     said = pd.read_parquet("short/answers.parquet")["response"]
     assert (said.str.split().str.len() <= 1).all()
-    error = refusal("evaluate", "--lengths", "2000", "--answer-tokens", "200", "--budget", "60")
+    error = refusal("evaluate", "--lengths", "2000", "--max-new-tokens", "200", "--budget", "60")
     assert facts(error) == {"option": "lengths", "value": 2000}
 
 
@@ -140,7 +142,7 @@ def test_own_questions_are_asked_in_place_of_a_tasks(inside: Path) -> None:
         "answers": ["velvet kettles", "kettles"],
     }
     (inside / "own.jsonl").write_text(f"{json.dumps(row)}\n{json.dumps(row)}\n")
-    options = ["--cases", "own.jsonl", "--budget", "9", "--limit", "1", "--answer-tokens", "1"]
+    options = ["--questions", "own.jsonl", "--budget", "9", "--limit", "1", "--max-new-tokens", "1"]
     found = evaluate(*options, "--json").json()
     said = pd.read_parquet("outputs/nano/evaluate-own/answers.parquet")["response"]
     assert (said.str.split().str.len() <= 1).all()
@@ -185,7 +187,7 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
     named = beside / "named.safetensors"
     (beside / FILE_NAME).rename(named)
     assert refused("--scores", named, "--budget", "16", "--seed", "0") == seed
-    options = ["--budget", "16", "--scored-cases", "--json", "--out", tmp_path / "told"]
+    options = ["--budget", "16", "--allow-scored-needles", "--json", "--out", tmp_path / "told"]
     plan = evaluate(*SMALL, *options).json()["plan"]
     assert (plan["needles"], plan["seed"], plan["scored_cases"]) == ("bundled nano", 0, True)
 
@@ -204,20 +206,20 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
         (["--budget", "16", "--metric", "rouge"], {"option": "metric", "value": "rouge"}, GRADES),
         (["--budget", "16", "--strategy", "duo"], {"option": "budget"}, "strategy duo takes no"),
         (["--budget", "16", "--strategy", "best"], {"value": "best"}, "no strategy 'best'"),
-        (["--cases", "x.jsonl", "--task", "r2"], {"option": "task"}, "leave it out"),
-        (["--cases", "x.jsonl", "--depths", "0,50"], {"option": "depths"}, "leave it out"),
+        (["--questions", "x.jsonl", "--task", "r2"], {"option": "task"}, "leave it out"),
+        (["--questions", "x.jsonl", "--depths", "0,50"], {"option": "depths"}, "leave it out"),
         (
-            ["--cases", "x.jsonl", "--metric", "accepted"],
-            {"option": "metric", "value": "accepted"},
+            ["--questions", "x.jsonl", "--metric", "passed"],
+            {"option": "metric", "value": "passed"},
             "exact_match, f1, recall",
         ),
-        (["--cases", "none.jsonl"], {"path": Path("none.jsonl")}, "no case file"),
+        (["--questions", "none.jsonl"], {"path": Path("none.jsonl")}, "no case file"),
     ],
 )
 def test_wrong_usage_is_one_clear_line(
     inside: Path, arguments: list[str], wrong: dict[str, Any], message: str
 ) -> None:
-    error = refusal("evaluate", *arguments, *(SMALL if "--cases" not in arguments else []))
+    error = refusal("evaluate", *arguments, *(SMALL if "--questions" not in arguments else []))
     assert isinstance(error, UsageError)
     assert facts(error) == wrong
     assert message in error.message

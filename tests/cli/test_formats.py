@@ -48,8 +48,8 @@ def test_an_imported_file_goes_through_every_other_command(cases: int, heads: Pa
     succeed(
         "export", run / "budget-headkv-64.json", "--to", "attention-matching", "--out", "b.json"
     )
-    shares = json.loads(Path("b.json").read_text())
-    assert int(shares["L2H1"] * 64 * 24) == budget["tokens"][2][1]
+    fractions = json.loads(Path("b.json").read_text())
+    assert int(fractions["L2H1"] * 64 * 24) == budget["tokens"][2][1]
 
 
 def test_export_takes_the_options_of_the_format(heads: Path) -> None:

@@ -54,9 +54,9 @@ def test_a_task_that_only_reads_stops_too(inside: Path) -> None:
 def test_evaluation_and_ablation_stop_at_the_first_question(inside: Path) -> None:
     half = ["--model", "./hot", *CASES, "--dtype", "float16"]
     assert LINE in refusal("evaluate", "--scores", "scored", "--budget", "16", *half).message
-    assert LINE in refusal("ablate", "scored", "--top", "1", *half).message
-    mean = ["--silence", "mean", "--out", "mean"]
-    assert LINE in refusal("ablate", "scored", "--top", "1", *mean, *half).message
+    assert LINE in refusal("ablate", "scored", "--top-k", "1", *half).message
+    mean = ["--ablation", "mean", "--out", "mean"]
+    assert LINE in refusal("ablate", "scored", "--top-k", "1", *mean, *half).message
 
 
 def test_a_damaged_weight_is_named_in_a_task_that_reads_weights(tmp_path: Path) -> None:

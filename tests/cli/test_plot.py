@@ -18,7 +18,7 @@ from tests._support.command_line import Done, headprobe, refusal
 from tests._support.refusals import facts
 
 LAYOUT = HeadLayout(
-    id="tiny", architecture="LlamaForCausalLM", layers=2, heads=4, kv_heads=2, head_dim=8
+    id="tiny", architecture="LlamaForCausalLM", layers=2, num_heads=4, num_kv_heads=2, head_dim=8
 )
 Drawn = list[Any]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,12 +42,12 @@ def make_run(directory: Path, *, with_cases: bool = True) -> Path:
         cases=4,
     ).save(directory / FILE_NAME)
     if with_cases:
-        write_cases(directory, accepted=[True, True, False, True])
+        write_cases(directory, passed=[True, True, False, True])
     return directory
 
 
-def write_cases(run: Path, *, accepted: list[bool]) -> None:
-    count = len(accepted)
+def write_cases(run: Path, *, passed: list[bool]) -> None:
+    count = len(passed)
     table = pd.DataFrame(
         {
             "case_id": range(count),
@@ -55,8 +55,8 @@ def write_cases(run: Path, *, accepted: list[bool]) -> None:
             "length": 128,
             "depth": np.linspace(0, 100, count),
             "position": 3,
-            "success": [100.0 * a for a in accepted],
-            "accepted": accepted,
+            "success": [100.0 * a for a in passed],
+            "accepted": passed,
         }
     )
     write_table(table, run / CASES)
@@ -178,7 +178,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path, name: str) -> None:
 
 def test_cases_of_another_run_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    write_cases(run, accepted=[True] * 4)
+    write_cases(run, passed=[True] * 4)
     error = refusal("plot", run)
     assert type(error) is HeadprobeError
     assert facts(error) == {"path": run}

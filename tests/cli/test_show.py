@@ -12,7 +12,7 @@ from headprobe.scores import FILE_NAME, HeadScores
 from tests._support.command_line import Done, headprobe
 
 LAYOUT = HeadLayout(
-    id="tiny", architecture="LlamaForCausalLM", layers=2, heads=8, kv_heads=2, head_dim=8
+    id="tiny", architecture="LlamaForCausalLM", layers=2, num_heads=8, num_kv_heads=2, head_dim=8
 )
 
 
@@ -59,8 +59,8 @@ def test_the_pass_rate_of_each_kind_is_shown(tmp_path: Path) -> None:
     assert "by kind" not in show(tmp_path).stdout
     assert show(tmp_path, "--json").json()["kinds"] == []
     kinds = ["one-hop"] * 10 + ["counting"] * 20
-    accepted = [True] * 9 + [False] + [True] * 15 + [False] * 5
-    rows = {"needle_id": range(30), "kind": kinds, "accepted": accepted}
+    passed = [True] * 9 + [False] + [True] * 15 + [False] * 5
+    rows = {"needle_id": range(30), "kind": kinds, "accepted": passed}
     pd.DataFrame(rows).to_parquet(tmp_path / CASES)
     shown = [line.replace("│", " ").split() for line in show(tmp_path).stdout.splitlines()]
     assert ["one-hop", "10", "9", "90%"] in shown

@@ -50,21 +50,21 @@ def test_an_error_becomes_one_line_and_its_exit_code(
     kind: type[HeadprobeError], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> int:
-        raise kind("give more `top`", option="seed", value=3)
+        raise kind("give more `top_k`", option="seed", value=3)
 
     monkeypatch.setattr(cli, "_run", fail)
     done = headprobe("show")
     assert done.returncode == code
-    assert done.only_line() == "error: --seed 3: give more --top"
+    assert done.only_line() == "error: --seed 3: give more --top-k"
     assert done.stdout == ""
 
 
 def test_a_warning_is_one_line_with_options(monkeypatch: pytest.MonkeyPatch) -> None:
     def warn(_: object) -> int:
-        warnings.warn("going on with `chunk=64`", HeadprobeWarning, stacklevel=1)
+        warnings.warn("going on with `prefill_chunk=64`", HeadprobeWarning, stacklevel=1)
         return 0
 
     monkeypatch.setattr(cli, "_run", warn)
     done = headprobe("show")
     assert done.returncode == 0
-    assert done.only_line() == "warning: going on with --chunk 64"
+    assert done.only_line() == "warning: going on with --prefill-chunk 64"

@@ -54,7 +54,9 @@ def filled(
     return ragged, torch.randn(BATCH, HEADS * GROUP, queries, head_dim).to(device, dtype)
 
 
-def plainly(ragged: Ragged, query: Tensor, visible: Tensor, terms: dict[str, Any]) -> Tensor:
+def plainly(
+    ragged: Ragged, query: Tensor, visible: Tensor, attention_kwargs: dict[str, Any]
+) -> Tensor:
     """Head by head and query by query, in float64; ``visible`` is ``[sequence, query, token]``."""
     output = torch.zeros(BATCH, query.shape[2], HEADS * GROUP, query.shape[3])
     for number, one in enumerate(ragged.held()):
@@ -63,16 +65,18 @@ def plainly(ragged: Ragged, query: Tensor, visible: Tensor, terms: dict[str, Any
         for query_head in range(head * GROUP, (head + 1) * GROUP):
             for at in range(query.shape[2]):
                 scores = keys @ query[sequence, query_head, at].double().cpu()
-                scores = scores * terms.get("scaling", query.shape[3] ** -0.5)
-                if terms.get("softcap"):
-                    scores = terms["softcap"] * torch.tanh(scores / terms["softcap"])
+                scores = scores * attention_kwargs.get("scaling", query.shape[3] ** -0.5)
+                if attention_kwargs.get("softcap"):
+                    scores = attention_kwargs["softcap"] * torch.tanh(
+                        scores / attention_kwargs["softcap"]
+                    )
                 positions = one.positions.long().cpu()
                 seen = visible[sequence, at, positions] | (positions == COMPENSATION)
                 scores = scores.masked_fill(~seen, -torch.inf)
                 if one.weight:
                     scores[0] += math.log(one.weight)
-                if "s_aux" in terms:
-                    sink = terms["s_aux"][query_head, None].double().cpu()
+                if "s_aux" in attention_kwargs:
+                    sink = attention_kwargs["s_aux"][query_head, None].double().cpu()
                     weights = torch.cat([scores, sink]).softmax(0)[:-1]
                 else:
                     weights = scores.softmax(0)
@@ -96,15 +100,17 @@ TERMS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("queries", [1, 4])
-@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize("attention_kwargs", TERMS)
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("weights", [[0] * 6, [0, 3, 0, 1, 9, 0]])
 def test_attention_equals_a_plain_loop_over_heads(
-    queries: int, terms: dict[str, Any], is_causal: bool, weights: list[int]
+    queries: int, attention_kwargs: dict[str, Any], is_causal: bool, weights: list[int]
 ) -> None:
     ragged, query = filled(queries=queries, weights=weights)
-    output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, terms=terms)
-    torch.testing.assert_close(output, plainly(ragged, query, causal(queries), terms))
+    output = attend(
+        ragged, query, None, position=SEEN, is_causal=is_causal, attention_kwargs=attention_kwargs
+    )
+    torch.testing.assert_close(output, plainly(ragged, query, causal(queries), attention_kwargs))
 
 
 @pytest.mark.parametrize("queries", [1, 4])
@@ -121,7 +127,7 @@ def test_heads_padded_to_one_length_attend_as_blocks_do(
     monkeypatch.setattr("headprobe.compression.attend.scaled_dot_product_attention", by_query)
     ragged, query = filled(queries=queries, weights=[0, 3, 0, 1, 9, 0])
     monkeypatch.setattr(ragged, "_spans", [])
-    output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, terms={})
+    output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, attention_kwargs={})
     torch.testing.assert_close(output, plainly(ragged, query, causal(queries), {}))
 
 
@@ -135,7 +141,7 @@ def test_a_mask_over_all_tokens_is_read_where_entries_are(
     visible = torch.rand(sequences, 1, queries, SEEN + queries) < 0.6
     visible[..., SEEN:] = causal(queries)[0, :, SEEN:]
     mask = torch.zeros(visible.shape).masked_fill(~visible, -torch.inf) if added else visible
-    output = attend(ragged, query, mask, position=SEEN, is_causal=False, terms={})
+    output = attend(ragged, query, mask, position=SEEN, is_causal=False, attention_kwargs={})
     expected = plainly(ragged, query, visible[:, 0].expand(BATCH, -1, -1), {})
     torch.testing.assert_close(output, expected)
 
@@ -150,8 +156,10 @@ def test_flash_kernels_masks_and_windows_are_understood(queries: int, padded: bo
         mask = torch.ones(BATCH, SEEN + queries, dtype=torch.long)
         mask[0, : SEEN - 3] = 0
         visible = visible & mask.bool()[:, None]
-    terms = {"sliding_window": 12}
-    output = attend(ragged, query, mask, position=SEEN, is_causal=False, terms=terms)
+    attention_kwargs = {"sliding_window": 12}
+    output = attend(
+        ragged, query, mask, position=SEEN, is_causal=False, attention_kwargs=attention_kwargs
+    )
     torch.testing.assert_close(output, plainly(ragged, query, visible, {}))
 
 
@@ -163,7 +171,7 @@ def test_a_compensation_entry_is_seen_through_every_mask() -> None:
     nothing = torch.zeros(1, 1, 1, 4, dtype=torch.bool)
     padding = torch.zeros(1, 4, dtype=torch.long)
     for mask in (nothing, padding):
-        output = attend(ragged, query, mask, position=3, is_causal=False, terms={})
+        output = attend(ragged, query, mask, position=3, is_causal=False, attention_kwargs={})
         torch.testing.assert_close(output.flatten(), entries[1, 0])
 
 
@@ -178,10 +186,13 @@ def as_numbered(sizes: Sequence[int], *_: Any, **__: Any) -> list[int]:
 
 
 @pytest.mark.parametrize("queries", [1, 4])
-@pytest.mark.parametrize("terms", [{"scaling": 0.3}, {"s_aux": torch.arange(6) / 3}])
+@pytest.mark.parametrize("attention_kwargs", [{"scaling": 0.3}, {"s_aux": torch.arange(6) / 3}])
 @pytest.mark.parametrize("weights", [[0] * 6, [0, 3, 0, 1, 9, 0]])
 def test_one_varlen_call_takes_all_heads_compensated_or_not(
-    monkeypatch: pytest.MonkeyPatch, queries: int, terms: dict[str, Any], weights: list[int]
+    monkeypatch: pytest.MonkeyPatch,
+    queries: int,
+    attention_kwargs: dict[str, Any],
+    weights: list[int],
 ) -> None:
     """No kernel runs here: a stand-in works on what the kernel gets."""
     calls = []
@@ -208,8 +219,10 @@ def test_one_varlen_call_takes_all_heads_compensated_or_not(
     monkeypatch.setattr("headprobe.compression.ragged.storage_order", as_numbered)
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", kernel)
     ragged, query = filled(queries=queries, weights=weights)
-    output = attend(ragged, query, None, position=SEEN, is_causal=True, terms=terms)
-    torch.testing.assert_close(output, plainly(ragged, query, causal(queries), terms))
+    output = attend(
+        ragged, query, None, position=SEEN, is_causal=True, attention_kwargs=attention_kwargs
+    )
+    torch.testing.assert_close(output, plainly(ragged, query, causal(queries), attention_kwargs))
     assert len(calls) == 1
 
 
@@ -234,17 +247,21 @@ def test_a_mask_that_says_causal_is_told_from_others(added: bool) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("queries", [1, 4])
-@pytest.mark.parametrize("terms", TERMS)
+@pytest.mark.parametrize("attention_kwargs", TERMS)
 @pytest.mark.parametrize("is_causal", [True, False])
 @pytest.mark.parametrize("weights", [[0] * 6, [0, 3, 0, 1, 9, 0]])
 def test_attention_on_a_gpu_equals_a_plain_loop_over_heads(
-    dtype: torch.dtype, queries: int, terms: dict[str, Any], is_causal: bool, weights: list[int]
+    dtype: torch.dtype,
+    queries: int,
+    attention_kwargs: dict[str, Any],
+    is_causal: bool,
+    weights: list[int],
 ) -> None:
     ragged, query = filled(
         queries=queries, weights=weights, head_dim=64, dtype=dtype, device="cuda"
     )
-    moved = {name: x.cuda() if isinstance(x, Tensor) else x for name, x in terms.items()}
-    output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, terms=moved)
-    expected = plainly(ragged, query, causal(queries), terms)
+    moved = {name: x.cuda() if isinstance(x, Tensor) else x for name, x in attention_kwargs.items()}
+    output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, attention_kwargs=moved)
+    expected = plainly(ragged, query, causal(queries), attention_kwargs)
     tolerance = {"rtol": 0, "atol": 1e-4 if dtype == torch.float32 else 3e-2}
     torch.testing.assert_close(output.float().cpu(), expected.float(), **tolerance)

@@ -20,7 +20,7 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 
-from headprobe.attention.observe import LayerRows, observe
+from headprobe.attention.observe import AttentionRows, observe
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.compression.selection import Ranking, rank
@@ -73,7 +73,7 @@ def budgets(
 ) -> HeadBudgets:
     """A budget whose heads get different numbers of tokens."""
     layout = head_layout(model.config, id="tiny")
-    shape = (layout.layers, layout.kv_heads if granularity == "kv" else layout.heads)
+    shape = (layout.layers, layout.num_kv_heads if granularity == "kv" else layout.num_heads)
     ratios = np.full(shape, ratio)
     if full_heads:
         ratios[:, 0] = 1.0
@@ -148,14 +148,14 @@ def test_ragged_equals_a_dense_cache_with_a_mask_token_by_token(
     with HeadBudgetCache(model, budget) as cache:
         for start, stop in itertools.pairwise([0, *ends]):
             if start == turn:
-                cache.cut_at = turn + TURN
+                cache.compress_at = turn + TURN
             logits = model(tokens[:, start:stop], past_key_values=cache).logits
             torch.testing.assert_close(logits, dense(tokens[:, start:stop]), **CLOSE)
             if stop == PROMPT:
-                cache.cut()
-                dense.cut()
-            elif stop == cache.cut_at:
-                dense.cut(since=turn)
+                cache.compress()
+                dense.compress()
+            elif stop == cache.compress_at:
+                dense.compress(since=turn)
             np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
     assert cache.get_seq_length() == tokens.shape[1]
 
@@ -171,15 +171,15 @@ def test_a_padded_batch_equals_a_dense_cache_with_a_mask(architecture: str, kind
     real = torch.ones_like(tokens)
     real[0, :11] = real[1, :2] = real[1, PROMPT : PROMPT + 3] = 0
     dense = DenseCache(model, budget)
-    with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+    with HeadBudgetCache(model, budget, compress_at=PROMPT) as cache:
         for start, stop in [(0, PROMPT), (PROMPT, PROMPT + TURN)]:
             inputs = {"attention_mask": real[:, :stop]}
             logits = model(tokens[:, start:stop], past_key_values=cache, **inputs).logits
             expected = dense(tokens[:, start:stop], **inputs)
             seen = real[:, start:stop].bool()
             torch.testing.assert_close(logits[seen], expected[seen], **CLOSE)
-            dense.cut(since=start)
-            cache.cut_at = PROMPT + TURN
+            dense.compress(since=start)
+            cache.compress_at = PROMPT + TURN
         np.testing.assert_array_equal(cache.entries, shown(dense, len(cache.entries)))
 
 
@@ -191,11 +191,11 @@ def test_each_sequence_of_a_padded_batch_is_cut_as_it_is_alone(architecture: str
     tokens = ids(PROMPT, batch=2)
     real = torch.ones_like(tokens)
     real[0, :7] = 0
-    with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+    with HeadBudgetCache(model, budget, compress_at=PROMPT) as cache:
         together = greedy(model, tokens, attention_mask=real, past_key_values=cache)
     for sequence, start in enumerate([7, 0]):
         alone = tokens[sequence : sequence + 1, start:]
-        with HeadBudgetCache(model, budget, cut_at=alone.shape[1]) as own:
+        with HeadBudgetCache(model, budget, compress_at=alone.shape[1]) as own:
             expected = greedy(model, alone, past_key_values=own)
         generated = together[sequence, start : start + expected.shape[1]]
         assert torch.equal(generated, expected[0])
@@ -212,11 +212,11 @@ def test_a_full_budget_equals_the_uncompressed_model(architecture: str, granular
     full = budgets(model, ratio=1.0, granularity=granularity)
     tokens = ids(PROMPT + TURN + 1)
     whole = model(tokens).logits
-    with HeadBudgetCache(model, full, cut_at=PROMPT) as cache:
+    with HeadBudgetCache(model, full, compress_at=PROMPT) as cache:
         for start, stop in [(0, PROMPT), (PROMPT, PROMPT + TURN), (PROMPT + TURN, len(tokens[0]))]:
             logits = model(tokens[:, start:stop], past_key_values=cache).logits
             torch.testing.assert_close(logits, whole[:, start:stop], **CLOSE)
-    with HeadBudgetCache(model, full, cut_at=tokens.shape[1]) as cache:
+    with HeadBudgetCache(model, full, compress_at=tokens.shape[1]) as cache:
         generated = greedy(model, tokens, past_key_values=cache)
     assert torch.equal(generated, greedy(model, tokens))
 
@@ -233,7 +233,7 @@ def test_prefill_in_chunks_equals_prefill_at_once(
     tokens = ids(PROMPT + STEPS)
     logits = []
     for ends in ([], chunks):
-        with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+        with HeadBudgetCache(model, budget, compress_at=PROMPT) as cache:
             for start, stop in zip([0, *ends], [*ends, PROMPT], strict=True):
                 model(tokens[:, start:stop], past_key_values=cache)
             logits.append(model(tokens[:, PROMPT:], past_key_values=cache).logits)
@@ -244,9 +244,9 @@ def test_prefill_in_chunks_equals_prefill_at_once(
 def test_generate_prefills_in_chunks(tiny_llama: PreTrainedModel) -> None:
     prompt = ids(PROMPT)
     budget = budgets(tiny_llama)
-    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+    with HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT) as cache:
         at_once = greedy(tiny_llama, prompt, past_key_values=cache)
-    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+    with HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT) as cache:
         chunked = greedy(tiny_llama, prompt, past_key_values=cache, prefill_chunk_size=8)
     assert torch.equal(at_once, chunked)
 
@@ -256,9 +256,9 @@ def test_a_context_may_be_cut_before_the_question_is_seen(tiny_llama: PreTrained
     prompt, budget = ids(PROMPT + TURN), budgets(tiny_llama)
     dense = DenseCache(tiny_llama, budget)
     dense(prompt[:, :PROMPT])
-    dense.cut()
+    dense.compress()
     expected = dense(prompt[:, PROMPT:])[:, -1:].argmax(-1)
-    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+    with HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT) as cache:
         tiny_llama(prompt[:, :PROMPT], past_key_values=cache)
         before = cache.entries
         generated = greedy(tiny_llama, prompt, past_key_values=cache)
@@ -269,11 +269,11 @@ def test_a_context_may_be_cut_before_the_question_is_seen(tiny_llama: PreTrained
 @torch.no_grad()
 def test_the_next_turn_is_cut_where_it_is_told_to(tiny_llama: PreTrainedModel) -> None:
     budget = budgets(tiny_llama, ratio=0.5)
-    cache = HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT)
+    cache = HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT)
     with cache:
         first = greedy(tiny_llama, ids(PROMPT), past_key_values=cache)
     turn = torch.cat([first, ids(TURN, seed=2)], dim=1)
-    cache.cut_at = turn.shape[1]
+    cache.compress_at = turn.shape[1]
     with cache:
         tiny_llama(turn[:, cache.get_seq_length() :], past_key_values=cache)
     assert (cache.entries[:, 0] == budget.kept(turn.shape[1])).all()
@@ -289,7 +289,7 @@ def test_a_window_only_budget_equals_a_sliding_window() -> None:
     assert not torch.allclose(full(tokens).logits, expected, atol=1e-2)
     with HeadBudgetCache(full, newest) as cache:
         for at in range(tokens.shape[1]):
-            cache.cut_at = at + 1
+            cache.compress_at = at + 1
             logits = full(tokens[:, at : at + 1], past_key_values=cache).logits
             torch.testing.assert_close(logits, expected[:, at : at + 1], **CLOSE)
     assert (cache.entries == window - 1).all()
@@ -303,7 +303,7 @@ def test_measured_bytes_are_within_a_tenth_of_the_budgets_own_count(
 ) -> None:
     model = build("llama", head_dim=32, max_position_embeddings=512)
     budget = budgets(model, granularity=granularity, tokens=(8, 250), window=8)
-    with HeadBudgetCache(model, budget, cut_at=400) as cache:
+    with HeadBudgetCache(model, budget, compress_at=400) as cache:
         model(ids(400), past_key_values=cache)
         for _ in range(steps):
             model(ids(1), past_key_values=cache)
@@ -329,7 +329,7 @@ def test_small_budgets_of_wide_heads_in_half_precision_hold_no_more_either(
     budget = budgets(model, tokens=(32, 97), window=window)
     tokens, real = ids(160 + steps, batch=batch), torch.ones(batch, 160 + steps, dtype=torch.long)
     real[-1, : 3 * (batch - 1)] = 0
-    with HeadBudgetCache(model, budget, cut_at=160) as cache:
+    with HeadBudgetCache(model, budget, compress_at=160) as cache:
         for stop in range(160, 160 + steps + 1):
             new = tokens[:, cache.get_seq_length() : stop]
             model(new, past_key_values=cache, attention_mask=real[:, :stop])
@@ -345,7 +345,9 @@ def test_bytes_are_those_of_all_tensors_held_cut_or_not(architecture: str) -> No
     model = build(architecture)
     budget, tokens = budgets(model), ids(PROMPT + 2 * TURN)
     layout = budget.layout
-    numbers = (2 * layout.kv_heads * PROMPT + layout.heads * budget.window) * layout.head_dim
+    numbers = (
+        2 * layout.num_kv_heads * PROMPT + layout.num_heads * budget.window
+    ) * layout.head_dim
     whole = layout.layers * (numbers + PROMPT) * torch.float32.itemsize
     real = torch.ones_like(tokens)
     real[:, 0] = 0
@@ -357,9 +359,9 @@ def test_bytes_are_those_of_all_tensors_held_cut_or_not(architecture: str) -> No
             assert cache.nbytes == held(cache)
             if stop == PROMPT:
                 assert held(cache) <= whole
-                cache.cut()
+                cache.compress()
                 assert cache.nbytes == held(cache)
-                cache.cut_at = tokens.shape[1]
+                cache.compress_at = tokens.shape[1]
 
 
 @torch.no_grad()
@@ -368,19 +370,19 @@ def test_the_queries_since_cut_at_was_set_choose(tiny_llama: PreTrainedModel, ea
     """The turn is shorter than the window; a change of mind forgets what came before."""
     budget, stop = budgets(tiny_llama, window=7, tokens=(9, 13)), PROMPT + STEPS + TURN
     tokens, dense = ids(stop), DenseCache(tiny_llama, budget)
-    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+    with HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT) as cache:
         tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
         dense(tokens[:, :PROMPT])
-        dense.cut()
+        dense.compress()
         for at in range(PROMPT, stop):
             if at == PROMPT + STEPS - 1:
-                cache.cut_at = None
+                cache.compress_at = None
             elif at in (PROMPT + early, PROMPT + STEPS):
-                cache.cut_at = stop
+                cache.compress_at = stop
             step = tokens[:, at : at + 1]
             logits = tiny_llama(step, past_key_values=cache).logits
             torch.testing.assert_close(logits, dense(step), **CLOSE)
-    dense.cut(since=PROMPT + STEPS)
+    dense.compress(since=PROMPT + STEPS)
     for layer in cache.layers:
         kept = [stream.positions.tolist() for stream in layer._ragged.held()]
         assert kept == dense.shown[layer.index][0]
@@ -389,7 +391,7 @@ def test_the_queries_since_cut_at_was_set_choose(tiny_llama: PreTrainedModel, ea
 @torch.no_grad()
 def test_decoding_seldom_moves_what_is_stored(tiny_llama: PreTrainedModel) -> None:
     budget = budgets(tiny_llama, tokens=(60, 100))
-    with HeadBudgetCache(tiny_llama, budget, cut_at=100) as cache:
+    with HeadBudgetCache(tiny_llama, budget, compress_at=100) as cache:
         tiny_llama(ids(100), past_key_values=cache)
         buffers = set()
         for _ in range(24):
@@ -422,7 +424,7 @@ def test_a_layer_and_step_take_a_kernel_call_a_length_or_one_where_there_is_such
         monkeypatch.setattr(
             "headprobe.compression.ragged._has_varlen_kernel", lambda *_, has=has_kernel: has
         )
-        with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+        with HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT) as cache:
             tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
             lengths = sum(len(set(layer.tolist())) for layer in cache.entries[:, 0])
             assert sum(calls.values()) == 0
@@ -443,7 +445,7 @@ def test_a_cut_ranks_a_layer_once_however_many_targets_there_are(
         ranked.append(attention.shape)
         return rank(attention, *given, **options)
 
-    monkeypatch.setattr("headprobe.compression.cutting.rank", counted)
+    monkeypatch.setattr("headprobe.compression.eviction.rank", counted)
     with HeadBudgetCache(tiny_llama, full(tiny_llama)) as whole:
         tiny_llama(ids(PROMPT), past_key_values=whole)
     sizes = range(4, 4 + targets)
@@ -502,12 +504,12 @@ def test_a_fork_may_take_what_a_cache_held(tiny_llama: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("cut_at", [None, PROMPT])
+@pytest.mark.parametrize("compress_at", [None, PROMPT])
 def test_beam_search_takes_the_sequences_it_asks_for(
-    tiny_llama: PreTrainedModel, cut_at: int | None
+    tiny_llama: PreTrainedModel, compress_at: int | None
 ) -> None:
     full = budgets(tiny_llama, ratio=1.0)
-    with HeadBudgetCache(tiny_llama, full, cut_at=cut_at) as cache:
+    with HeadBudgetCache(tiny_llama, full, compress_at=compress_at) as cache:
         found = greedy(tiny_llama, ids(PROMPT), num_beams=3, past_key_values=cache)
     assert torch.equal(found, greedy(tiny_llama, ids(PROMPT), num_beams=3))
 
@@ -521,13 +523,13 @@ def test_a_cache_is_repeated_for_several_continuations(
     with HeadBudgetCache(tiny_llama, budget) as cache:
         tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
         if cut_first:
-            cache.cut()
+            cache.compress()
         cache.batch_repeat_interleave(3)
         cache.batch_select_indices(torch.tensor([2, 0]))
         if not cut_first:
-            cache.cut()
+            cache.compress()
         twice = tiny_llama(tokens[:, PROMPT:].repeat(2, 1), past_key_values=cache).logits
-    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as cache:
+    with HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT) as cache:
         tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
         once = tiny_llama(tokens[:, PROMPT:], past_key_values=cache).logits
     torch.testing.assert_close(twice, once.repeat(2, 1, 1), **CLOSE)
@@ -542,7 +544,7 @@ def test_eager_attention_is_cut_as_sdpa_is(architecture: str, kind: str) -> None
     logits = []
     for implementation in ("sdpa", "eager"):
         model.set_attn_implementation(implementation)
-        with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+        with HeadBudgetCache(model, budget, compress_at=PROMPT) as cache:
             model(tokens[:, :PROMPT], past_key_values=cache)
             logits.append(model(tokens[:, PROMPT:], past_key_values=cache).logits)
     torch.testing.assert_close(*logits, **CLOSE)
@@ -553,12 +555,16 @@ def test_eager_attention_is_cut_as_sdpa_is(architecture: str, kind: str) -> None
 def test_a_flash_kernel_which_gets_no_mask_is_cut_as_sdpa_is(architecture: str) -> None:
     """No kernel runs here: a stand-in gets what a kernel gets, a window and no mask."""
 
-    def kernel(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **terms: Any):
+    def kernel(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, mask: None, **attention_kwargs: Any
+    ):
         assert mask is None
         past = torch.arange(key.shape[2])
         distance = past[-query.shape[2] :, None] - past
-        seen = (distance >= 0) & (distance < (terms.get("sliding_window") or len(past)))
-        return sdpa_attention_forward(module, query, key, value, seen[None, None], **terms)
+        seen = (distance >= 0) & (distance < (attention_kwargs.get("sliding_window") or len(past)))
+        return sdpa_attention_forward(
+            module, query, key, value, seen[None, None], **attention_kwargs
+        )
 
     AttentionInterface.register("headprobe_test_flash", kernel)
     AttentionMaskInterface.register("headprobe_test_flash", flash_attention_mask)
@@ -567,7 +573,7 @@ def test_a_flash_kernel_which_gets_no_mask_is_cut_as_sdpa_is(architecture: str) 
     logits = []
     for implementation in ("sdpa", "headprobe_test_flash"):
         model.config._attn_implementation = implementation
-        with HeadBudgetCache(model, budget, cut_at=PROMPT) as cache:
+        with HeadBudgetCache(model, budget, compress_at=PROMPT) as cache:
             model(tokens[:, :PROMPT], past_key_values=cache)
             logits.append(model(tokens[:, PROMPT:], past_key_values=cache).logits)
             logits.append(model(tokens[:, :1], past_key_values=cache).logits)
@@ -577,7 +583,7 @@ def test_a_flash_kernel_which_gets_no_mask_is_cut_as_sdpa_is(architecture: str) 
 @torch.no_grad()
 def test_half_precision_stays_half(tiny_llama: PreTrainedModel) -> None:
     model = tiny_llama.bfloat16()
-    with HeadBudgetCache(model, budgets(model, **KINDS["razor"]), cut_at=PROMPT) as cache:
+    with HeadBudgetCache(model, budgets(model, **KINDS["razor"]), compress_at=PROMPT) as cache:
         model(ids(PROMPT), past_key_values=cache)
         logits = model(ids(1), past_key_values=cache).logits
     assert logits.dtype == torch.bfloat16
@@ -587,7 +593,7 @@ def test_half_precision_stays_half(tiny_llama: PreTrainedModel) -> None:
 def test_a_cache_cut_under_inference_mode_goes_on_outside_of_it(
     tiny_llama: PreTrainedModel,
 ) -> None:
-    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT) as cache:
+    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), compress_at=PROMPT) as cache:
         with torch.inference_mode():
             tiny_llama(ids(PROMPT), past_key_values=cache)
             tiny_llama(ids(2), past_key_values=cache)
@@ -600,8 +606,8 @@ def test_a_cache_cut_under_inference_mode_goes_on_outside_of_it(
 def test_other_caches_and_models_are_left_alone(tiny_llama: PreTrainedModel) -> None:
     other, tokens = build("qwen3"), ids(PROMPT + 1)
     expected = [model(tokens).logits[:, -1:] for model in (tiny_llama, other)]
-    outer = HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT)
-    full = HeadBudgetCache(tiny_llama, budgets(tiny_llama, ratio=1.0), cut_at=PROMPT)
+    outer = HeadBudgetCache(tiny_llama, budgets(tiny_llama), compress_at=PROMPT)
+    full = HeadBudgetCache(tiny_llama, budgets(tiny_llama, ratio=1.0), compress_at=PROMPT)
     with outer, full:
         for cache in (outer, full):
             tiny_llama(tokens[:, :PROMPT], past_key_values=cache)
@@ -618,10 +624,10 @@ def test_other_caches_and_models_are_left_alone(tiny_llama: PreTrainedModel) -> 
 def test_prefill_is_observed_inside(tiny_llama: PreTrainedModel) -> None:
     layers = []
 
-    def sink(rows: LayerRows) -> None:
+    def sink(rows: AttentionRows) -> None:
         layers.append(rows.layer)
 
-    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT) as cache:
+    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), compress_at=PROMPT) as cache:
         observe(tiny_llama, ids(PROMPT), sink, past_key_values=cache)
     assert layers == [0, 1]
     assert (cache.entries[:, 0] == budgets(tiny_llama).tokens).all()
@@ -630,7 +636,7 @@ def test_prefill_is_observed_inside(tiny_llama: PreTrainedModel) -> None:
 @torch.no_grad()
 def test_a_reset_cache_starts_over(tiny_llama: PreTrainedModel) -> None:
     logits = []
-    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT) as cache:
+    with HeadBudgetCache(tiny_llama, budgets(tiny_llama), compress_at=PROMPT) as cache:
         for _ in range(2):
             cache.reset()
             tiny_llama(ids(PROMPT), past_key_values=cache)
@@ -642,7 +648,7 @@ def test_a_reset_cache_starts_over(tiny_llama: PreTrainedModel) -> None:
 def test_layers_that_share_keys_share_what_is_left_of_them() -> None:
     model = build("gemma4_text")
     tokens = ids(PROMPT + STEPS)
-    with HeadBudgetCache(model, budgets(model, ratio=1.0), cut_at=PROMPT) as cache:
+    with HeadBudgetCache(model, budgets(model, ratio=1.0), compress_at=PROMPT) as cache:
         model(tokens[:, :PROMPT], past_key_values=cache)
         logits = model(tokens[:, PROMPT:], past_key_values=cache).logits
     torch.testing.assert_close(logits, model(tokens).logits[:, PROMPT:], **CLOSE)
@@ -670,7 +676,7 @@ def test_a_fork_is_to_each_target_what_a_cache_of_its_own_is(architecture: str) 
         with HeadBudgetCache(model, target.budgets, floor=target.floor) as cache:
             parts = []
             for start, stop in itertools.pairwise([0, *ends]):
-                cache.cut_at = stop
+                cache.compress_at = stop
                 parts.append(model(tokens[:, start:stop], past_key_values=cache).logits)
             alone.append(torch.cat(parts[1:], dim=1))
             entries.append(cache.entries[:, 0])
@@ -679,7 +685,7 @@ def test_a_fork_is_to_each_target_what_a_cache_of_its_own_is(architecture: str) 
     with whole.fork(targets) as fork:
         parts = []
         for start, stop in itertools.pairwise(ends):
-            fork.cut_at = stop
+            fork.compress_at = stop
             batch = tokens[:, start:stop].expand(len(targets), -1)
             parts.append(model(batch, past_key_values=fork).logits)
     torch.testing.assert_close(torch.cat(parts, dim=1), torch.cat(alone), **CLOSE)
@@ -699,7 +705,7 @@ def test_sequences_taken_from_a_fork_keep_their_targets(tiny_llama: PreTrainedMo
     logits = []
     for early in (False, True):
         with whole.fork(targets) as fork:
-            fork.cut_at = PROMPT + TURN
+            fork.compress_at = PROMPT + TURN
             tiny_llama(turn[:, :2], past_key_values=fork)
             if early:
                 fork.reorder_cache(taken)
@@ -720,7 +726,7 @@ def test_heads_that_share_by_attention_keep_as_much_between_them(architecture: s
     budget = budgets(model, tokens=(10, 11))
     found = {}
     for floor in (None, 0.0, 0.5, 1.0):
-        with HeadBudgetCache(model, budget, cut_at=PROMPT, floor=floor) as cache:
+        with HeadBudgetCache(model, budget, compress_at=PROMPT, floor=floor) as cache:
             model(ids(PROMPT), past_key_values=cache)
         found[floor] = cache.entries[:, 0]
     for floor, entries in found.items():
@@ -744,7 +750,7 @@ def test_forks_that_cannot_be_are_refused(tiny_llama: PreTrainedModel) -> None:
         other = Target(budgets=budgets(tiny_llama, granularity="query"))
         with pytest.raises(ValueError, match="one granularity"):
             cache.fork([target, other])
-        cache.cut()
+        cache.compress()
         with pytest.raises(ValueError, match="not cut"):
             cache.fork([target])
     streaming = budgets(tiny_llama, selection="streaming")
@@ -756,23 +762,25 @@ def test_forks_that_cannot_be_are_refused(tiny_llama: PreTrainedModel) -> None:
 
 def test_wrong_use_is_refused(tiny_llama: PreTrainedModel) -> None:
     budget = budgets(tiny_llama)
-    cache = HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT - 3)
+    cache = HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT - 3)
     with pytest.raises(ValueError, match="inside the cache's `with`"):
         tiny_llama(ids(PROMPT), past_key_values=cache)
     with cache:
         with pytest.raises(ValueError, match=r"end at token 17, where .* from token 0 to 20"):
             tiny_llama(ids(PROMPT), past_key_values=cache)
         with pytest.raises(ValueError, match="expected tokens in the cache"):
-            cache.cut()
-        cache.cut_at = PROMPT
+            cache.compress()
+        cache.compress_at = PROMPT
         tiny_llama(ids(PROMPT), past_key_values=cache)
-        cache.cut_at = TURN
+        cache.compress_at = TURN
         with pytest.raises(ValueError, match=r"more than the 20 tokens already seen, got 5"):
             tiny_llama(ids(TURN), past_key_values=cache)
-        cache.cut_at = None
+        cache.compress_at = None
         tiny_llama(ids(TURN), past_key_values=cache)
-        with pytest.raises(ValueError, match="`cut_at` to be set before the newest tokens came"):
-            cache.cut()
+        with pytest.raises(
+            ValueError, match="`compress_at` to be set before the newest tokens came"
+        ):
+            cache.compress()
         with pytest.raises(ValueError, match="got one inside its `with`"), cache:
             pass
         with pytest.raises(ValueError, match="expected no call of crop"):
@@ -783,14 +791,16 @@ def test_padding_on_the_right_is_refused(tiny_llama: PreTrainedModel) -> None:
     real = torch.ones(2, PROMPT, dtype=torch.long)
     real[0, -2:] = 0
     with (
-        HeadBudgetCache(tiny_llama, budgets(tiny_llama), cut_at=PROMPT) as cache,
+        HeadBudgetCache(tiny_llama, budgets(tiny_llama), compress_at=PROMPT) as cache,
         pytest.raises(ValueError, match="expected padding on the left"),
     ):
         tiny_llama(ids(PROMPT, batch=2), attention_mask=real, past_key_values=cache)
 
 
 def test_a_budget_for_another_model_is_refused(tiny_llama: PreTrainedModel) -> None:
-    layout = HeadLayout(id="other", architecture="llama", layers=2, heads=8, kv_heads=2, head_dim=8)
+    layout = HeadLayout(
+        id="other", architecture="llama", layers=2, num_heads=8, num_kv_heads=2, head_dim=8
+    )
     own = budgets(tiny_llama)
     fields = {name: getattr(own, name) for name in own.__dataclass_fields__}
     with pytest.raises(HeadprobeError, match=r"8 heads \(other\), this one has 4; allocate"):

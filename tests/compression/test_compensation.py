@@ -37,5 +37,7 @@ def test_attention_with_a_compensation_entry_equals_the_paper_s_formula() -> Non
         weight=n,
     )
     ragged = Ragged.of([entries])
-    output = attend(ragged, query.view(1, 1, 1, 4), None, position=11, is_causal=True, terms={})
+    output = attend(
+        ragged, query.view(1, 1, 1, 4), None, position=11, is_causal=True, attention_kwargs={}
+    )
     torch.testing.assert_close(output.flatten(), numerator / denominator)

@@ -15,7 +15,7 @@ PROMPT, STEPS = 20, 12
 
 def budgets(model: PreTrainedModel, size: int) -> HeadBudgets:
     layout = head_layout(model.config, id="tiny")
-    shape = (layout.layers, layout.kv_heads)
+    shape = (layout.layers, layout.num_kv_heads)
     return HeadBudgets(
         layout=layout,
         strategy={"name": "test"},
@@ -100,7 +100,7 @@ def test_a_captured_step_says_what_a_plain_one_says() -> None:
     for plain in (True, False):
         with HeadBudgetCache(model, budgets(model, 40)) as cache, torch.inference_mode():
             newest = model(prompt, past_key_values=cache).logits[:, -1].argmax(dim=-1)
-            cache.cut()
+            cache.compress()
             decoder = GreedyDecoder(model, cache, max_new_tokens=2 * STEPS)
             tokens = []
             for _ in range(2 * STEPS):

@@ -5,12 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headprobe.compression.selection import rank
-from headprobe.compression.sharing import share
+from headprobe.compression.sharing import share_by_attention
 
 
-def plainly(grants: list[int], pooled: list[list[float]], always: int, floor: float) -> list[int]:
+def plainly(
+    head_sizes: list[int], pooled: list[list[float]], always: int, floor: float
+) -> list[int]:
     """The floors first, then one entry after the other to whichever head ranks its next highest."""
-    beyond = [max(grant - always, 0) for grant in grants]
+    beyond = [max(head_size - always, 0) for head_size in head_sizes]
     kept = [min(int(floor * own), len(p)) for own, p in zip(beyond, pooled, strict=True)]
     for _ in range(sum(beyond) - sum(kept)):
         open_heads = [head for head, p in enumerate(pooled) if kept[head] < len(p)]
@@ -18,7 +20,7 @@ def plainly(grants: list[int], pooled: list[list[float]], always: int, floor: fl
             break
         best = max(open_heads, key=lambda head: (pooled[head][kept[head]], -head))
         kept[best] += 1
-    return [min(grant, always) + k for grant, k in zip(grants, kept, strict=True)]
+    return [min(head_size, always) + k for head_size, k in zip(head_sizes, kept, strict=True)]
 
 
 @given(
@@ -46,20 +48,20 @@ def test_sharing_equals_the_plain_rule(
     sizes = torch.tensor([[size + head for head in range(len(counts))] for size in targets])
     always = window + sinks
     own = torch.tensor(floors[: len(targets)], dtype=torch.float64)
-    found = share(sizes, own, ranking, always=always)
+    found = share_by_attention(sizes, own, ranking, always=always)
     pooled = [
         row[:ranked].tolist()
         for row, ranked in zip(ranking.pooled, ranking.counts.tolist(), strict=True)
     ]
-    for row, grants, floor in zip(found.tolist(), sizes.tolist(), own.tolist(), strict=True):
-        assert row == plainly(grants, pooled, always, floor)
+    for row, head_sizes, floor in zip(found.tolist(), sizes.tolist(), own.tolist(), strict=True):
+        assert row == plainly(head_sizes, pooled, always, floor)
 
 
 def test_the_head_with_spread_attention_gets_more() -> None:
     attention = torch.zeros(2, 40)
     attention[0, 20], attention[1] = 1.0, 0.5
     ranking = rank(attention, torch.tensor([40, 40]), window=4, sinks=0)
-    found = share(
+    found = share_by_attention(
         torch.tensor([[14, 14]] * 2),
         torch.tensor([0.2, 1.0], dtype=torch.float64),
         ranking,

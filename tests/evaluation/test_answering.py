@@ -7,16 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from headprobe.allocators import Budget, allocate
+from headprobe.allocators import BudgetSize, allocate
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
 from headprobe.errors import HeadprobeError
 from headprobe.evaluation.answering import _Reader, evaluate
 from headprobe.evaluation.baselines import baselines
-from headprobe.evaluation.methods import Contender, Moment, allocated, everything, fixed
-from headprobe.evaluation.outcomes import FULL, KNOWN, UNSEEN, Evaluation, Trial
+from headprobe.evaluation.methods import CutPoint, Method, allocated, everything, fixed
 from headprobe.evaluation.questions import Question, questions_of
+from headprobe.evaluation.results import (
+    FULL,
+    QUERY_AGNOSTIC,
+    QUERY_AWARE,
+    Evaluation,
+    MethodAnswers,
+)
 from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel, load_model
@@ -36,16 +42,16 @@ def nano() -> LoadedModel:
 def questions(nano: LoadedModel) -> list[Question]:
     probe = TASKS["r2"].probe
     drawn = draw_cases(nano, probe, CaseSpec(lengths=(100, 140), limit=4), held_out=True)
-    return questions_of(drawn, probe, most_steps=6)
+    return questions_of(drawn, probe, max_new_tokens=6)
 
 
 def budgets(nano: LoadedModel, **options: Any) -> HeadBudgets:
-    scores = np.random.default_rng(0).random((nano.layout.layers, nano.layout.heads))
+    scores = np.random.default_rng(0).random((nano.layout.layers, nano.layout.num_heads))
     return allocate(scores, nano.layout, **options)
 
 
 def scored(nano: LoadedModel) -> WeightedRun:
-    means = np.random.default_rng(0).random((nano.layout.layers, nano.layout.heads))
+    means = np.random.default_rng(0).random((nano.layout.layers, nano.layout.num_heads))
     scores = HeadScores(
         layout=nano.layout,
         task="r2",
@@ -56,59 +62,59 @@ def scored(nano: LoadedModel) -> WeightedRun:
     return WeightedRun(name="run", scores=scores)
 
 
-def small(nano: LoadedModel, tokens: int = 24) -> Contender:
-    return fixed("headkv", str(tokens), budgets(nano, budget=Budget(tokens=tokens)))
+def small(nano: LoadedModel, tokens: int = 24) -> Method:
+    return fixed("headkv", str(tokens), budgets(nano, budget=BudgetSize(tokens=tokens)))
 
 
 @torch.no_grad()
 def plainly(
-    nano: LoadedModel, question: Question, contender: Contender, setting: str
+    nano: LoadedModel, question: Question, method: Method, setting: str
 ) -> tuple[str, float]:
     """One sequence, one budget, one token after the other; the share of the cache that is kept."""
     context = torch.tensor([question.context_ids])
     prompt = torch.cat([context, torch.tensor([question.question_ids])], dim=1)
-    end = (context if setting == UNSEEN else prompt).shape[1]
-    room = np.full(nano.layout.layers, end)
-    given = contender.at(Moment(tokens=end, question_id=question.question_id, room=room))
+    end = (context if setting == QUERY_AGNOSTIC else prompt).shape[1]
+    capacity = np.full(nano.layout.layers, end)
+    given = method.at(CutPoint(tokens=end, question_id=question.question_id, capacity=capacity))
     written: list[int] = []
-    with HeadBudgetCache(nano.model, given, cut_at=end, floor=contender.floor) as cache:
-        if setting == UNSEEN:
+    with HeadBudgetCache(nano.model, given, compress_at=end, floor=method.floor) as cache:
+        if setting == QUERY_AGNOSTIC:
             nano.model(context, past_key_values=cache)
-            share = cache.entries.mean() / end
+            fraction = cache.entries.mean() / end
             logits = nano.model(prompt[:, end:], past_key_values=cache).logits
         else:
             logits = nano.model(prompt, past_key_values=cache).logits
-            share = cache.entries.mean() / end
+            fraction = cache.entries.mean() / end
         while True:
             written.append(int(logits[0, -1].argmax()))
             said = nano.tokenizer.decode(written, skip_special_tokens=True).lstrip()
             # A line break is one of the ends that nano itself names.
             ended = written[-1] in nano.model.generation_config.eos_token_id or "\n" in said
-            if ended or len(written) == question.most_steps:
-                return nano.tokenizer.decode(written, skip_special_tokens=True).strip(), share
+            if ended or len(written) == question.max_new_tokens:
+                return nano.tokenizer.decode(written, skip_special_tokens=True).strip(), fraction
             logits = nano.model(torch.tensor([written[-1:]]), past_key_values=cache).logits
 
 
-def find(found: Evaluation, setting: str, strategy: str) -> Trial:
-    return next(t for t in found.trials if (t.setting, t.strategy) == (setting, strategy))
+def find(found: Evaluation, setting: str, strategy: str) -> MethodAnswers:
+    return next(t for t in found.methods if (t.setting, t.strategy) == (setting, strategy))
 
 
 @pytest.mark.slow
 def test_answers_are_those_of_each_budget_alone(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:
-    shared = allocated([scored(nano)], Budget(share=0.2), strategy="tuned")
-    contenders = [small(nano), shared, *baselines(small(nano), seed=0)]
-    found = evaluate(nano, questions, contenders, chunk=30)
-    assert [t.strategy for t in found.trials[:8]] == [FULL, *(c.strategy for c in contenders)]
-    for setting in (KNOWN, UNSEEN):
-        for contender in contenders:
-            trial = find(found, setting, contender.strategy)
-            expected = [plainly(nano, question, contender, setting) for question in questions]
-            assert trial.responses == tuple(response for response, _ in expected)
-            np.testing.assert_allclose(trial.shares, [share for _, share in expected])
-            assert trial.is_baseline == (contender.strategy not in ("headkv", "tuned"))
-    assert len({trial.responses for trial in found.trials}) > 2
+    shared = allocated([scored(nano)], BudgetSize(fraction=0.2), strategy="tuned")
+    methods = [small(nano), shared, *baselines(small(nano), seed=0)]
+    found = evaluate(nano, questions, methods, prefill_chunk=30)
+    assert [t.strategy for t in found.methods[:8]] == [FULL, *(c.strategy for c in methods)]
+    for setting in (QUERY_AWARE, QUERY_AGNOSTIC):
+        for method in methods:
+            answered = find(found, setting, method.strategy)
+            expected = [plainly(nano, question, method, setting) for question in questions]
+            assert answered.responses == tuple(response for response, _ in expected)
+            np.testing.assert_allclose(answered.fractions, [fraction for _, fraction in expected])
+            assert answered.is_baseline == (method.strategy not in ("headkv", "tuned"))
+    assert len({answered.responses for answered in found.methods}) > 2
     assert found.groups == tuple(question.group for question in questions)
 
 
@@ -135,7 +141,7 @@ def test_sequences_that_end_early_leave_the_others_their_own_tokens(nano: Loaded
                 said.append(script[min(place + 1, len(script) - 1)])
             return torch.tensor(said)
 
-    reader = _Reader(nano, [], settings=(), chunk=1)
+    reader = _Reader(nano, [], settings=(), prefill_chunk=1)
     decoder = Decoder()
     first = torch.tensor([script[0] for script in scripts])
     assert reader._go_on(decoder, first, 3) == [script[:3] for script in scripts]
@@ -147,17 +153,17 @@ def test_a_full_budget_gives_the_uncompressed_answers(
 ) -> None:
     whole = fixed("duo", "all", budgets(nano, strategy="duo", full=1.0))
     found = evaluate(nano, questions, [whole])
-    for question, response in zip(questions, find(found, KNOWN, FULL).responses, strict=True):
+    for question, response in zip(questions, find(found, QUERY_AWARE, FULL).responses, strict=True):
         ids = torch.tensor([(*question.context_ids, *question.question_ids)])
         written = nano.model.generate(
-            ids, do_sample=False, max_new_tokens=question.most_steps, stop_strings=None
+            ids, do_sample=False, max_new_tokens=question.max_new_tokens, stop_strings=None
         )[0, ids.shape[1] :]
         text = nano.tokenizer.decode(written, skip_special_tokens=True)
         assert response == text.strip().split("\n")[0].strip()
-    for setting in (KNOWN, UNSEEN):
+    for setting in (QUERY_AWARE, QUERY_AGNOSTIC):
         own, full = find(found, setting, "duo"), find(found, setting, FULL)
         assert own.responses == full.responses
-        assert (own.shares == 1).all()
+        assert (own.fractions == 1).all()
         for name, grades in full.grades.items():
             np.testing.assert_array_equal(own.grades[name], grades)
 
@@ -165,13 +171,13 @@ def test_a_full_budget_gives_the_uncompressed_answers(
 def test_answers_are_graded_by_the_probe_too(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:
-    full = evaluate(nano, questions, []).trials[0]
-    assert set(full.grades) == {"exact_match", "f1", "recall", "accepted"}
-    for question, response, accepted in zip(
-        questions, full.responses, full.grades["accepted"], strict=True
+    full = evaluate(nano, questions, []).methods[0]
+    assert set(full.grades) == {"exact_match", "f1", "recall", "passed"}
+    for question, response, passed in zip(
+        questions, full.responses, full.grades["passed"], strict=True
     ):
-        assert question.accepted is not None
-        assert accepted == 100 * question.accepted(response)
+        assert question.passed is not None
+        assert passed == 100 * question.passed(response)
 
 
 @pytest.mark.parametrize("methods", [1, 6])
@@ -182,15 +188,15 @@ def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
     passes = []
     hook = nano.model.register_forward_pre_hook(lambda *_: passes.append(1))
     try:
-        contenders = [small(nano), *baselines(small(nano), seed=0)][:methods]
-        found = evaluate(nano, questions[:1], contenders)
+        methods = [small(nano), *baselines(small(nano), seed=0)][:methods]
+        found = evaluate(nano, questions[:1], methods)
     finally:
         hook.remove()
     longest = max(
-        len(nano.tokenizer.encode(trial.responses[0], add_special_tokens=False))
-        for trial in found.trials
+        len(nano.tokenizer.encode(answered.responses[0], add_special_tokens=False))
+        for answered in found.methods
     )
-    assert len(passes) <= 3 + questions[0].most_steps - 1
+    assert len(passes) <= 3 + questions[0].max_new_tokens - 1
     assert len(passes) >= 3 + longest - 1
 
 
@@ -198,18 +204,20 @@ def test_one_setting_alone_gives_the_same_answers(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:
     both = evaluate(nano, questions[:2], [small(nano)])
-    for setting in (KNOWN, UNSEEN):
+    for setting in (QUERY_AWARE, QUERY_AGNOSTIC):
         alone = evaluate(nano, questions[:2], [small(nano)], settings=[setting])
-        assert {trial.setting for trial in alone.trials} == {setting}
-        for trial in alone.trials:
-            assert trial.responses == find(both, setting, trial.strategy).responses
+        assert {answered.setting for answered in alone.methods} == {setting}
+        for answered in alone.methods:
+            assert answered.responses == find(both, setting, answered.strategy).responses
 
 
 def test_a_budget_for_another_model_is_refused(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:
-    other = HeadLayout(id="other", architecture="x", layers=1, heads=2, kv_heads=1, head_dim=4)
-    wrong = allocate(np.ones((1, 2)), other, budget=Budget(tokens=24))
+    other = HeadLayout(
+        id="other", architecture="x", layers=1, num_heads=2, num_kv_heads=1, head_dim=4
+    )
+    wrong = allocate(np.ones((1, 2)), other, budget=BudgetSize(tokens=24))
     with pytest.raises(HeadprobeError, match="the budget is for a model with 1 layers"):
         evaluate(nano, questions, [fixed("headkv", "24", wrong)])
 
@@ -219,16 +227,18 @@ def test_a_budget_for_another_model_is_refused(
 def test_baselines_keep_as_much_of_any_model(architecture: str) -> None:
     model = build(architecture)
     layout = head_layout(model.config, id=architecture)
-    scores = np.random.default_rng(0).lognormal(0, 1, (layout.layers, layout.heads))
-    entrant = fixed("headkv", "6", allocate(scores, layout, window=4, budget=Budget(tokens=6)))
-    contenders = [entrant, *baselines(entrant, seed=0)]
+    scores = np.random.default_rng(0).lognormal(0, 1, (layout.layers, layout.num_heads))
+    candidate = fixed(
+        "headkv", "6", allocate(scores, layout, window=4, budget=BudgetSize(tokens=6))
+    )
+    methods = [candidate, *baselines(candidate, seed=0)]
     ids = torch.randint(3, 60, (1, 60), generator=torch.Generator().manual_seed(0))
     with HeadBudgetCache(model, everything(layout, window=4)) as cache:
         model(ids, past_key_values=cache)
-    moment = Moment(tokens=60, question_id=0, room=cache.room)
+    cut_point = CutPoint(tokens=60, question_id=0, capacity=cache.capacity)
     whole = cache.fork([Target(budgets=everything(layout))])
-    np.testing.assert_array_equal(moment.room, whole.entries[:, 0, 0])
-    fork = cache.fork([Target(budgets=one.at(moment), floor=one.floor) for one in contenders])
+    np.testing.assert_array_equal(cut_point.capacity, whole.entries[:, 0, 0])
+    fork = cache.fork([Target(budgets=one.at(cut_point), floor=one.floor) for one in methods])
     kept = fork.entries.sum(axis=(0, 2))
     assert (kept == kept[0]).all()
     assert kept[0] < whole.entries.sum()

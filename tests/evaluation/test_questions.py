@@ -44,14 +44,14 @@ def test_a_case_is_parted_where_its_question_begins(nano: LoadedModel) -> None:
         assert "".join(said.split()) == "".join(asked.split())
         assert question.answers == (case.answer,)
         assert question.group == case.needle_id
-        assert question.most_steps == PROBE.max_new_tokens(case)
-        assert question.accepted is not None
-        assert question.accepted(case.answer)
-        assert question.accepted(f"I would say {case.answer}.")
-        assert not question.accepted("something else")
-        assert not question.accepted(f"{case.answer}, not {case.wrong_answer}")
-    longer = questions_of(drawn, PROBE, most_steps=9)
-    assert {question.most_steps for question in longer} == {9}
+        assert question.max_new_tokens == PROBE.max_new_tokens(case)
+        assert question.passed is not None
+        assert question.passed(case.answer)
+        assert question.passed(f"I would say {case.answer}.")
+        assert not question.passed("something else")
+        assert not question.passed(f"{case.answer}, not {case.wrong_answer}")
+    longer = questions_of(drawn, PROBE, max_new_tokens=9)
+    assert {question.max_new_tokens for question in longer} == {9}
 
 
 def write(path: Path, *rows: Any) -> Path:
@@ -84,20 +84,23 @@ def test_questions_are_asked_by_the_tasks_template(tmp_path: Path) -> None:
     assert second.answers == ("kites",)
     assert "Who" in tokenizer.decode(second.question_ids)
     assert (first.group, second.group) == (0, 1)
-    assert first.most_steps == ANSWER_STEPS
-    assert first.accepted is None
+    assert first.max_new_tokens == ANSWER_STEPS
+    assert first.passed is None
 
 
 def test_a_chat_template_stands_around_context_and_question(tmp_path: Path) -> None:
     tokenizer = build_tokenizer()
     tokenizer.chat_template = CHAT
     (question,) = read_questions(
-        write(tmp_path / "own.jsonl", row()), PromptWriter(tokenizer), longest=None, most_steps=3
+        write(tmp_path / "own.jsonl", row()),
+        PromptWriter(tokenizer),
+        longest=None,
+        max_new_tokens=3,
     )
     assert question.context_ids[0] == plain_tokens(tokenizer, "<s>")[0]
     colon = plain_tokens(tokenizer, "a:")[-1]
     assert question.question_ids[-2:] == (colon, colon)
-    assert question.most_steps == 3
+    assert question.max_new_tokens == 3
 
 
 def test_the_middle_of_a_long_context_is_left_out(tmp_path: Path) -> None:
@@ -106,9 +109,9 @@ def test_the_middle_of_a_long_context_is_left_out(tmp_path: Path) -> None:
     (whole, short) = read_questions(path, PromptWriter(tokenizer), longest=None)
     with pytest.warns(HeadprobeWarning, match="1 of 2 prompts are longer than 61 tokens"):
         cut, same = read_questions(path, PromptWriter(tokenizer), longest=61)
-    room = 61 - len(whole.question_ids)
-    assert len(cut.context_ids) == room
-    half = room // 2
+    capacity = 61 - len(whole.question_ids)
+    assert len(cut.context_ids) == capacity
+    half = capacity // 2
     assert cut.context_ids[:half] == whole.context_ids[:half]
     assert cut.context_ids[-half:] == whole.context_ids[-half:]
     assert same.context_ids == short.context_ids
@@ -168,5 +171,5 @@ def test_a_question_has_all_its_parts() -> None:
             context_ids=(),
             question_ids=(1,),
             answers=("a",),
-            most_steps=5,
+            max_new_tokens=5,
         )

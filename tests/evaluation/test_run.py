@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headprobe.allocators import Budget, allocate
+from headprobe.allocators import BudgetSize, allocate
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.evaluation.answering import Answers, _Reader, evaluate
-from headprobe.evaluation.methods import Contender, MethodOptions
-from headprobe.evaluation.outcomes import ANSWERS, REPORT, RESULTS
+from headprobe.evaluation.methods import Method, MethodOptions
 from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
 from headprobe.evaluation.questions import Question
+from headprobe.evaluation.results import ANSWERS, REPORT, RESULTS
 from headprobe.evaluation.run import run_evaluation
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.spec import CaseSpec
@@ -35,8 +35,8 @@ def nano() -> LoadedModel:
 def file(nano: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A budget that names no run."""
     path = tmp_path_factory.mktemp("budgets") / "own.json"
-    scores = np.random.default_rng(0).random((nano.layout.layers, nano.layout.heads))
-    allocate(scores, nano.layout, budget=Budget(tokens=24)).save(path)
+    scores = np.random.default_rng(0).random((nano.layout.layers, nano.layout.num_heads))
+    allocate(scores, nano.layout, budget=BudgetSize(tokens=24)).save(path)
     return path
 
 
@@ -71,7 +71,7 @@ def test_an_evaluation_that_is_stopped_goes_on(
         run_evaluation(nano, planned, advance=after(2, interrupt))
     assert [path.name for path in planned.out.iterdir()] == [FILE_NAME]
     counted = []
-    outcomes = run_evaluation(nano, planned, advance=lambda: counted.append(1))
+    results = run_evaluation(nano, planned, advance=lambda: counted.append(1))
     assert len(counted) == 3
     whole = replace(planned, out=tmp_path / "whole")
     run_evaluation(nano, whole)
@@ -83,8 +83,8 @@ def test_an_evaluation_that_is_stopped_goes_on(
         pd.read_parquet(planned.out / ANSWERS), pd.read_parquet(whole.out / ANSWERS)
     )
     # What progress gave back is what is answered without it.
-    plainly = evaluate(nano, planned.questions, planned.contenders).outcomes(seed=planned.seed)
-    for one, other in zip(outcomes, plainly, strict=True):
+    plainly = evaluate(nano, planned.questions, planned.methods).results(seed=planned.seed)
+    for one, other in zip(results, plainly, strict=True):
         assert one == other
 
 
@@ -96,13 +96,13 @@ def test_a_finished_evaluation_is_graded_anew_and_asks_nothing(
     monkeypatch.setattr(
         "headprobe.evaluation.answering._Reader.answer", lambda *_: pytest.fail("asked again")
     )
-    again = plan(nano, file, tmp_path, metric="accepted")
+    again = plan(nano, file, tmp_path, metric="passed")
     found = run_evaluation(nano, again)
-    assert [one.lead for one in found] != [None] * len(found)
+    assert [one.gain for one in found] != [None] * len(found)
     full = next(one for one in found if one.strategy == "full")
     for one in found:
-        accepted = one.grades["accepted"].value / full.grades["accepted"].value
-        assert one.of_full == pytest.approx(accepted)
+        passed = one.grades["passed"].value / full.grades["passed"].value
+        assert one.of_full == pytest.approx(passed)
 
 
 def test_other_options_are_refused_and_overwriting_starts_over(
@@ -118,7 +118,7 @@ def test_other_options_are_refused_and_overwriting_starts_over(
     changed = tmp_path / file.name
     shutil.copy(file, changed)
     first = plan(nano, changed, tmp_path / "out")
-    allocate(np.ones((6, 8)), nano.layout, budget=Budget(tokens=30)).save(changed)
+    allocate(np.ones((6, 8)), nano.layout, budget=BudgetSize(tokens=30)).save(changed)
     assert plan(nano, changed, tmp_path / "out").plan.differences(first.plan)
 
 
@@ -155,17 +155,17 @@ def test_budgets_that_differ_at_one_length_alone_are_asked_anew(
     nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few, more = (
-        allocate(np.ones((6, 8)), nano.layout, budget=Budget(tokens=size)) for size in (24, 25)
+        allocate(np.ones((6, 8)), nano.layout, budget=BudgetSize(tokens=size)) for size in (24, 25)
     )
 
     def entries(below: int) -> str:
-        entrant = Contender(
+        candidate = Method(
             strategy="own",
             budget="24",
             window=8,
-            at=lambda moment: more if moment.tokens < below else few,
+            at=lambda cut_point: more if cut_point.tokens < below else few,
         )
-        monkeypatch.setattr("headprobe.evaluation.plan.line_up", lambda *_, **__: [entrant])
+        monkeypatch.setattr("headprobe.evaluation.plan.build_methods", lambda *_, **__: [candidate])
         spec = CaseSpec(lengths=(128, 300), depths=(50.0,), limit=4)
         with pytest.warns(UserWarning, match="no case table"):
             planned = plan_evaluation(nano, MethodOptions(budgets=(file,)), spec)

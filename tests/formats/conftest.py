@@ -15,7 +15,9 @@ from headprobe.scores import HeadScores
 # Which needs kvpress: `make test-kvpress`.
 collect_ignore = [] if find_spec("kvpress") else ["test_press.py"]
 
-LAYOUT = HeadLayout(id="tiny", architecture="llama", layers=3, heads=8, kv_heads=4, head_dim=8)
+LAYOUT = HeadLayout(
+    id="tiny", architecture="llama", layers=3, num_heads=8, num_kv_heads=4, head_dim=8
+)
 
 
 @pytest.fixture

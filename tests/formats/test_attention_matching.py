@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headprobe.allocators import Budget, allocate
+from headprobe.allocators import BudgetSize, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError
 from headprobe.formats import export_budget, export_scores
@@ -17,12 +17,12 @@ from headprobe.scores import HeadScores
 
 def entries(path: Path, layers: int, heads: int, target: int) -> np.ndarray:
     """What the program gives each head; one that is missing gets the target."""
-    shares = json.loads(path.read_text())
+    fractions = json.loads(path.read_text())
     tokens = np.empty((layers, heads), dtype=int)
     for layer in range(layers):
         for head in range(heads):
-            share = shares.get(f"L{layer}H{head}")
-            whole = target if share is None else int(share * target * layers * heads)
+            fraction = fractions.get(f"L{layer}H{head}")
+            whole = target if fraction is None else int(fraction * target * layers * heads)
             tokens[layer, head] = whole
     return tokens
 
@@ -47,10 +47,12 @@ def test_scores_are_shared_out_by_headkvs_rule(
 ) -> None:
     run = make_run()
     export_scores(run, tmp_path / "shares.json", to="attention-matching", beta=1.5)
-    shares = json.loads((tmp_path / "shares.json").read_text())
-    assert list(shares) == [f"L{layer}H{head}" for layer in range(3) for head in range(4)]
-    assert sum(shares.values()) == pytest.approx(1)
-    budgets = allocate(run.mean("r2"), run.layout, budget=Budget(tokens=500), beta=1.5, window=0)
+    fractions = json.loads((tmp_path / "shares.json").read_text())
+    assert list(fractions) == [f"L{layer}H{head}" for layer in range(3) for head in range(4)]
+    assert sum(fractions.values()) == pytest.approx(1)
+    budgets = allocate(
+        run.mean("r2"), run.layout, budget=BudgetSize(tokens=500), beta=1.5, window=0
+    )
     given = entries(tmp_path / "shares.json", 3, 4, target=500)
     assert 0 <= 500 * 12 - given.sum() <= 12
     assert np.abs(given - budgets.tokens).max() <= 1
@@ -62,9 +64,9 @@ def test_one_head_with_all_the_score_still_leaves_the_others_their_floor(
     cases = np.zeros((1, 3, 8))
     cases[0, 1, 5] = 1
     export_scores(make_run(cases), tmp_path / "shares.json", to="attention-matching", beta=2.0)
-    shares = json.loads((tmp_path / "shares.json").read_text())
-    assert shares.pop("L1H2") == pytest.approx(0.5 + 0.5 / 12)
-    assert list(shares.values()) == pytest.approx([0.5 / 12] * 11)
+    fractions = json.loads((tmp_path / "shares.json").read_text())
+    assert fractions.pop("L1H2") == pytest.approx(0.5 + 0.5 / 12)
+    assert list(fractions.values()) == pytest.approx([0.5 / 12] * 11)
 
 
 def test_what_is_written_is_read_and_a_missing_head_gets_the_even_share(tmp_path: Path) -> None:

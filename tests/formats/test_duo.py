@@ -188,7 +188,7 @@ def test_a_model_that_loadtxt_would_squeeze_is_refused(
     layers: int, kv_heads: int, make_run: MakeRun, tmp_path: Path
 ) -> None:
     layout = HeadLayout(
-        id="m", architecture="llama", layers=layers, heads=4, kv_heads=kv_heads, head_dim=8
+        id="m", architecture="llama", layers=layers, num_heads=4, num_kv_heads=kv_heads, head_dim=8
     )
     run = make_run(np.ones((1, layers, 4)), layout=layout)
     with pytest.raises(UsageError, match="need 2 layers of 2 KV heads or more"):

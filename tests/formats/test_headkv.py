@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from headprobe.allocators import Budget, allocate
+from headprobe.allocators import BudgetSize, allocate
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_scores
 from headprobe.formats.headkv import read
@@ -39,12 +39,12 @@ def capacities(
     means: list[float], layers: int, heads: int, *, budget: int, beta: float, window: int
 ) -> torch.Tensor:
     """What HeadKV's class makes of them; with a window of 0, what KVCache-Factory does."""
-    share = torch.tensor(means / sum(means))
-    share = torch.pow(share, 1.0)
-    share = (share / torch.sum(share)).reshape(layers, heads)
+    fraction = torch.tensor(means / sum(means))
+    fraction = torch.pow(fraction, 1.0)
+    fraction = (fraction / torch.sum(fraction)).reshape(layers, heads)
     base = budget - window
     pool = (base // beta) * layers * heads
-    return torch.round(share * pool + (base - base // beta)).int()
+    return torch.round(fraction * pool + (base - base // beta)).int()
 
 
 def summary(capacity: torch.Tensor) -> tuple[int, int, int]:
@@ -57,7 +57,7 @@ def test_imported_scores_allocate_the_capacities_of_the_authors_class(
 ) -> None:
     import_run(published / FILES[kind], tmp_path, source="headkv", known=KnownModel(kv_heads=8))
     run = HeadScores.load(tmp_path)
-    assert run.accepted == TABLES[kind][0]
+    assert run.passed == TABLES[kind][0]
     with np.load(published / "headkv/llama3_capacities.npz", allow_pickle=False) as file:
         stored = {key: file[key] for key in file.files if f"-{kind}-" in key}
     assert len(stored) == 40
@@ -66,10 +66,10 @@ def test_imported_scores_allocate_the_capacities_of_the_authors_class(
         budgets = allocate(
             run.mean("headkv"),
             run.layout,
-            budget=Budget(tokens=int(budget)),
+            budget=BudgetSize(tokens=int(budget)),
             beta=float(beta),
             granularity="query",
-            rounding="paper",
+            rounding="reference",
         )
         assert np.array_equal(budgets.tokens - 8, expected), key
 
@@ -138,10 +138,10 @@ def test_readers_get_the_integers_that_allocate_gives(
     ours = allocate(
         run.mean("r2"),
         run.layout,
-        budget=Budget(tokens=budget),
+        budget=BudgetSize(tokens=budget),
         beta=1.005,
         granularity="query",
-        rounding="paper",
+        rounding="reference",
     )
     theirs = capacities(
         means_of(tmp_path / "heads.json"), 3, 8, budget=budget, beta=1.005, window=8

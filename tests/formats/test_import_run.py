@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headprobe.allocators import Budget, allocate
+from headprobe.allocators import BudgetSize, allocate
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats.import_run import KnownModel, import_run
 from headprobe.runs.progress import FILE_NAME, Plan, open_progress
@@ -38,8 +38,8 @@ def test_the_run_directory_holds_the_scores_their_table_and_where_they_come_from
     ]
     back = HeadScores.load(tmp_path / "run")
     assert back.layout == run.layout
-    assert (back.layout.id, back.layout.heads, back.layout.kv_heads) == ("meta/llama", 4, 2)
-    assert (back.accepted, back.cases, back.measures) == (2, 2, ("headkv",))
+    assert (back.layout.id, back.layout.num_heads, back.layout.num_kv_heads) == ("meta/llama", 4, 2)
+    assert (back.passed, back.cases, back.measures) == (2, 2, ("headkv",))
     assert back.per_case["headkv"].dtype == np.float32
     assert back.plan["imported"] == "headkv"
     assert back.plan["file"] == "heads.json"
@@ -71,13 +71,13 @@ def test_numbers_of_kv_heads_stand_for_their_whole_group(tmp_path: Path) -> None
     mean = run.mean("attention-matching")
     assert mean.tolist() == [[0.75, 0.75, 0.75, 0.25, 0.25, 0.25]]
     for reduce in ("mean", "max"):
-        budgets = allocate(mean, run.layout, budget=Budget(tokens=108), beta=1.0, reduce=reduce)
+        budgets = allocate(mean, run.layout, budget=BudgetSize(tokens=108), beta=1.0, reduce=reduce)
         assert budgets.tokens.tolist() == [[158, 58]]
 
 
 def test_what_a_file_does_not_say_is_taken_and_told(heads: Path, tmp_path: Path) -> None:
     run, notes = import_run(heads, tmp_path / "run", source="headkv")
-    assert (run.layout.id, run.layout.kv_heads, run.layout.head_dim) == ("heads", 4, 128)
+    assert (run.layout.id, run.layout.num_kv_heads, run.layout.head_dim) == ("heads", 4, 128)
     assert notes == (
         "the file holds query heads: took as many KV heads, 4 a layer; "
         "give `kv_heads` if they share KV heads",
@@ -166,9 +166,9 @@ def test_an_import_over_an_older_one_is_refused_if_it_is_another(
     import_run(heads, out, source="headkv")
     with pytest.raises(UsageError, match="kv_heads was 4, now 2"):
         import_run(heads, out, source="headkv", known=KnownModel(kv_heads=2))
-    assert HeadScores.load(out).layout.kv_heads == 4
+    assert HeadScores.load(out).layout.num_kv_heads == 4
     import_run(heads, out, source="headkv", known=KnownModel(kv_heads=2), overwrite=True)
-    assert HeadScores.load(out).layout.kv_heads == 2
+    assert HeadScores.load(out).layout.num_kv_heads == 2
 
 
 def test_the_same_file_under_another_name_is_the_same_import(heads: Path, tmp_path: Path) -> None:

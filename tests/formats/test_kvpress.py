@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headprobe.allocators import Budget, allocate
+from headprobe.allocators import BudgetSize, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_budget, export_scores, kvpress
@@ -54,7 +54,7 @@ def test_the_press_keeps_what_headkv_allocates(
     budgets = allocate(
         run.mean("r2"),
         run.layout,
-        budget=Budget(share=1 - ratio),
+        budget=BudgetSize(fraction=1 - ratio),
         beta=1.5,
         reduce="sum",
         window=0,

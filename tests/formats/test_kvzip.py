@@ -95,7 +95,9 @@ def test_anything_else_is_one_clear_line(content: object, problem: str, tmp_path
 
 
 def test_a_model_that_squeeze_would_flatten_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
-    layout = HeadLayout(id="m", architecture="llama", layers=3, heads=4, kv_heads=1, head_dim=8)
+    layout = HeadLayout(
+        id="m", architecture="llama", layers=3, num_heads=4, num_kv_heads=1, head_dim=8
+    )
     with pytest.raises(UsageError, match="needs 2 layers of 2 KV heads or more"):
         export_scores(
             make_run(np.ones((1, 3, 4)), layout=layout), tmp_path / "heads.pt", to="kvzip"

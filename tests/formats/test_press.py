@@ -18,7 +18,7 @@ from kvpress import AdaKVPress, BasePress, LUKVPress, ScorerPress, SnapKVPress
 from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from headprobe.allocators import Budget, allocate
+from headprobe.allocators import BudgetSize, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache
 from headprobe.errors import HeadprobeError, UsageError
@@ -51,7 +51,7 @@ class DrawnPress(ScorerPress):
 
 def budgets(model: PreTrainedModel, **changes: Any) -> HeadBudgets:
     layout = head_layout(model.config, id="test")
-    shape = layout.layers, layout.kv_heads
+    shape = layout.layers, layout.num_kv_heads
     fields: dict[str, Any] = {
         "layout": layout,
         "strategy": {"name": "test"},
@@ -145,7 +145,7 @@ def test_the_compression_ratio_is_the_share_that_was_dropped(tiny_llama: PreTrai
     with pytest.raises(ValueError, match="expected a forward pass before"):
         _ = press.compression_ratio
     pressed(press, tiny_llama, ids(PROMPT))
-    assert press.compression_ratio == pytest.approx(1 - budget.share(PROMPT))
+    assert press.compression_ratio == pytest.approx(1 - budget.fraction(PROMPT))
     assert press.compression_ratio == pytest.approx((18 + 12) / (4 * PROMPT))
 
 
@@ -171,7 +171,7 @@ def test_streaming_heads_give_what_the_reference_runtime_gives(
     prompt, behind = ids(PROMPT), ids(3)
     cache = pressed(HeadBudgetPress(DrawnPress(), budget), tiny_llama, prompt)
     ours = go_on(tiny_llama, cache, behind, PROMPT)
-    with HeadBudgetCache(tiny_llama, budget, cut_at=PROMPT) as reference, torch.no_grad():
+    with HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT) as reference, torch.no_grad():
         tiny_llama(prompt, past_key_values=reference)
         expected = tiny_llama(behind, past_key_values=reference).logits
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
@@ -189,7 +189,9 @@ def test_what_kvpress_cannot_do_is_refused(tiny_llama: PreTrainedModel) -> None:
     sizes = {"tokens": np.full((2, 4), 9), "ratio": np.zeros((2, 4))}
     with pytest.raises(UsageError, match="allocate again with --granularity kv"):
         HeadBudgetPress(DrawnPress(), budgets(tiny_llama, **by_query, **sizes))
-    layout = HeadLayout(id="other", architecture="llama", layers=2, heads=8, kv_heads=2, head_dim=8)
+    layout = HeadLayout(
+        id="other", architecture="llama", layers=2, num_heads=8, num_kv_heads=2, head_dim=8
+    )
     other = HeadBudgetPress(DrawnPress(), budgets(tiny_llama, layout=layout))
     with pytest.raises(HeadprobeError, match=r"8 heads \(other\), this one has 4; allocate"):
         pressed(other, tiny_llama, ids(PROMPT))
@@ -230,7 +232,7 @@ def text(scored: Callable[[str], Path]) -> Tensor:
 def budget(scored: Callable[[str], Path]) -> HeadBudgets:
     """A tenth of the context by score, the window of 8 included."""
     run = HeadScores.load(scored("r2"))
-    return allocate(run.mean("r2"), run.layout, budget=Budget(tokens=CONTEXT // 10), beta=1.05)
+    return allocate(run.mean("r2"), run.layout, budget=BudgetSize(tokens=CONTEXT // 10), beta=1.05)
 
 
 def test_our_press_keeps_what_the_budget_says(
@@ -298,7 +300,7 @@ def test_duo_attention_with_our_pattern_keeps_the_budget(
     press = names["press"]
     pressed(press, nano, text)
     assert np.array_equal(kept(nano, CONTEXT), mask.kept(CONTEXT))
-    assert press.compression_ratio == pytest.approx(1 - mask.share(CONTEXT))
+    assert press.compression_ratio == pytest.approx(1 - mask.fraction(CONTEXT))
     theirs = dropped(nano, CONTEXT)
     pressed(HeadBudgetPress(SnapKVPress(window_size=8), mask), nano, text)
     assert np.array_equal(dropped(nano, CONTEXT), theirs)
@@ -318,7 +320,7 @@ def test_the_examples_of_the_docs_run(
     ours = example("HeadBudgetPress(").replace(hub_id, str(bundled("models", "nano")))
     exec(ours.replace('"..."', repr(words)), names := {})
     length = names["context"].shape[1]
-    assert float(capsys.readouterr().out) == pytest.approx(1 - budget.share(length))
+    assert float(capsys.readouterr().out) == pytest.approx(1 - budget.fraction(length))
     given = {"model": nano, "context": names["context"], "cache": DynamicCache()}
     exec(example("LUKVPress("), given)
     assert kept(nano, length).mean() == pytest.approx(length / 2, abs=1)
@@ -351,7 +353,7 @@ def test_answers_under_a_budget_are_counted_beside_uniform_snapkv(
     run = HeadScores.load(scored(task))
     cases = pd.read_parquet(scored(task) / "cases.parquet")
     length = int(cases.length[0])
-    by_score = allocate(run.mean(task), run.layout, budget=Budget(tokens=TOKENS))
+    by_score = allocate(run.mean(task), run.layout, budget=BudgetSize(tokens=TOKENS))
     assert by_score.tokens.mean() == TOKENS
     presses = {
         "full cache": None,
@@ -361,9 +363,9 @@ def test_answers_under_a_budget_are_counted_beside_uniform_snapkv(
         "HeadBudgetPress by score": HeadBudgetPress(snapkv(TOKENS, length), by_score),
         "uniform SnapKV": snapkv(TOKENS, length),
     }
-    shares = {name: accuracy(nano, cases, press) for name, press in presses.items()}
+    fractions = {name: accuracy(nano, cases, press) for name, press in presses.items()}
     with capsys.disabled():
-        answers = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        answers = ", ".join(f"{name} {fraction:.0%}" for name, fraction in fractions.items())
         print(f"\n{task}, {TOKENS} of {length} tokens a KV head, {len(cases)} cases: {answers}")
-    assert shares["full budget"] == shares["full cache"] > 0.9
-    assert min(shares.values()) > 0.5
+    assert fractions["full budget"] == fractions["full cache"] > 0.9
+    assert min(fractions.values()) > 0.5

@@ -20,7 +20,9 @@ from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
 MakeRun = Callable[..., HeadScores]
-LAYOUT = HeadLayout(id="wide", architecture="llama", layers=10, heads=20, kv_heads=10, head_dim=8)
+LAYOUT = HeadLayout(
+    id="wide", architecture="llama", layers=10, num_heads=20, num_kv_heads=10, head_dim=8
+)
 
 
 def razor_run(make_run: MakeRun) -> HeadScores:
@@ -145,11 +147,11 @@ def test_a_pickle_bomb_is_refused(source: str, kind: str, tmp_path: Path) -> Non
     assert (tmp_path / "boom").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.9, 0.99])
-def test_a_truncated_file_is_one_clear_line(share: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.05, 0.5, 0.9, 0.99])
+def test_a_truncated_file_is_one_clear_line(fraction: float, tmp_path: Path) -> None:
     path = tmp_path / "heads.pt"
     torch.save({"prefix_matching": {0: [1]}, "copying": {}}, path)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(fraction * path.stat().st_size)])
     with pytest.raises(HeadprobeError, match="is not a valid razor file: it is damaged") as error:
         import_run(path, tmp_path / "run", source="razor")
     assert "\n" not in str(error.value)

@@ -40,4 +40,4 @@ def test_the_logit_is_the_score() -> None:
 def test_the_registry_takes_this_files_functions_and_reads_out() -> None:
     assert MEASURES["locos"].summarise is locos.summarise
     assert MEASURES["locos"].score is locos.score
-    assert [name for name, measure in MEASURES.items() if measure.reads_out] == ["locos"]
+    assert [name for name, measure in MEASURES.items() if measure.attributes_logits] == ["locos"]

@@ -50,9 +50,9 @@ def by_definition(full: Tensor, case: Case) -> dict[str, np.ndarray]:
 def taken(name: str, rows: Tensor, case: Case) -> np.ndarray:
     measure = MEASURES[name]
     tokens = torch.tensor(case.input_ids[rows.shape[2] - rows.shape[1] : rows.shape[2]])
-    shares = measure.score(measure.summarise(seen(rows), case), case, tokens)
-    assert shares.shape == rows.shape[:2]
-    return shares.double().sum(dim=1).numpy()
+    fractions = measure.score(measure.summarise(seen(rows), case), case, tokens)
+    assert fractions.shape == rows.shape[:2]
+    return fractions.double().sum(dim=1).numpy()
 
 
 @settings(deadline=None)

@@ -96,8 +96,8 @@ def test_steps_taken_one_by_one_score_as_all_at_once() -> None:
     whole = retrieval.score(retrieval.summarise(seen(rows), probe), probe, generated)
     for step in range(6):
         one = retrieval.summarise(seen(rows[:, step : step + 1]), probe)
-        share = retrieval.score(one, probe, generated[step : step + 1])
-        assert torch.equal(share[:, 0], whole[:, step])
+        fraction = retrieval.score(one, probe, generated[step : step + 1])
+        assert torch.equal(fraction[:, 0], whole[:, step])
 
 
 def test_the_registry_takes_this_files_functions() -> None:

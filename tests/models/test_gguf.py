@@ -38,7 +38,7 @@ def test_a_gguf_file_loads_as_the_model_that_was_written(
     loaded = load_model(str(file), device="cpu")
     assert capsys.readouterr() == ("", "")
     assert (loaded.name, loaded.layout.id, loaded.max_context) == (str(file), str(file), 128)
-    assert (loaded.layout.layers, loaded.layout.heads, loaded.layout.kv_heads) == (2, 4, 2)
+    assert (loaded.layout.layers, loaded.layout.num_heads, loaded.layout.num_kv_heads) == (2, 4, 2)
     torch.testing.assert_close(loaded.model(IDS).logits, tiny_llama(IDS).logits)
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("w5 w7")[-2:]) == "w5 w7"
 

@@ -29,11 +29,11 @@ def test_a_revision_is_the_one_that_is_asked_for(directory: Path, offline: Path)
         config.read_text().replace('"num_attention_heads": 4', '"num_attention_heads": 2')
     )
     cached(offline, directory, revision="half")
-    assert load_model("some/model", device="cpu").layout.heads == 4
+    assert load_model("some/model", device="cpu").layout.num_heads == 4
     options = ModelOptions(name="some/model", device="cpu", revision="half")
     with pytest.raises(HeadprobeError, match="do not fit its configuration"):
         load_model(options)
-    assert load_model(options, weights=False).layout.heads == 2
+    assert load_model(options, weights=False).layout.num_heads == 2
     with pytest.raises(HeadprobeError, match="no network and not in the local cache"):
         load_model("some/model", device="cpu", revision="other")
 

@@ -15,18 +15,18 @@ FIELDS: dict[str, Any] = {
 
 
 def test_the_json_of_a_layout_is_the_contracts_and_reads_back() -> None:
-    layout = HeadLayout(**FIELDS)
+    layout = HeadLayout.from_json(FIELDS)
     assert layout.to_json() == FIELDS
     assert HeadLayout.from_json(FIELDS) == layout
 
 
 def test_a_group_is_the_query_heads_of_one_kv_head() -> None:
-    assert HeadLayout(**FIELDS).group == 4
-    assert HeadLayout(**FIELDS | {"kv_heads": 32}).group == 1
+    assert HeadLayout.from_json(FIELDS).group_size == 4
+    assert HeadLayout.from_json(FIELDS | {"kv_heads": 32}).group_size == 1
 
 
 def test_fields_that_a_later_version_may_add_are_left_alone() -> None:
-    assert HeadLayout.from_json(FIELDS | {"experts": 8}) == HeadLayout(**FIELDS)
+    assert HeadLayout.from_json(FIELDS | {"experts": 8}) == HeadLayout.from_json(FIELDS)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -40,9 +40,9 @@ def test_a_missing_field_is_named(name: str) -> None:
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_count_that_is_not_positive_is_named(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"expected a positive integer for {name}, got {value}"):
-        HeadLayout(**FIELDS | {name: value})
+        HeadLayout.from_json(FIELDS | {name: value})
 
 
 def test_heads_that_kv_heads_cannot_share_evenly_are_refused() -> None:
     with pytest.raises(ValueError, match="expected heads to be a multiple of kv_heads, got 32 and"):
-        HeadLayout(**FIELDS | {"kv_heads": 5})
+        HeadLayout.from_json(FIELDS | {"kv_heads": 5})

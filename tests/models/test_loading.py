@@ -41,7 +41,7 @@ def test_a_directory_loads_ready_to_read(
     assert (loaded.name, loaded.max_context, loaded.dtype) == (str(directory), 128, "float32")
     layout = loaded.layout
     assert (layout.id, layout.architecture) == (str(directory), "llama")
-    assert (layout.layers, layout.heads, layout.kv_heads, layout.head_dim) == (2, 4, 2, 8)
+    assert (layout.layers, layout.num_heads, layout.num_kv_heads, layout.head_dim) == (2, 4, 2, 8)
     assert not loaded.model.training
     assert not any(weight.requires_grad for weight in loaded.model.parameters())
     ids = torch.tensor([loaded.tokenizer.encode("w5 w7 w9")]).to(loaded.device)
@@ -226,19 +226,19 @@ def test_the_layout_follows_the_configuration(
 ) -> None:
     size = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
     layout = head_layout(AutoConfig.for_model(architecture, **size | fields), id="x")
-    assert (layout.id, layout.architecture, layout.layers, layout.heads) == (
+    assert (layout.id, layout.architecture, layout.layers, layout.num_heads) == (
         "x",
         architecture,
         3,
         4,
     )
-    assert (layout.kv_heads, layout.head_dim) == (kv_heads, head_dim)
+    assert (layout.num_kv_heads, layout.head_dim) == (kv_heads, head_dim)
 
 
 def test_the_layout_of_a_model_with_vision_is_that_of_its_text_part() -> None:
     text = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2}
     layout = head_layout(AutoConfig.for_model("gemma3", text_config=text), id="x")
-    assert (layout.layers, layout.heads, layout.kv_heads, layout.head_dim) == (3, 4, 2, 256)
+    assert (layout.layers, layout.num_heads, layout.num_kv_heads, layout.head_dim) == (3, 4, 2, 256)
 
 
 def test_a_model_without_attention_has_no_layout() -> None:
@@ -287,8 +287,8 @@ def test_an_alias_whose_model_is_another_is_one_clear_line(
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text("0" * 40)
     shutil.copytree(directory, repository / "snapshots" / ("0" * 40))
-    right = Alias(repository="some/model", layers=2, heads=4, kv_heads=2, window=128)
-    for alias in (right, replace(right, window=None)):
+    right = Alias(repository="some/model", layers=2, num_heads=4, num_kv_heads=2, max_context=128)
+    for alias in (right, replace(right, max_context=None)):
         monkeypatch.setitem(ALIASES, "tiny", alias)
         assert load_model("tiny", device="cpu").layout.id == "some/model"
     for changes, found in (

@@ -21,10 +21,10 @@ MEASURES = ("r2", "retrieval", "locos", "mass", "qr", "echo", "induction", "sema
 def ablation(count: int) -> Ablation:
     generator = np.random.default_rng(0)
     rankings = {name: generator.random((5, 4), dtype=np.float32) for name in MEASURES[:count]}
-    trials = plan_trials(rankings, layers=range(5), tops=[1, 3, 8], draws=3, seed=0)
+    trials = plan_trials(rankings, layers=range(5), top_k=[1, 3, 8], random_draws=3, seed=0)
     return Ablation(
         layout=HeadLayout(
-            id="tiny", architecture="Llama", layers=5, heads=4, kv_heads=2, head_dim=8
+            id="tiny", architecture="Llama", layers=5, num_heads=4, num_kv_heads=2, head_dim=8
         ),
         task="r2",
         metric="accepted",
@@ -32,7 +32,7 @@ def ablation(count: int) -> Ablation:
         full=np.full(12, 100.0),
         trials=trials,
         grades=100.0 * (generator.random((len(trials), 12)) < 0.5),
-        plan={"silence": "mean"},
+        plan={"ablation": "mean"},
         seed=0,
     )
 
@@ -77,7 +77,7 @@ def test_the_band_of_random_heads_is_their_interval() -> None:
     (curve,) = done.curves()
     band = max(panels(done)[0].collections, key=lambda found: len(found.get_paths()[0].vertices))
     corners = {tuple(map(float, corner)) for corner in band.get_paths()[0].vertices}
-    for k, point in zip(curve.tops, curve.random, strict=True):
+    for k, point in zip(curve.top_k, curve.random, strict=True):
         assert {(k, point.ci_low), (k, point.ci_high)} <= corners
 
 

@@ -26,7 +26,12 @@ def run(seed: int, *, layers: int = 5, heads: int = 8, needles: int = 6) -> Head
     high[0] = 0
     return HeadScores(
         layout=HeadLayout(
-            id="tiny", architecture="Llama", layers=layers, heads=heads, kv_heads=4, head_dim=8
+            id="tiny",
+            architecture="Llama",
+            layers=layers,
+            num_heads=heads,
+            num_kv_heads=4,
+            head_dim=8,
         ),
         task="r2",
         per_case={"r2": (high * generator.lognormal(0, 2, (12, layers, heads))).astype(np.float32)},
@@ -173,7 +178,7 @@ def test_needles_are_told_by_their_own_numbers() -> None:
 @pytest.mark.parametrize("count", [2, 5])
 def test_any_scores_can_be_drawn(scale: float, layers: int, heads: int, count: int) -> None:
     layout = HeadLayout(
-        id="tiny", architecture="Llama", layers=layers, heads=heads, kv_heads=1, head_dim=8
+        id="tiny", architecture="Llama", layers=layers, num_heads=heads, num_kv_heads=1, head_dim=8
     )
     generator = np.random.default_rng(0)
     runs = [

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from headprobe.evaluation.outcomes import FULL, SETTINGS, Outcome
+from headprobe.evaluation.results import FULL, SETTINGS, MethodResult
 from headprobe.plots import draw_evaluation, save
 from headprobe.plots.evaluations import evaluation_column
 from headprobe.stats.bootstrap import Estimate
@@ -19,34 +19,34 @@ SHARES = (0.015, 0.06, 0.25)
 STRATEGIES = ("headkv", "uniform", "pyramid", "adaptive", "streaming", "shuffled")
 
 
-def outcome(setting: str, strategy: str, share: float, value: float) -> Outcome:
-    return Outcome(
+def result(setting: str, strategy: str, fraction: float, value: float) -> MethodResult:
+    return MethodResult(
         setting=setting,
         strategy=strategy,
-        budget=f"{100 * share}%",
+        budget=f"{100 * fraction}%",
         is_baseline=strategy not in (FULL, "headkv", "tuned"),
-        share=share,
+        fraction=fraction,
         grades={"f1": Estimate(value=value, ci_low=value - 4, ci_high=value + 3)},
         of_full=None,
-        rival=None,
-        lead=None,
+        best_baseline=None,
+        gain=None,
     )
 
 
-def outcomes(strategies: tuple[str, ...] = STRATEGIES) -> list[Outcome]:
+def results(strategies: tuple[str, ...] = STRATEGIES) -> list[MethodResult]:
     """In an order other than that of the shares."""
     found = []
     for setting in SETTINGS:
-        found.append(outcome(setting, FULL, 1.0, 95.0))
-        for share in reversed(SHARES):
+        found.append(result(setting, FULL, 1.0, 95.0))
+        for fraction in reversed(SHARES):
             found += [
-                outcome(setting, name, share, 10 + 200 * share + number)
+                result(setting, name, fraction, 10 + 200 * fraction + number)
                 for number, name in enumerate(strategies)
             ]
     return found
 
 
-def panels(found: list[Outcome]) -> list[Axes]:
+def panels(found: list[MethodResult]) -> list[Axes]:
     drawn = []
     for draw_panel in filter(None, evaluation_column(found, metric="f1", subject="nano").panels):
         drawn.append(Figure().subplots())
@@ -63,7 +63,7 @@ def lines(axes: Axes) -> dict[str, ErrorbarContainer]:
 
 
 def test_a_panel_a_setting_and_a_line_a_strategy() -> None:
-    drawn = panels(outcomes())
+    drawn = panels(results())
     assert [axes.get_title().lower() for axes in drawn] == [
         one.lower() for one in SETTINGS.values()
     ]
@@ -79,14 +79,14 @@ def test_a_panel_a_setting_and_a_line_a_strategy() -> None:
 
 
 def test_the_full_cache_is_a_level() -> None:
-    for axes in panels(outcomes()):
+    for axes in panels(results()):
         (level,) = (line for line in axes.lines if line.get_label() == FULL)
         assert set(level.get_ydata()) == {95.0}
 
 
 def test_lines_differ_in_colour_and_marker_and_are_alike_in_both_panels() -> None:
     looks = []
-    for axes in panels(outcomes(("headkv", "tuned", *STRATEGIES[1:]))):
+    for axes in panels(results(("headkv", "tuned", *STRATEGIES[1:]))):
         drawn = {name: container.lines[0] for name, container in lines(axes).items()}
         looks.append({n: (li.get_color(), li.get_marker()) for n, li in drawn.items()})
         for kind in zip(*looks[-1].values(), strict=True):
@@ -97,8 +97,8 @@ def test_lines_differ_in_colour_and_marker_and_are_alike_in_both_panels() -> Non
 
 
 def test_small_shares_are_told_apart() -> None:
-    assert panels(outcomes())[0].get_xscale() == "log"
-    close = [outcome("known", FULL, 1.0, 90.0), outcome("known", "headkv", 0.1, 50.0)]
+    assert panels(results())[0].get_xscale() == "log"
+    close = [result("query_aware", FULL, 1.0, 90.0), result("query_aware", "headkv", 0.1, 50.0)]
     (axes,) = panels(close)
     assert axes.get_xscale() == "linear"
     left, right = axes.get_xlim()
@@ -110,5 +110,5 @@ def test_small_shares_are_told_apart() -> None:
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_the_picture_is_saved(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"accuracy.{suffix}"
-    save(draw_evaluation(outcomes(), metric="f1", subject="nano, r2"), path)
+    save(draw_evaluation(results(), metric="f1", subject="nano, r2"), path)
     assert path.stat().st_size > 1000

@@ -29,8 +29,8 @@ def layout(layers: int, heads: int, kv_heads: int) -> HeadLayout:
         id="lab/model",
         architecture="LlamaForCausalLM",
         layers=layers,
-        heads=heads,
-        kv_heads=kv_heads,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
         head_dim=8,
     )
 
@@ -40,31 +40,31 @@ def scores(
     heads: int = 8,
     kv_heads: int = 4,
     *,
-    accepted: int = 61,
+    passed: int = 61,
     cases: int = 100,
     measure: str = "r2",
 ) -> HeadScores:
     """Most heads at zero, a few high."""
     generator = np.random.default_rng(0)
     high = (generator.random((layers, heads)) < 0.2) * generator.random((layers, heads))
-    noise = generator.lognormal(0, 0.3, (accepted, layers, heads))
+    noise = generator.lognormal(0, 0.3, (passed, layers, heads))
     return HeadScores(
         layout=layout(layers, heads, kv_heads),
         task="r2",
         per_case={measure: (high * noise).astype(np.float32)},
-        needles=tuple(case % 7 for case in range(accepted)),
+        needles=tuple(case % 7 for case in range(passed)),
         cases=cases,
     )
 
 
-def case_table(accepted: int = 61, cases: int = 100) -> pd.DataFrame:
+def case_table(passed: int = 61, cases: int = 100) -> pd.DataFrame:
     """Lengths and depths over the corners of a grid, two of its cells left without a case."""
     generator = np.random.default_rng(1)
     cells = [(256, 0.0), (256, 50.0), (256, 100.0), (1024, 0.0), (512, 50.0), (512, 0.0)]
     table = pd.DataFrame(
         [cells[case % len(cells)] for case in range(cases)], columns=["length", "depth"]
     )
-    table["accepted"] = generator.permutation(cases) < accepted
+    table["accepted"] = generator.permutation(cases) < passed
     return table
 
 
@@ -192,7 +192,7 @@ def test_cells_carry_numbers_only_where_there_are_few() -> None:
 def test_ticks_are_whole_numbers_and_at_most_sixteen(
     layers: int, heads: int, rows: int, columns: int
 ) -> None:
-    run = scores(layers, heads, 1, accepted=3, cases=3)
+    run = scores(layers, heads, 1, passed=3, cases=3)
     axes = panel(run_picture(run), "Score of every head")
     across, down = tick_labels(axes)
     assert (len(down), len(across)) == (rows, columns)
@@ -257,14 +257,16 @@ def test_the_pass_grid_holds_the_share_of_accepted_cases_and_nan_where_none_ran(
     assert np.isnan(expected).sum() == 3
     np.testing.assert_allclose(heat(axes), expected)
     assert tick_labels(axes) == (["256", "512", "1,024"], ["0", "50", "100"])
-    assert numbers(axes) == [f"{share:.0f}" for share in expected.ravel() if np.isfinite(share)]
+    assert numbers(axes) == [
+        f"{fraction:.0f}" for fraction in expected.ravel() if np.isfinite(fraction)
+    ]
     assert matplotlib.colors.to_hex(axes.get_facecolor()) == "#d9d9d9"
 
 
 def test_a_large_pass_grid_has_fewer_labels_and_no_numbers() -> None:
     cells = [(1000 * length, depth) for length in range(1, 41) for depth in np.linspace(0, 100, 21)]
     cases = pd.DataFrame(cells, columns=["length", "depth"]).assign(accepted=True)
-    run = scores(accepted=len(cases), cases=len(cases))
+    run = scores(passed=len(cases), cases=len(cases))
     axes = panel(run_picture(run, cases), "840 of 840 cases accepted")
     across, down = tick_labels(axes)
     assert across[:3] == ["1,000", "6,000", "11,000"]
@@ -276,7 +278,7 @@ def test_depths_stand_in_rows_to_the_nearest_ten() -> None:
     cases = pd.DataFrame(
         {"length": 8, "depth": [46.0, 54.0, 91.0], "accepted": [True, False, True]}
     )
-    axes = panel(run_picture(scores(accepted=2, cases=3), cases), "2 of 3 cases")
+    axes = panel(run_picture(scores(passed=2, cases=3), cases), "2 of 3 cases")
     assert tick_labels(axes)[1] == ["50", "90"]
     assert numbers(axes) == ["50", "100"]
 
@@ -285,7 +287,7 @@ def test_depths_stand_in_the_rows_of_the_depths_that_were_planned() -> None:
     planned = np.linspace(0, 100, 10).tolist()
     got = [depth + away for depth in planned for away in (-4.0, 3.0)]
     cases = pd.DataFrame({"length": [8, 9] * 10, "depth": got, "accepted": True})
-    run = replace(scores(accepted=20, cases=20), plan={"depths": planned})
+    run = replace(scores(passed=20, cases=20), plan={"depths": planned})
     axes = panel(run_picture(run, cases), "20 of 20 cases")
     assert tick_labels(axes)[1] == ["0", "11", "22", "33", "44", "56", "67", "78", "89", "100"]
     assert numbers(axes) == ["100"] * 20
@@ -300,9 +302,9 @@ def test_the_heading_names_model_task_measure_and_acceptance() -> None:
 
 
 def test_under_half_accepted_there_is_a_warning() -> None:
-    written = heading(run_picture(scores(accepted=49)))
+    written = heading(run_picture(scores(passed=49)))
     assert "Warning: only 49 of 100 cases accepted" in written
-    assert not any("Warning" in t for t in heading(run_picture(scores(accepted=50))))
+    assert not any("Warning" in t for t in heading(run_picture(scores(passed=50))))
 
 
 def test_a_long_name_is_wrapped_and_dollars_are_no_mathematics() -> None:
@@ -351,8 +353,8 @@ def test_a_budget_of_shares_is_drawn_in_per_cent() -> None:
     ratio[0, 0] = 0.315
     drawn = budgets(ratio=ratio, tokens=np.full((5, 4), 8))
     np.testing.assert_allclose(heat(panel(drawn, "Budget of every head")), 100 * ratio)
-    share = "mean 3 % of the context a KV head (1.5 to 32) · at least 8 entries"
-    assert share in heading(drawn)
+    fraction = "mean 3 % of the context a KV head (1.5 to 32) · at least 8 entries"
+    assert fraction in heading(drawn)
 
 
 def test_streaming_heads_and_full_ones_are_told_in_the_heading() -> None:
@@ -426,7 +428,7 @@ def test_a_page_takes_one_to_twelve_files(count: int) -> None:
 @pytest.mark.parametrize(("layers", "heads"), [(4, 8), (32, 32), (80, 64)])
 @pytest.mark.slow
 def test_models_of_any_size_are_drawn(layers: int, heads: int) -> None:
-    run = scores(layers, heads, 2, accepted=3, cases=9)
+    run = scores(layers, heads, 2, passed=3, cases=9)
     draw([run_picture(run), budgets((layers, heads // 2))])
 
 

@@ -21,7 +21,7 @@ from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
 from headprobe.prompts.needles import Needle, parse_needle
 from headprobe.prompts.noise import filler
-from headprobe.prompts.sampling import visiting_order
+from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.prompts.tokenize import PieceTokenizer
@@ -275,16 +275,16 @@ def test_the_needle_stands_at_the_boundary_nearest_to_the_wanted_depth(
     encode = PieceTokenizer(tokenizer(name)).encode
     question = len(encode(INSTRUCTION.format(question=NEEDLES[0].question)))
     front = frame_of(name)[0]
-    room = length - front - question - len(encode(" " + NEEDLES[0].text))
+    capacity = length - front - question - len(encode(" " + NEEDLES[0].text))
     starts, at = [0], 0
     for sentence in itertools.cycle(PROSE):
         at += len(encode(" " + sentence))
-        if at > room:
+        if at > capacity:
             break
         starts.append(at)
-    nearest = min(abs(start - depth / 100 * room) for start in starts)
+    nearest = min(abs(start - depth / 100 * capacity) for start in starts)
     assert case.position - front in starts
-    assert abs(case.position - front - depth / 100 * room) == nearest
+    assert abs(case.position - front - depth / 100 * capacity) == nearest
 
 
 @every_base
@@ -293,9 +293,9 @@ def test_a_case_records_the_depth_that_it_got(name: str) -> None:
     for case in hide(name, **grid):
         before, _, behind = pieces(name, case)
         encode = PieceTokenizer(tokenizer(name)).encode
-        share = len(encode(" " + before)) if before else 0
-        room = share + (len(encode(" " + behind)) if behind else 0)
-        assert case.depth == pytest.approx(100 * share / room, abs=0.5)
+        fraction = len(encode(" " + before)) if before else 0
+        capacity = fraction + (len(encode(" " + behind)) if behind else 0)
+        assert case.depth == pytest.approx(100 * fraction / capacity, abs=0.5)
 
 
 def test_the_standard_grid_is_mostly_shared() -> None:
@@ -309,7 +309,7 @@ def test_the_standard_grid_is_mostly_shared() -> None:
         depths=depths,
     )
     tree = PrefixTree.of([case.input_ids for case in cases])
-    assert sum(case.length for case in cases) >= 5 * tree.distinct
+    assert sum(case.length for case in cases) >= 5 * tree.unique_tokens
     for needle, length in itertools.product([0, 1], lengths):
         row = [c for c in cases if (c.needle_id, c.length) == (needle, length)]
         got = sorted(case.depth for case in row)
@@ -402,8 +402,8 @@ def test_a_tokenizer_without_special_tokens_is_one_too() -> None:
     tok = PreTrainedTokenizerFast(tokenizer_object=backend)
     assert tok.all_special_tokens == []
     assert PieceTokenizer(tok).encode(" tin drum") == [1, 2]
-    frame = PromptWriter(tok).frame()
-    assert (frame.head, frame.tail, frame.opening) == ((), (), "Answer:")
+    chat_affixes = PromptWriter(tok).chat_affixes()
+    assert (chat_affixes.head, chat_affixes.tail, chat_affixes.opening) == ((), (), "Answer:")
 
 
 @every_tokenizer
@@ -504,11 +504,11 @@ def test_where_every_needle_is_taken_kinds_change_nothing() -> None:
 
 def test_cases_are_visited_in_a_seeded_balanced_order() -> None:
     cases = hide("bundled", lengths=[150, 200], depths=[0.0, 50.0, 100.0])
-    order = visiting_order(cases, 3)
+    order = balanced_order(cases, 3)
     assert {id(case) for case in order} == {id(case) for case in cases}
     assert len(order) == len(cases) == 12
-    assert [c.case_id for c in order] == [c.case_id for c in visiting_order(cases, 3)]
-    assert [c.case_id for c in order] != [c.case_id for c in visiting_order(cases, 4)]
+    assert [c.case_id for c in order] == [c.case_id for c in balanced_order(cases, 3)]
+    assert [c.case_id for c in order] != [c.case_id for c in balanced_order(cases, 4)]
     assert {case.needle_id for case in order[:2]} == {0, 1}
     assert len({(case.length, round(case.depth, -1)) for case in order[:6]}) == 6
 
@@ -516,12 +516,12 @@ def test_cases_are_visited_in_a_seeded_balanced_order() -> None:
 def test_a_template_that_names_the_day_gives_the_same_prompts_on_every_day() -> None:
     day = "{%- if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}"
     dated, plain = (sentence_piece(template=text + INST) for text in (day, "26 Jul 2024"))
-    assert PromptWriter(dated).frame() == PromptWriter(plain).frame()
+    assert PromptWriter(dated).chat_affixes() == PromptWriter(plain).chat_affixes()
     iso, plain = (
         sentence_piece(template=text + INST)
         for text in ("  {{ strftime_now('%Y-%m-%d') }}", "  2024-07-26")
     )
-    assert PromptWriter(iso).frame() == PromptWriter(plain).frame()
+    assert PromptWriter(iso).chat_affixes() == PromptWriter(plain).chat_affixes()
 
 
 def test_cases_that_fall_on_few_places_are_told() -> None:

@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headprobe.prompts.sampling import balanced
+from headprobe.prompts.sampling import balanced_cells
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     sizes=st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 6)),
-    share=st.floats(0, 1),
+    fraction=st.floats(0, 1),
     seed=st.integers(0, 5),
 )
 def test_a_balanced_choice_takes_every_value_of_an_axis_about_equally_often(
-    sizes: tuple[int, int, int], share: float, seed: int
+    sizes: tuple[int, int, int], fraction: float, seed: int
 ) -> None:
     grid = [(n, 100 * (i + 1), d / 2) for n, i, d in itertools.product(*map(range, sizes))]
-    limit = round(share * len(grid))
-    order = list(balanced(grid, seed))
+    limit = round(fraction * len(grid))
+    order = list(balanced_cells(grid, seed))
     assert sorted(order) == list(range(len(grid)))
     chosen = [grid[i] for i in order[:limit]]
     # Needles exactly; the rest as well as a greedy choice can, less so where few cells are left.
@@ -35,10 +35,10 @@ def test_a_balanced_choice_takes_every_value_of_an_axis_about_equally_often(
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_balanced_choice_is_exact_over_the_default_grid(needles: int, seed: int) -> None:
     grid = list(itertools.product(range(needles), range(10), [10.0 * d for d in range(10)]))
-    chosen = [grid[i] for i in itertools.islice(balanced(grid, seed), 200)]
+    chosen = [grid[i] for i in itertools.islice(balanced_cells(grid, seed), 200)]
     assert set(Counter((length, depth) for _, length, depth in chosen).values()) == {2}
-    shares = set(Counter(needle for needle, _, _ in chosen).values())
-    assert shares <= {200 // needles, -(-200 // needles)}
+    fractions = set(Counter(needle for needle, _, _ in chosen).values())
+    assert fractions <= {200 // needles, -(-200 // needles)}
 
 
 def plain_order(grid: list[tuple[int, int, float]], seed: int) -> list[int]:
@@ -67,4 +67,4 @@ def plain_order(grid: list[tuple[int, int, float]], seed: int) -> list[int]:
 def test_the_balanced_order_is_that_of_a_plain_loop_holes_in_the_grid_or_not(seed: int) -> None:
     whole = list(itertools.product([4, 0, 2], [200, 100], [0.0, 50.0, 12.5]))
     for grid in (whole, whole[:1], whole[::2] + whole[13:14]):
-        assert list(balanced(grid, seed)) == plain_order(grid, seed)
+        assert list(balanced_cells(grid, seed)) == plain_order(grid, seed)

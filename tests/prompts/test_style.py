@@ -50,9 +50,9 @@ def test_without_a_template_worked_examples_are_raw_text() -> None:
 
 def test_the_answer_prefix_is_the_users() -> None:
     writer = PromptWriter(real("qwen-2.5"), style="prefix", answer_prefix="The answer is ")
-    frame = writer.frame()
-    assert real("qwen-2.5").decode(list(frame.tail)).endswith("assistant\nThe answer is")
-    assert frame.answer_ids("newts", writer.pieces) == writer.pieces.encode(" newts")
+    chat_affixes = writer.chat_affixes()
+    assert real("qwen-2.5").decode(list(chat_affixes.tail)).endswith("assistant\nThe answer is")
+    assert chat_affixes.answer_ids("newts", writer.pieces) == writer.pieces.encode(" newts")
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,10 @@ def test_examples_with_a_name_or_answer_of_the_needle_are_passed_over() -> None:
         style="shots",
         examples=[replace(EXAMPLES[0], answer="newts"), *EXAMPLES[1:], EXAMPLES[0]],
     )
-    head = real("phi-4").decode(list(writer.frame(NEEDLE).head))
+    head = real("phi-4").decode(list(writer.chat_affixes(NEEDLE).head))
     assert head.index("Dov") < head.index("Cleo")
     with pytest.raises(UsageError, match="no worked example without the needle's words"):
-        PromptWriter(real("phi-4"), style="shots", examples=[NEEDLE]).frame(NEEDLE)
+        PromptWriter(real("phi-4"), style="shots", examples=[NEEDLE]).chat_affixes(NEEDLE)
 
 
 @pytest.mark.parametrize("path", SHOTS, ids=lambda path: f"{path.parent.parent.name} {path.stem}")
@@ -126,7 +126,7 @@ def test_another_template_is_read_from_a_file_or_is_none(tmp_path: Path) -> None
     file.write_text("[own]{{ messages[0].content }}", encoding="utf-8")
     tokenizer = tokenizer_with("[model]{{ messages[0].content }}")
     PromptOptions(chat_template=read_chat_template(str(file))).apply_template(tokenizer)
-    assert tokenizer.decode(list(PromptWriter(tokenizer).frame().head)) == "[own]"
+    assert tokenizer.decode(list(PromptWriter(tokenizer).chat_affixes().head)) == "[own]"
     PromptOptions(chat_template=read_chat_template("none")).apply_template(tokenizer)
     assert PromptWriter(tokenizer).style == "raw"
     assert read_chat_template(None) is None

@@ -24,8 +24,8 @@ from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptWriter
-from headprobe.runs.case_runner import Stops, walk
-from headprobe.runs.memory import Pieces
+from headprobe.runs.case_runner import Stops, observe_cases
+from headprobe.runs.memory import ChunkSizes
 from headprobe.runs.plan import prepare
 from headprobe.runs.prefix_tree import BLOCK
 from headprobe.tasks import TASKS, Task, repetition
@@ -65,13 +65,13 @@ Plain = list[tuple[tuple[int, ...], dict[str, np.ndarray]]]
 def check_equals_plain(
     loaded: LoadedModel, plain: Plain, cases: list[Case], task: Task, **how: Any
 ) -> None:
-    walked = {seen.case_id: seen for seen in walk(loaded, cases, task, **how)}
+    walked = {seen.case_id: seen for seen in observe_cases(loaded, cases, task, **how)}
     for case, (generated, scores) in zip(cases, plain, strict=True):
         seen = walked[case.case_id]
         response = loaded.tokenizer.decode(generated, skip_special_tokens=True).strip()
         assert seen.generated_ids == generated
         assert seen.response == response
-        assert seen.success == task.probe.success(response, case)
+        assert seen.score == task.probe.score(response, case)
         for name, expected in scores.items():
             # Logits, which locos is in, are not within 0 and 1.
             rtol = 1e-5 if name == "locos" else 0
@@ -87,13 +87,15 @@ def observed(
     return task, cases, [plain_observation(plain_nano, nano, case, task) for case in cases]
 
 
-@pytest.mark.parametrize("chunk", [2048, 50, 7], ids=["whole", "chunked", "cut up"])
+@pytest.mark.parametrize("prefill_chunk", [2048, 50, 7], ids=["whole", "chunked", "cut up"])
 @pytest.mark.slow
 def test_scores_equal_the_plain_procedure_case_by_case(
-    nano: LoadedModel, observed: tuple[Task, list[Case], Plain], chunk: int
+    nano: LoadedModel, observed: tuple[Task, list[Case], Plain], prefill_chunk: int
 ) -> None:
     task, cases, plain = observed
-    check_equals_plain(nano, plain, cases, task, pieces=Pieces(chunk=chunk))
+    check_equals_plain(
+        nano, plain, cases, task, chunk_sizes=ChunkSizes(prefill_chunk=prefill_chunk)
+    )
 
 
 WALKED = [
@@ -127,7 +129,7 @@ def test_every_architecture_is_walked_as_the_plain_procedure_goes(architecture: 
     )
     cases = cases_of(loaded, "retrieval", limit=5)
     plain = [plain_observation(model, loaded, case, short) for case in cases]
-    check_equals_plain(loaded, plain, cases, short, pieces=Pieces(chunk=64))
+    check_equals_plain(loaded, plain, cases, short, chunk_sizes=ChunkSizes(prefill_chunk=64))
 
 
 def full_maps(plain: torch.nn.Module, case: Case) -> np.ndarray:
@@ -151,34 +153,34 @@ def plain_repetition(maps: np.ndarray, case: Case) -> dict[str, np.ndarray]:
 
 
 def check_repetition(
-    loaded: LoadedModel, plain: torch.nn.Module, lengths: list[int], pieces: Pieces
+    loaded: LoadedModel, plain: torch.nn.Module, lengths: list[int], chunk_sizes: ChunkSizes
 ) -> None:
     probe = TASKS["razor"].probe
     window = loaded.max_context
-    cases = repetition.draw(loaded.tokenizer, lengths=lengths, window=window, seed=3)[:4]
-    walked = list(walk(loaded, cases, TASKS["razor"], pieces=pieces))
+    cases = repetition.draw(loaded.tokenizer, lengths=lengths, max_context=window, seed=3)[:4]
+    walked = list(observe_cases(loaded, cases, TASKS["razor"], chunk_sizes=chunk_sizes))
     assert {seen.case_id for seen in walked} == {0, 1, 2, 3}
     for seen in walked:
         case = cases[seen.case_id]
         assert (seen.generated_ids, seen.response) == ((), "")
-        assert seen.success == probe.success("", case) == 100
+        assert seen.score == probe.score("", case) == 100
         for name, expected in plain_repetition(full_maps(plain, case), case).items():
-            scores = np.zeros((loaded.layout.layers, loaded.layout.heads))
+            scores = np.zeros((loaded.layout.layers, loaded.layout.num_heads))
             scores[attention_layers(loaded)] = expected
             assert scores.any()
             np.testing.assert_allclose(seen.scores[name], scores, rtol=1e-3, atol=1e-6)
 
 
 # A few queries' rows at a time; a cut inside the first block and one inside a repeat.
-PIECES = [Pieces(), Pieces(chunk=50, row_bytes=2**15)]
+PIECES = [ChunkSizes(), ChunkSizes(prefill_chunk=50, row_bytes=2**15)]
 
 
-@pytest.mark.parametrize("pieces", PIECES, ids=["whole", "chunked"])
+@pytest.mark.parametrize("chunk_sizes", PIECES, ids=["whole", "chunked"])
 @pytest.mark.slow
 def test_repetition_equals_the_full_map(
-    nano: LoadedModel, plain_nano: torch.nn.Module, pieces: Pieces
+    nano: LoadedModel, plain_nano: torch.nn.Module, chunk_sizes: ChunkSizes
 ) -> None:
-    check_repetition(nano, plain_nano, [261, 521], pieces)
+    check_repetition(nano, plain_nano, [261, 521], chunk_sizes)
 
 
 @pytest.mark.parametrize("architecture", WALKED)
@@ -187,19 +189,19 @@ def test_repetition_equals_the_full_map_of_every_architecture(architecture: str)
     # A sliding window that reaches back to the last repeat, and to no earlier one.
     windowed = {"sliding_window": 24} if architecture in WINDOWED else {}
     loaded, plain = tiny(architecture, **windowed)
-    check_repetition(loaded, plain, [69, 77], Pieces(chunk=24, row_bytes=2**12))
+    check_repetition(loaded, plain, [69, 77], ChunkSizes(prefill_chunk=24, row_bytes=2**12))
 
 
 # Measures that read no weights.
 BOTH = TASKS["r2"].measuring(["r2", "retrieval"])
 
 
-def spread(nano: LoadedModel, elsewhere: str | int, share: float, **how: Any) -> LoadedModel:
-    """A copy of the model with the last ``share`` of its layers elsewhere, the rest on the CPU."""
+def spread(nano: LoadedModel, elsewhere: str | int, fraction: float, **how: Any) -> LoadedModel:
+    """A copy of the model with the last ``fraction`` of its layers elsewhere than on the CPU."""
     accelerate = pytest.importorskip("accelerate")
     parts = [f"model.layers.{index}" for index in range(nano.layout.layers)]
     parts = ["model.embed_tokens", "model.rotary_emb", *parts, "model.norm", "lm_head"]
-    here = round((1 - share) * len(parts))
+    here = round((1 - fraction) * len(parts))
     places = {part: "cpu" if at < here else elsewhere for at, part in enumerate(parts)}
     model = copy.deepcopy(nano.model)
     accelerate.dispatch_model(model, places, "cpu", skip_keys="past_key_values", **how)
@@ -208,18 +210,18 @@ def spread(nano: LoadedModel, elsewhere: str | int, share: float, **how: Any) ->
 
 def check_equals_whole(spread: LoadedModel, nano: LoadedModel) -> None:
     cases = cases_of(nano, "r2", limit=4)
-    expected = {seen.case_id: seen for seen in walk(nano, cases, BOTH)}
-    for seen in walk(spread, cases, BOTH):
+    expected = {seen.case_id: seen for seen in observe_cases(nano, cases, BOTH)}
+    for seen in observe_cases(spread, cases, BOTH):
         assert seen.generated_ids == expected[seen.case_id].generated_ids
         for name, scores in expected[seen.case_id].scores.items():
             np.testing.assert_allclose(seen.scores[name], scores, atol=1e-4)
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0])
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
 def test_weights_without_room_are_read_from_disk(
-    nano: LoadedModel, tmp_path: Path, share: float
+    nano: LoadedModel, tmp_path: Path, fraction: float
 ) -> None:
-    loaded = spread(nano, "disk", share, offload_dir=tmp_path)
+    loaded = spread(nano, "disk", fraction, offload_dir=tmp_path)
     assert any(weight.is_meta for weight in loaded.model.parameters())
     assert loaded.device == nano.device
     assert _fingerprint(loaded.model) == nano.fingerprint
@@ -236,10 +238,10 @@ def test_layers_may_lie_on_several_devices(nano: LoadedModel) -> None:
 def test_the_expected_answer_can_be_forced(nano: LoadedModel, plain_nano: torch.nn.Module) -> None:
     task = every("r2")
     cases = cases_of(nano, "r2", limit=4)
-    for seen in walk(nano, cases, task, decode="forced"):
+    for seen in observe_cases(nano, cases, task, decode="forced"):
         case = cases[seen.case_id]
         assert seen.generated_ids == case.answer_ids
-        assert seen.success == 100
+        assert seen.score == 100
         whole = torch.tensor([[*case.input_ids, *case.answer_ids]])
         with torch.no_grad():
             attentions = plain_nano(whole, output_attentions=True).attentions
@@ -256,7 +258,7 @@ def test_the_expected_answer_can_be_forced(nano: LoadedModel, plain_nano: torch.
 def test_the_step_that_stops_an_answer_is_scored(nano: LoadedModel) -> None:
     cases = cases_of(nano, "retrieval", limit=3)
     line_break = nano.tokenizer.convert_tokens_to_ids("\n")
-    for seen in walk(nano, cases, TASKS["retrieval"]):
+    for seen in observe_cases(nano, cases, TASKS["retrieval"]):
         assert seen.generated_ids[-1] == line_break
         assert line_break not in seen.generated_ids[:-1]
 
@@ -265,12 +267,14 @@ def test_an_answer_ends_at_every_token_that_the_generation_settings_list(
     nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = cases_of(nano, "retrieval", limit=1)
-    (whole,) = walk(nano, cases, TASKS["retrieval"])
+    (whole,) = observe_cases(nano, cases, TASKS["retrieval"])
     assert len(set(whole.generated_ids)) > 2
     ends = [nano.tokenizer.eos_token_id, whole.generated_ids[1]]
     monkeypatch.setattr(nano.model.generation_config, "eos_token_id", ends)
-    (cut,) = walk(nano, cases, TASKS["retrieval"])
-    assert cut.generated_ids == whole.generated_ids[: whole.generated_ids.index(ends[1]) + 1]
+    (branch_point,) = observe_cases(nano, cases, TASKS["retrieval"])
+    assert (
+        branch_point.generated_ids == whole.generated_ids[: whole.generated_ids.index(ends[1]) + 1]
+    )
 
 
 def test_a_token_without_an_embedding_is_one_clear_error(nano: LoadedModel) -> None:
@@ -284,12 +288,12 @@ def test_a_token_without_an_embedding_is_one_clear_error(nano: LoadedModel) -> N
         {"question": replace(case.question, blank_ids=beyond)},
     ):
         with pytest.raises(HeadprobeError, match=f"nano: it gives token {size + 5}, .* {size};"):
-            next(walk(nano, [replace(case, **changes)], TASKS["r2"]))
+            next(observe_cases(nano, [replace(case, **changes)], TASKS["r2"]))
 
 
 def test_the_reference_takes_no_more_steps_than_the_answer_has_tokens(nano: LoadedModel) -> None:
     cases = cases_of(nano, "r2", limit=6)
-    for seen in walk(nano, cases, TASKS["r2"].counting("reference")):
+    for seen in observe_cases(nano, cases, TASKS["r2"].counting("reference")):
         assert 1 <= len(seen.generated_ids) <= len(cases[seen.case_id].answer_ids)
         assert (seen.step_start, seen.step_end) == (0, len(seen.generated_ids))
 
@@ -298,9 +302,9 @@ def test_the_reference_takes_no_more_steps_than_the_answer_has_tokens(nano: Load
 def test_a_case_gives_the_same_bits_whatever_else_is_walked(nano: LoadedModel) -> None:
     task = every("r2")
     cases = cases_of(nano, "r2", limit=12)
-    together = {seen.case_id: seen for seen in walk(nano, cases, task)}
+    together = {seen.case_id: seen for seen in observe_cases(nano, cases, task)}
     for wanted in ({0}, {3, 7}, set(range(1, 12, 2))):
-        for seen in walk(nano, cases, task, wanted=wanted):
+        for seen in observe_cases(nano, cases, task, wanted=wanted):
             for name, scores in together[seen.case_id].scores.items():
                 np.testing.assert_array_equal(seen.scores[name], scores)
 
@@ -318,7 +322,7 @@ def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
     loaded = replace(nano, model=copy.deepcopy(nano.model))
     counted = count_tokens(loaded)
     cases = cases_of(nano, "r2", limit=18)
-    list(walk(loaded, cases, TASKS["r2"], decode="forced"))
+    list(observe_cases(loaded, cases, TASKS["r2"], decode="forced"))
     answers = sum(len(case.answer_ids) - 1 for case in cases)
     prefixes = {case.input_ids[:end] for case in cases for end in range(1, case.length + 1)}
     again = sum(counted) - answers - len(prefixes)
@@ -334,10 +338,10 @@ def test_a_run_takes_the_tokens_that_were_planned(nano: LoadedModel) -> None:
     for measures in ("r2", "qr", "all"):
         run = prepare(loaded, TASKS["r2"].measuring([measures]), spec, decode="forced")
         counted = count_tokens(loaded)
-        list(walk(loaded, run.cases, run.task, tree=run.tree, decode=run.decode))
+        list(observe_cases(loaded, run.cases, run.task, tree=run.tree, decode=run.decode))
         answers = sum(len(case.answer_ids) - 1 for case in run.cases)
-        assert sum(counted) - answers == run.cost.distinct_tokens
-        distinct[measures] = run.cost.distinct_tokens
+        assert sum(counted) - answers == run.cost.unique_tokens
+        distinct[measures] = run.cost.unique_tokens
     # The context is not run again for "N/A"; what questions have in common is.
     assert distinct["qr"] == distinct["all"]
     assert 0 < distinct["qr"] - distinct["r2"] < 2 * BLOCK * len(run.cases)
@@ -347,10 +351,10 @@ def test_an_expected_answer_takes_one_pass(nano: LoadedModel) -> None:
     loaded = replace(nano, model=copy.deepcopy(nano.model))
     counted = count_tokens(loaded)
     cases = cases_of(nano, "retrieval", limit=1)
-    (seen,) = walk(loaded, cases, TASKS["retrieval"])
+    (seen,) = observe_cases(loaded, cases, TASKS["retrieval"])
     cases = [replace(cases[0], answer_ids=seen.generated_ids[:-1])]
     counted.clear()
-    (again,) = walk(loaded, cases, TASKS["retrieval"])
+    (again,) = observe_cases(loaded, cases, TASKS["retrieval"])
     assert again.generated_ids == seen.generated_ids
     assert counted == [cases[0].length + len(cases[0].answer_ids)]
 
@@ -359,7 +363,7 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
     nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cases = cases_of(nano, "r2", limit=4)
-    expected = {seen.case_id: seen for seen in walk(nano, cases, TASKS["r2"])}
+    expected = {seen.case_id: seen for seen in observe_cases(nano, cases, TASKS["r2"])}
 
     def short_of_memory(model: Any, tokens: torch.Tensor, *args: Any, **inputs: Any) -> Any:
         if tokens.shape[1] > 70:
@@ -367,8 +371,10 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
         return observe(model, tokens, *args, **inputs)
 
     monkeypatch.setattr("headprobe.runs.case_runner.observe", short_of_memory)
-    with pytest.warns(HeadprobeWarning, match="going on with `chunk=64`") as warned:
-        seen_again = list(walk(nano, cases, TASKS["r2"], pieces=Pieces(chunk=256)))
+    with pytest.warns(HeadprobeWarning, match="going on with `prefill_chunk=64`") as warned:
+        seen_again = list(
+            observe_cases(nano, cases, TASKS["r2"], chunk_sizes=ChunkSizes(prefill_chunk=256))
+        )
     assert len(warned) == 1
     for seen in seen_again:
         assert seen.generated_ids == expected[seen.case_id].generated_ids
@@ -388,7 +394,7 @@ def test_memory_that_never_suffices_is_one_clear_error(
         pytest.warns(HeadprobeWarning),
         pytest.raises(HeadprobeError, match=r"does not fit .* try shorter `lengths`"),
     ):
-        list(walk(nano, cases_of(nano, "r2", limit=1), TASKS["r2"]))
+        list(observe_cases(nano, cases_of(nano, "r2", limit=1), TASKS["r2"]))
 
 
 class LargestTensor(TorchDispatchMode):
@@ -407,18 +413,22 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    ("task", "pieces"),
-    [("retrieval", Pieces(chunk=128)), ("razor", Pieces(chunk=128)), ("razor", Pieces())],
+    ("task", "chunk_sizes"),
+    [
+        ("retrieval", ChunkSizes(prefill_chunk=128)),
+        ("razor", ChunkSizes(prefill_chunk=128)),
+        ("razor", ChunkSizes()),
+    ],
 )
 @pytest.mark.slow
 def test_the_largest_tensor_grows_with_the_length_and_not_its_square(
-    nano: LoadedModel, task: str, pieces: Pieces
+    nano: LoadedModel, task: str, chunk_sizes: ChunkSizes
 ) -> None:
     taken = TASKS[task] if task == "razor" else every(task)
     largest = []
     for length in (512, 1024, 2048):
         if task == "razor":
-            cases = repetition.draw(nano.tokenizer, lengths=[length], window=None, seed=0)[:1]
+            cases = repetition.draw(nano.tokenizer, lengths=[length], max_context=None, seed=0)[:1]
         else:
             cases = hide_needles(
                 read_needles(bundled("needles", "nano", "retrieval.jsonl"))[:1],
@@ -428,7 +438,7 @@ def test_the_largest_tensor_grows_with_the_length_and_not_its_square(
                 depths=[50.0],
             )
         with LargestTensor() as watch:
-            list(walk(nano, cases, taken, pieces=pieces))
+            list(observe_cases(nano, cases, taken, chunk_sizes=chunk_sizes))
         largest.append(watch.elements)
     assert largest[2] / largest[1] < 2.2
     assert largest[1] / largest[0] < 2.2

@@ -30,7 +30,7 @@ from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
 
 LAYOUT = HeadLayout(
-    id="nano", architecture="LlamaForCausalLM", layers=2, heads=6, kv_heads=2, head_dim=8
+    id="nano", architecture="LlamaForCausalLM", layers=2, num_heads=6, num_kv_heads=2, head_dim=8
 )
 
 
@@ -55,14 +55,14 @@ def case(case_id: int) -> Case:
     )
 
 
-def observation(case_id: int, success: float) -> Observation:
+def observation(case_id: int, score: float) -> Observation:
     return Observation(
         case_id=case_id,
         generated_ids=(8, 7, 2),
         step_start=0,
         step_end=2,
         response='tin "drums",\n日本',
-        success=success,
+        score=score,
         scores={"r2": np.zeros((2, 6))},
     )
 

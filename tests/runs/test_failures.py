@@ -33,7 +33,7 @@ def seen(number: int, response: str, *, passed: bool = False, tokens: int = 3) -
         step_start=0,
         step_end=0,
         response=response,
-        success=100.0 * passed,
+        score=100.0 * passed,
         scores={},
     )
 

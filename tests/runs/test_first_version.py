@@ -33,7 +33,7 @@ def test_a_run_directory_is_read() -> None:
     pd.testing.assert_frame_equal(head_table(scores, seed=0), table, check_dtype=False, rtol=1e-6)
     cases = read_cases(RUN)
     assert cases is not None
-    assert cases["accepted"].sum() == scores.accepted
+    assert cases["accepted"].sum() == scores.passed
     assert seeds_of([scores]) == {0}
 
 

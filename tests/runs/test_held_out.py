@@ -58,7 +58,7 @@ def test_needles_that_were_scored_are_refused_wherever_they_come_from(
         check_held_out(again, [run], nano.tokenizer)
     message = f"{len(scored)} of 48 needles are those that {run} was scored on"
     assert message in str(raised.value)
-    assert "--scored-cases" in str(raised.value)
+    assert "--allow-scored-needles" in str(raised.value)
 
 
 def test_a_run_without_its_cases_cannot_say(nano: LoadedModel, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_held_out_needles_are_the_default_and_are_named(nano: LoadedModel) -> No
 def test_needles_are_held_out_of_the_corpus_that_was_scored(
     plan: dict[str, Any], corpus: Path | None
 ) -> None:
-    layout = HeadLayout(id="a", architecture="b", layers=1, heads=2, kv_heads=1, head_dim=2)
+    layout = HeadLayout(id="a", architecture="b", layers=1, num_heads=2, num_kv_heads=1, head_dim=2)
     run = HeadScores(
         layout=layout,
         task="r2",
@@ -113,5 +113,5 @@ def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(
     path.write_text(json.dumps(needle | {"answer": long}))
     spec = partial(CaseSpec, depths=(50.0,), needles=path)
     assert draw_cases(nano, TASKS["r2"].probe, spec(lengths=(1024,))).cases
-    with pytest.raises(UsageError, match=r"take .* tokens, the model's window holds 2112"):
+    with pytest.raises(UsageError, match=r"take .* tokens, the model takes 2112"):
         draw_cases(nano, TASKS["r2"].probe, spec(lengths=(2048,)))

@@ -37,7 +37,7 @@ def test_a_visit_finds_what_it_shares_in_the_cache(prompts: list[list[int]]) -> 
         assert cache[: visit.shared] == prompt[: visit.shared]
         run += len(prompt) - visit.shared
         cache = prompt
-    assert run == tree.distinct
+    assert run == tree.unique_tokens
     assert sorted(tree.order.tolist()) == list(range(len(prompts)))
 
 
@@ -47,7 +47,7 @@ def test_every_block_is_run_once(prompts: list[list[int]]) -> None:
         tuple(prompt[:stop]) for prompt in prompts for stop in range(BLOCK, len(prompt), BLOCK)
     }
     ends = sum(len(prompt) - (len(prompt) - 1) // BLOCK * BLOCK for prompt in prompts)
-    assert PrefixTree.of(prompts).distinct == BLOCK * len(blocks) + ends
+    assert PrefixTree.of(prompts).unique_tokens == BLOCK * len(blocks) + ends
 
 
 @given(prompts=PROMPTS, data=st.data())
@@ -60,7 +60,7 @@ def test_a_prompt_is_cut_where_any_other_leaves_it(
     assert {visit.prompt for visit in visits} == wanted
     for visit in visits:
         shared = {common(prompts[visit.prompt], prompts[j]) for j in places if j != visit.prompt}
-        assert list(visit.cuts) == sorted(shared - {0})
+        assert list(visit.branch_points) == sorted(shared - {0})
     for before, visit in pairwise(visits):
         assert visit.shared == common(prompts[before.prompt], prompts[visit.prompt])
 
@@ -68,21 +68,21 @@ def test_a_prompt_is_cut_where_any_other_leaves_it(
 @given(prompts=PROMPTS, count=st.integers(1, 5))
 def test_parts_are_neighbours_and_hold_every_prompt(prompts: list[list[int]], count: int) -> None:
     tree = PrefixTree.of(prompts)
-    parts = tree.parts(count)
-    assert len(parts) == count
-    assert [prompt for part in parts for prompt in part] == tree.order.tolist()
+    shards = tree.shards(count)
+    assert len(shards) == count
+    assert [prompt for shard in shards for prompt in shard] == tree.order.tolist()
 
 
 def test_parts_hold_whole_subtrees_and_about_as_many_tokens_each() -> None:
     trees = [[[top] * 320 + [top, leaf] * 40 for leaf in range(6)] for top in range(8)]
     prompts = [prompt for tree in trees for prompt in tree]
     tree = PrefixTree.of(prompts)
-    parts = tree.parts(4)
-    tops = [{prompts[prompt][0] for prompt in part} for part in parts]
+    shards = tree.shards(4)
+    tops = [{prompts[prompt][0] for prompt in shard} for shard in shards]
     assert not any(one & other for one, other in combinations(tops, 2))
-    assert [len(part) for part in parts] == [12] * 4
+    assert [len(shard) for shard in shards] == [12] * 4
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_one_prompt_is_one_part(count: int) -> None:
-    assert sorted(map(len, PrefixTree.of([[1, 2, 3]]).parts(count))) == [0] * (count - 1) + [1]
+    assert sorted(map(len, PrefixTree.of([[1, 2, 3]]).shards(count))) == [0] * (count - 1) + [1]

@@ -28,10 +28,14 @@ PLAN = Plan(identity=IDENTITY)
 def payload(number: int) -> Payload:
     draw = np.random.default_rng(number)
     return Payload(
-        fields={"ids": [number, 7, 2], "response": 'tin drums, "naïve" 日本\n', "share": 0.1 + 0.2},
+        fields={
+            "ids": [number, 7, 2],
+            "response": 'tin drums, "naïve" 日本\n',
+            "fraction": 0.1 + 0.2,
+        },
         arrays={
             "r2": draw.random((2, 4), dtype=np.float32),
-            "share": draw.random(3),
+            "fraction": draw.random(3),
             "one": np.array(0.5),
         },
     )
@@ -308,9 +312,9 @@ def test_a_plan_that_is_not_as_it_was_written_is_one_line(full: Path, statement:
         pytest.fail("the block must not run")
 
 
-@pytest.mark.parametrize("share", [0.0001, 0.03, 0.3, 0.5, 0.9, 0.999, 0.99999])
-def test_a_truncated_file_is_one_line(full: Path, share: float) -> None:
-    full.write_bytes(full.read_bytes()[: int(share * full.stat().st_size)])
+@pytest.mark.parametrize("fraction", [0.0001, 0.03, 0.3, 0.5, 0.9, 0.999, 0.99999])
+def test_a_truncated_file_is_one_line(full: Path, fraction: float) -> None:
+    full.write_bytes(full.read_bytes()[: int(fraction * full.stat().st_size)])
     with pytest.raises(HeadprobeError, match=rf"{FILE_NAME} is damaged \("), open_progress(full):
         pytest.fail("the block must not run")
 

@@ -11,7 +11,7 @@ import pytest
 
 from headprobe.ablation.plan import plan_ablation
 from headprobe.ablation.rankings import HeadChoice
-from headprobe.allocators import Budget
+from headprobe.allocators import BudgetSize
 from headprobe.evaluation.methods import MethodOptions
 from headprobe.evaluation.plan import plan_evaluation
 from headprobe.models.loading import LoadedModel, load_model
@@ -39,7 +39,7 @@ ONE = HeadChoice(tops=(1,))
 
 
 def methods(scores: Path) -> MethodOptions:
-    return MethodOptions(budgets=(Budget(tokens=32),), scores=scores)
+    return MethodOptions(budgets=(BudgetSize(tokens=32),), scores=scores)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_resumed_run_takes_the_recorded_style_and_one_that_overwrites_tries_an
 ) -> None:
     run = decided(chat, tmp_path)
     assert (run.prompt, len(trials)) == (DECIDED, 1)
-    assert trials[0] == prepare(chat, TASK, SPEC, prompt=AUTO).cost.distinct_tokens
+    assert trials[0] == prepare(chat, TASK, SPEC, prompt=AUTO).cost.unique_tokens
     assert run.plan.identity["prompt_style"] == "prefix"
     score(chat, run)
     report = json.loads((tmp_path / RUN).read_text())
@@ -132,7 +132,7 @@ def test_evaluate_and_ablate_put_questions_as_the_run_did(
     tail = run.cases[0].input_ids[-4:]
     assert all(question.question_ids[-4:] == tail for question in evaluation.questions)
     assert all(case.input_ids[-4:] == tail for case in ablation.cases)
-    assert {question.most_steps for question in evaluation.questions} >= {
+    assert {question.max_new_tokens for question in evaluation.questions} >= {
         run.task.probe.max_new_tokens(case) for case in ablation.cases[:1]
     }
 
@@ -181,7 +181,7 @@ def test_aligned_steps_are_the_reference_where_the_answer_stands_alone(tmp_path:
     (one, cases), (other, capped) = ways["aligned"], ways["reference"]
     assert one is not None
     assert other is not None
-    assert one.accepted == other.accepted > 3
+    assert one.passed == other.passed > 3
     # Draft and prompt are run in pieces of one token more.
     assert abs(one.per_case["r2"] - other.per_case["r2"]).max() < 1e-6
     assert (cases["step_start"] == 0).all()

@@ -42,7 +42,7 @@ def decide(
     """A trial in which so many prompts of each style pass."""
     tried: list[list[Case]] = []
 
-    def walk(_: LoadedModel, cases: list[Case], task: Any) -> list[Observation]:
+    def observe_cases(_: LoadedModel, cases: list[Case], task: Any) -> list[Observation]:
         assert task.measures == ()
         good = passes[TRIED[len(tried)]]
         tried.append(list(cases))
@@ -53,13 +53,13 @@ def decide(
                 step_start=0,
                 step_end=0,
                 response="",
-                success=100.0 * (n < good),
+                score=100.0 * (n < good),
                 scores={},
             )
             for n, case in enumerate(cases)
         ]
 
-    monkeypatch.setattr(prompt_trial, "walk", walk)
+    monkeypatch.setattr(prompt_trial, "observe_cases", observe_cases)
     drawn = draw_cases(loaded, TASK.probe, SPEC)
     options = {"prompt": PromptOptions(), "run_tokens": 10**6, "seed": 0} | how
     return decide_style(loaded, TASK, drawn, **options), tried

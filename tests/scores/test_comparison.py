@@ -16,7 +16,7 @@ from headprobe.stats.ranks import rank_correlation, top_overlap
 from tests._support.refusals import refused
 
 LAYOUT = HeadLayout(
-    id="tiny", architecture="LlamaForCausalLM", layers=3, heads=8, kv_heads=2, head_dim=8
+    id="tiny", architecture="LlamaForCausalLM", layers=3, num_heads=8, num_kv_heads=2, head_dim=8
 )
 NEEDLES = (4, 0, 4, 7, 0, 0, 7)
 
@@ -30,7 +30,7 @@ def run(
     needles: tuple[int, ...] = NEEDLES,
 ) -> HeadScores:
     generator = np.random.default_rng(seed)
-    shape = (len(needles), layout.layers, layout.heads)
+    shape = (len(needles), layout.layers, layout.num_heads)
     return HeadScores(
         layout=layout,
         task=task,
@@ -125,8 +125,8 @@ def test_the_needles_of_a_run_are_split_by_its_own_measure_if_none_is_named() ->
 
 
 def test_models_of_another_layout_are_refused_those_of_other_kv_heads_are_not() -> None:
-    compare_runs([("x", run()), ("y", run(layout=replace(LAYOUT, id="mha", kv_heads=8)))])
-    other = run(layout=replace(LAYOUT, id="wide", heads=4))
+    compare_runs([("x", run()), ("y", run(layout=replace(LAYOUT, id="mha", num_kv_heads=8)))])
+    other = run(layout=replace(LAYOUT, id="wide", num_heads=4))
     with pytest.raises(UsageError, match="tiny has 3 layers of 8 heads, wide 3 of 4: compare"):
         compare_runs([("x", run()), ("y", other)])
 
@@ -148,8 +148,8 @@ def test_a_measure_that_a_run_lacks_is_refused() -> None:
 
 @pytest.mark.parametrize("k", [0, 25])
 def test_the_top_is_some_of_the_heads(k: int) -> None:
-    with refused("1 to 24", option="top", value=k):
+    with refused("1 to 24", option="top_k", value=k):
         compare_runs([("x", run()), ("y", run())], k=k)
-    with refused("1 to 24", option="top", value=k):
+    with refused("1 to 24", option="top_k", value=k):
         compare_needles(run(), measure=None, k=k)
     assert compare_needles(run(), measure=None, k=24).agreements[0].overlap == 1

@@ -15,14 +15,14 @@ from headprobe.stats.reliability import split_half
 from tests._support.refusals import refused
 
 LAYOUT = HeadLayout(
-    id="nano", architecture="LlamaForCausalLM", layers=2, heads=4, kv_heads=2, head_dim=8
+    id="nano", architecture="LlamaForCausalLM", layers=2, num_heads=4, num_kv_heads=2, head_dim=8
 )
 PLAN = {"task": "r2", "lengths": [100, 200], "depths": [0.0, 33.3], "seed": 0}
 
 
-def scores(accepted: int = 6, **changes: Any) -> HeadScores:
-    draw = np.random.default_rng(accepted)
-    shape = (accepted, LAYOUT.layers, LAYOUT.heads)
+def scores(passed: int = 6, **changes: Any) -> HeadScores:
+    draw = np.random.default_rng(passed)
+    shape = (passed, LAYOUT.layers, LAYOUT.num_heads)
     fields: dict[str, Any] = {
         "layout": LAYOUT,
         "task": "r2",
@@ -30,8 +30,8 @@ def scores(accepted: int = 6, **changes: Any) -> HeadScores:
             "r2": draw.random(shape, dtype=np.float32),
             "mass": draw.random(shape, dtype=np.float32),
         },
-        "needles": tuple(case % 3 for case in range(accepted)),
-        "cases": accepted + 2,
+        "needles": tuple(case % 3 for case in range(passed)),
+        "cases": passed + 2,
         "plan": PLAN,
         "versions": {"headprobe": "0.1.0", "torch": "2.13.0"},
     }
@@ -148,7 +148,7 @@ def test_a_file_with_no_more_than_the_contract_asks_for_is_loaded(saved: Path) -
     rewrite(saved, {name: header[name] for name in asked})
     run = HeadScores.load(saved)
     assert set(run.measures) == {"r2", "mass"}
-    assert run.accepted == 6
+    assert run.passed == 6
     np.testing.assert_array_equal(run.per_case["mass"], scores().per_case["mass"])
 
 
@@ -185,9 +185,9 @@ def test_a_file_of_another_kind_is_not_called_damaged(tmp_path: Path, name: str,
         HeadScores.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.99])
-def test_a_truncated_file_is_a_clear_error(saved: Path, share: float) -> None:
-    saved.write_bytes(saved.read_bytes()[: int(share * saved.stat().st_size)])
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3, 0.99])
+def test_a_truncated_file_is_a_clear_error(saved: Path, fraction: float) -> None:
+    saved.write_bytes(saved.read_bytes()[: int(fraction * saved.stat().st_size)])
     problem = r"scores\.safetensors is damaged .*run `headprobe score` again"
     with pytest.raises(HeadprobeError, match=problem) as error:
         HeadScores.load(saved)

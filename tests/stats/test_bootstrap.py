@@ -11,9 +11,9 @@ def plain_interval(values: list[float], groups: list[int], seed: int) -> tuple[f
     units = sorted(set(groups)) if len(set(groups)) > 1 else list(range(len(values)))
     members = groups if len(set(groups)) > 1 else units
     generator = np.random.default_rng(seed)
-    shares = np.full(len(units), 1 / len(units))
+    fractions = np.full(len(units), 1 / len(units))
     means = []
-    for draw in generator.multinomial(len(units), shares, size=RESAMPLES):
+    for draw in generator.multinomial(len(units), fractions, size=RESAMPLES):
         times = dict(zip(units, draw, strict=True))
         drawn = [v for v, m in zip(values, members, strict=True) for _ in range(times[m])]
         means.append(sum(drawn) / len(drawn))

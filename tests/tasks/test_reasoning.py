@@ -6,7 +6,7 @@ from headprobe.tasks.reasoning import (
     max_new_tokens,
     reference_max_new_tokens,
     reference_success,
-    success,
+    score,
 )
 
 
@@ -61,16 +61,16 @@ def test_the_reference_is_token_f1_of_the_whole_response(
 
 def test_success_is_the_f1_of_the_part_that_gives_the_answer() -> None:
     asked = case("velvet kettles", wrong_answer="tin drums")
-    assert success("The person who is fond of tea likes velvet kettles best.", asked) == 100
-    assert success("He likes velvet mirrors.", asked) == 50
-    assert success("velvet", asked) == pytest.approx(100 * 2 / 3)
-    assert success("He likes tin drums.", asked) == 0
-    assert success("Not tin drums but velvet kettles.", asked) == 0
+    assert score("The person who is fond of tea likes velvet kettles best.", asked) == 100
+    assert score("He likes velvet mirrors.", asked) == 50
+    assert score("velvet", asked) == pytest.approx(100 * 2 / 3)
+    assert score("He likes tin drums.", asked) == 0
+    assert score("Not tin drums but velvet kettles.", asked) == 0
 
 
 def test_the_reference_cuts_off_at_the_answers_tokens() -> None:
     reference = TASKS["r2"].counting("reference").probe
     assert reference.max_new_tokens is reference_max_new_tokens
-    assert reference.success is reference_success
+    assert reference.score is reference_success
     assert (reference.steps, TASKS["r2"].probe.steps) == ("reference", "aligned")
     assert not TASKS["r2"].probe.counts_all_steps

@@ -19,8 +19,10 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(bundled("models", "nano"))
 
 
-def drawn(tokenizer: Any, *lengths: int, seed: int = 0, window: int | None = None) -> list[Case]:
-    return draw(tokenizer, lengths=list(lengths) or None, window=window, seed=seed)
+def drawn(
+    tokenizer: Any, *lengths: int, seed: int = 0, max_context: int | None = None
+) -> list[Case]:
+    return draw(tokenizer, lengths=list(lengths) or None, max_context=max_context, seed=seed)
 
 
 def block(case: Case) -> tuple[int, ...]:
@@ -79,16 +81,16 @@ def test_a_block_of_one_number_begins_alike_at_all_lengths(tokenizer: Any) -> No
 
 
 def test_by_default_a_case_is_as_long_as_window_and_vocabulary_allow(tokenizer: Any) -> None:
-    assert {case.length for case in drawn(tokenizer, window=2112)} == {2109}
+    assert {case.length for case in drawn(tokenizer, max_context=2112)} == {2109}
     assert {len(block(case)) for case in drawn(tokenizer)} == {1092}
     larger = copy.deepcopy(tokenizer)
     larger.get_vocab = lambda: {str(i): i for i in range(4000)}
     assert {case.length for case in drawn(larger)} == {10_001}
-    assert {case.length for case in drawn(larger, window=131_072)} == {10_001}
+    assert {case.length for case in drawn(larger, max_context=131_072)} == {10_001}
 
 
 @pytest.mark.parametrize(
-    ("lengths", "window", "message"),
+    ("lengths", "max_context", "message"),
     [
         ((64, 129), None, "lengths=64: too short .* at least 65"),
         ((5000,), None, "5000 tokens takes 1249 different tokens and the vocabulary has 1092; .*"),
@@ -96,10 +98,10 @@ def test_by_default_a_case_is_as_long_as_window_and_vocabulary_allow(tokenizer: 
     ],
 )
 def test_a_length_that_cannot_be_is_one_clear_line(
-    tokenizer: Any, lengths: tuple[int, ...], window: int | None, message: str
+    tokenizer: Any, lengths: tuple[int, ...], max_context: int | None, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        drawn(tokenizer, *lengths, window=window)
+        drawn(tokenizer, *lengths, max_context=max_context)
     assert len(drawn(tokenizer, 1 + REPEATS * SHORTEST_BLOCK)) == BLOCKS
 
 
@@ -107,7 +109,7 @@ def test_the_queries_of_the_repeats_are_watched_and_nothing_is_answered(tokenize
     probe, case = TASKS["razor"].probe, drawn(tokenizer, 129)[0]
     assert probe.first_query(case) == 33
     assert probe.max_new_tokens(case) == 0
-    assert probe.success("", case) == 100
+    assert probe.score("", case) == 100
 
 
 def test_other_probes_watch_from_the_token_that_chooses_the_answer(tokenizer: Any) -> None:

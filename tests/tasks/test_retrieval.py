@@ -1,8 +1,8 @@
 import pytest
 
 from headprobe.prompts.case import Case
-from headprobe.tasks import ACCEPTED_ABOVE, TASKS
-from headprobe.tasks.retrieval import max_new_tokens, reference_success, success
+from headprobe.tasks import PASSED_ABOVE, TASKS
+from headprobe.tasks.retrieval import max_new_tokens, reference_success, score
 
 
 def case(answer: str, answer_tokens: int = 3, wrong_answer: str | None = None) -> Case:
@@ -49,24 +49,24 @@ def test_fifty_steps_are_watched_whatever_the_answer(answer_tokens: int) -> None
     ],
 )
 def test_success_is_rouge_1_recall_in_per_cent(answer: str, response: str, per_cent: float) -> None:
-    assert success(response, case(answer)) == pytest.approx(per_cent)
+    assert score(response, case(answer)) == pytest.approx(per_cent)
 
 
 def test_a_response_that_names_the_wrong_answer_scores_0() -> None:
     asked = case("in the park", wrong_answer="at the mill")
-    assert success("He sits in the park", asked) == 100
-    assert success("He sits in the park, not at the mill", asked) == 0
+    assert score("He sits in the park", asked) == 100
+    assert score("He sits in the park, not at the mill", asked) == 0
     assert reference_success("He sits in the park, not at the mill", asked) == 100
 
 
 def test_exactly_half_the_words_are_not_accepted() -> None:
-    assert not success("90 coins", case("91 coins")) > ACCEPTED_ABOVE
-    assert success("91 gold", case("91 coins gold")) > ACCEPTED_ABOVE
+    assert not score("90 coins", case("91 coins")) > PASSED_ABOVE
+    assert score("91 gold", case("91 coins gold")) > PASSED_ABOVE
 
 
 def test_the_reference_takes_the_same_steps_and_does_not_look_for_the_wrong_answer() -> None:
     probe = TASKS["retrieval"].probe
-    assert (probe.success, probe.max_new_tokens) == (success, max_new_tokens)
+    assert (probe.score, probe.max_new_tokens) == (score, max_new_tokens)
     reference = probe.counting("reference")
-    assert (reference.success, reference.max_new_tokens) == (reference_success, max_new_tokens)
+    assert (reference.score, reference.max_new_tokens) == (reference_success, max_new_tokens)
     assert probe.counts_all_steps

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headprobe.attention.observe import intercepted, share_heads
-from headprobe.attention.prefix_cache import PrefixCache, runs_in_pieces
+from headprobe.attention.observe import patched_attention, share_heads
+from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
 from headprobe.models.config import head_layout
 from headprobe.models.layout import Head
 from headprobe.models.loading import attention_layers
@@ -25,7 +25,7 @@ MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
 
 
 @contextmanager
-def silenced(
+def ablated(
     model: PreTrainedModel, heads: Collection[Head], *, means: MeanOutputs | None = None
 ) -> Iterator[None]:
     """Let ``model`` run without what some of its query heads, (layer, head), put out.
@@ -39,41 +39,47 @@ def silenced(
     """
     heard = _heard(model, heads)
 
-    def attend(original: Callable[..., Any], module: Any, *tensors: Any, **terms: Any) -> Any:
-        output, rows = share_heads(original, module, *tensors, **terms)
+    def attend(
+        original: Callable[..., Any], module: Any, *tensors: Any, **attention_kwargs: Any
+    ) -> Any:
+        output, rows = share_heads(original, module, *tensors, **attention_kwargs)
         layer = module.layer_idx
         if layer in heard:
             instead = 0.0 if means is None else means[layer].to(output)
             output = torch.where(heard[layer].to(output.device), output, instead)
         return output, rows
 
-    with intercepted(model, attend):
+    with patched_attention(model, attend):
         yield
 
 
 @torch.no_grad()
 def mean_outputs(
-    model: PreTrainedModel, prompts: Iterable[Sequence[int]], *, chunk: int = 2048
+    model: PreTrainedModel, prompts: Iterable[Sequence[int]], *, prefill_chunk: int = 2048
 ) -> MeanOutputs:
     """What every head of every layer puts out on average over all tokens of some prompts.
 
-    ``chunk`` is how many tokens a forward pass reads.
+    ``prefill_chunk`` is how many tokens a forward pass reads.
     """
-    in_pieces = not PrefixCache(model, chunk).is_rigid or runs_in_pieces(model)
+    chunked = not PrefixCache(model, prefill_chunk).has_recurrent_state or supports_chunked_prefill(
+        model
+    )
     totals: dict[int, Float64[Tensor, "query_head value_dim"]] = {}
     tokens = 0
 
-    def attend(original: Callable[..., Any], module: Any, *tensors: Any, **terms: Any) -> Any:
-        output, rows = share_heads(original, module, *tensors, **terms)
+    def attend(
+        original: Callable[..., Any], module: Any, *tensors: Any, **attention_kwargs: Any
+    ) -> Any:
+        output, rows = share_heads(original, module, *tensors, **attention_kwargs)
         total = output.float().sum(dim=(0, 1)).cpu().double()
         totals[module.layer_idx] = totals.get(module.layer_idx, 0) + total
         return output, rows
 
-    with intercepted(model, attend):
+    with patched_attention(model, attend):
         for prompt in prompts:
             cache = PrefixCache(model, len(prompt))
             read = torch.tensor([prompt], device=model.device)
-            for piece in torch.split(read, chunk if in_pieces else len(prompt), dim=1):
+            for piece in torch.split(read, prefill_chunk if chunked else len(prompt), dim=1):
                 model(piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
             tokens += len(prompt)
     return {layer: total / tokens for layer, total in totals.items()}
@@ -83,7 +89,7 @@ def _heard(
     model: PreTrainedModel, heads: Collection[Head]
 ) -> dict[int, Bool[Tensor, "query_head 1"]]:
     """For each layer with silenced heads, which of its heads are not."""
-    count = head_layout(model.config, id=model.config.model_type).heads
+    count = head_layout(model.config, id=model.config.model_type).num_heads
     layers = attention_layers(model)
     heard: dict[int, Bool[Tensor, "query_head 1"]] = {}
     for layer, head in heads:

@@ -13,7 +13,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
-from headprobe.ablation.silencing import mean_outputs, silenced
+from headprobe.ablation.ablated import ablated, mean_outputs
 from headprobe.errors import HeadprobeError
 from headprobe.models.layout import Head
 from headprobe.models.loading import attention_layers
@@ -78,7 +78,7 @@ def test_silence_equals_a_projection_that_does_not_read_the_heads(architecture: 
     model, ids = build(architecture), tokens()
     heads = some_heads(model)
     expected = without(model, heads)
-    with silenced(model, heads):
+    with ablated(model, heads):
         found = model(ids, use_cache=False).logits
         decoded = prefill_and_decode(model, ids)
     torch.testing.assert_close(found, expected(ids, use_cache=False).logits, **CLOSE)
@@ -109,8 +109,8 @@ def replace_inputs(
     "architecture",
     ["llama", "mistral", "gemma2", "gpt2", "gpt_oss", "deepseek_v3", "lfm2", "jamba"],
 )
-@pytest.mark.parametrize("chunk", [2048, 7])
-def test_the_mean_is_over_all_tokens_of_the_prompts(architecture: str, chunk: int) -> None:
+@pytest.mark.parametrize("prefill_chunk", [2048, 7])
+def test_the_mean_is_over_all_tokens_of_the_prompts(architecture: str, prefill_chunk: int) -> None:
     model = build(architecture)
     prompts = [tokens(2, 23), tokens(3, 9), tokens(4, 30)]
     put_out: dict[int, list[Tensor]] = {}
@@ -122,7 +122,9 @@ def test_the_mean_is_over_all_tokens_of_the_prompts(architecture: str, chunk: in
     recorded = replace_inputs(model, record)
     for prompt in prompts:
         recorded(prompt, use_cache=False)
-    means = mean_outputs(model, [prompt[0].tolist() for prompt in prompts], chunk=chunk)
+    means = mean_outputs(
+        model, [prompt[0].tolist() for prompt in prompts], prefill_chunk=prefill_chunk
+    )
     assert set(means) == set(attention_layers(model)) == set(put_out)
     for layer, seen in put_out.items():
         plain = sum(heads.double().sum(dim=0) for heads in seen) / (23 + 9 + 30)
@@ -144,12 +146,12 @@ def test_silenced_heads_put_out_their_mean_at_every_token(architecture: str) -> 
         return outputs
 
     expected = replace_inputs(model, put_mean)
-    with silenced(model, heads, means=means):
+    with ablated(model, heads, means=means):
         found = model(ids, use_cache=False).logits
         decoded = prefill_and_decode(model, ids)
     torch.testing.assert_close(found, expected(ids, use_cache=False).logits, **CLOSE)
     torch.testing.assert_close(decoded, prefill_and_decode(expected, ids), **CLOSE)
-    with silenced(model, heads):
+    with ablated(model, heads):
         assert not torch.allclose(model(ids, use_cache=False).logits, found, atol=1e-3)
 
 
@@ -161,7 +163,7 @@ def test_silencing_nothing_changes_nothing(
     tiny_llama.set_attn_implementation(implementation)
     ids = tokens()
     whole, decoded = tiny_llama(ids).logits, prefill_and_decode(tiny_llama, ids)
-    with silenced(tiny_llama, []):
+    with ablated(tiny_llama, []):
         assert torch.equal(tiny_llama(ids).logits, whole)
         assert torch.equal(prefill_and_decode(tiny_llama, ids), decoded)
 
@@ -176,7 +178,7 @@ def test_the_model_is_as_before_whatever_ends_the_silence(
     before, config = tiny_llama(ids).logits, tiny_llama.config.to_dict()
 
     def fail_inside() -> None:
-        with silenced(tiny_llama, [(0, 1)]):
+        with ablated(tiny_llama, [(0, 1)]):
             assert not torch.equal(tiny_llama(ids).logits, before)
             raise KeyError("inside")
 
@@ -194,7 +196,7 @@ def test_silenced_heads_stay_silent_under_generate(tiny_llama: PreTrainedModel) 
     how: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
     expected = without(tiny_llama, heads).generate(ids, **how)
     assert not torch.equal(tiny_llama.generate(ids, **how), expected)
-    with silenced(tiny_llama, heads):
+    with ablated(tiny_llama, heads):
         assert torch.equal(tiny_llama.generate(ids, **how), expected)
 
 
@@ -202,7 +204,7 @@ def test_silenced_heads_stay_silent_under_generate(tiny_llama: PreTrainedModel) 
 def test_other_models_are_let_through(tiny_llama: PreTrainedModel) -> None:
     other, ids = build("qwen3"), tokens()
     alone = other(ids).logits
-    with silenced(tiny_llama, [(0, 0), (1, 0)]):
+    with ablated(tiny_llama, [(0, 0), (1, 0)]):
         assert torch.equal(other(ids).logits, alone)
 
 
@@ -211,21 +213,21 @@ def test_half_precision_stays_half_precision(tiny_llama: PreTrainedModel) -> Non
     model = tiny_llama.bfloat16()
     means = mean_outputs(model, [tokens()[0].tolist()])
     for by in (None, means):
-        with silenced(model, [(0, 0)], means=by):
+        with ablated(model, [(0, 0)], means=by):
             assert model(tokens()).logits.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("head", [(0, 4), (4, 0), (-1, 0), (0, -1)])
 def test_heads_that_are_not_there_are_refused(tiny_llama: PreTrainedModel, head: Head) -> None:
     with pytest.raises(ValueError, match="expected heads 0 to 3 of layers 0, 1"):
-        silenced(tiny_llama, [head]).__enter__()
+        ablated(tiny_llama, [head]).__enter__()
 
 
 def test_layers_without_attention_have_no_heads_to_silence() -> None:
     with pytest.raises(ValueError, match="of layers 1, 2, got 0-0"):
-        silenced(build("lfm2"), [(0, 0)]).__enter__()
+        ablated(build("lfm2"), [(0, 0)]).__enter__()
 
 
 def test_architectures_outside_the_interface_are_named() -> None:
     with pytest.raises(HeadprobeError, match="cannot reach the attention of a 'bloom' model"):
-        silenced(build("bloom"), []).__enter__()
+        ablated(build("bloom"), []).__enter__()

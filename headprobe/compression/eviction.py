@@ -14,7 +14,7 @@ from torch import Tensor
 from headprobe.compression.compensation import compensate
 from headprobe.compression.ragged import COMPENSATION, Ragged, storage_order
 from headprobe.compression.selection import Ranking, rank, select
-from headprobe.compression.sharing import Target, share
+from headprobe.compression.sharing import Target, share_by_attention
 from headprobe.errors import HeadprobeError
 
 REDUCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -127,7 +127,7 @@ class Evictor:
         self._count = torch.tensor(counts, device=self._device)
         self._rankings: dict[Rule, Ranking] = {}
 
-    def cut(self, pairs: Sequence[tuple[int, Target]]) -> Ragged:
+    def compress(self, pairs: Sequence[tuple[int, Target]]) -> Ragged:
         """What every head keeps of sequences, each with its target; nothing held is changed."""
         sequences = np.array([sequence for sequence, _ in pairs])
         heads = (sequences[:, None] * self._heads + np.arange(self._heads)).flatten()
@@ -167,7 +167,7 @@ class Evictor:
             ranking = self._ranking(rule)
             heads = slice(sequence * self._heads, (sequence + 1) * self._heads)
             floors = np.array([pairs[at][1].floor for at in own], dtype=np.float64)
-            found = share(
+            found = share_by_attention(
                 self._tensor(sizes[own]),
                 self._tensor(floors),
                 Ranking(

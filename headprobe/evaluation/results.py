@@ -1,0 +1,186 @@
+"""What an evaluation found: every answer graded, means with intervals, and who is ahead of whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from headprobe.evaluation.baselines import BASELINES
+from headprobe.stats.bootstrap import Estimate, interval
+from headprobe.tasks.grading import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUERY_AWARE, QUERY_AGNOSTIC = "query_aware", "query_agnostic"
+SETTINGS = {
+    QUERY_AWARE: "the question is known when the cache is cut",
+    QUERY_AGNOSTIC: "the context is cut before the question is seen",
+}
+FULL = "full"
+RESULTS, REPORT, ANSWERS, PICTURE = (
+    "results.csv",
+    "evaluation.json",
+    "answers.parquet",
+    "accuracy.png",
+)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MethodAnswers:
+    """The answers under one budget in one setting, in the order of the questions.
+
+    ``fractions`` are the parts of the cache that were kept, 0 to 1, as measured at the cut.
+    ``grades`` are in per cent, by metric. A full cache is the trial of strategy ``FULL``.
+    """
+
+    setting: str
+    strategy: str
+    budget: str
+    is_baseline: bool
+    fractions: Float[np.ndarray, " question"]
+    responses: tuple[str, ...]
+    grades: Mapping[str, Float[np.ndarray, " question"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodResult:
+    """What a trial comes to.
+
+    ``fraction`` is the mean part of the cache that was kept, 0 to 1. ``grades`` are means in per
+    cent by metric, with intervals over groups of questions. Of the metric that strategies are
+    compared by, ``of_full`` is the part of the full cache's mean, and ``gain`` what the trial is
+    ahead of its ``best_baseline``, the best (other) baseline of the same budget and setting, answer
+    by answer; baselines have none, unless they were entered.
+    """
+
+    setting: str
+    strategy: str
+    budget: str
+    is_baseline: bool
+    fraction: float
+    grades: Mapping[str, Estimate]
+    of_full: float | None
+    best_baseline: str | None
+    gain: Estimate | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluation:
+    """The trials of some questions; ``groups`` names for each question those that it is like."""
+
+    questions: tuple[int, ...]
+    groups: tuple[int, ...]
+    methods: tuple[MethodAnswers, ...]
+
+    def __post_init__(self) -> None:
+        for method in self.methods:
+            sizes = {len(values) for values in (method.fractions, *method.grades.values())}
+            if sizes | {len(method.responses), len(self.groups)} != {len(self.questions)}:
+                raise ValueError(
+                    f"expected {len(self.questions)} answers of {method.strategy}, got {sizes}"
+                )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What all answers are graded by."""
+        return tuple(self.methods[0].grades)
+
+    def results(self, *, metric: str = "f1", seed: int = 0) -> list[MethodResult]:
+        """Means and intervals of all trials, compared by one metric; the same seed, the same.
+
+        A lead's interval is that of a paired bootstrap: questions are resampled, each with both
+        answers.
+
+        Raises:
+            ValueError: the answers are not graded by that metric.
+        """
+        if metric not in self.metrics:
+            raise ValueError(f"expected one of {', '.join(self.metrics)}, got {metric!r}")
+        return [self._result(method, metric, seed) for method in self.methods]
+
+    def _result(self, method: MethodAnswers, metric: str, seed: int) -> MethodResult:
+        own = method.grades[metric]
+        full = self._full(method).grades[metric].mean()
+        best_baseline = self._best_baseline(method, metric)
+        return MethodResult(
+            setting=method.setting,
+            strategy=method.strategy,
+            budget=method.budget,
+            is_baseline=method.is_baseline,
+            fraction=float(method.fractions.mean()),
+            grades={
+                name: interval(grades, self.groups, seed=seed)
+                for name, grades in method.grades.items()
+            },
+            of_full=float(own.mean() / full) if full else None,
+            best_baseline=best_baseline.strategy if best_baseline else None,
+            gain=interval(own - best_baseline.grades[metric], self.groups, seed=seed)
+            if best_baseline
+            else None,
+        )
+
+    def _full(self, method: MethodAnswers) -> MethodAnswers:
+        return next(
+            one for one in self.methods if (one.strategy, one.setting) == (FULL, method.setting)
+        )
+
+    def _best_baseline(self, method: MethodAnswers, metric: str) -> MethodAnswers | None:
+        """The best other baseline of the same budget and setting, entered or not."""
+        if method.is_baseline or method is self._full(method):
+            return None
+        others = [
+            one
+            for one in self.methods
+            if one is not method
+            and one.strategy in BASELINES
+            and (one.setting, one.budget) == (method.setting, method.budget)
+        ]
+        return max(others, key=lambda one: one.grades[metric].mean(), default=None)
+
+    def answer_table(self) -> pd.DataFrame:
+        """A row for every answer: under which budget, what was said, and how it was graded."""
+        import pandas as pd
+
+        tables = [
+            pd.DataFrame(
+                {
+                    "setting": method.setting,
+                    "strategy": method.strategy,
+                    "budget": method.budget,
+                    "question_id": self.questions,
+                    "group": self.groups,
+                    "fraction": method.fractions,
+                    "response": method.responses,
+                    **method.grades,
+                }
+            )
+            for method in self.methods
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+
+def grade(response: str, answers: Sequence[str]) -> dict[str, float]:
+    """A response by every metric, in per cent."""
+    return {name: metric(response, answers) for name, metric in METRICS.items()}
+
+
+def outcome_table(results: Sequence[MethodResult]) -> pd.DataFrame:
+    """A row for every outcome."""
+    import pandas as pd
+
+    return pd.DataFrame(map(_flat, results))
+
+
+def _flat(result: MethodResult) -> dict[str, Any]:
+    """An outcome as one row of numbers."""
+    row = asdict(result)
+    gain = row.pop("gain") or dict.fromkeys(("value", "ci_low", "ci_high"))
+    for name, estimate in [*row.pop("grades").items(), ("gain", gain)]:
+        row |= {name: estimate["value"]}
+        row |= {f"{name}_{end}": estimate[end] for end in ("ci_low", "ci_high")}
+    return row
