@@ -52,7 +52,7 @@ class PlannedAblation:
     seed: int
     out: Path
     tree: PrefixTree
-    pieces: ChunkSizes
+    chunk_sizes: ChunkSizes
 
     @cached_property
     def groups(self) -> list[tuple[Head, ...]]:
@@ -155,7 +155,7 @@ def plan_ablation(
         others = replace(spec, needles=needles, limit=calibration, seed=seed + 1)
         averaged = draw_cases(loaded, probe, others, prompt=decision.settle(prompt))
     longest = max(case.length + probe.max_new_tokens(case) for case in drawn.cases)
-    pieces = chunk_sizes_for(
+    chunk_sizes = chunk_sizes_for(
         loaded.model.config,
         memory or MemoryOptions(),
         longest=longest,
@@ -186,14 +186,14 @@ def plan_ablation(
                 "calibration": calibration if averaged else None,
                 **drawn.plan.labels,
                 **decision.in_plan(),
-                **run_labels(loaded, pieces),
+                **run_labels(loaded, chunk_sizes),
             },
         ),
         metric=metric,
         seed=seed,
         out=out,
         tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
-        pieces=pieces,
+        chunk_sizes=chunk_sizes,
     )
 
 

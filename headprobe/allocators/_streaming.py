@@ -33,7 +33,7 @@ def best_fraction(
     Raises:
         UsageError: the share, given by ``option``, is not from 0 to 1.
     """
-    _check_fraction(fraction, option)
+    check_fraction(fraction, option)
     # 0.14 * 50 is a little more than 7 in floats, and 7 heads are meant.
     return best_heads(heads, math.ceil(round(fraction * heads.size, 6)))
 
@@ -58,7 +58,7 @@ def full_or_streaming(
     for option, count in (("--sinks", sinks), ("--recent", recent)):
         if not 0 <= count <= MAX_TOKENS // 2:
             raise UsageError(f"{option} must be 0 or more, got {count}")
-    _check_fraction(recent_fraction, "--recent-fraction")
+    check_fraction(recent_fraction, "--recent-fraction")
     return Allocation(
         tokens=np.full(full.shape, sinks + max(recent, window), dtype=np.int64),
         ratio=np.where(full, 1.0, recent_fraction),
@@ -68,6 +68,11 @@ def full_or_streaming(
     )
 
 
-def _check_fraction(fraction: float, option: str) -> None:
+def check_fraction(fraction: float, option: str) -> None:
+    """Refuse a number, given by ``option``, that is not from 0 to 1.
+
+    Raises:
+        UsageError: it is not.
+    """
     if not 0 <= fraction <= 1:
         raise UsageError(f"{option} is a fraction from 0 to 1, got {fraction:g}")

@@ -16,6 +16,7 @@ from headprobe.allocators._streaming import (
     SINKS,
     best_fraction,
     best_heads,
+    check_fraction,
     full_or_streaming,
 )
 from headprobe.errors import UsageError
@@ -26,16 +27,16 @@ def duo(
     *,
     group: int,
     window: int,
-    full: float = 0.5,
+    sparsity: float = 0.5,
     sinks: int = SINKS,
     recent: int = RECENT,
     reduce: str = "max",
 ) -> Allocation:
-    """DuoAttention (Xiao et al., arXiv 2410.10819): a share of heads is full, the others stream.
+    """Keep the cache of the highest heads full (DuoAttention, arXiv 2410.10819); others stream.
 
-    The paper trains a gate for every KV head and takes a quantile of the gates, "sparsity", as the
-    threshold: a quarter of the heads is full in a model without, half in one with grouped queries.
-    Here any score takes the gate's place; 1 - ``full`` is the sparsity.
+    ``sparsity`` is the fraction of the heads that stream. The paper trains a gate for every KV
+    head and takes a quantile of the gates as the threshold: it streams half of the heads of a model
+    with grouped queries, three quarters without. Here any score takes the gate's place.
 
     The other heads keep the ``sinks`` first and the ``recent`` newest entries.
 
@@ -44,7 +45,8 @@ def duo(
         HeadprobeError: a score is not finite, or all are zero.
     """
     heads = rankable_scores(scores, group=group, reduce=reduce)
-    chosen = best_fraction(heads, full, option="--sparsity")
+    check_fraction(sparsity, "--sparsity")
+    chosen = best_fraction(heads, 1 - sparsity, option="--sparsity")
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
 
 

@@ -44,7 +44,7 @@ def ablate(
     metric: Annotated[
         str,
         typer.Option(
-            help="What counts as right: accepted (the task's own), exact_match, f1, recall."
+            help="What counts as right: passed (the task's own), exact_match, f1, recall."
         ),
     ] = "passed",
     task: Annotated[

@@ -66,9 +66,9 @@ def allocate(
     ] = None,
     min_entries: options.MinEntries = None,
     fill_to: options.FillTo = None,
-    full: Annotated[
+    sparsity: Annotated[
         float | None,
-        typer.Option(help="duo: share of heads that keep everything.", show_default="0.5"),
+        typer.Option(help="duo: fraction of the heads that stream, 0 to 1.", show_default="0.5"),
     ] = None,
     top_k: Annotated[
         int | None,
@@ -151,7 +151,7 @@ def allocate(
         context_length=context_length,
         min_entries=min_entries,
         fill_to=fill_to,
-        full=full,
+        sparsity=sparsity,
         top_k=top_k,
         threshold=threshold,
         induction=induction,

@@ -99,8 +99,8 @@ def evaluate(
     metric: Annotated[
         str,
         typer.Option(
-            help="What strategies are compared by: exact_match, f1, recall, or accepted, the share "
-            "that the task's probe accepts."
+            help="What strategies are compared by: exact_match, f1, recall, or passed: the "
+            "fraction that the task itself passes."
         ),
     ] = "f1",
     allow_scored_needles: Annotated[

@@ -36,13 +36,15 @@ def case_spec(
     )
 
 
-def memory_options(*, chunk: int | None, activation_memory: str) -> MemoryOptions:
+def memory_options(*, prefill_chunk: int | None, activation_memory: str) -> MemoryOptions:
     """Read how much may be run at a time.
 
     Raises:
         UsageError: the allowance is no amount of memory.
     """
-    return MemoryOptions(prefill_chunk=chunk, activation_memory=parse_bytes(activation_memory))
+    return MemoryOptions(
+        prefill_chunk=prefill_chunk, activation_memory=parse_bytes(activation_memory)
+    )
 
 
 def prompt_options(

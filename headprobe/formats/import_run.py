@@ -142,8 +142,10 @@ def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> Head
     return HeadLayout(
         id=known.id or (path.resolve().name if path.is_dir() else path.stem),
         architecture=known.architecture or "unknown",
+        layers=sizes["layers"],
+        num_heads=sizes["heads"],
+        num_kv_heads=sizes["kv_heads"],
         head_dim=known.head_dim or _HEAD_DIM,
-        **sizes,
     )
 
 

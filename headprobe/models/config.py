@@ -74,11 +74,11 @@ def check_layout(config: Any, wanted: HeadLayout) -> None:
         HeadprobeError: its layers or heads are others than those that the configuration describes.
     """
     found = head_layout(config, id=wanted.id)
-    for name in ("layers", "heads", "kv_heads"):
-        if getattr(found, name) != getattr(wanted, name):
+    for field, name in (("layers", "layers"), ("num_heads", "heads"), ("num_kv_heads", "KV heads")):
+        if getattr(found, field) != getattr(wanted, field):
             raise HeadprobeError(
-                f"the budget is for a model with {getattr(wanted, name)} {name} "
-                f"({wanted.id}), this one has {getattr(found, name)}; allocate one for it"
+                f"the budget is for a model with {getattr(wanted, field)} {name} "
+                f"({wanted.id}), this one has {getattr(found, field)}; allocate one for it"
             )
 
 
@@ -88,8 +88,8 @@ def check_alias(name: str, layout: HeadLayout, max_context: int | None) -> None:
     if alias is None:
         return
     expected = asdict(alias)
-    found = {**layout.to_json(), "window": max_context}
-    for field in ("layers", "heads", "kv_heads", "window"):
+    found = {**asdict(layout), "max_context": max_context}
+    for field in ("layers", "num_heads", "num_kv_heads", "max_context"):
         if expected[field] not in (None, found[field]):
             raise HeadprobeError(
                 f"{alias.repository} is not what {name} stands for: its config.json gives {field} "

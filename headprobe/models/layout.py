@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 Head = tuple[int, int]
 """A query head: its layer, and which of the layer's heads it is."""
+
+# A field of the record for each field of a ``model`` object in a file.
+_FIELDS = {
+    "id": "id",
+    "architecture": "architecture",
+    "layers": "layers",
+    "heads": "num_heads",
+    "kv_heads": "num_kv_heads",
+    "head_dim": "head_dim",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadLayout:
     """The heads of one model.
 
-    ``num_heads`` counts query heads a layer and ``num_kv_heads`` KV heads a layer; KV head k serves
-    the contiguous query heads ``k * group ... k * group + group - 1``.
+    ``num_heads`` counts the query heads of a layer and ``num_kv_heads`` its KV heads. KV head k
+    serves the ``group_size`` contiguous query heads from ``k * group_size`` on.
     """
 
     id: str
@@ -26,7 +36,7 @@ class HeadLayout:
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "kv_heads", "head_dim"):
-            value = getattr(self, name)
+            value = getattr(self, _FIELDS[name])
             if type(value) is not int or value < 1:
                 raise ValueError(f"expected a positive integer for {name}, got {value!r}")
         if self.num_heads % self.num_kv_heads:
@@ -37,18 +47,17 @@ class HeadLayout:
 
     @property
     def group_size(self) -> int:
-        """Query heads that share one KV head."""
+        """The number of query heads that share one KV head."""
         return self.num_heads // self.num_kv_heads
 
     def to_json(self) -> dict[str, Any]:
-        """The ``model`` object of a run's header and of a budget file."""
-        return asdict(self)
+        """Return the ``model`` object of a run's header and of a budget file."""
+        return {name: getattr(self, field) for name, field in _FIELDS.items()}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> HeadLayout:
         """Read a ``model`` object; ``ValueError`` names the field that is missing or wrong."""
-        wanted = cls.__dataclass_fields__
-        missing = [name for name in wanted if name not in fields]
+        missing = [name for name in _FIELDS if name not in fields]
         if missing:
             raise ValueError(f"expected model.{missing[0]}, got none")
-        return cls(**{name: fields[name] for name in wanted})
+        return cls(**{field: fields[name] for name, field in _FIELDS.items()})

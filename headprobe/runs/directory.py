@@ -44,6 +44,8 @@ RESULTS = (
     "evaluation.sqlite",
     "ablation.sqlite",
 )
+_LATER = ("kind", "step_start", "step_end")
+"""Columns of the case table that the first runs do not have."""
 BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
 
 
@@ -200,12 +202,13 @@ def read_report(run: Path) -> dict[str, Any]:
 def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None:
     """The case table of a run directory, without the prompts; ``None`` where there is none.
 
-    ``columns`` names others than these.
+    ``columns`` names others than these; those that older runs lack are empty.
 
     Raises:
         HeadprobeError: the file is damaged, or of another run than the scores beside it.
     """
     import pandas as pd
+    import pyarrow.parquet as pq
 
     path = run / CASES
     if not path.is_file():
@@ -217,7 +220,10 @@ def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None
                 "again",
                 path=path,
             )
-        return pd.read_parquet(path, columns=list(columns))
+        there = pq.read_schema(path).names
+        older = [name for name in _LATER if name not in there]
+        table = pd.read_parquet(path, columns=[name for name in columns if name not in older])
+        return table.reindex(columns=list(columns))
     except (OSError, ValueError) as error:
         message = f"{path} is damaged ({error}); run `headprobe score` again"
         raise HeadprobeError(message, path=path) from error

@@ -1,4 +1,4 @@
-"""How many cases of each kind of needle were accepted."""
+"""How many cases of each kind of needle passed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from headprobe.runs.directory import read_cases
 
 @dataclass(frozen=True, kw_only=True)
 class PassRate:
-    """Of the ``cases`` on needles of one ``kind``, how many were ``accepted``."""
+    """Of the ``cases`` on needles of one ``kind``, how many ``passed``."""
 
     kind: str
     cases: int
-    accepted: int
+    passed: int
 
     @property
     def fraction(self) -> float:
-        """Accepted cases over all, 0 to 1."""
+        """The fraction of the cases that passed, 0 to 1."""
         return self.passed / self.cases
 
 
@@ -37,6 +37,6 @@ def pass_rates(run: Path) -> list[PassRate]:
         return []
     groups = table.sort_values("needle_id").groupby("kind", sort=False)["accepted"]
     return [
-        PassRate(kind=str(kind), cases=len(accepted), accepted=int(accepted.sum()))
-        for kind, accepted in groups
+        PassRate(kind=str(kind), cases=len(passed), passed=int(passed.sum()))
+        for kind, passed in groups
     ]
