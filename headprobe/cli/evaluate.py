@@ -42,7 +42,7 @@ def evaluate(
         str | None,
         typer.Option(help="Whose cases are asked: r2, retrieval.", show_default="that of the run"),
     ] = None,
-    cases: Annotated[
+    questions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
@@ -144,7 +144,7 @@ def evaluate(
     from headprobe.tasks.grading import METRICS, PASSED
 
     asked = None if task is None else get_asking_task(task)
-    questions = parsing.existing(cases, kind="case")
+    parsing.existing(questions, kind="question")
     parsing.one_of("metric", metric, [*METRICS, *([] if questions else [PASSED])])
     spec = parsing.case_spec(
         lengths=lengths,

@@ -103,7 +103,7 @@ def plan_evaluation(
             questions its ``limit`` alone counts.
         task: what is asked; left out, what the scored run asked.
         questions: a file of one's own questions, in place of a task's.
-        scored_cases: allow needles that the heads were scored on.
+        allow_scored_needles: allow needles that the heads were scored on.
         metric: what strategies are compared by.
         answer_tokens: the most tokens of an answer.
         out: the directory; left out, it is named after model and task.
@@ -196,7 +196,7 @@ class _Asked:
 
 def _read(
     loaded: LoadedModel,
-    cases: Path,
+    path: Path,
     spec: CaseSpec,
     max_new_tokens: int | None,
     way: _Way,
@@ -211,7 +211,7 @@ def _read(
     settled = replace(way.prompt, style=decision.used or "prefix")
     writer = prompt_writer(loaded, TASKS["retrieval"].probe, (), settled)
     questions = read_questions(
-        cases,
+        path,
         writer,
         longest=longest_prompt(loaded.max_context, answer_reserve=_reserve(max_new_tokens)),
         limit=spec.limit,
@@ -219,13 +219,13 @@ def _read(
     )
     plan = Plan(
         identity={
-            "cases_digest": file_digest(cases),
+            "questions_digest": file_digest(path),
             "prompt_style": writer.style,
             **describe_options(settled, loaded.tokenizer),
         },
-        labels={"cases": str(cases), "limit": spec.limit, **decision.in_plan()},
+        labels={"questions": str(path), "limit": spec.limit, **decision.in_plan()},
     )
-    return _Asked(name=cases.stem, questions=questions, plan=plan)
+    return _Asked(name=path.stem, questions=questions, plan=plan)
 
 
 def _draw(

@@ -115,7 +115,7 @@ def read_questions(
     questions: list[Question] = []
     known: set[tuple[str, str]] = set()
     shortened = read = 0
-    for number, line in numbered_lines(path, kind="case"):
+    for number, line in numbered_lines(path, kind="question"):
         if len(questions) == limit:
             break
         read += 1

@@ -20,7 +20,7 @@ REFUSED = {
     "evaluate --budget none.json": "no budget at none.json",
     "evaluate --budget 16,x": "tokens a head",
     "evaluate --budget 16 --scores missing --metric rouge": "--metric rouge: expected",
-    "evaluate --questions missing.jsonl": "no case file missing.jsonl",
+    "evaluate --questions missing.jsonl": "no question file missing.jsonl",
     "evaluate --lengths ten": "start:stop:count",
     "evaluate --strategy wild": "no strategy 'wild'",
     "evaluate --task razor": "which ask for answers",
