@@ -213,7 +213,7 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
             {"option": "metric", "value": "passed"},
             "exact_match, f1, recall",
         ),
-        (["--questions", "none.jsonl"], {"path": Path("none.jsonl")}, "no case file"),
+        (["--questions", "none.jsonl"], {"path": Path("none.jsonl")}, "no question file"),
     ],
 )
 def test_wrong_usage_is_one_clear_line(

@@ -153,7 +153,7 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, problem:
 
 
 def test_files_without_questions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no case file"):
+    with pytest.raises(UsageError, match="no question file"):
         read_questions(tmp_path / "none.jsonl", PromptWriter(build_tokenizer()), longest=None)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UsageError, match="holds no question"):
