@@ -41,7 +41,8 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/peer.py --model random-8x512 --lengths 1000:4000:4 --decode forced
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/growth.py
-	$(BIN)/python tests/benchmarks/decode.py
+	$(BIN)/python tests/benchmarks/decode.py --most 1.25
+	$(BIN)/python tests/benchmarks/evaluate.py --least-gain 5
 
 clean:
 	rm -rf $(VENV) $(KVPRESS) $(OLDEST)

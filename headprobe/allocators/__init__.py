@@ -1,16 +1,15 @@
 """Scores to budgets: one file a strategy.
 
-A strategy is a function ``(scores, *, group, window, **options) -> Allocation``: a score for every
-query head, ``group`` of which share one head of the budget, and keyword-only options of its own.
-Options without a default must be given; all are recorded in the budget. Other packages add theirs
-through the entry-point group ``headprobe.strategies``. ``mixing`` allocates from several runs at
-once. What the methods share lies in files with a leading underscore.
+Other packages add a ``Strategy`` of theirs through the entry-point group ``headprobe.strategies``.
+``mixing`` allocates from several runs at once. Helpers that strategies share lie in files with a
+leading underscore.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,44 +31,86 @@ from headprobe.models.layout import HeadLayout
 from headprobe.registry import get_method, given_options, method_names
 
 __all__ = [
-    "IN_OWN_UNIT",
-    "READS",
     "STRATEGIES",
     "BudgetSize",
+    "Strategy",
     "allocate",
     "get_strategy",
     "parse_budget",
     "strategy_names",
 ]
 
-Strategy = Callable[..., Allocation]
 
-STRATEGIES: dict[str, Strategy] = {
-    "alibi": alibi,
-    "duo": duo,
-    "headkv": headkv,
-    "pyramid": pyramid,
-    "razor": razor,
-    "threshold": threshold,
-    "top": top,
-    "tuned": tuned,
-    "uniform": uniform,
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Strategy:
+    """A rule that turns scores into a budget.
+
+    Args:
+        summary: one line for ``headprobe list strategies``.
+        allocate: ``(scores, *, group, window, **options) -> Allocation``, from a score for every
+            query head, ``group`` of which share one head of the budget. Its other keyword-only
+            parameters are the strategy's options: one without a default must be given, and all are
+            recorded in the budget. A parameter ``measured`` gets the scores of ``reads``.
+        reads: the measures that it reads by their names; none takes the measure that is chosen.
+        in_own_unit: whether it compares scores with a number in the measure's own unit, so that
+            mixed scores make no sense to it.
+    """
+
+    summary: str
+    allocate: Callable[..., Allocation]
+    reads: tuple[str, ...] = ()
+    in_own_unit: bool = False
+
+
+STRATEGIES = {
+    "alibi": Strategy(
+        summary="as many of the newest entries as an ALiBi head sees (RazorAttention)",
+        allocate=alibi,
+        reads=("alibi",),
+        in_own_unit=True,
+    ),
+    "duo": Strategy(
+        summary="a fraction of the heads streams, the best keep everything (DuoAttention)",
+        allocate=duo,
+    ),
+    "headkv": Strategy(
+        summary="a floor for every head, the rest of the budget by score (HeadKV)",
+        allocate=headkv,
+    ),
+    "pyramid": Strategy(
+        summary="budgets fall linearly from the bottom layer to the top (PyramidKV)",
+        allocate=pyramid,
+    ),
+    "razor": Strategy(
+        summary="the best heads by induction and by echo keep everything (RazorAttention)",
+        allocate=razor,
+        reads=("induction", "echo"),
+    ),
+    "threshold": Strategy(
+        summary="heads that score above a threshold keep everything, the others stream",
+        allocate=threshold,
+        in_own_unit=True,
+    ),
+    "top": Strategy(
+        summary="the k heads with the highest scores keep everything, the others stream",
+        allocate=top,
+    ),
+    "tuned": Strategy(summary="headkv with a floor of at most a few entries", allocate=tuned),
+    "uniform": Strategy(
+        summary="the same budget for every head, whatever its score (SnapKV)", allocate=uniform
+    ),
 }
-READS = {"alibi": ("alibi",), "razor": ("induction", "echo")}
-"""Measures that a strategy reads by their names; the others take whichever is chosen."""
-IN_OWN_UNIT = ("alibi", "threshold")
-"""Strategies that compare scores with a number in the measure's own unit."""
 GROUP = "headprobe.strategies"
 _GIVEN = ("group", "window", "measured")
 
 
 def strategy_names() -> list[str]:
-    """The names of all strategies, ours first, then those of installed packages."""
+    """List the names of all strategies, ours first, then those of installed packages."""
     return method_names(STRATEGIES, GROUP)
 
 
 def get_strategy(name: str) -> Strategy:
-    """The strategy of that name; a ``UsageError`` lists what there is."""
+    """Return the strategy called ``name``; a ``UsageError`` lists the names that there are."""
     return get_method("strategy", name, STRATEGIES, GROUP)
 
 
@@ -86,10 +127,16 @@ def allocate(
 ) -> HeadBudgets:
     """Turn scores of every query head into a budget of every KV or query head.
 
-    ``budget`` is what a head gets on average, where the strategy divides one. Every head keeps its
-    ``window`` newest entries. ``measured`` holds the scores by measure for a strategy that reads
-    several (``READS``). ``options`` are the strategy's own, such as ``beta``, ``reduce`` and
-    ``context_length``; ``None`` leaves one at the strategy's default.
+    Args:
+        scores: the scores of one measure, or of several runs mixed.
+        layout: the model's heads.
+        strategy: a name of ``strategy_names()``.
+        budget: what a head gets on average, where the strategy divides a budget.
+        window: the newest entries that every head keeps.
+        granularity: ``kv`` or ``query``: which heads get an entry of the budget each.
+        measured: the scores by measure, for a strategy that ``reads`` measures by name.
+        options: the strategy's own, such as ``beta``, ``reduce`` and ``context_length``; ``None``
+            leaves one at the strategy's default.
 
     Raises:
         UsageError: no such strategy, an option it does not take or lacks, or a value out of range.
@@ -106,7 +153,7 @@ def allocate(
         raise UsageError(f"--granularity takes {' or '.join(GRANULARITIES)}, got {granularity!r}")
     if not 0 <= window <= MAX_TOKENS:
         raise UsageError(f"--window must be 0 to {MAX_TOKENS}, got {window}")
-    function = get_strategy(strategy)
+    function = get_strategy(strategy).allocate
     chosen = _options(strategy, function, {"budget": budget, **options})
     group = layout.group_size if granularity == "kv" else 1
     if "measured" in inspect.signature(function).parameters:
@@ -129,11 +176,13 @@ def allocate(
     )
 
 
-def _options(name: str, strategy: Strategy, given: dict[str, Any]) -> dict[str, Any]:
-    """The strategy's options by name: as given, else its defaults."""
-    given = given_options(f"strategy {name}", strategy, given, hidden=_GIVEN)
+def _options(
+    name: str, function: Callable[..., Allocation], given: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the strategy's options by name: as given, else its defaults."""
+    given = given_options(f"strategy {name}", function, given, hidden=_GIVEN)
     chosen = {}
-    for option, parameter in inspect.signature(strategy).parameters.items():
+    for option, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and option not in _GIVEN:
             chosen[option] = given.get(option, parameter.default)
             if chosen[option] is parameter.empty:

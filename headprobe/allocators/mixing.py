@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.allocators import IN_OWN_UNIT, READS, allocate
+from headprobe.allocators import allocate, get_strategy
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.scores import HeadScores
@@ -69,7 +69,7 @@ def allocate_runs(
             compares scores in their own unit and there are several runs.
         HeadprobeError: the runs are of different models, or scores cannot be used.
     """
-    if len(runs) > 1 and strategy in IN_OWN_UNIT:
+    if len(runs) > 1 and get_strategy(strategy).in_own_unit:
         raise UsageError(
             f"strategy {strategy} compares scores in their own unit, which a mixture of runs has "
             "not; give one run, or use --strategy duo or top"
@@ -100,8 +100,8 @@ def _check_layout(first: WeightedRun, other: WeightedRun) -> None:
 
 def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str, ...]:
     """The measures of a run that the strategy takes."""
-    read = READS.get(strategy)
-    if read is None:
+    read = get_strategy(strategy).reads
+    if not read:
         try:
             return (run.scores.resolve(measure),)
         except UsageError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,76 +23,119 @@ def allocate(
             metavar="RUN[:WEIGHT]",
             help="A run and its weight, in place of SCORES; several are mixed.",
             show_default=False,
+            rich_help_panel=options.SCORES,
         ),
     ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
-            help="headkv, tuned, pyramid, uniform: cache entries a head on average, 128, or a "
-            "share of the context, 1.5%.",
+            "--budget",
+            "-b",
+            metavar="TOKENS|PERCENT",
+            help="Cache entries of a head on average: 128, or 1.5% of the context.",
             show_default="128",
+            rich_help_panel=options.BUDGET,
         ),
     ] = None,
-    strategy: Annotated[str, typer.Option(help="See `headprobe list strategies`.")] = "headkv",
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="Rule that divides the budget: see `headprobe list strategies`.",
+            rich_help_panel=options.BUDGET,
+        ),
+    ] = "headkv",
     beta: Annotated[
         float | None,
         typer.Option(
-            help="headkv, tuned: a larger beta shares out less; pyramid: how steep.",
+            help="headkv, tuned: a larger beta makes the pool that is divided by score smaller; "
+            "pyramid: a larger beta makes the pyramid steeper.",
             show_default="the strategy's",
+            rich_help_panel=options.STRATEGY,
         ),
     ] = None,
-    window: Annotated[int, typer.Option(help="Newest entries that every head keeps.")] = 8,
+    window: Annotated[
+        int,
+        typer.Option(help="Newest entries that every head keeps.", rich_help_panel=options.BUDGET),
+    ] = 8,
     granularity: Annotated[
-        str, typer.Option(help="kv: a budget a KV head; query: a budget a query head.")
+        Literal["kv", "query"],
+        typer.Option(
+            help="kv: a number for every KV head; query: for every query head.",
+            rich_help_panel=options.BUDGET,
+        ),
     ] = "kv",
     reduce: Annotated[
-        str | None,
+        Literal["mean", "max", "sum"] | None,
         typer.Option(
-            help="Query heads to KV heads: mean, max or sum.", show_default="the strategy's"
+            help="How the scores of the query heads of a KV head become one.",
+            show_default="the strategy's",
+            rich_help_panel=options.BUDGET,
         ),
     ] = None,
     rounding: Annotated[
-        str | None,
+        Literal["exact", "reference"] | None,
         typer.Option(
-            help="exact keeps the total; paper gives the authors' integers.", show_default="exact"
+            help="exact: the total is the budget; reference: the integers of the authors' code.",
+            show_default="exact",
+            rich_help_panel=options.BUDGET,
         ),
     ] = None,
     context_length: Annotated[
         int | None,
         typer.Option(
-            help="Clip heads at this many tokens, the surplus goes to the others.",
+            help="Context in tokens: no head gets more, others get the surplus.",
             show_default=False,
+            rich_help_panel=options.BUDGET,
         ),
     ] = None,
     min_entries: options.MinEntries = None,
     fill_to: options.FillTo = None,
     sparsity: Annotated[
         float | None,
-        typer.Option(help="duo: fraction of the heads that stream, 0 to 1.", show_default="0.5"),
+        typer.Option(
+            help="duo: fraction of the heads that stream, 0 to 1.",
+            show_default="0.5",
+            rich_help_panel=options.STRATEGY,
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option(help="top: number of heads that keep everything.", show_default=False),
+        typer.Option(
+            help="top: number of heads that keep everything.",
+            show_default=False,
+            rich_help_panel=options.STRATEGY,
+        ),
     ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="threshold: heads that score above it keep everything.", show_default="0.1"
+            help="threshold: heads that score above it keep everything.",
+            show_default="0.1",
+            rich_help_panel=options.STRATEGY,
         ),
     ] = None,
     induction: Annotated[
         float | None,
-        typer.Option(help="razor: share of heads kept by induction.", show_default="0.14"),
+        typer.Option(
+            help="razor: fraction of the heads kept by induction.",
+            show_default="0.14",
+            rich_help_panel=options.STRATEGY,
+        ),
     ] = None,
     echo: Annotated[
         float | None,
-        typer.Option(help="razor: share of heads kept by echo.", show_default="0.01"),
+        typer.Option(
+            help="razor: fraction of the heads kept by echo.",
+            show_default="0.01",
+            rich_help_panel=options.STRATEGY,
+        ),
     ] = None,
     sinks: Annotated[
         int | None,
         typer.Option(
             help="duo, razor, threshold, top: first entries that the other heads keep.",
             show_default="4 of razor, else 128",
+            rich_help_panel=options.STRATEGY,
         ),
     ] = None,
     recent: Annotated[
@@ -100,28 +143,35 @@ def allocate(
         typer.Option(
             help="duo, razor, threshold, top: newest entries that the other heads keep.",
             show_default="4000 of razor, else 256",
+            rich_help_panel=options.STRATEGY,
         ),
     ] = None,
     recent_fraction: Annotated[
         float | None,
         typer.Option(
-            help="razor: share of the context that the other heads keep, if more.",
+            help="razor: fraction of the context that the other heads keep, where it is more.",
             show_default="0.2",
+            rich_help_panel=options.STRATEGY,
         ),
     ] = None,
     compensation: Annotated[
         bool | None,
         typer.Option(
             "--compensation/--no-compensation",
-            help="razor: one entry more that stands for what was dropped.",
+            help="razor: add one entry that stands for all dropped ones.",
             show_default="compensation",
+            rich_help_panel=options.STRATEGY,
         ),
     ] = None,
     measure: options.MeasureOption = None,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="The budget file.", show_default="budget-<strategy>-<budget>.json in the run"
+            "--out",
+            "-o",
+            help="The budget file.",
+            show_default="budget-<strategy>-<budget>.json in the run",
+            rich_help_panel=options.OUTPUT,
         ),
     ] = None,
     json: options.Json = False,

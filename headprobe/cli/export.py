@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,12 +11,23 @@ from headprobe.cli import options, output
 
 
 def export(
-    out: Annotated[Path, typer.Option(help="The file to write; for duo a directory.")],
-    to: Annotated[str, typer.Option(help="See `headprobe list formats`.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The file to write; for duo a directory.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(help="Format: see `headprobe list formats`.", rich_help_panel=options.OUTPUT),
+    ],
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SCORES_OR_BUDGET]",
+            metavar="SCORES_OR_BUDGET",
             help="A run directory, its scores.safetensors or a budget's .json; "
             "the newest run if left out.",
             show_default=False,
@@ -24,32 +35,52 @@ def export(
     ] = None,
     measure: options.MeasureOption = None,
     reduce: Annotated[
-        str | None,
+        Literal["mean", "max", "sum"] | None,
         typer.Option(
-            help="Query heads to KV heads: mean, max or sum.", show_default="the format's"
+            help="How the scores of the query heads of a KV head become one.",
+            show_default="the format's",
+            rich_help_panel=options.BUDGET,
         ),
     ] = None,
     sparsity: Annotated[
         float | None,
         typer.Option(
-            help="Of scores, the share of heads that stream, 0 to 1.", show_default="the format's"
+            help="Of scores, the fraction of the heads that stream, 0 to 1.",
+            show_default="the format's",
+            rich_help_panel=options.BUDGET,
         ),
     ] = None,
     sinks: Annotated[
         int | None,
-        typer.Option(help="First entries of streaming heads.", show_default="the format's"),
+        typer.Option(
+            help="First entries of streaming heads.",
+            show_default="the format's",
+            rich_help_panel=options.BUDGET,
+        ),
     ] = None,
     recent: Annotated[
         int | None,
-        typer.Option(help="Newest entries of streaming heads.", show_default="the format's"),
+        typer.Option(
+            help="Newest entries of streaming heads.",
+            show_default="the format's",
+            rich_help_panel=options.BUDGET,
+        ),
     ] = None,
     beta: Annotated[
         float | None,
-        typer.Option(help="kvpress, attention-matching: HeadKV's beta.", show_default="1.2"),
+        typer.Option(
+            help="kvpress, attention-matching: HeadKV's beta.",
+            show_default="1.2",
+            rich_help_panel=options.BUDGET,
+        ),
     ] = None,
     context_length: Annotated[
         int | None,
-        typer.Option(help="Tokens that a budget's shares are of.", show_default=False),
+        typer.Option(
+            help="Context in tokens, of which a budget's fractions are taken.",
+            show_default=False,
+            rich_help_panel=options.BUDGET,
+        ),
     ] = None,
 ) -> None:
     """Write scores or a budget as a file that another program loads.

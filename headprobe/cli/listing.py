@@ -14,7 +14,7 @@ _Table = tuple[Sequence[str], Sequence[Sequence[object]]]
 
 
 class Registry(StrEnum):
-    """What can be listed."""
+    """The registries that can be listed."""
 
     MODELS = "models"
     TASKS = "tasks"
@@ -52,7 +52,7 @@ def _models() -> _Table:
         ]
         for alias, model in ALIASES.items()
     ]
-    return ["alias", "loads", "layers", "heads", "KV heads", "window"], rows
+    return ["alias", "loads", "layers", "heads", "KV heads", "max context"], rows
 
 
 def _tasks() -> _Table:
@@ -63,42 +63,23 @@ def _tasks() -> _Table:
 
 
 def _measures() -> _Table:
-    from inspect import getmodule
-
     from headprobe.measures import MEASURES
     from headprobe.tasks import TASKS
 
     rows = []
     for name, measure in MEASURES.items():
         tasks = [task for task, taking in TASKS.items() if name in taking.offered]
-        # Measures that share a file are told apart by their own words.
-        named = measure.summarise.__name__ == name
-        described = measure.summarise if named else getmodule(measure.summarise)
-        rows.append([name, ", ".join(tasks), _first_line(described)])
+        rows.append([name, ", ".join(tasks), measure.summary])
     of_weights = [task for task in TASKS.values() if not task.needs_cases]
     rows += [[name, task.name, task.summary] for task in of_weights for name in task.measures]
     return ["measure", "tasks", "what it is"], rows
 
 
 def _strategies() -> _Table:
-    from collections import Counter
-    from inspect import getmodule
-
     from headprobe.allocators import get_strategy, strategy_names
 
-    methods = {name: get_strategy(name) for name in strategy_names()}
-    files = Counter(map(getmodule, methods.values()))
-    rows = []
-    for name, method in methods.items():
-        file = getmodule(method)
-        # Strategies that share a file are told apart by their own words.
-        rows.append([name, _first_line(method if files[file] > 1 else file)])
+    rows = [[name, get_strategy(name).summary] for name in strategy_names()]
     return ["strategy", "what it does"], rows
-
-
-def _first_line(described: object) -> str:
-    """What a file or a function says of itself first."""
-    return (described.__doc__ or "").strip().split("\n")[0]
 
 
 def _formats() -> _Table:
@@ -113,8 +94,8 @@ def _formats() -> _Table:
             if write
         ]
         read = "scores" if entry.read else ""
-        rows.append([name, entry.file, ", ".join(written), read, entry.programs])
-    return ["format", "file", "writes", "reads", "programs"], rows
+        rows.append([name, entry.summary, entry.file, ", ".join(written), read, entry.programs])
+    return ["format", "what it holds", "file", "writes", "reads", "programs"], rows
 
 
 _ROWS = {

@@ -7,64 +7,107 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+# Panels of the help.
+MODEL, CASES, PROMPT = "Model", "Cases", "Prompt"
+SCORES, BUDGET, STRATEGY = "Scores", "Budget", "Options of strategies"
+OUTPUT = "Output"
+
 Model = Annotated[
     str,
     typer.Option(
+        "--model",
+        "-m",
         help="An alias (see `headprobe list models`), a local directory, a GGUF file, a hub id, or "
         "hub-id:file.gguf.",
         show_default=True,
+        rich_help_panel=MODEL,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, xpu.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.", rich_help_panel=CASES)]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:1|mps|xpu", help="Where the model runs.", rich_help_panel=MODEL
+    ),
+]
 DeviceMap = Annotated[
     str | None,
     typer.Option(
         help="Spread a model over devices with accelerate: auto, balanced, sequential.",
         show_default=False,
+        rich_help_panel=MODEL,
     ),
 ]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|float32|bfloat16|float16",
+        help="Type of the weights.",
+        rich_help_panel=MODEL,
+    ),
+]
 Attention = Annotated[
     str | None,
     typer.Option(
         "--attention",
-        help="What computes attention: sdpa, eager, flash_attention_2.",
+        help="Implementation of attention: sdpa, eager, flash_attention_2.",
         show_default="what the model names, else sdpa",
+        rich_help_panel=MODEL,
     ),
 ]
 Revision = Annotated[
     str | None,
-    typer.Option(help="Branch, tag or commit of a hub id.", show_default=False),
+    typer.Option(
+        help="Branch, tag or commit of a hub id.", show_default=False, rich_help_panel=MODEL
+    ),
 ]
 Adapter = Annotated[
     Path | None,
-    typer.Option(help="Directory of a LoRA adapter to merge into the model.", show_default=False),
+    typer.Option(
+        help="Directory of a LoRA adapter to merge into the model.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
 ]
 MaxContext = Annotated[
     int | None,
     typer.Option(
         min=1,
         max=2**31,
-        help="Positions that prompts may take.",
+        help="Most tokens that a prompt and its answer may have.",
         show_default="what the model's configuration allows",
+        rich_help_panel=MODEL,
     ),
 ]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that the model's files bring.")
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with the model's files.",
+        rich_help_panel=MODEL,
+    ),
 ]
 PrefillChunk = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Tokens a forward pass.", show_default="what --activation-memory permits"
+        min=1,
+        help="Most tokens that a forward pass reads.",
+        show_default="as --activation-memory allows",
+        rich_help_panel=MODEL,
     ),
 ]
-ActivationMemory = Annotated[str, typer.Option(help="Memory beside the weights and one KV cache.")]
+ActivationMemory = Annotated[
+    str,
+    typer.Option(
+        help="Memory for activations, beside the weights and one KV cache.", rich_help_panel=MODEL
+    ),
+]
 Depths = Annotated[
     str | None,
     typer.Option(
         help="Needle depths in per cent: start:stop:count or a comma list.",
         show_default="0:100:10",
+        rich_help_panel=CASES,
     ),
 ]
 Haystack = Annotated[
@@ -73,25 +116,30 @@ Haystack = Annotated[
         # A bracket before a letter would be markup.
         help="Text file, folder, JSONL, hf:<dataset>\\[@configuration][:column], or noise.",
         show_default="bundled essays in the language of the needles; noise for nano",
+        rich_help_panel=CASES,
     ),
 ]
 PromptStyle = Literal["auto", "raw", "chat", "prefix", "shots"]
 Prompt = Annotated[
     PromptStyle,
     typer.Option(
-        help="How questions are put. raw: without chat template; chat: in the user's turn; prefix: "
-        "the assistant's turn opens with the answer prefix; shots: prefix, after two worked "
+        help="Where the question stands. raw: without chat template; chat: in the user's turn; "
+        "prefix: the assistant's turn opens with the answer prefix; shots: prefix after two worked "
         "examples; auto: raw without a chat template, else what the model passes most of a few "
-        "short prompts."
+        "short prompts.",
+        rich_help_panel=PROMPT,
     ),
 ]
-AnswerPrefix = Annotated[str, typer.Option(help="What answers are written after.")]
+AnswerPrefix = Annotated[
+    str, typer.Option(help="Text that the answer follows.", rich_help_panel=PROMPT)
+]
 ChatTemplate = Annotated[
     str | None,
     typer.Option(
         metavar="none|FILE",
         help="Another chat template than the model's own: a Jinja file, or none.",
         show_default=False,
+        rich_help_panel=PROMPT,
     ),
 ]
 Limit = Annotated[
@@ -99,35 +147,52 @@ Limit = Annotated[
     typer.Option(
         min=0,
         help="Cases at most, balanced over needles, lengths and depths; 0 runs all of them.",
+        rich_help_panel=CASES,
     ),
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Start over, and replace what the directory holds.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Start over, and replace what the directory holds.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout instead of a table.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON on stdout instead of a table.", rich_help_panel=OUTPUT),
+]
 ScoresArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="[SCORES]",
+        metavar="SCORES",
         help="A run directory or its scores.safetensors; the newest run if left out.",
         show_default=False,
     ),
 ]
 MeasureOption = Annotated[
     str | None,
-    typer.Option("--measure", help="Which measure of the run to take.", show_default="the task's"),
+    typer.Option(
+        "--measure",
+        help="Measure of the run to take.",
+        show_default="the task's",
+        rich_help_panel=BUDGET,
+    ),
 ]
 MinEntries = Annotated[
     int | None,
     typer.Option(
-        help="tuned: entries beyond the window at which the floor of all heads stops.",
+        help="tuned: most entries beyond the window that every head has for sure.",
         show_default="4",
+        rich_help_panel=STRATEGY,
     ),
 ]
 FillTo = Annotated[
     int | None,
     typer.Option(
-        help="tuned: entries at which a head waits until all have as many.", show_default=False
+        help="tuned: fill every head up to so many entries before any head gets more.",
+        show_default=False,
+        rich_help_panel=STRATEGY,
     ),
 ]
 
@@ -135,7 +200,9 @@ FillTo = Annotated[
 def lengths(default: str) -> Any:
     """``--lengths`` of a command that asks prompts of some lengths where none are given."""
     return typer.Option(
-        help="Prompt lengths in tokens: start:stop:count or a comma list.", show_default=default
+        help="Prompt lengths in tokens: start:stop:count or a comma list.",
+        show_default=default,
+        rich_help_panel=CASES,
     )
 
 
@@ -145,9 +212,12 @@ def needles(default: str) -> Any:
         metavar="FILE|NAME",
         help="Needles: a JSONL file, or by name bundled ones: english, chinese, nano.",
         show_default=default,
+        rich_help_panel=CASES,
     )
 
 
 def seed(default: str) -> Any:
     """``--seed`` of a command that takes it from a run where it is not given."""
-    return typer.Option(min=0, help="Seed of everything that is drawn.", show_default=default)
+    return typer.Option(
+        min=0, help="Seed of all random draws.", show_default=default, rich_help_panel=CASES
+    )

@@ -14,7 +14,7 @@ def show(
     file: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]",
+            metavar="FILE",
             help="A run directory, its scores.safetensors or a budget; the newest run if left out.",
             show_default=False,
         ),

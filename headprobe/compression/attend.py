@@ -20,7 +20,6 @@ from headprobe.compression.ragged import COMPENSATION, PADDING, Block, Ragged
 from headprobe.errors import HeadprobeError
 
 
-@torch.no_grad()
 def attend(
     ragged: Ragged,
     query: Float[Tensor, "batch query_head query head_dim"],
@@ -36,23 +35,15 @@ def attend(
     mask says no more than that a query sees every token up to its own, and is not looked at.
     """
     if is_causal and ragged.has_varlen_kernel and attention_kwargs.get("softcap") is None:
-        return _varlen(ragged, query, attention_kwargs)
-    batch, query_heads, queries, head_dim = query.shape
-    grouped = query.reshape(ragged.heads, -1, queries, head_dim)
-    if ragged.order is not None:
-        grouped = grouped[ragged.order]
-    at = range(position, position + queries)
-    parts = []
-    for block in ragged.blocks(positions=not is_causal):
-        found = _causal(block, queries)
-        if not is_causal:
-            found = _mask(ragged, block, mask, batch, at, attention_kwargs)
-        own = _own_kwargs(ragged, block, batch, attention_kwargs)
-        parts.append(_attend_block(grouped[block.stored], block, found, own))
-    output = torch.cat(parts) if len(parts) > 1 else parts[0]
-    if ragged.place is not None:
-        output = output[ragged.place]
-    return output.reshape(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
+        return _varlen(ragged, query.detach(), attention_kwargs)
+    return _by_block(
+        ragged,
+        query,
+        mask,
+        position=position,
+        is_causal=is_causal,
+        attention_kwargs=attention_kwargs,
+    )
 
 
 def sees_all(mask: Tensor | None, queries: range, attention_kwargs: dict[str, Any]) -> bool:
@@ -122,6 +113,35 @@ def check_mask(mask: Any) -> None:
         "cannot cut the cache of attention whose mask is no tensor or differs between heads; "
         "try the model with attn_implementation='sdpa'"
     )
+
+
+@torch.no_grad()
+def _by_block(
+    ragged: Ragged,
+    query: Float[Tensor, "batch query_head query head_dim"],
+    mask: Tensor | None,
+    *,
+    position: int,
+    is_causal: bool,
+    attention_kwargs: dict[str, Any],
+) -> Float[Tensor, "batch query query_head value_dim"]:
+    """``attend`` with a call for each block of heads."""
+    batch, query_heads, queries, head_dim = query.shape
+    grouped = query.reshape(ragged.heads, -1, queries, head_dim)
+    if ragged.order is not None:
+        grouped = grouped[ragged.order]
+    at = range(position, position + queries)
+    parts = []
+    for block in ragged.blocks(positions=not is_causal):
+        found = _causal(block, queries)
+        if not is_causal:
+            found = _mask(ragged, block, mask, batch, at, attention_kwargs)
+        own = _own_kwargs(ragged, block, batch, attention_kwargs)
+        parts.append(_attend_block(grouped[block.stored], block, found, own))
+    output = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if ragged.place is not None:
+        output = output[ragged.place]
+    return output.reshape(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
 
 
 def _mask(
@@ -235,8 +255,7 @@ def _varlen(
     by_head = query.reshape(ragged.heads, group, queries, head_dim).transpose(1, 2)
     output, log_sum = torch.ops.aten._flash_attention_forward(
         by_head.reshape(-1, group, head_dim),
-        ragged.keys[:, None],
-        ragged.values[:, None],
+        *ragged.states,
         ragged.query_bounds(queries),
         ragged.bounds,
         queries,
@@ -247,7 +266,8 @@ def _varlen(
         scale=attention_kwargs.get("scaling"),
         seqused_k=ragged.used,
     )[:2]
-    sinks = _sinks(ragged, batch, attention_kwargs)
+    has_sinks = attention_kwargs.get("s_aux") is not None
+    sinks = _sinks(ragged, batch, attention_kwargs) if has_sinks else None
     if ragged.compensation is not None or sinks is not None:
         # Older releases pad it: head by head, and each to a round number of queries.
         if log_sum.ndim == 3:

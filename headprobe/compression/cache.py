@@ -36,7 +36,7 @@ class HeadBudgetCache(Cache):
 
     ::
 
-        with HeadBudgetCache(model, budgets, cut_at=prompt.shape[1]) as cache:
+        with HeadBudgetCache(model, budgets, compress_at=prompt.shape[1]) as cache:
             output = model.generate(prompt, past_key_values=cache)
 
     The model must be called with it inside the ``with``, under any number of prefill chunks;
@@ -51,7 +51,7 @@ class HeadBudgetCache(Cache):
         budgets: made for a model of its layout. Where query heads share a KV head, their attention
             is reduced as the strategy's ``reduce`` says, else by their mean. With granularity
             ``query`` each query head stores entries of its own.
-        cut_at: the number of tokens after which to cut, padding included. The forward pass that
+        compress_at: the tokens after which to compress, padding included. The forward pass that
             ends there sees everything; each layer is cut when its attention is done. ``None``
             leaves it to ``cut``. For the next turn of a conversation it may be set anew, to a
             number not yet reached. A cut cache keeps queries only while such a cut is ahead, so

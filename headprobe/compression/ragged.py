@@ -209,11 +209,6 @@ class Ragged:
         return own if self.compensation is None else [*own, *vars(self.compensation).values()]
 
     @property
-    def longest(self) -> int:
-        """Slots of the longest head, free ones included."""
-        return max(self._sizes) + self._grown + self._free
-
-    @property
     def weights(self) -> list[int]:
         """Of every head, the tokens that its first entry stands for, or 0."""
         return self._numbered(self._weights)
@@ -311,8 +306,8 @@ class Ragged:
         slots = self._ends
         if tokens > 1:
             slots = (slots[:, None] + torch.arange(tokens, device=slots.device)).flatten()
-        self.keys.index_copy_(0, slots, keys.flatten(0, 1))
-        self.values.index_copy_(0, slots, values.flatten(0, 1))
+        self.keys.index_copy_(0, slots, keys.reshape(-1, keys.shape[2]))
+        self.values.index_copy_(0, slots, values.reshape(-1, values.shape[2]))
         self._ends += tokens
         self.used += tokens
         self.advance(tokens, position)
@@ -367,6 +362,10 @@ class Ragged:
             ends if self.place is None else ends[self.place]
         )
         self._query_bounds = 0, self.bounds
+        #: Slots of the longest head, free ones included.
+        self.longest = max(self._sizes) + slots
+        #: Keys and values as kernels take those of one KV head.
+        self.states = self.keys[:, None], self.values[:, None]
         self._spans = [*self._equal_lengths()]
 
     def _equal_lengths(self) -> Iterator[_Span]:

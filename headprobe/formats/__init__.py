@@ -41,11 +41,13 @@ GROUP = "headprobe.formats"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Format:
-    """A kind of file, whose it is, and what to do with it.
+    """A kind of file that other programs read or write.
 
+    ``summary`` says in one line what it holds, ``file`` how it is called, ``programs`` whose it is;
     ``granularity`` says whether a file that is read holds numbers of KV or of query heads.
     """
 
+    summary: str
     file: str
     programs: str
     granularity: str = "kv"
@@ -56,6 +58,7 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "headkv": Format(
+        summary="scores of every query head, a list of cases each",
         file=".json",
         programs="HeadKV, KVCache-Factory, CoKV, DeCoRe, LOCOS",
         granularity="query",
@@ -63,6 +66,7 @@ FORMATS: dict[str, Format] = {
         read=headkv.read,
     ),
     "duo": Format(
+        summary="a gate a KV head, 1 for the whole cache",
         file="directory",
         programs="DuoAttention, LServe, RLKV, HeadKV-SGLang, PruLong, WG-KV, kvpress",
         write_scores=duo.write_scores,
@@ -70,12 +74,14 @@ FORMATS: dict[str, Format] = {
         read=duo.read,
     ),
     "kvpress": Format(
+        summary="a budget curve over compression ratios",
         file=".npy",
         programs="kvpress (LUKVPress)",
         write_scores=kvpress.write_scores,
         write_budget=kvpress.write_budget,
     ),
     "attention-matching": Format(
+        summary="each KV head's fraction of the cache",
         file=".json",
         programs="Attention Matching (compaction), omlx",
         write_scores=attention_matching.write_scores,
@@ -83,27 +89,42 @@ FORMATS: dict[str, Format] = {
         read=attention_matching.read,
     ),
     "rtp-llm": Format(
+        summary="query heads that see all or stream",
         file=".json",
         programs="RTP-LLM",
         write_scores=rtp_llm.write_scores,
         write_budget=rtp_llm.write_budget,
     ),
     "razor": Format(
+        summary="lists of retrieval heads a layer",
         file=".pt, .json or .py",
         programs="msModelSlim (.pt), golden-stick (.json), MindIE (.py)",
         write_scores=razor.write_scores,
         write_budget=razor.write_budget,
         read=razor.read,
     ),
-    "kvzip": Format(file=".pt", programs="KVzip", write_scores=kvzip.write_scores, read=kvzip.read),
-    "compresskv": Format(file=".json", programs="CompressKV", write_scores=compresskv.write_scores),
+    "kvzip": Format(
+        summary="scores of KV heads from 0 to 1",
+        file=".pt",
+        programs="KVzip",
+        write_scores=kvzip.write_scores,
+        read=kvzip.read,
+    ),
+    "compresskv": Format(
+        summary="query heads of each layer, best first",
+        file=".json",
+        programs="CompressKV",
+        write_scores=compresskv.write_scores,
+    ),
     "csv": Format(
+        summary="a table, a row a head",
         file=".csv",
         programs="spreadsheets",
         write_scores=csv.write_scores,
         write_budget=csv.write_budget,
     ),
     "safetensors": Format(
+        summary="scores or budget as tensors",
         file=".safetensors",
         programs="anything that opens safetensors",
         write_scores=safetensors.write_scores,

@@ -27,11 +27,12 @@ Watched = Literal["answer", "question"]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Measure:
-    """How one number a head is got from what it attends to.
+    """A rule that turns the attention of a head into one number.
 
-    ``summarise``: what is seen of a layer, its rows ``[query_head, step, key]`` above all, and the
-    case to ``[query_head, step]``; ``score``: that, the case and the tokens that the steps
-    generated, or read where nothing is answered, to ``[query_head, step]``.
+    ``summary`` is one line for ``headprobe list measures``. ``summarise`` takes an observed layer,
+    its rows ``[query_head, step, key]`` above all, and the
+    case to ``[query_head, step]``. ``score`` takes its result, the case and the tokens that the
+    steps generated (or read, where nothing is answered) to ``[query_head, step]``.
 
     Where ``watches`` is ``question``, the steps are the tokens of the question, and a case scores
     their sum less that of the question "N/A" in its place. With ``attributes_logits`` the summary
@@ -40,6 +41,7 @@ class Measure:
     response, not over the steps that write the answer.
     """
 
+    summary: str
     summarise: Callable[[AttentionRows, Case], Tensor]
     score: Callable[[Tensor, Case, Tensor], Tensor]
     watches: Watched = "answer"
@@ -49,21 +51,58 @@ class Measure:
 
 MEASURES = {
     "retrieval": Measure(
-        summarise=retrieval.summarise, score=retrieval.score, counts_all_steps=True
+        summary="steps that copy the most attended token from the needle (Retrieval Head)",
+        summarise=retrieval.summarise,
+        score=retrieval.score,
+        counts_all_steps=True,
     ),
-    "r2": Measure(summarise=r2.summarise, score=r2.score),
-    "semantic": Measure(summarise=semantic.summarise, score=semantic.score),
-    "mass": Measure(summarise=mass.summarise, score=mass.score),
-    "contrast": Measure(summarise=contrast.summarise, score=contrast.score),
-    "locos": Measure(summarise=locos.summarise, score=locos.score, attributes_logits=True),
-    "qr": Measure(summarise=qr.summarise, score=qr.score, watches="question"),
-    "induction": Measure(summarise=repetition.induction, score=repetition.score),
-    "echo": Measure(summarise=repetition.echo, score=repetition.score),
+    "r2": Measure(
+        summary="attention on the right sentence among a head's strongest positions (HeadKV-R2)",
+        summarise=r2.summarise,
+        score=r2.score,
+    ),
+    "semantic": Measure(
+        summary="attention on the span at steps that generate a token of it (CompressKV)",
+        summarise=semantic.summarise,
+        score=semantic.score,
+    ),
+    "mass": Measure(
+        summary="attention on the span, less first tokens and newest",
+        summarise=mass.summarise,
+        score=mass.score,
+    ),
+    "contrast": Measure(
+        summary="attention on the span minus attention off it, scaled by their lengths",
+        summarise=contrast.summarise,
+        score=contrast.score,
+    ),
+    "locos": Measure(
+        summary="contribution of the span to the generated token's logit (LOCOS)",
+        summarise=locos.summarise,
+        score=locos.score,
+        attributes_logits=True,
+    ),
+    "qr": Measure(
+        summary="attention of the question on the span, minus that of an empty question (QRHead)",
+        summarise=qr.summarise,
+        score=qr.score,
+        watches="question",
+    ),
+    "induction": Measure(
+        summary="attention right after earlier repeats of the query's token (RazorAttention)",
+        summarise=repetition.induction,
+        score=repetition.score,
+    ),
+    "echo": Measure(
+        summary="attention on earlier repeats of the query's token (RazorAttention)",
+        summarise=repetition.echo,
+        score=repetition.score,
+    ),
 }
 
 
 def get_measure(name: str) -> Measure:
-    """The measure of that name; ``UsageError`` lists what there is."""
+    """Return the measure called ``name``; a ``UsageError`` lists the names that there are."""
     if name not in MEASURES:
         raise UsageError(f"no measure {name!r}; there are {', '.join(MEASURES)}")
     return MEASURES[name]

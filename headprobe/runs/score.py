@@ -56,12 +56,17 @@ def score(
     this process, those of an earlier start included.
 
     Raises:
+        ValueError: it is not decided how questions are put.
         UsageError: the directory holds a run with another plan, and ``overwrite`` is not set; or it
             is a file.
         Interrupted: Ctrl-C; what was observed is kept, the same call goes on from there.
         HeadprobeError: no case was accepted (the case table is written all the same), or the
             directory cannot be written.
     """
+    if run.drawn.writer and run.prompt.used is None:
+        raise ValueError(
+            "expected a run whose prompt style is decided: `prepare_decided` plans one"
+        )
     keys = [case_key(case) for case in run.cases]
     # Of cases that are alike the first is observed.
     case_of = dict(zip(reversed(keys), reversed(run.cases), strict=True))

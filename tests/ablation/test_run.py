@@ -39,7 +39,7 @@ from tests._support.refusals import refused
 
 pytestmark = pytest.mark.slow
 
-HEADS: dict[str, Any] = {"tops": (1, 8), "random_draws": 2}
+HEADS: dict[str, Any] = {"top_k": (1, 8), "random_draws": 2}
 SPEC: dict[str, Any] = {"lengths": (128, 160), "limit": 4}
 
 
@@ -236,7 +236,7 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
 def test_more_heads_draws_and_cases_go_on_from_fewer(
     nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    larger = {"tops": (1, 4, 8), "random_draws": 3, "limit": 6}
+    larger = {"top_k": (1, 4, 8), "random_draws": 3, "limit": 6}
     whole = ablate(nano, planned(nano, tmp_path / "whole", **larger))
     before = planned(nano, tmp_path / "grown")
     ablate(nano, before)
@@ -290,7 +290,7 @@ def test_a_model_that_answers_nothing_has_nothing_to_lose(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tops": (25,)}, "top=25: .* 48 heads; expected at most 24"),
+        ({"top_k": (25,)}, "top_k=25: .* 48 heads; expected at most 24"),
         ({"measures": ("locos",)}, "no run given holds the measure 'locos'"),
         ({"lengths": (4000,)}, "lengths=4000: .* do not fit the model's window"),
     ],
@@ -307,7 +307,7 @@ def test_options_that_make_no_sense_are_refused(
     [
         ({"ablation": "half"}, "expected silence to be zero or mean, got 'half'"),
         ({"metric": "rouge"}, "expected a metric of .*, got 'rouge'"),
-        ({"tops": (2, 1)}, "expected ascending numbers of heads"),
+        ({"top_k": (2, 1)}, "expected ascending numbers of heads"),
         ({"random_draws": 0}, "expected draws of 1 or more, got 0"),
     ],
 )

@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from headprobe.allocators import (
     STRATEGIES,
     BudgetSize,
+    Strategy,
     allocate,
     get_strategy,
     parse_budget,
@@ -37,8 +38,8 @@ LAYOUT = HeadLayout(
 SCORES = np.random.default_rng(0).random((3, 8)).astype(np.float32)
 MEASURED = {"induction": SCORES, "echo": SCORES[::-1].copy()}
 NEEDED: dict[str, dict[str, object]] = {"top": {"top_k": 2}}
-DIVIDING = [name for name, function in STRATEGIES.items() if "budget" in options_of(function)]
-CHOOSING = [name for name, function in STRATEGIES.items() if "sinks" in options_of(function)]
+DIVIDING = [name for name, one in STRATEGIES.items() if "budget" in options_of(one.allocate)]
+CHOOSING = [name for name, one in STRATEGIES.items() if "sinks" in options_of(one.allocate)]
 
 
 @pytest.mark.parametrize("granularity", ["kv", "query"])
@@ -133,7 +134,7 @@ def test_chosen_heads_are_the_best_whatever_their_order(
 def test_every_strategy_records_every_option_it_takes(name: str) -> None:
     options = {"budget": BudgetSize(fraction=0.015)} if name in DIVIDING else NEEDED.get(name, {})
     budgets = allocate(SCORES, LAYOUT, strategy=name, measured=MEASURED, **options)
-    assert set(budgets.strategy) == {"name"} | options_of(STRATEGIES[name])
+    assert set(budgets.strategy) == {"name"} | options_of(STRATEGIES[name].allocate)
     assert budgets.strategy["name"] == name
     assert budgets.strategy.get("budget", "1.5%") == "1.5%"
     json.dumps(budgets.strategy)
@@ -141,8 +142,8 @@ def test_every_strategy_records_every_option_it_takes(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_says_what_it_is(name: str) -> None:
-    assert STRATEGIES[name].__doc__
-    assert "arXiv" in (sys.modules[STRATEGIES[name].__module__].__doc__ or "")
+    assert STRATEGIES[name].summary
+    assert "arXiv" in (sys.modules[STRATEGIES[name].allocate.__module__].__doc__ or "")
 
 
 def test_defaults_and_given_options_are_recorded() -> None:
@@ -194,7 +195,10 @@ def test_other_packages_add_strategies_and_cannot_replace_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     group = "headprobe.strategies"
-    ours = "headprobe.allocators.uniform:uniform"
+    flat = Strategy(summary="flat", allocate=STRATEGIES["uniform"].allocate)
+    module = sys.modules["headprobe.allocators.uniform"]
+    monkeypatch.setattr(module, "FLAT", flat, raising=False)
+    ours = "headprobe.allocators.uniform:FLAT"
     installed = EntryPoints(
         [
             EntryPoint("flat", ours, group),
@@ -204,7 +208,7 @@ def test_other_packages_add_strategies_and_cannot_replace_ours(
     )
     monkeypatch.setattr("headprobe.registry.entry_points", installed.select)
     assert strategy_names() == [*STRATEGIES, "broken", "flat"]
-    assert get_strategy("flat") is STRATEGIES["uniform"]
+    assert get_strategy("flat") is flat
     assert get_strategy("headkv") is STRATEGIES["headkv"]
     with pytest.raises(HeadprobeError, match="cannot load strategy 'broken' from"):
         get_strategy("broken")

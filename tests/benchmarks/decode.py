@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument("--lengths", default="2048,8192,16384")
     parser.add_argument("--budgets", default="128,20%,100%", help="a KV head, on average")
     parser.add_argument("--steps", type=int, default=8, help="tokens that are timed in a round")
+    parser.add_argument("--most", type=float, help="fail where cut takes so many times full")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     options = parser.parse_args()
@@ -146,6 +147,9 @@ def main() -> None:
         for length in map(int, options.lengths.split(",")):
             for row in measure(model, length, options.budgets.split(","), options.steps):
                 print(f"| {name} | {length} | {row} |", flush=True)
+                ratio = float(row.split(" | ")[3])
+                if options.most is not None and ratio > options.most:
+                    raise SystemExit(f"expected a ratio of at most {options.most}, got {ratio}")
 
 
 if __name__ == "__main__":

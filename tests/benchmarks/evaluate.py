@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--answer-tokens", type=int, default=16)
     parser.add_argument("--budgets", default="32,48,64,96,128", help="each with five baselines")
+    parser.add_argument("--least-gain", type=float, default=0, help="fail below so many times")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     options = parser.parse_args()
@@ -111,6 +112,8 @@ def main() -> None:
         f"{each:.1f} passes a question; a generation a budget and setting: {once:.3f} s each, "
         f"{peer:.0f} s in all, {peer / total:.0f} times"
     )
+    if peer < options.least_gain * total:
+        raise SystemExit(f"expected at least {options.least_gain} times the peer")
 
 
 if __name__ == "__main__":

@@ -308,5 +308,5 @@ def test_models_are_listed_with_their_figures(tmp_path: Path) -> None:
         "layers": 32,
         "heads": 32,
         "KV heads": 8,
-        "window": 8192,
+        "max context": 8192,
     }

@@ -151,7 +151,7 @@ def test_sequences_that_end_early_leave_the_others_their_own_tokens(nano: Loaded
 def test_a_full_budget_gives_the_uncompressed_answers(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:
-    whole = fixed("duo", "all", budgets(nano, strategy="duo", full=1.0))
+    whole = fixed("duo", "all", budgets(nano, strategy="duo", sparsity=0.0))
     found = evaluate(nano, questions, [whole])
     for question, response in zip(questions, find(found, QUERY_AWARE, FULL).responses, strict=True):
         ids = torch.tensor([(*question.context_ids, *question.question_ids)])

@@ -35,7 +35,7 @@ NAMES = {
     "csv": "heads.csv",
     "safetensors": "heads.safetensors",
 }
-MINE = Format(file=".txt", programs="mine", write_scores=lambda run, path: ())
+MINE = Format(summary="mine", file=".txt", programs="mine", write_scores=lambda run, path: ())
 
 
 def test_the_formats_are_those_promised() -> None:

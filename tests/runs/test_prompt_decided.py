@@ -35,7 +35,7 @@ DECIDED = PromptDecision(
 )
 
 
-ONE = HeadChoice(tops=(1,))
+ONE = HeadChoice(top_k=(1,))
 
 
 def methods(scores: Path) -> MethodOptions:
@@ -111,6 +111,8 @@ def test_before_the_trial_a_plan_says_that_the_style_will_be_decided(chat: Loade
     run = prepare(chat, TASK, SPEC, prompt=AUTO)
     assert run.prompt.used is None
     assert "decided when the run starts" in run.summary
+    with pytest.raises(ValueError, match="expected a run whose prompt style is decided"):
+        score(chat, run)
     plain = load_model("nano", device="cpu", dtype="float32", weights=False)
     assert prepare(plain, TASK, SPEC).summary.endswith("; prompt raw")
 

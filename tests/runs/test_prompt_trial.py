@@ -94,7 +94,7 @@ def test_the_trial_takes_a_twentieth_of_the_runs_tokens_but_a_few_prompts_in_any
     chat: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decision, tried = decide(chat, monkeypatch, dict.fromkeys(TRIED, 1), run_tokens=60_000)
-    spent = sum(PrefixTree.of([case.input_ids for case in cases]).distinct for cases in tried)
+    spent = sum(PrefixTree.of([case.input_ids for case in cases]).unique_tokens for cases in tried)
     assert 4 < decision.prompts < 16
     assert spent <= 0.05 * 60_000
     decision, _ = decide(chat, monkeypatch, dict.fromkeys(TRIED, 1), run_tokens=1)
@@ -139,7 +139,7 @@ def test_needles_of_all_kinds_take_turns() -> None:
 
 def test_affordable_counts_shared_tokens_once(chat: LoadedModel) -> None:
     cases = draw_cases(chat, TASK.probe, replace(SPEC, limit=8)).cases
-    all_of_them = PrefixTree.of([case.input_ids for case in cases]).distinct
+    all_of_them = PrefixTree.of([case.input_ids for case in cases]).unique_tokens
     assert affordable([cases], tokens=float(all_of_them)) == 8
     assert affordable([cases], tokens=all_of_them - 1.0) == 7
     assert affordable([cases], tokens=0.0) == 4
