@@ -172,7 +172,7 @@ def grade(response: str, answers: Sequence[str]) -> dict[str, float]:
 
 
 def result_table(results: Sequence[MethodResult]) -> pd.DataFrame:
-    """A row for every outcome."""
+    """Return a row for every result."""
     import pandas as pd
 
     return pd.DataFrame(map(_flat, results))
