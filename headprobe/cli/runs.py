@@ -26,9 +26,8 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
     from headprobe.prompts.style import PromptDecision
     from headprobe.runs.directory import read_report
     from headprobe.runs.failures import ADVICE, describe_failures
-    from headprobe.tasks import WEIGHT_TASKS
 
-    if run.task in WEIGHT_TASKS:
+    if _has_no_cases(run):
         return
     line = _acceptance(run)
     if _is_asked(run):
@@ -112,7 +111,7 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
         )
         return
     output.show_table(
-        f"{run.plan['model']}, {run.task_name}: what a run takes",
+        f"{run.plan.labels['model']}, {run.task_name}: what a run takes",
         ["", "amount"],
         [
             ["cases", f"{len(run.cases):,}"],
@@ -145,17 +144,23 @@ def _firmness(found: Reliability) -> str:
 
 
 def _acceptance(run: HeadScores) -> str:
-    from headprobe.tasks import WEIGHT_TASKS
-
-    if run.task in WEIGHT_TASKS:
+    if _has_no_cases(run):
         return "from the weights alone"
     if not _is_asked(run):
         return f"{run.cases} cases, nothing is asked"
     return f"{run.passed} of {run.cases} cases accepted"
 
 
+def _has_no_cases(run: HeadScores) -> bool:
+    from headprobe.tasks import find_task
+
+    task = find_task(run.task)
+    return task is not None and not task.needs_cases
+
+
 def _is_asked(run: HeadScores) -> bool:
     """Return whether the run's task asks for answers; the tasks of imported runs are not known."""
-    from headprobe.tasks import TASKS, asks
+    from headprobe.tasks import find_task
 
-    return run.task not in TASKS or asks(run.task)
+    task = find_task(run.task)
+    return task is None or task.asks
