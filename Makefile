@@ -61,8 +61,8 @@ bench: $(READY)
 clean:
 	rm -rf $(VENV) $(KVPRESS) $(OLDEST) $(MODELS)
 
-$(SMOLLM2): tests/real/fetch.py
-	$(PYTHON) tests/real/fetch.py $(MODELS)
+$(SMOLLM2): tests/real/fetch.py | $(READY)
+	$(BIN)/python tests/real/fetch.py $(MODELS)
 	touch $@
 
 $(READY): pyproject.toml constraints.txt
