@@ -1,4 +1,4 @@
-"""Heads silenced: what they put out is replaced by zero or by their mean, in every forward pass.
+"""Heads ablated: what they put out is replaced by zero or by their mean, in every forward pass.
 
 It is replaced where the attention function hands it over, before the layer's output projection, for
 every token: while the prompt is read and while the answer is given.
@@ -88,7 +88,7 @@ def mean_outputs(
 def _heard(
     model: PreTrainedModel, heads: Collection[Head]
 ) -> dict[int, Bool[Tensor, "query_head 1"]]:
-    """For each layer with silenced heads, which of its heads are not."""
+    """For each layer with ablated heads, which of its heads are not."""
     count = head_layout(model.config, id=model.config.model_type).num_heads
     layers = attention_layers(model)
     heard: dict[int, Bool[Tensor, "query_head 1"]] = {}

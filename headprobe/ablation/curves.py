@@ -1,4 +1,4 @@
-"""What silencing heads costs: accuracy against their number, and how measures rank by it."""
+"""What ablating heads costs: accuracy against their number, and how measures rank by it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHOICES = ("top", "random", "bottom")
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Accuracy in per cent against the number of heads silenced, in the order of ``top_k``.
+    """Accuracy in per cent against the number of heads ablated, in the order of ``top_k``.
 
     ``random`` is the mean over the draws. ``area`` is that between ``random`` and ``top``: see
     ``area_between``.
@@ -38,7 +38,7 @@ class Curve:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ablation:
-    """What a model answers while heads are silenced.
+    """What a model answers while heads are ablated.
 
     ``full`` are the grades, 0 to 100, of the model as it is, ``grades`` those of each trial;
     ``needles`` names each case's needle. ``plan`` holds every option that changes the numbers.
@@ -173,7 +173,7 @@ def area_between(
     """The area between two curves of accuracy, as a share of the largest there can be.
 
     The curves go over log2(1 + k), so that each doubling of k counts about alike, from ``full`` at
-    no head silenced on, straight between the ``top_k``. 1: the top of any size takes every answer
+    no head ablated on, straight between the ``top_k``. 1: the top of any size takes every answer
     and as many random heads none; 0: the top hurts as random heads do; below 0: it hurts less.
     """
     heads = np.log2(1 + np.array([0, *top_k]))

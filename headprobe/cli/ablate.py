@@ -30,9 +30,7 @@ def ablate(
             help="A comma list; each is looked up in the runs.", show_default="all that they hold"
         ),
     ] = None,
-    top_k: Annotated[
-        str, typer.Option(help="How many heads to silence: a comma list.")
-    ] = "1,2,4,8",
+    top_k: Annotated[str, typer.Option(help="How many heads to ablate: a comma list.")] = "1,2,4,8",
     ablation: Annotated[
         str,
         typer.Option(help="Replace what a head puts out by zero, or by its mean."),
@@ -77,7 +75,7 @@ def ablate(
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
-    """Silence the heads that a measure puts first, beside random ones: do answers depend on them?
+    """Ablate the heads that a measure puts first, beside random ones: do answers depend on them?
 
     Run again, it resumes.
 
@@ -177,7 +175,7 @@ def _show(result: Ablation, *, json: bool) -> None:
         for choice in CHOICES
     ]
     output.show_table(
-        f"{result.layout.id}, {result.task}: accuracy in per cent with heads silenced by "
+        f"{result.layout.id}, {result.task}: accuracy in per cent with heads ablated by "
         f"{result.plan['ablation']}, {full.value:.1f} with none; {len(result.needles)} cases",
         ["measure", "heads", *(f"k={k}" for k in curves[0].top_k), "area"],
         rows,

@@ -45,6 +45,7 @@ def evaluate(
     questions: Annotated[
         Path | None,
         typer.Option(
+            "--questions",
             metavar="FILE",
             help="Your own questions in place of a task's: JSONL with context, question, answers.",
             show_default=False,
@@ -232,7 +233,7 @@ def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: 
         return
     others = [name for name in results[0].grades if name != planned.metric]
     columns = ["strategy", "budget", "cache %", planned.metric, " / ".join(others)]
-    columns += ["% of full", "lead over the best baseline"]
+    columns += ["% of full", "gain over the best baseline"]
     for setting, meaning in SETTINGS.items():
         rows = [_row(one, planned.metric, others) for one in results if one.setting == setting]
         output.show_table(f"{planned.subject}: {meaning}", columns, rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,13 +49,13 @@ class MethodAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class MethodResult:
-    """What a trial comes to.
+    """The accuracy of one method in one setting.
 
-    ``fraction`` is the mean part of the cache that was kept, 0 to 1. ``grades`` are means in per
-    cent by metric, with intervals over groups of questions. Of the metric that strategies are
-    compared by, ``of_full`` is the part of the full cache's mean, and ``gain`` what the trial is
-    ahead of its ``best_baseline``, the best (other) baseline of the same budget and setting, answer
-    by answer; baselines have none, unless they were entered.
+    ``fraction`` is the mean fraction of the cache that was kept, 0 to 1. ``grades`` are means in
+    per cent by metric, with intervals over groups of questions. Methods are compared by ``metric``:
+    ``of_full`` is its mean over that of the full cache, and ``gain`` its difference, answer by
+    answer, to ``best_baseline``, the best other baseline of the same budget and setting. Baselines
+    have none, unless they are candidates.
     """
 
     setting: str
@@ -63,6 +63,7 @@ class MethodResult:
     budget: str
     is_baseline: bool
     fraction: float
+    metric: str
     grades: Mapping[str, Estimate]
     of_full: float | None
     best_baseline: str | None
@@ -113,6 +114,7 @@ class Evaluation:
             budget=method.budget,
             is_baseline=method.is_baseline,
             fraction=float(method.fractions.mean()),
+            metric=metric,
             grades={
                 name: interval(grades, self.groups, seed=seed)
                 for name, grades in method.grades.items()
@@ -177,10 +179,19 @@ def outcome_table(results: Sequence[MethodResult]) -> pd.DataFrame:
 
 
 def _flat(result: MethodResult) -> dict[str, Any]:
-    """An outcome as one row of numbers."""
-    row = asdict(result)
-    gain = row.pop("gain") or dict.fromkeys(("value", "ci_low", "ci_high"))
-    for name, estimate in [*row.pop("grades").items(), ("gain", gain)]:
-        row |= {name: estimate["value"]}
-        row |= {f"{name}_{end}": estimate[end] for end in ("ci_low", "ci_high")}
-    return row
+    """Return a result as a row of ``results.csv``: of its grades, the one that is compared."""
+    grade, gain = result.grades[result.metric], result.gain
+    return {
+        "setting": result.setting,
+        "strategy": result.strategy,
+        "budget": result.budget,
+        "fraction": result.fraction,
+        "metric": result.metric,
+        "value": grade.value,
+        "ci_low": grade.ci_low,
+        "ci_high": grade.ci_high,
+        "gain": gain and gain.value,
+        "gain_low": gain and gain.ci_low,
+        "gain_high": gain and gain.ci_high,
+        "best_baseline": result.best_baseline,
+    }

@@ -1,4 +1,4 @@
-"""What an ablation shows: accuracy against the number of heads silenced, and who predicts it."""
+"""What an ablation shows: accuracy against the number of heads ablated, and who predicts it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def ablation_column(ablation: Ablation) -> Column:
     own = [partial(_single, curve=curve, full=full) for curve in curves[:CURVES_SHOWN]]
     layout = ablation.layout
     return Column(
-        title=f"{layout.id}, {ablation.task}: heads silenced",
+        title=f"{layout.id}, {ablation.task}: heads ablated",
         details=(
             (
                 counted(len(ablation.needles), "case"),
                 counted(layout.layers * layout.num_heads, "head"),
                 f"by {ablation.plan['ablation']}",
                 f"{counted(ablation.random_draws, 'draw')} of random heads",
-                f"accuracy with none silenced {full.value:.1f} %",
+                f"accuracy with none ablated {full.value:.1f} %",
             ),
             ("bars and bands: 95 % intervals over needles, of random heads over draws too",),
         ),
@@ -136,6 +136,6 @@ def _scale(axes: Axes, top_k: Sequence[int]) -> None:
     axes.set_xticks([0, *top_k], [str(k) for k in (0, *top_k)])
     axes.set_xlim(-0.05, 1.04 * top_k[-1])
     axes.set_ylim(-2, 104)
-    axes.set_xlabel("heads silenced")
+    axes.set_xlabel("heads ablated")
     axes.set_ylabel("accuracy, per cent")
     axes.legend(loc="lower left", frameon=False, fontsize=8)

@@ -85,7 +85,7 @@ def draw_comparison(compared: Comparison) -> Figure:
 
 
 def draw_ablation(ablation: Ablation) -> Figure:
-    """Accuracy against heads silenced, and what each measure predicts."""
+    """Accuracy against heads ablated, and what each measure predicts."""
     return _page([ablation_column(ablation)])
 
 

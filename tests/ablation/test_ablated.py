@@ -133,7 +133,7 @@ def test_the_mean_is_over_all_tokens_of_the_prompts(architecture: str, prefill_c
 
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", ["llama", "gemma2", "gpt2", "deepseek_v3", "lfm2"])
-def test_silenced_heads_put_out_their_mean_at_every_token(architecture: str) -> None:
+def test_ablated_heads_put_out_their_mean_at_every_token(architecture: str) -> None:
     model, ids = build(architecture), tokens()
     heads = some_heads(model)
     means = mean_outputs(model, [tokens(5)[0].tolist(), tokens(6)[0].tolist()])
@@ -157,9 +157,7 @@ def test_silenced_heads_put_out_their_mean_at_every_token(architecture: str) -> 
 
 @torch.no_grad()
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_silencing_nothing_changes_nothing(
-    tiny_llama: PreTrainedModel, implementation: str
-) -> None:
+def test_ablating_nothing_changes_nothing(tiny_llama: PreTrainedModel, implementation: str) -> None:
     tiny_llama.set_attn_implementation(implementation)
     ids = tokens()
     whole, decoded = tiny_llama(ids).logits, prefill_and_decode(tiny_llama, ids)
@@ -190,7 +188,7 @@ def test_the_model_is_as_before_whatever_ends_the_silence(
 
 
 @torch.no_grad()
-def test_silenced_heads_stay_silent_under_generate(tiny_llama: PreTrainedModel) -> None:
+def test_ablated_heads_stay_silent_under_generate(tiny_llama: PreTrainedModel) -> None:
     heads: list[Head] = [(0, 0), (1, 2), (1, 3)]
     ids = tokens()
     how: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}

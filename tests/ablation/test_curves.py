@@ -1,4 +1,4 @@
-"""Which heads are silenced, and what the curves and their area are, against plain arithmetic."""
+"""Which heads are ablated, and what the curves and their area are, against plain arithmetic."""
 
 from __future__ import annotations
 

@@ -154,9 +154,10 @@ def test_three_files_are_written(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / RESULTS)
     assert len(table) == len(results)
     for row, result in zip(table.to_dict("records"), results, strict=True):
-        assert row["recall_ci_high"] == pytest.approx(result.grades["recall"].ci_high)
+        assert row["metric"] == "f1"
+        assert row["ci_high"] == pytest.approx(result.grades["f1"].ci_high)
         if result.gain:
-            assert row["lead_ci_low"] == pytest.approx(result.gain.ci_low)
+            assert row["gain_low"] == pytest.approx(result.gain.ci_low)
             assert row["best_baseline"] == result.best_baseline
         else:
             assert np.isnan(row["gain"])

@@ -105,7 +105,7 @@ def test_any_number_of_measures_fits_the_page(count: int, tmp_path: Path) -> Non
 
 def test_the_heading_says_what_was_done() -> None:
     column = ablation_column(ablation(2))
-    assert column.title == "tiny, r2: heads silenced"
+    assert column.title == "tiny, r2: heads ablated"
     facts = [fact for line in column.details for fact in line]
     assert {"12 cases", "20 heads", "by mean", "3 draws of random heads"} <= set(facts)
-    assert "accuracy with none silenced 100.0 %" in facts
+    assert "accuracy with none ablated 100.0 %" in facts

@@ -21,6 +21,7 @@ STRATEGIES = ("headkv", "uniform", "pyramid", "adaptive", "streaming", "shuffled
 
 def result(setting: str, strategy: str, fraction: float, value: float) -> MethodResult:
     return MethodResult(
+        metric="f1",
         setting=setting,
         strategy=strategy,
         budget=f"{100 * fraction}%",
