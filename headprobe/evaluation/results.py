@@ -171,8 +171,8 @@ def grade(response: str, answers: Sequence[str]) -> dict[str, float]:
     return {name: metric(response, answers) for name, metric in METRICS.items()}
 
 
-def outcome_table(results: Sequence[MethodResult]) -> pd.DataFrame:
-    """A row for every outcome."""
+def result_table(results: Sequence[MethodResult]) -> pd.DataFrame:
+    """Return a row for every result."""
     import pandas as pd
 
     return pd.DataFrame(map(_flat, results))

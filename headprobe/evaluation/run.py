@@ -16,7 +16,7 @@ from headprobe.evaluation.results import (
     RESULTS,
     SETTINGS,
     MethodResult,
-    outcome_table,
+    result_table,
 )
 from headprobe.models.loading import LoadedModel
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job
@@ -107,7 +107,7 @@ def _finish(
     found = graded(planned.questions, planned.methods, answered)
     results = found.results(metric=planned.metric, seed=planned.seed)
     files.write(ANSWERS, partial(write_table, found.answer_table()))
-    files.write(RESULTS, partial(write_table, outcome_table(results)))
+    files.write(RESULTS, partial(write_table, result_table(results)))
     if draw is not None:
         files.write(PICTURE, partial(draw, results))
     files.write_report(**planned.report(results))
