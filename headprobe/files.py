@@ -56,6 +56,12 @@ def json_digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def text_field(fields: Mapping[str, Any], name: str) -> str:
     """A field's text without the white space around it; ``ValueError`` where there is none.
 

@@ -15,9 +15,28 @@ from jaxtyping import Float, Int
 from headprobe.errors import UsageError
 from headprobe.models.layout import Head, HeadLayout
 from headprobe.scores import HeadScores
-from headprobe.tasks import TASKS, WEIGHT_TASKS
+from headprobe.tasks import TASKS
 
 Rankings = Mapping[str, Float[np.ndarray, "layer query_head"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadChoice:
+    """How heads are chosen.
+
+    ``measures`` rank them, all that are held if none is named; of each as many as ``top_k`` says
+    are taken, ascending. Random heads are drawn as often as ``random_draws`` says.
+    """
+
+    measures: tuple[str, ...] = ()
+    top_k: tuple[int, ...] = (1, 2, 4, 8)
+    random_draws: int = 5
+
+    def __post_init__(self) -> None:
+        if not self.top_k or sorted(set(self.top_k)) != list(self.top_k) or self.top_k[0] < 1:
+            raise ValueError(f"expected ascending numbers of heads, got {self.top_k}")
+        if self.random_draws < 1:
+            raise ValueError(f"expected draws of 1 or more, got {self.random_draws}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +52,11 @@ class Trial:
     k: int
     draw: int | None
     heads: tuple[Head, ...]
+
+    @property
+    def group(self) -> tuple[Head, ...]:
+        """The heads by layer and head: trials of one group give the same answers."""
+        return tuple(sorted(self.heads))
 
 
 def plan_trials(
@@ -134,7 +158,5 @@ def find_rankings(
 
 def _maker(measure: str) -> str:
     """The command that takes a measure."""
-    own = {name: task.measures for name, task in TASKS.items()}
-    own |= {name: (name,) for name in WEIGHT_TASKS}
-    task = next((name for name, measures in own.items() if measure in measures), None)
+    task = next((name for name, task in TASKS.items() if measure in task.measures), None)
     return f"headprobe score --task {task}" if task else f"headprobe score --measures {measure}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 
 if TYPE_CHECKING:
     from headprobe.ablation.curves import Ablation
@@ -71,9 +71,7 @@ def ablate(
     adapter: options.Adapter = None,
     prefill_chunk: options.PrefillChunk = None,
     activation_memory: options.ActivationMemory = "1GiB",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over, dropping what is there.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
@@ -83,18 +81,43 @@ def ablate(
 
     Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top-k 1,2,4,8
     """
-    from headprobe.ablation.run import PICTURE, plan_ablation
+    from headprobe.ablation.rankings import HeadChoice, parse_top_k
+    from headprobe.runs.directory import newest_run
+    from headprobe.scores import HeadScores
+    from headprobe.tasks import get_asking_task
+    from headprobe.tasks.grading import METRICS, PASSED
+
+    heads = HeadChoice(
+        measures=tuple(filter(None, parsing.comma_list(measures) or ())),
+        top_k=parse_top_k(top_k),
+        random_draws=random_draws,
+    )
+    asked = None if task is None else get_asking_task(task)
+    parsing.one_of("ablation", ablation, ("zero", "mean"))
+    parsing.one_of("metric", metric, (PASSED, *METRICS))
+    spec = parsing.case_spec(
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit,
+        seed=seed,
+    )
+    way = parsing.prompt_options(
+        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
+    )
+    memory = parsing.memory_options(
+        prefill_chunk=prefill_chunk, activation_memory=activation_memory
+    )
+    paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
+    runs = [(str(path), HeadScores.load(path)) for path in paths]
+    from headprobe.ablation.plan import plan_ablation
+    from headprobe.ablation.run import PICTURE
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions
-    from headprobe.plots import draw_ablation, save
-    from headprobe.prompts.style import PromptOptions, read_chat_template
-    from headprobe.runs.directory import newest_run
-    from headprobe.scores import HeadScores
 
-    paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
-    runs = [(str(path), HeadScores.load(path)) for path in paths]
-    chosen = ModelOptions(
+    wanted = ModelOptions(
         name=model,
         device=device,
         device_map=device_map,
@@ -105,41 +128,33 @@ def ablate(
         max_context=max_context,
         trust_remote_code=trust_remote_code,
     )
-    loaded = load_model(chosen)
-    asked = PromptOptions(
-        style=prompt,
-        answer_prefix=answer_prefix,
-        chat_template=read_chat_template(chat_template),
-    )
-    asked.apply_template(loaded.tokenizer)
+    loaded = load_model(wanted)
+    way.apply_template(loaded.tokenizer)
     planned = plan_ablation(
         loaded,
         runs,
-        measures=[name for part in (measures or "").split(",") if (name := part.strip())],
-        top_k=top_k,
-        random_draws=random_draws,
+        heads,
+        spec,
         ablation=ablation,
         calibration=calibration,
         metric=metric,
-        task=task,
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=limit or None,
-        seed=seed,
+        task=asked,
+        memory=memory,
         out=out,
-        prefill_chunk=prefill_chunk,
-        activation_memory=activation_memory,
-        prompt=asked,
+        prompt=way,
         overwrite=overwrite,
     )
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:
-        result = run_ablation(loaded, planned, overwrite=overwrite, advance=advance)
-    save(draw_ablation(result), planned.out / PICTURE)
+        result = run_ablation(loaded, planned, overwrite=overwrite, advance=advance, draw=_draw)
     _show(result, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
+
+
+def _draw(result: Ablation, path: Path) -> None:
+    from headprobe.plots import draw_ablation, save
+
+    save(draw_ablation(result), path)
 
 
 def _show(result: Ablation, *, json: bool) -> None:

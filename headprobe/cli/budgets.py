@@ -43,7 +43,7 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
             [
                 f"{kept.context_length:,}",
                 f"{kept.tokens:,}",
-                _size(kept.bytes),
+                byte_size(kept.bytes),
                 f"{kept.fraction:.2%}",
             ]
             for kept in footprints
@@ -74,8 +74,8 @@ def warn_if_whole(budgets: HeadBudgets, runs: Sequence[HeadScores]) -> None:
         )
 
 
-def _size(count: int) -> str:
-    """Bytes in the unit that leaves one to four digits before the point."""
+def byte_size(count: int) -> str:
+    """Write bytes in the binary unit that leaves one to four digits before the point."""
     size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
     while size >= 1024 and len(units) > 1:
         size, units = size / 1024, units[1:]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 
 if TYPE_CHECKING:
     from headprobe.evaluation.plan import PlannedEvaluation
     from headprobe.evaluation.results import MethodResult
 
 BUDGETS = ["1.5%,3%,6%,12%,25%"]
+LIMIT = 96
 
 
 def evaluate(
@@ -40,7 +42,7 @@ def evaluate(
         str | None,
         typer.Option(help="Whose cases are asked: r2, retrieval.", show_default="that of the run"),
     ] = None,
-    cases: Annotated[
+    questions: Annotated[
         Path | None,
         typer.Option(
             "--questions",
@@ -124,9 +126,7 @@ def evaluate(
     revision: options.Revision = None,
     adapter: options.Adapter = None,
     seed: Annotated[int | None, options.seed("one more than the run's")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over, dropping what is there.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
@@ -138,15 +138,52 @@ def evaluate(
 
     Example: headprobe evaluate --budget budget-headkv-128.json --questions own.jsonl
     """
+    from headprobe.allocators import get_strategy
+    from headprobe.evaluation.methods import MethodOptions, parse_budgets
+    from headprobe.runs.directory import require_scores
+    from headprobe.tasks import get_asking_task
+    from headprobe.tasks.grading import METRICS, PASSED
+
+    asked = None if task is None else get_asking_task(task)
+    parsing.existing(questions, kind="question")
+    parsing.one_of("metric", metric, [*METRICS, *([] if questions else [PASSED])])
+    spec = parsing.case_spec(
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=LIMIT if limit is None and questions is None else limit,
+        seed=seed,
+    )
+    way = parsing.prompt_options(
+        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
+    )
+    dividing = {
+        "measure": measure,
+        "beta": beta,
+        "reduce": reduce,
+        "floor": min_entries,
+        "saturation": fill_to,
+        "window": window,
+        "granularity": granularity,
+    }
+    methods = MethodOptions(
+        budgets=parse_budgets(budget or BUDGETS),
+        scores=scores,
+        strategies=tuple(strategy or ()),
+        options={name: value for name, value in dividing.items() if value is not None},
+    )
+    for name in methods.strategies:
+        get_strategy(name)
+    if scores is not None or len(methods.files) < len(methods.budgets):
+        require_scores(scores)
     from headprobe.evaluation.plan import plan_evaluation
     from headprobe.evaluation.results import PICTURE
     from headprobe.evaluation.run import run_evaluation
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions
-    from headprobe.plots import draw_evaluation, save
-    from headprobe.prompts.style import PromptOptions, read_chat_template
 
-    chosen = ModelOptions(
+    wanted = ModelOptions(
         name=model,
         device=device,
         device_map=device_map,
@@ -157,49 +194,34 @@ def evaluate(
         max_context=max_context,
         trust_remote_code=trust_remote_code,
     )
-    loaded = load_model(chosen)
-    asked = PromptOptions(
-        style=prompt,
-        answer_prefix=answer_prefix,
-        chat_template=read_chat_template(chat_template),
-    )
-    asked.apply_template(loaded.tokenizer)
+    loaded = load_model(wanted)
+    way.apply_template(loaded.tokenizer)
     planned = plan_evaluation(
         loaded,
-        budgets=budget or BUDGETS,
-        scores=scores,
-        task=task,
-        cases=cases,
-        strategies=strategy or [],
-        metric=metric,
+        methods,
+        spec,
+        task=asked,
+        questions=questions,
         allow_scored_needles=allow_scored_needles,
-        limit=limit,
+        metric=metric,
         max_new_tokens=max_new_tokens,
-        seed=seed,
         out=out,
-        drawing={
-            "lengths": lengths,
-            "depths": depths,
-            "needles": needles,
-            "haystack": haystack,
-        },
-        measure=measure,
-        beta=beta,
-        reduce=reduce,
-        min_entries=min_entries,
-        fill_to=fill_to,
-        window=window,
-        granularity=granularity,
-        prompt=asked,
+        prompt=way,
         overwrite=overwrite,
     )
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:
-        results = run_evaluation(loaded, planned, overwrite=overwrite, advance=advance)
-    picture = draw_evaluation(results, metric=planned.metric, subject=planned.subject)
-    save(picture, planned.out / PICTURE)
+        results = run_evaluation(
+            loaded, planned, overwrite=overwrite, advance=advance, draw=partial(_draw, planned)
+        )
     _show(results, planned, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
+
+
+def _draw(planned: PlannedEvaluation, results: Sequence[MethodResult], path: Path) -> None:
+    from headprobe.plots import draw_evaluation, save
+
+    save(draw_evaluation(results, metric=planned.metric, subject=planned.subject), path)
 
 
 def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headprobe.cli import output
+from headprobe.cli import options, output
 from headprobe.cli.wording import in_options
 
 
@@ -39,6 +39,7 @@ def import_scores(
     head_dim: Annotated[
         int | None, typer.Option(min=1, help="Width of a head.", show_default="128")
     ] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Read scores that another program published into a run directory.
 
@@ -51,7 +52,7 @@ def import_scores(
     of_model = _known(model)
     told_by = dict.fromkeys(of_model.keys() - given.keys(), f"--model {model}")
     known = KnownModel(**of_model | given, told_by=told_by)
-    run, notes = import_run(file, out, source=source, known=known)
+    run, notes = import_run(file, out, source=source, known=known, overwrite=overwrite)
     for line in notes:
         output.warn(in_options(line))
     output.note(

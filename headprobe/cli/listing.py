@@ -56,22 +56,22 @@ def _models() -> _Table:
 
 
 def _tasks() -> _Table:
-    from headprobe.tasks import TASKS, WEIGHT_TASKS
+    from headprobe.tasks import TASKS
 
     rows = [[name, ", ".join(task.measures), task.summary] for name, task in TASKS.items()]
-    rows += [[name, name, summary] for name, summary in WEIGHT_TASKS.items()]
     return ["task", "measures", "what it probes"], rows
 
 
 def _measures() -> _Table:
     from headprobe.measures import MEASURES
-    from headprobe.tasks import TASKS, WEIGHT_TASKS
+    from headprobe.tasks import TASKS
 
     rows = []
     for name, measure in MEASURES.items():
         tasks = [task for task, taking in TASKS.items() if name in taking.offered]
         rows.append([name, ", ".join(tasks), measure.summary])
-    rows += [[name, name, summary] for name, summary in WEIGHT_TASKS.items()]
+    of_weights = [task for task in TASKS.values() if not task.needs_cases]
+    rows += [[name, task.name, task.summary] for task in of_weights for name in task.measures]
     return ["measure", "tasks", "what it is"], rows
 
 

@@ -150,6 +150,14 @@ Limit = Annotated[
         rich_help_panel=CASES,
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Start over, and replace what the directory holds.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON on stdout instead of a table.", rich_help_panel=OUTPUT),

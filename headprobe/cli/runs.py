@@ -26,11 +26,12 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
     from headprobe.prompts.style import PromptDecision
     from headprobe.runs.directory import read_report
     from headprobe.runs.failures import ADVICE, describe_failures
-    from headprobe.tasks import WEIGHT_TASKS
 
-    if run.task in WEIGHT_TASKS:
+    if _has_no_cases(run):
         return
-    line = f"{_acceptance(run)} ({run.passed / run.cases:.0%})"
+    line = _acceptance(run)
+    if _is_asked(run):
+        line += f" ({run.passed / run.cases:.0%})"
     line = line if name is None else f"{name}: {line}"
     if path is not None:
         failed = read_report(path).get("failed")
@@ -97,7 +98,7 @@ def top_heads(
 
 def show_cost(run: PlannedRun, *, json: bool = False) -> None:
     """What a run would take, as a table or as JSON."""
-    from rich.filesize import decimal
+    from headprobe.cli.budgets import byte_size
 
     if json:
         output.show_json(
@@ -110,7 +111,7 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
         )
         return
     output.show_table(
-        f"{run.plan['model']}, {run.task_name}: what a run takes",
+        f"{run.plan.labels['model']}, {run.task_name}: what a run takes",
         ["", "amount"],
         [
             ["cases", f"{len(run.cases):,}"],
@@ -119,10 +120,10 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
             ["distinct tokens, which are run", f"{run.cost.unique_tokens:,}"],
             ["saving", f"{run.cost.saving:.1f} times"],
             ["tokens a forward pass", f"{run.cost.prefill_chunk:,}"],
-            ["memory of the weights", decimal(run.cost.weights)],
-            ["memory of the KV cache", decimal(run.cost.cache)],
-            ["memory allowed beside", decimal(run.cost.activation_bytes)],
-            ["peak, about", decimal(run.cost.peak)],
+            ["memory of the weights", byte_size(run.cost.weights)],
+            ["memory of the KV cache", byte_size(run.cost.cache)],
+            ["memory allowed beside", byte_size(run.cost.activation_bytes)],
+            ["peak, about", byte_size(run.cost.peak)],
         ],
     )
 
@@ -143,8 +144,23 @@ def _firmness(found: Reliability) -> str:
 
 
 def _acceptance(run: HeadScores) -> str:
-    from headprobe.tasks import WEIGHT_TASKS
-
-    if run.task in WEIGHT_TASKS:
+    if _has_no_cases(run):
         return "from the weights alone"
+    if not _is_asked(run):
+        return f"{run.cases} cases, nothing is asked"
     return f"{run.passed} of {run.cases} cases accepted"
+
+
+def _has_no_cases(run: HeadScores) -> bool:
+    from headprobe.tasks import find_task
+
+    task = find_task(run.task)
+    return task is not None and not task.needs_cases
+
+
+def _is_asked(run: HeadScores) -> bool:
+    """Return whether the run's task asks for answers; the tasks of imported runs are not known."""
+    from headprobe.tasks import find_task
+
+    task = find_task(run.task)
+    return task is None or task.asks

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 from headprobe.cli.runs import describe, show_cost, top_heads
 from headprobe.errors import UsageError
 
@@ -77,9 +76,7 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the run would take, and run nothing.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start over, dropping what the run directory holds.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
@@ -87,31 +84,53 @@ def score(
 
     Example: headprobe score --model llama3-8b --task r2
     """
+    spec = parsing.case_spec(
+        lengths=lengths,
+        depths=depths,
+        needles=needles,
+        haystack=haystack,
+        limit=limit,
+        seed=seed,
+    )
+    way = parsing.prompt_options(
+        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
+    )
+    memory = parsing.memory_options(
+        prefill_chunk=prefill_chunk, activation_memory=activation_memory
+    )
+    parsing.reliability(until_stable)
+    from headprobe.tasks import get_task
+
+    chosen = get_task(task).measuring(parsing.comma_list(measures)).counting(steps)
+    if not chosen.needs_cases:
+        given = {
+            "measures": measures,
+            "lengths": lengths,
+            "depths": depths,
+            "needles": needles,
+            "haystack": haystack,
+            "prompt": None if prompt == "auto" else prompt,
+            "chat_template": chat_template,
+            "dry_run": dry_run or None,
+        }
+        for option in (name for name, value in given.items() if value is not None):
+            raise UsageError(f"task {task} has no cases: leave it out", option=option)
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions
-    from headprobe.prompts.style import PromptOptions, read_chat_template
     from headprobe.runs.distributed import init_distributed
     from headprobe.runs.pass_rates import pass_rates
     from headprobe.runs.plan import prepare
     from headprobe.runs.score import prepare_decided
     from headprobe.runs.score import score as score_cases
-    from headprobe.tasks import WEIGHT_TASKS, get_task
 
-    if task not in WEIGHT_TASKS:
-        get_task(task).measuring(measures)
-    asked = PromptOptions(
-        style=prompt,
-        answer_prefix=answer_prefix,
-        chat_template=read_chat_template(chat_template),
-    )
-    with init_distributed() as processes:
-        if task in WEIGHT_TASKS and not processes.is_main_process:
+    with init_distributed(output.note) as processes:
+        if not (chosen.needs_cases or processes.is_main_process):
             return
         if device_map and processes.count > 1:
             message = "is for one process: leave it out, or start one alone"
             raise UsageError(message, option="device_map", value=device_map)
-        chosen = ModelOptions(
+        wanted = ModelOptions(
             name=model,
             device=processes.device(device),
             device_map=device_map,
@@ -122,42 +141,22 @@ def score(
             max_context=max_context,
             trust_remote_code=trust_remote_code,
         )
-        loaded = load_model(chosen, weights=not dry_run)
-        if task in WEIGHT_TASKS:
-            unused = {
-                "measures": measures,
-                "lengths": lengths,
-                "depths": depths,
-                "needles": needles,
-                "haystack": haystack,
-                "prompt": None if prompt == "auto" else prompt,
-                "chat_template": chat_template,
-                "dry_run": dry_run or None,
-            }
-            _from_weights(loaded, task, unused, seed=seed, overwrite=overwrite, out=out, json=json)
+        loaded = load_model(wanted, weights=not dry_run)
+        if not chosen.needs_cases:
+            _from_weights(loaded, task, seed=seed, overwrite=overwrite, out=out, json=json)
             return
-        asked.apply_template(loaded.tokenizer)
-        how: dict[str, Any] = dict(
-            prompt=asked,
-            task=task,
-            measures=measures,
-            lengths=lengths,
-            depths=depths,
-            needles=needles,
-            haystack=haystack,
-            limit=limit or None,
-            seed=seed,
-            out=out,
-            decode=decode,
-            prefill_chunk=prefill_chunk,
-            activation_memory=activation_memory,
-            until_stable=until_stable,
-            steps=steps,
-        )
+        way.apply_template(loaded.tokenizer)
+        how: dict[str, Any] = {
+            "prompt": way,
+            "out": out,
+            "decode": decode,
+            "memory": memory,
+            "until_stable": until_stable,
+        }
         if dry_run:
-            show_cost(prepare(loaded, **how), json=json)
+            show_cost(prepare(loaded, chosen, spec, **how), json=json)
             return
-        run = prepare_decided(loaded, processes=processes, overwrite=overwrite, **how)
+        run = prepare_decided(loaded, chosen, spec, processes=processes, overwrite=overwrite, **how)
         if processes.is_main_process:
             output.note(run.summary)
             _name_others(loaded)
@@ -186,7 +185,6 @@ def _name_others(loaded: LoadedModel) -> None:
 def _from_weights(
     loaded: LoadedModel,
     task: str,
-    unused: Mapping[str, object],
     *,
     seed: int,
     overwrite: bool,
@@ -196,9 +194,6 @@ def _from_weights(
     from headprobe.runs.directory import directory_for
     from headprobe.runs.score_weights import score_weights
 
-    for option, value in unused.items():
-        if value is not None:
-            raise UsageError(f"task {task} has no cases: leave it out", option=option)
     run = out or directory_for(loaded.label, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=overwrite)
     top_heads(scores, measure=None, seed=seed, top_k=10, rates=(), json=json)

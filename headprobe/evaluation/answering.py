@@ -215,7 +215,7 @@ class _Reader:
     def _moment(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
         """Now, the cache being cut."""
         return CutPoint(
-            tokens=cache.get_seq_length(), question_id=question.question_id, capacity=cache.capacity
+            tokens=cache.get_seq_length(), question_id=question.draw_id, capacity=cache.capacity
         )
 
     def _targets(self, cut_point: CutPoint) -> list[Target]:

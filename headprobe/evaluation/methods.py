@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
+
+STRATEGY = "headkv"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -116,47 +118,85 @@ def allocated(
     )
 
 
-def build_methods(
-    budgets: Sequence[str],
-    runs: Sequence[WeightedRun],
-    *,
-    strategies: Sequence[str],
-    **options: Any,
-) -> list[Method]:
-    """Contenders as typed: ``128``, ``1.5%``, several with commas, or a budget file's path.
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """Which budgets are compared.
 
-    Sizes are divided by each of the ``strategies`` from the scores of the ``runs``; ``options`` are
-    those of ``allocated``. A file's budget is called as the file, two alike by their paths.
+    ``budgets`` are sizes and paths of budget files. Sizes are divided by each of the
+    ``strategies``, with the ``options`` of ``allocated``, from ``scores``: a run directory or its
+    file; left out, the newest run.
+    """
+
+    budgets: tuple[BudgetSize | Path, ...]
+    scores: Path | None = None
+    strategies: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """The budget files."""
+        return [budget for budget in self.budgets if isinstance(budget, Path)]
+
+    def __post_init__(self) -> None:
+        dividing = [*(["strategy"] if self.strategies else []), *self.options]
+        if dividing and len(self.files) == len(self.budgets):
+            raise UsageError(
+                "says how sizes are divided: leave it out, or give `budget` a size",
+                option=dividing[0],
+            )
+
+
+def parse_budgets(typed: Sequence[str]) -> tuple[BudgetSize | Path, ...]:
+    """Read ``128``, ``1.5%``, several with commas, or the path of a budget file.
 
     Raises:
-        UsageError: a text is no budget, is given twice, or there is no such file.
+        UsageError: a text is no budget, or there is no such file.
+    """
+    texts = [
+        [text] if _is_file(text) and Path(text).exists() else text.split(",") for text in typed
+    ]
+    budgets: list[BudgetSize | Path] = []
+    for text in [part.strip() for parts in texts for part in parts]:
+        if _is_file(text) and not Path(text).is_file():
+            raise UsageError(
+                f"no budget at {text}; make one with `headprobe allocate`", path=Path(text)
+            )
+        budgets.append(Path(text) if _is_file(text) else parse_budget(text))
+    return tuple(budgets)
+
+
+def build_methods(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[Method]:
+    """Contenders by their budgets: files as they are, sizes divided by scores of the ``runs``.
+
+    A file's budget is called as the file, two alike by their paths.
+
+    Raises:
+        UsageError: a budget is given twice.
         HeadprobeError: a budget file is damaged.
     """
     candidates = []
-    typed = split_budgets(budgets)
-    stems = [Path(text).stem for text in typed if is_file(text)]
-    for text in typed:
-        if is_file(text):
-            read, stem = HeadBudgets.load(Path(text)), Path(text).stem
-            name = stem if [*stems, *typed].count(stem) == 1 else text
-            candidates.append(fixed(str(read.strategy["name"]), name, read))
+    names = [
+        budget.stem if isinstance(budget, Path) else str(budget.as_given)
+        for budget in options.budgets
+    ]
+    for budget, name in zip(options.budgets, names, strict=True):
+        if isinstance(budget, Path):
+            read = HeadBudgets.load(budget)
+            called = name if names.count(name) == 1 else str(budget)
+            candidates.append(fixed(str(read.strategy["name"]), called, read))
             continue
-        size = parse_budget(text)
-        candidates += [allocated(runs, size, strategy=name, **options) for name in strategies]
+        candidates += [
+            allocated(runs, budget, strategy=strategy, **options.options)
+            for strategy in options.strategies or [STRATEGY]
+        ]
     pairs = [(candidate.strategy, candidate.budget) for candidate in candidates]
-    for strategy, budget in pairs:
-        if pairs.count((strategy, budget)) > 1:
-            raise UsageError(f"given twice for {strategy}", option="budget", value=budget)
+    for strategy, called in pairs:
+        if pairs.count((strategy, called)) > 1:
+            raise UsageError(f"given twice for {strategy}", option="budget", value=called)
     return candidates
 
 
-def split_budgets(typed: Sequence[str]) -> list[str]:
-    """Budgets one by one: of a text with commas its parts, unless it is a file's path."""
-    texts = [[text] if is_file(text) and Path(text).exists() else text.split(",") for text in typed]
-    return [part.strip() for text in texts for part in text]
-
-
-def is_file(budget: str) -> bool:
+def _is_file(budget: str) -> bool:
     """Whether a budget as typed is the path of a file, rather than sizes."""
     return is_budget_file(Path(budget))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +15,47 @@ from headprobe.evaluation.baselines import with_baselines
 from headprobe.evaluation.methods import (
     CutPoint,
     Method,
+    MethodOptions,
     build_methods,
     check_fit,
-    is_file,
-    split_budgets,
 )
 from headprobe.evaluation.questions import Question, questions_of, read_questions
 from headprobe.evaluation.results import MethodResult
-from headprobe.files import json_digest
+from headprobe.files import file_digest, json_digest
+from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
 from headprobe.runs.directory import directory_for, newest_run
 from headprobe.runs.draw import ANSWER_RESERVE, draw_cases, longest_prompt, prompt_writer
+from headprobe.runs.engine import versions
 from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
-from headprobe.runs.progress import stored_plan
+from headprobe.runs.plan import model_identity
+from headprobe.runs.progress import FILE_NAME, Plan, stored_plan
 from headprobe.runs.prompt_trial import draw_asked
-from headprobe.runs.score import versions
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
-from headprobe.tasks import DEFAULT_TASK, TASKS, asks, get_asking_task
+from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
 from headprobe.tasks.grading import METRICS, PASSED
-
-JOURNAL = "evaluation.sqlite"
-STRATEGY = "headkv"
-LIMIT = 96
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlannedEvaluation:
     """Everything that is known before the model runs.
 
-    ``subject`` is the model and what it is asked; ``plan`` holds every option that changes the
-    numbers; strategies are compared by ``metric``.
+    ``subject`` is the model and what it is asked; an evaluation goes on from one whose ``plan`` has
+    the same identity; strategies are compared by ``metric``. ``keys`` are a digest of each question
+    and of how it is answered.
     """
 
     subject: str
     questions: Sequence[Question]
+    keys: Sequence[str]
     methods: Sequence[Method]
     metric: str
     seed: int
-    plan: Mapping[str, Any]
+    plan: Plan
     out: Path
 
     @property
@@ -66,9 +67,9 @@ class PlannedEvaluation:
         )
 
     def report(self, results: Sequence[MethodResult]) -> dict[str, Any]:
-        """The content of ``results.json``."""
+        """What ``evaluation.json`` holds beside what was done."""
         return {
-            "plan": dict(self.plan),
+            "plan": self.plan.to_json(),
             "questions": len(self.questions),
             "metric": self.metric,
             "results": [asdict(result) for result in results],
@@ -78,99 +79,100 @@ class PlannedEvaluation:
 
 def plan_evaluation(
     loaded: LoadedModel,
+    methods: MethodOptions,
+    spec: CaseSpec,
     *,
-    budgets: Sequence[str],
-    scores: Path | None = None,
-    task: str | None = None,
-    cases: Path | None = None,
-    strategies: Sequence[str] = (),
-    metric: str = "f1",
+    task: Task | None = None,
+    questions: Path | None = None,
     allow_scored_needles: bool = False,
-    limit: int | None = None,
+    metric: str = "f1",
     max_new_tokens: int | None = None,
-    seed: int | None = None,
     out: Path | None = None,
-    drawing: Mapping[str, Any] | None = None,
     prompt: PromptOptions | None = None,
     overwrite: bool = False,
-    **options: Any,
 ) -> PlannedEvaluation:
-    """What is to be asked, and under which budgets.
+    """Say what is to be asked, and under which budgets.
 
-    ``budgets`` are as typed, sizes or files; ``strategies``, headkv where none is named, and
-    ``options``, those of allocating, are for sizes. These are divided by the scores of a run, the
-    newest if none is named. ``drawing`` are further options of ``draw_cases``. A ``limit`` of 0
-    asks everything; left out, it is ``LIMIT`` for a task's cases. As long as ``prompt`` leaves the
-    style open, questions are put as that run's were; where it says nothing, a trial decides on a
-    task's, and one's own take prefix.
+    As long as ``prompt`` leaves the style open, questions are put as the scored run's were; where
+    it says nothing, a trial decides on a task's, and one's own take prefix.
+
+    Args:
+        loaded: the model.
+        methods: which budgets are compared.
+        spec: which of a task's cases are asked, by default at its longest length; of one's own
+            questions its ``limit`` alone counts.
+        task: what is asked; left out, what the scored run asked.
+        questions: a file of one's own questions, in place of a task's.
+        allow_scored_needles: allow needles that the heads were scored on.
+        metric: what strategies are compared by.
+        answer_tokens: the most tokens of an answer.
+        out: the directory; left out, it is named after model and task.
+        prompt: how questions are put.
+        overwrite: do not ask as an evaluation in ``out`` did.
 
     Raises:
         UsageError: an option that makes no sense, a file that is not there or not usable, or cases
             that the heads were scored on.
         HeadprobeError: a file is damaged.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    budgets = split_budgets(budgets)
-    if all(map(is_file, budgets)):
-        for name in [*(["strategy"] if strategies else []), *given]:
-            raise UsageError(
-                "says how sizes are divided: leave it out, or give `budget` a size", option=name
-            )
-    run = _find_run(scores, budgets)
+    run = _find_run(methods)
     known = HeadScores.load(run) if run else None
-    grades = [*METRICS, *([] if cases else [PASSED])]
+    grades = [*METRICS, *([] if questions else [PASSED])]
     if metric not in grades:
-        raise UsageError(f"expected {', '.join(grades)}", option="metric", value=metric)
-    runs = [WeightedRun(name=str(run), scores=known)] if known else []
-    candidates = build_methods(budgets, runs, strategies=strategies or [STRATEGY], **given)
-    name = task or (known.task if known and asks(known.task) else DEFAULT_TASK)
-    out = out or directory_for(loaded.label, f"evaluate-{cases.stem if cases else name}")
-    way = _Way(
-        prompt=prompt or PromptOptions(),
-        plans=[{} if overwrite else stored_plan(out / JOURNAL), known.plan if known else {}],
+        raise ValueError(f"expected a metric of {grades}, got {metric!r}")
+    candidates = build_methods(methods, [WeightedRun(name=str(run), scores=known)] if known else [])
+    chosen = task or _task_of(known)
+    out = out or directory_for(
+        loaded.label, f"evaluate-{questions.stem if questions else chosen.name}"
     )
-    if cases is not None:
-        asked = _read(loaded, cases, limit, max_new_tokens, way, {"task": task, **(drawing or {})})
+    earlier = {} if overwrite else stored_plan(out / FILE_NAME)
+    way = _Way(prompt=prompt or PromptOptions(), plans=[earlier, known.plan if known else {}])
+    if questions is not None:
+        asked = _read(loaded, questions, spec, max_new_tokens, way, task)
     else:
-        scored = _runs_behind(run, budgets)
+        scored = _runs_behind(run, methods.files)
+        corpus = scored_corpus([known] if known else [])
+        seed = _seed(spec.seed, known, scored, allow_scored_needles=allow_scored_needles)
         asked = _draw(
             loaded,
-            name,
+            chosen,
+            replace(spec, needles=spec.needles or corpus, seed=seed),
             way,
-            limit=LIMIT if limit is None else limit or None,
-            seed=_seed(seed, known, scored, allow_scored_needles=allow_scored_needles),
             max_new_tokens=max_new_tokens,
             others=[] if allow_scored_needles else scored,
             allow_scored_needles=allow_scored_needles,
-            drawing=drawing or {},
-            corpus=scored_corpus([known] if known else []),
         )
     contexts = _contexts(asked.questions)
     check_fit(candidates, loaded.layout, contexts)
-    cut_points = [CutPoint.whole(loaded.layout, tokens=tokens) for tokens in contexts]
-    seed = asked.plan.get("seed", seed or 0)
+    seed = asked.plan.identity.get("seed", spec.seed or 0)
+    # At one length, whatever the questions: what else they are asked with does not matter.
+    cut_point = CutPoint.whole(loaded.layout, tokens=LONGEST_BY_DEFAULT)
+    plan = Plan(
+        identity={
+            "kind": "evaluate",
+            **model_identity(loaded),
+            "methods_digest": _digest(candidates, cut_point),
+            "answer_tokens": max_new_tokens,
+            "seed": seed,
+            **asked.plan.identity,
+        },
+        labels={
+            "scores": str(run) if run else None,
+            "budgets": [candidate.budget for candidate in candidates],
+            "methods": [_recorded(candidate, cut_point) for candidate in candidates],
+            **asked.plan.labels,
+            "model": loaded.layout.id,
+            "layout": loaded.layout.to_json(),
+        },
+    )
     return PlannedEvaluation(
         subject=f"{loaded.layout.id}, {asked.name}",
         questions=asked.questions,
+        keys=_keys(asked.questions, candidates, loaded.layout),
         methods=with_baselines(candidates, seed=seed),
         metric=metric,
         seed=seed,
-        plan={
-            "model": loaded.layout.to_json(),
-            "weights": loaded.fingerprint,
-            "dtype": loaded.dtype,
-            "attention": loaded.attention,
-            "device": loaded.device.type,
-            "scores": str(run) if run else None,
-            "budgets": list(budgets),
-            "entrants": [_recorded(candidate, cut_points[-1]) for candidate in candidates],
-            "entries": json_digest(
-                [one.at(cut_point).to_json() for one in candidates for cut_point in cut_points]
-            ),
-            "answer_tokens": max_new_tokens,
-            "seed": seed,
-            **asked.plan,
-        },
+        plan=plan,
         out=out,
     )
 
@@ -189,100 +191,99 @@ class _Asked:
 
     name: str
     questions: Sequence[Question]
-    plan: Mapping[str, Any]
+    plan: Plan
 
 
 def _read(
     loaded: LoadedModel,
-    cases: Path,
-    limit: int | None,
+    path: Path,
+    spec: CaseSpec,
     max_new_tokens: int | None,
     way: _Way,
-    unused: Mapping[str, Any],
+    task: Task | None,
 ) -> _Asked:
     """One's own questions, with which a task's options make no sense."""
-    for option, value in unused.items():
+    own = {name: getattr(spec, name) for name in ("lengths", "depths", "needles", "haystack")}
+    for option, value in [("task", task), *own.items()]:
         if value is not None:
             raise UsageError("`questions` brings its own questions: leave it out", option=option)
     decision = PromptDecision.known(way.prompt, loaded.tokenizer, way.plans)
     settled = replace(way.prompt, style=decision.used or "prefix")
     writer = prompt_writer(loaded, TASKS["retrieval"].probe, (), settled)
     questions = read_questions(
-        cases,
+        path,
         writer,
         longest=longest_prompt(loaded.max_context, answer_reserve=_reserve(max_new_tokens)),
-        limit=limit or None,
+        limit=spec.limit,
         max_new_tokens=max_new_tokens,
     )
-    prompts = json_digest([(one.context_ids, one.question_ids) for one in questions])
-    plan = {
-        "cases": str(cases),
-        "limit": limit,
-        "prompt_style": writer.style,
-        **decision.in_plan(),
-        **describe_options(settled, loaded.tokenizer),
-        "prompts": prompts,
-    }
-    return _Asked(name=cases.stem, questions=questions, plan=plan)
+    plan = Plan(
+        identity={
+            "questions_digest": file_digest(path),
+            "prompt_style": writer.style,
+            **describe_options(settled, loaded.tokenizer),
+        },
+        labels={"questions": str(path), "limit": spec.limit, **decision.in_plan()},
+    )
+    return _Asked(name=path.stem, questions=questions, plan=plan)
 
 
 def _draw(
     loaded: LoadedModel,
-    task: str,
+    task: Task,
+    spec: CaseSpec,
     way: _Way,
     *,
-    limit: int | None,
-    seed: int,
     max_new_tokens: int | None,
     others: Sequence[Path],
     allow_scored_needles: bool,
-    drawing: Mapping[str, Any],
-    corpus: Path | None,
 ) -> _Asked:
-    """A task's cases at its longest length, on needles other than those of some runs.
-
-    ``corpus`` names the bundled needles where ``drawing`` names none.
-    """
-    chosen = get_asking_task(task)
-    given = {name: value for name, value in drawing.items() if value is not None}
+    """A task's cases at its longest length, on needles other than those of some runs."""
     reserve = _reserve(max_new_tokens)
+    spec = replace(spec, lengths=spec.lengths or (_longest(loaded, reserve),))
     drawn, decision = draw_asked(
         loaded,
-        chosen,
+        task,
         lambda prompt: draw_cases(
             loaded,
-            chosen.probe,
-            limit=limit,
-            seed=seed,
+            task.probe,
+            spec,
             held_out=not allow_scored_needles,
             answer_reserve=reserve,
             prompt=prompt,
-            **{"lengths": _longest(loaded, reserve), "needles": corpus, **given},
         ),
         prompt=way.prompt,
         plans=way.plans,
-        seed=seed,
+        seed=spec.seed or 0,
     )
     check_held_out(drawn, others, loaded.tokenizer)
     return _Asked(
-        name=task,
-        questions=questions_of(drawn, chosen.probe, max_new_tokens=max_new_tokens),
-        plan={
-            "task": task,
-            "scored_cases": allow_scored_needles,
-            **decision.in_plan(),
-            **drawn.options,
-        },
+        name=task.name,
+        questions=questions_of(drawn, task.probe, max_new_tokens=max_new_tokens),
+        plan=Plan(
+            identity={
+                "task": task.name,
+                "scored_cases": allow_scored_needles,
+                **drawn.plan.identity,
+            },
+            labels={**drawn.plan.labels, **decision.in_plan()},
+        ),
     )
 
 
-def _find_run(named: Path | None, budgets: Sequence[str]) -> Path | None:
+def _task_of(known: HeadScores | None) -> Task:
+    """The task that heads were scored on, if it asks for answers."""
+    task = find_task(known.task) if known else None
+    return task if task and task.asks else TASKS[DEFAULT_TASK]
+
+
+def _find_run(methods: MethodOptions) -> Path | None:
     """The run whose scores divide sizes; of budget files alone, the one that they lie in."""
-    if named is not None:
-        return named
-    if not all(map(is_file, budgets)):
+    if methods.scores is not None:
+        return methods.scores
+    if len(methods.files) < len(methods.budgets):
         return newest_run()
-    beside = Path(budgets[0]).parent
+    beside = methods.files[0].parent
     return beside if (beside / SCORES).is_file() else None
 
 
@@ -293,19 +294,19 @@ def _recorded(candidate: Method, cut_point: CutPoint) -> dict[str, Any]:
     return {**made.strategy, "name": candidate.strategy, **own}
 
 
-def _runs_behind(run: Path | None, budgets: Sequence[str]) -> list[Path]:
+def _runs_behind(run: Path | None, files: Sequence[Path]) -> list[Path]:
     """Where the cases may be that heads were scored on.
 
     The runs that a budget file names, and the one that it lies in.
     """
     behind: list[Path] = []
-    for text in filter(is_file, budgets):
-        recorded = HeadBudgets.load(Path(text)).strategy.get("scores")
+    for file in files:
+        recorded = HeadBudgets.load(file).strategy.get("scores")
         parts = recorded if isinstance(recorded, list) else []
         named = [
             Path(str(part["run"])) for part in parts if isinstance(part, dict) and "run" in part
         ]
-        beside = Path(text).parent
+        beside = file.parent
         if (beside / SCORES).is_file() or not named:
             named = [beside, *(path for path in named if path.exists())]
         behind += named
@@ -332,9 +333,9 @@ def _reserve(max_new_tokens: int | None) -> int:
     return max(ANSWER_RESERVE, max_new_tokens or 0)
 
 
-def _longest(loaded: LoadedModel, reserve: int) -> str:
+def _longest(loaded: LoadedModel, reserve: int) -> int:
     longest = longest_prompt(loaded.max_context, answer_reserve=reserve)
-    return str(min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT))
+    return min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
 
 
 def _contexts(questions: Sequence[Question]) -> list[int]:
@@ -342,3 +343,34 @@ def _contexts(questions: Sequence[Question]) -> list[int]:
     contexts = {len(one.context_ids) for one in questions}
     prompts = {len(one.context_ids) + len(one.question_ids) for one in questions}
     return sorted(contexts | prompts)
+
+
+def _keys(
+    questions: Sequence[Question], candidates: Sequence[Method], layout: HeadLayout
+) -> list[str]:
+    """A digest of each question and of the entries that heads keep of it."""
+
+    @cache
+    def entries(tokens: int) -> str:
+        cut_point = CutPoint.whole(layout, tokens=tokens)
+        return _digest(candidates, cut_point)
+
+    return [
+        json_digest(
+            [
+                one.key,
+                entries(len(one.context_ids)),
+                entries(len(one.context_ids) + len(one.question_ids)),
+            ]
+        )
+        for one in questions
+    ]
+
+
+def _digest(candidates: Sequence[Method], cut_point: CutPoint) -> str:
+    """What tells budgets from others, whatever the model and the scores behind them are called."""
+    made = [candidate.at(cut_point).to_json() for candidate in candidates]
+    for budgets in made:
+        budgets["model"] = budgets["model"] | {"id": None}
+        budgets["strategy"] = {n: v for n, v in budgets["strategy"].items() if n != "scores"}
+    return json_digest(made)

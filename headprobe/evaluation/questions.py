@@ -8,11 +8,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.files import json_object, numbered_lines, text_field
+from headprobe.files import json_digest, json_object, numbered_lines, text_field
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
 from headprobe.prompts.needles import normal_text, warn_of_repeats
@@ -49,6 +49,16 @@ class Question:
                 f"{len(self.context_ids)}, {len(self.question_ids)}, {len(self.answers)} and "
                 f"{self.max_new_tokens}"
             )
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of what the model is asked, whatever else is asked with it."""
+        return json_digest([self.context_ids, self.question_ids, self.max_new_tokens])
+
+    @property
+    def draw_id(self) -> int:
+        """A number of this question's own, for what is drawn at random for it."""
+        return int(self.key, 16)
 
 
 def questions_of(
@@ -105,7 +115,7 @@ def read_questions(
     questions: list[Question] = []
     known: set[tuple[str, str]] = set()
     shortened = read = 0
-    for number, line in numbered_lines(path, kind="case"):
+    for number, line in numbered_lines(path, kind="question"):
         if len(questions) == limit:
             break
         read += 1

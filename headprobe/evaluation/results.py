@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from headprobe.evaluation.baselines import BASELINES
-from headprobe.runs.directory import write_json
-from headprobe.scores.tables import write_table
 from headprobe.stats.bootstrap import Estimate, interval
 from headprobe.tasks.grading import METRICS
 
@@ -25,7 +22,12 @@ SETTINGS = {
     QUERY_AGNOSTIC: "the context is cut before the question is seen",
 }
 FULL = "full"
-RESULTS, REPORT, ANSWERS, PICTURE = "results.csv", "results.json", "answers.parquet", "accuracy.png"
+RESULTS, REPORT, ANSWERS, PICTURE = (
+    "results.csv",
+    "evaluation.json",
+    "answers.parquet",
+    "accuracy.png",
+)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -169,22 +171,11 @@ def grade(response: str, answers: Sequence[str]) -> dict[str, float]:
     return {name: metric(response, answers) for name, metric in METRICS.items()}
 
 
-def write(
-    evaluation: Evaluation,
-    results: Sequence[MethodResult],
-    out: Path,
-    *,
-    report: Mapping[str, Any],
-) -> None:
-    """Write ``answers.parquet``, ``results.csv`` and ``results.json``, each whole or not at all.
-
-    ``report`` is the content of the latter, which is written last.
-    """
+def result_table(results: Sequence[MethodResult]) -> pd.DataFrame:
+    """Return a row for every result."""
     import pandas as pd
 
-    write_table(evaluation.answer_table(), out / ANSWERS)
-    write_table(pd.DataFrame(map(_flat, results)), out / RESULTS)
-    write_json(report, out / REPORT)
+    return pd.DataFrame(map(_flat, results))
 
 
 def _flat(result: MethodResult) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from functools import partial
+from pathlib import Path
 
-import numpy as np
-
-from headprobe.errors import Interrupted
 from headprobe.evaluation.answering import Answers, answer, graded
-from headprobe.evaluation.plan import JOURNAL, PlannedEvaluation
+from headprobe.evaluation.plan import PlannedEvaluation
+from headprobe.evaluation.questions import Question
 from headprobe.evaluation.results import (
     ANSWERS,
     PICTURE,
@@ -16,12 +16,15 @@ from headprobe.evaluation.results import (
     RESULTS,
     SETTINGS,
     MethodResult,
-    write,
+    result_table,
 )
-from headprobe.files import make_directory
 from headprobe.models.loading import LoadedModel
-from headprobe.runs.directory import remove
-from headprobe.runs.progress import Journal, Observation, open_journal
+from headprobe.runs.engine import Job, ResultFiles, Work, run_job
+from headprobe.runs.progress import Payload
+from headprobe.scores.tables import write_table
+
+Draw = Callable[[Sequence[MethodResult], Path], None]
+_Settings = Mapping[str, Answers]
 
 
 def run_evaluation(
@@ -30,93 +33,82 @@ def run_evaluation(
     *,
     overwrite: bool = False,
     advance: Callable[[], None] = lambda: None,
+    draw: Draw | None = None,
 ) -> list[MethodResult]:
     """Ask everything and write the directory; ``advance`` is called once a question.
 
-    Answers are kept as they come, so an evaluation that is stopped goes on.
+    Answers are kept as they come, so an evaluation that is stopped goes on. ``draw`` makes a
+    picture of the outcomes.
 
     Raises:
-        UsageError: the directory holds an evaluation with another plan, and ``overwrite`` is not
-            set.
+        UsageError: the directory holds another evaluation, and ``overwrite`` is not set.
         Interrupted: Ctrl-C; the same call goes on from there.
         HeadprobeError: the model's cache cannot be cut, a prompt does not fit into memory, another
             process is at work there, or a file cannot be written.
     """
-    make_directory(planned.out)
-    if overwrite:
-        files = [planned.out / name for name in (ANSWERS, RESULTS, REPORT, PICTURE)]
-        remove([planned.out / JOURNAL], files)
-    with open_journal(planned.out / JOURNAL, planned.plan) as journal:
-        answered = _answer(loaded, planned, journal, advance=advance)
-        found = graded(planned.questions, planned.methods, answered)
-        results = found.results(metric=planned.metric, seed=planned.seed)
-        write(found, results, planned.out, report=planned.report(results))
+    rows = 1 + len(planned.methods)
+    work = Work(
+        name="questions",
+        keys=planned.keys,
+        do=partial(_answer, loaded, planned),
+        encode=_encode,
+        decode=partial(_decode, rows),
+    )
+    job = Job(
+        out=planned.out,
+        plan=planned.plan,
+        work=work,
+        finish=partial(_finish, planned, draw),
+        report=REPORT,
+        seal=REPORT,
+    )
+    results = run_job(job, overwrite=overwrite, advance=advance)
+    assert results is not None, "one process has the result"
     return results
 
 
 def _answer(
-    loaded: LoadedModel,
-    planned: PlannedEvaluation,
-    journal: Journal,
-    *,
-    advance: Callable[[], None],
-) -> list[dict[str, Answers]]:
-    """The answers to all questions, those of the journal and those that it lacks."""
-    rows = 1 + len(planned.methods)
-    a_question = rows * len(SETTINGS)
-    done = journal.observed()
-    left = [place for place in range(len(planned.questions)) if place * a_question not in done]
-    for _ in range(len(planned.questions) - len(left)):
-        advance()
-    try:
-        new = answer(loaded, [planned.questions[place] for place in left], planned.methods)
-        for place, answers in zip(left, new, strict=True):
-            journal.add(*_observations(answers, first=place * a_question))
-            advance()
-    except KeyboardInterrupt:
-        reached = len(journal.observed()) // a_question
-        raise Interrupted(
-            f"stopped after {reached} of {len(planned.questions)} questions; "
-            "the same command goes on"
-        ) from None
-    seen = [*journal.observations()]
-    return [
-        {
-            setting: _answers(seen[first + number * rows : first + (number + 1) * rows])
-            for number, setting in enumerate(SETTINGS)
-        }
-        for first in range(0, len(seen), a_question)
-    ]
+    loaded: LoadedModel, planned: PlannedEvaluation, wanted: Set[str]
+) -> Iterator[tuple[str, _Settings]]:
+    """Answer the questions of some keys, each key's first."""
+    left: dict[str, Question] = {}
+    for key, question in zip(planned.keys, planned.questions, strict=True):
+        if key in wanted:
+            left.setdefault(key, question)
+    new = answer(loaded, left.values(), planned.methods)
+    yield from zip(left, new, strict=True)
 
 
-def _observations(answers: Mapping[str, Answers], *, first: int) -> list[Observation]:
-    """Answers to one question as a journal holds them, numbered from ``first``.
-
-    They are graded when all are there, so a grade is not written.
-    """
-    pairs = [
-        (fraction, response)
-        for setting in SETTINGS
-        for fraction, response in zip(
-            answers[setting].fractions, answers[setting].responses, strict=True
-        )
-    ]
-    return [
-        Observation(
-            case_id=first + number,
-            generated_ids=(),
-            step_start=0,
-            step_end=0,
-            response=response,
-            score=0.0,
-            scores={"fraction": np.array([[fraction]])},
-        )
-        for number, (fraction, response) in enumerate(pairs)
-    ]
-
-
-def _answers(seen: Sequence[Observation]) -> Answers:
-    return Answers(
-        fractions=np.array([float(one.scores["fraction"][0, 0]) for one in seen]),
-        responses=[one.response for one in seen],
+def _encode(answered: _Settings) -> Payload:
+    return Payload(
+        fields={setting: list(answers.responses) for setting, answers in answered.items()},
+        arrays={setting: answers.fractions for setting, answers in answered.items()},
     )
+
+
+def _decode(rows: int, key: str, payload: Payload) -> _Settings:
+    answered = {
+        setting: Answers(fractions=payload.arrays[setting], responses=payload.fields[setting])
+        for setting in SETTINGS
+    }
+    for answers in answered.values():
+        if not rows == len(answers.fractions) == len(answers.responses):
+            raise ValueError(f"expected {rows} answers")
+    return answered
+
+
+def _finish(
+    planned: PlannedEvaluation,
+    draw: Draw | None,
+    done: Mapping[str, _Settings],
+    files: ResultFiles,
+) -> list[MethodResult]:
+    answered = [done[key] for key in planned.keys]
+    found = graded(planned.questions, planned.methods, answered)
+    results = found.results(metric=planned.metric, seed=planned.seed)
+    files.write(ANSWERS, partial(write_table, found.answer_table()))
+    files.write(RESULTS, partial(write_table, result_table(results)))
+    if draw is not None:
+        files.write(PICTURE, partial(draw, results))
+    files.write_report(**planned.report(results))
+    return results

@@ -87,6 +87,9 @@ def _write(
     table = "".join("\t".join(map(repr, row)) + "\n" for row in values.tolist())
     contents = {_CONFIG: json.dumps(config, indent=2) + "\n"} | dict.fromkeys(_TABLES, table)
     make_directory(path)
+    # Without a table there is nothing to read: what stops in between leaves no mixture of two.
+    for name in _TABLES:
+        (path / name).unlink(missing_ok=True)
     for name, content in contents.items():
         with atomic_write(path / name) as whole:
             whole.write_text(content, encoding="utf-8")

@@ -6,17 +6,18 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from headprobe import __version__
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.files import make_directory
 from headprobe.formats import FORMATS, Notes, get_format
 from headprobe.formats._files import Table
 from headprobe.models.layout import HeadLayout
 from headprobe.registry import flag
-from headprobe.runs.directory import HEADS, RUN, write_json
-from headprobe.runs.progress import FILE_NAME as JOURNAL
+from headprobe.runs.directory import HEADS, RESULTS
+from headprobe.runs.engine import Job, ResultFiles, run_job
+from headprobe.runs.progress import Plan
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
@@ -41,7 +42,12 @@ class KnownModel:
 
 
 def import_run(
-    path: Path, out: Path, *, source: str, known: KnownModel | None = None
+    path: Path,
+    out: Path,
+    *,
+    source: str,
+    known: KnownModel | None = None,
+    overwrite: bool = False,
 ) -> tuple[HeadScores, Notes]:
     """Make a run directory of a file in the format ``source``; returns what to know of it too.
 
@@ -50,8 +56,9 @@ def import_run(
     taken for each.
 
     Raises:
-        UsageError: no such format or file, the file's sizes are not those that are known, or
-            ``out`` is a file or holds a run that was scored.
+        UsageError: no such format or file, the file's sizes are not those that are known, ``out``
+            is a file or holds another run and ``overwrite`` is not set, or the file is one of its
+            own.
         HeadprobeError: the file is damaged or of another kind, or ``out`` cannot be written.
     """
     known = known or KnownModel()
@@ -60,14 +67,16 @@ def import_run(
         readable = ", ".join(name for name, entry in FORMATS.items() if entry.read)
         raise UsageError(f"format {source} is only written; those that are read are {readable}")
     if not path.exists():
-        raise UsageError(f"no file at {path}", path=path)
-    if (out / JOURNAL).exists():
-        raise UsageError(f"{out} holds a run that was scored; give another `out`", path=out)
+        raise UsageError(f"no file at {path}")
+    if path.resolve() in [(out / name).resolve() for name in RESULTS]:
+        message = f"{path} would be replaced by what is imported from it: give another `out`"
+        raise UsageError(message, path=path)
     by_kv = form.granularity == "kv"
     try:
         heads = known.kv_heads if by_kv else known.heads
         table = _read(form.read, path, layers=known.layers, heads=heads)
         layout = _layout(table, known, path, by_kv=by_kv)
+        plan = _plan(path, source, layout)
         run = HeadScores(
             layout=layout,
             task=source,
@@ -78,12 +87,19 @@ def import_run(
             # Whose needle a case was is not told, so intervals resample cases.
             needles=(0,) * table.cases,
             cases=table.cases,
-            plan=table.details | {"imported": source, "file": path.name, "sha256": _digest(path)},
+            plan=table.details | plan.to_json(),
             versions={"headprobe": __version__},
         )
     except ValueError as error:
-        raise HeadprobeError(f"{path} is not a valid {source} file: {error}", path=path) from error
-    _write(run, out)
+        raise HeadprobeError(f"{path} is not a valid {source} file: {error}") from error
+    job = Job(
+        out=out,
+        plan=plan,
+        finish=partial(_write, run),
+        seal=SCORES,
+        facts={"status": "imported", "accepted": run.passed, "cases": run.cases},
+    )
+    run_job(job, overwrite=overwrite)
     return run, table.notes + _guesses(layout, known, by_kv=by_kv)
 
 
@@ -153,9 +169,17 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
 
 
-def _write(run: HeadScores, out: Path) -> None:
-    make_directory(out)
-    run.save(out / SCORES)
-    write_table(head_table(run, seed=0), out / HEADS)
-    report = {"status": "imported", "plan": dict(run.plan), "accepted": run.passed}
-    write_json(report, out / RUN)
+def _plan(path: Path, source: str, layout: HeadLayout) -> Plan:
+    sizes = layout.to_json()
+    names = {name: sizes.pop(name) for name in ("id", "architecture")}
+    return Plan(
+        identity={"kind": "import", "imported": source, "sha256": _digest(path), **sizes},
+        labels={"file": path.name, "model": names["id"]},
+    )
+
+
+def _write(run: HeadScores, _: object, files: ResultFiles) -> HeadScores:
+    files.write(HEADS, partial(write_table, head_table(run, seed=0)))
+    files.write_report()
+    files.write(SCORES, partial(run.save, files=files.digests))
+    return run

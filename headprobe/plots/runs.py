@@ -16,7 +16,7 @@ from headprobe.plots.ranking import LINE, draw_ranking
 from headprobe.plots.scales import counted, evenly, plain
 from headprobe.prompts.style import PromptDecision
 from headprobe.scores import HeadScores, HeadStatistics
-from headprobe.tasks import TASKS, WEIGHT_TASKS
+from headprobe.tasks import find_task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,16 +58,16 @@ def run_column(run: RunPicture) -> Column:
     scores, layout = run.scores, run.scores.layout
     numbers = scores.statistics(run.measure, seed=scores.plan.get("seed", 0))
     label = f"mean {run.measure} score"
+    task = find_task(scores.task)
     passed = (
         "from the weights alone"
-        if scores.task in WEIGHT_TASKS
+        if task and not task.needs_cases
         else f"{scores.passed:,} of {counted(scores.cases, 'case')} accepted"
     )
     on = f" on {counted(layout.num_kv_heads, 'KV head')}" if layout.group_size > 1 else ""
     queries = counted(layout.num_heads, "query head")
     few = scores.few_passed
     prompt = PromptDecision.in_record(scores.plan)
-    asked = scores.task not in TASKS or TASKS[scores.task].probe.draw is None
     return Column(
         title=layout.id,
         warning=f"Warning: only {passed}" if few else None,
@@ -81,7 +81,7 @@ def run_column(run: RunPicture) -> Column:
             partial(_distribution, measure=run.measure, mean=numbers.mean, label=label),
             partial(_top_heads, numbers=numbers, label=label),
             partial(_pass_grid, cases=run.cases, planned=scores.plan.get("depths") or TENS)
-            if asked and run.cases is not None
+            if (task is None or task.asks) and run.cases is not None
             else None,
         ),
     )

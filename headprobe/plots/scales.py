@@ -40,14 +40,14 @@ def plain(value: float) -> str:
 
 
 def evenly(values: Float[np.ndarray, "layer head"]) -> Write:
-    """Writes values with as many decimals, so that the largest has three digits at least.
+    """Return a writer of values with equal decimals, at least three digits of the largest.
 
-    Zero before the point is one of them; what rounds to zero is written as 0.
+    A zero before the point is one of the digits. Only an exact zero is written as 0.
     """
     largest = float(np.abs(values).max())
     exponent = math.floor(math.log10(largest)) if largest > 0 else 0
     decimals = max(0, (2 if exponent >= 0 else 1) - exponent)
-    return lambda value: f"{value:.{decimals}f}" if round(value, decimals) else "0"
+    return lambda value: f"{value:.{decimals}f}" if value else "0"
 
 
 def counted(count: int, name: str) -> str:

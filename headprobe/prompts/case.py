@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+
+from headprobe.files import json_digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,3 +62,18 @@ class Case:
     def span(self) -> slice:
         """The watched tokens as a slice of the prompt."""
         return slice(self.span_start, self.span_end)
+
+
+# What numbers a case and says where it stands in a grid, and what tells of the prompt as a whole.
+_ASIDE = ("case_id", "needle_id", "length", "depth", "kind")
+
+
+def case_key(case: Case) -> str:
+    """Return a digest of what is observed on a case: its prompt, watched span, question, answer.
+
+    Cases of one key give the same observation, whatever their numbers and the grid they are from.
+    """
+    kept = {f.name: getattr(case, f.name) for f in fields(case) if f.name not in _ASIDE}
+    if case.question is not None:
+        kept["question"] = asdict(case.question)
+    return json_digest(kept)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
+from collections.abc import Sequence
 
 from headprobe.errors import UsageError
 
 LONGEST_BY_DEFAULT = 10_000
 STEPS_BY_DEFAULT = 10
-DEPTHS_BY_DEFAULT = "0:100:10"
 MOST_VALUES = 1_000
 
 
@@ -22,10 +22,10 @@ def parse_grid(text: str, *, name: str) -> list[float]:
     try:
         if ":" in text:
             start, stop, count = text.split(":")
-            values = np.linspace(float(start), float(stop), _count(count, text, name)).tolist()
+            values = _spread(float(start), float(stop), _count(count, text, name))
         else:
             values = [float(value) for value in text.split(",")]
-        if not np.isfinite(values).all():
+        if not all(map(math.isfinite, values)):
             raise ValueError("expected finite numbers")
     except ValueError as error:
         raise UsageError(
@@ -45,37 +45,61 @@ def _count(count_text: str, text: str, name: str) -> int:
     return count
 
 
-def parse_lengths(text: str | None, *, longest: int | None, least: int = 1) -> list[int]:
-    """Prompt lengths in tokens; by default ten, up to 10,000 or the ``longest`` that fits.
+def _spread(start: float, stop: float, count: int) -> list[float]:
+    """``count`` values at even steps, both ends included."""
+    if count == 1:
+        return [start]
+    step = (stop - start) / (count - 1)
+    return [*(start + place * step for place in range(count - 1)), stop]
+
+
+DEPTHS_BY_DEFAULT = tuple(_spread(0.0, 100.0, STEPS_BY_DEFAULT))
+
+
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """Read prompt lengths in tokens, ascending and without repeats.
+
+    Raises:
+        UsageError: the text is no grid, or a length is not positive.
+    """
+    lengths = sorted({round(value) for value in parse_grid(text, name="lengths")})
+    if lengths[0] < 1:
+        raise UsageError("expected at least 1 token", option="lengths", value=lengths[0])
+    return tuple(lengths)
+
+
+def parse_depths(text: str) -> tuple[float, ...]:
+    """Read needle depths in per cent of the haystack, ascending and without repeats.
+
+    Raises:
+        UsageError: the text is no grid, or a depth lies outside 0 to 100.
+    """
+    depths = parse_grid(text, name="depths")
+    outside = [depth for depth in depths if not 0 <= depth <= 100]
+    if outside:
+        raise UsageError("depths go from 0 to 100 %", option="depths", value=outside[0])
+    return tuple(depths)
+
+
+def choose_lengths(
+    lengths: Sequence[int] | None, *, longest: int | None, least: int = 1
+) -> list[int]:
+    """Return the lengths that are asked for, or ten, up to 10,000 or the ``longest`` that fits.
 
     ``least`` is what the prompts take at least.
 
     Raises:
-        UsageError: a length is not positive or is beyond ``longest``.
+        UsageError: a length is beyond ``longest``.
     """
-    if text is None:
+    if lengths is None:
         top = min(LONGEST_BY_DEFAULT, longest or LONGEST_BY_DEFAULT)
-        text = f"{min(top, max(least, top / STEPS_BY_DEFAULT))}:{top}:{STEPS_BY_DEFAULT}"
-    lengths = sorted({round(value) for value in parse_grid(text, name="lengths")})
-    if lengths[0] < 1:
-        raise UsageError("expected at least 1 token", option="lengths", value=lengths[0])
+        shortest = min(top, max(least, top / STEPS_BY_DEFAULT))
+        values = _spread(float(shortest), float(top), STEPS_BY_DEFAULT)
+        return sorted({round(value) for value in values})
     if longest is not None and lengths[-1] > longest:
         raise UsageError(
             f"so many tokens do not fit the model's window; prompts take at most {longest} of it",
             option="lengths",
             value=lengths[-1],
         )
-    return lengths
-
-
-def parse_depths(text: str | None) -> list[float]:
-    """Needle depths in per cent of the haystack; by default ten of them, evenly.
-
-    Raises:
-        UsageError: a depth lies outside 0 to 100.
-    """
-    depths = parse_grid(DEPTHS_BY_DEFAULT if text is None else text, name="depths")
-    outside = [depth for depth in depths if not 0 <= depth <= 100]
-    if outside:
-        raise UsageError("depths go from 0 to 100 %", option="depths", value=outside[0])
-    return depths
+    return list(lengths)

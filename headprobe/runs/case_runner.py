@@ -34,8 +34,8 @@ from headprobe.errors import HeadprobeError, HeadprobeWarning, out_of_memory
 from headprobe.measures import Watched, get_measure
 from headprobe.prompts.case import Case, QuestionSpan
 from headprobe.runs.memory import LEAST_CHUNK, ChunkSizes
+from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree, Visit
-from headprobe.runs.progress import Observation
 from headprobe.tasks import Task
 from headprobe.tasks.grading import answer_steps
 

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Int
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.files import atomic_write, json_object
+from headprobe.files import atomic_write, file_digest, json_object
 from headprobe.prompts.case import Case
-from headprobe.runs.progress import FILE_NAME as JOURNAL
-from headprobe.runs.progress import Observation, discard_journal
+from headprobe.runs.observation import Observation
+from headprobe.runs.progress import discard_progress
 from headprobe.scores import FILE_NAME as SCORES
-from headprobe.scores import REPORT, no_scores
+from headprobe.scores import REPORT, no_scores, recorded_digests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,6 +25,25 @@ if TYPE_CHECKING:
 ROOT = Path("outputs")
 CASES, HEADS, RUN = "cases.parquet", "heads.csv", REPORT
 BUDGETS = "budget-*.json"
+SHARD = "progress.{}.sqlite"
+# The files of every kind of run, what makes a directory valid first; of the first version too.
+RESULTS = (
+    SCORES,
+    "evaluation.json",
+    "ablation.json",
+    CASES,
+    HEADS,
+    RUN,
+    "answers.parquet",
+    "results.csv",
+    "accuracy.png",
+    "ablation.csv",
+    "ablation.png",
+    "results.json",
+    "journal.sqlite",
+    "evaluation.sqlite",
+    "ablation.sqlite",
+)
 _LATER = ("kind", "step_start", "step_end")
 """Columns of the case table that the first runs do not have."""
 BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
@@ -58,6 +77,18 @@ def newest_run() -> Path:
     )
 
 
+def require_scores(named: Path | None) -> None:
+    """Look whether a run directory or its file has scores, the newest run where none is named.
+
+    Raises:
+        UsageError: there are none.
+    """
+    run = newest_run() if named is None else named
+    file = run / SCORES if run.is_dir() else run
+    if not file.is_file():
+        raise no_scores(file)
+
+
 def newest_budget(run: Path) -> Path | None:
     """The budget file that was written last into a run directory."""
     return next(reversed(_by_age(run.glob(BUDGETS))), None)
@@ -68,45 +99,49 @@ def _by_age(files: Iterable[Path]) -> list[Path]:
     return sorted(files, key=lambda file: file.stat().st_mtime_ns)
 
 
-def left_journals(run: Path) -> list[Path]:
-    """The journals of processes beside the first, which a finished run does not have any more."""
-    return sorted(run.glob("journal.*.sqlite"))
+def left_shards(run: Path) -> list[Path]:
+    """The progress of processes beside the main one, which a finished run does not have."""
+    return sorted(run.glob(SHARD.format("*")))
 
 
-def clear(run: Path) -> None:
-    """Remove what an earlier run left in its directory, so that nothing stale is read.
+def remove_results(out: Path) -> None:
+    """Remove the results of any run, and progress beside the main process's, as ``out`` is locked.
 
-    Raises:
-        UsageError: a directory bears the name of one of its files; nothing is removed then.
-        HeadprobeError: another process is working on it, or a file cannot be removed.
-    """
-    remove(
-        [run / JOURNAL, *left_journals(run)],
-        [run / name for name in (SCORES, CASES, HEADS, RUN)],
-    )
-
-
-def remove(journals: Sequence[Path], files: Sequence[Path]) -> None:
-    """Remove journals and files, those that are there.
+    What makes a directory valid goes first, so that no part of a result is taken for one.
 
     Raises:
-        UsageError: one of them is a directory; nothing is removed then.
-        HeadprobeError: another process is writing a journal, or a file cannot be removed.
+        UsageError: a directory bears the name of one of the files; nothing is removed then.
+        HeadprobeError: a file cannot be removed, or another process has it open.
     """
-    for path in (*journals, *files):
-        if path.is_dir():
-            message = f"{path} is a directory, no run's file; give another `out`"
-            raise UsageError(message, path=path)
+    for name in RESULTS:
+        if (out / name).is_dir():
+            message = f"{out / name} is a directory, no run's file; give another `out`"
+            raise UsageError(message, path=out / name)
     try:
-        for path in journals:
-            discard_journal(path)
-        for path in files:
-            path.unlink(missing_ok=True)
+        for name in RESULTS:
+            (out / name).unlink(missing_ok=True)
+        for shard in [*left_shards(out), *out.glob("journal.*.sqlite")]:
+            discard_progress(shard)
     except OSError as error:
         raise HeadprobeError(
             f"cannot remove {error.filename}: {error.strerror}; give another `out`",
             path=Path(error.filename),
         ) from error
+
+
+def refuse_results(out: Path) -> None:
+    """Refuse a directory with results of which nothing says what they are of.
+
+    Raises:
+        UsageError: there are some.
+    """
+    found = next((name for name in RESULTS if (out / name).exists()), None)
+    if found is not None:
+        raise UsageError(
+            f"{out} holds {found} of a run that cannot be gone on with: `overwrite` replaces it, "
+            "or give another `out`",
+            path=out,
+        )
 
 
 def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd.DataFrame:
@@ -170,7 +205,7 @@ def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None
     ``columns`` names others than these; those that older runs lack are empty.
 
     Raises:
-        HeadprobeError: the file is damaged.
+        HeadprobeError: the file is damaged, or of another run than the scores beside it.
     """
     import pandas as pd
     import pyarrow.parquet as pq
@@ -179,6 +214,12 @@ def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None
     if not path.is_file():
         return None
     try:
+        if recorded_digests(run).get(CASES, digest := file_digest(path)) != digest:
+            raise HeadprobeError(
+                f"{path} is of another run than the {SCORES} beside it; run `headprobe score` "
+                "again",
+                path=path,
+            )
         there = pq.read_schema(path).names
         older = [name for name in _LATER if name not in there]
         table = pd.read_parquet(path, columns=[name for name in columns if name not in older])

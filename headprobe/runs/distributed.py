@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import torch
-from torch import distributed
+from headprobe.errors import HeadprobeError, HeadprobeWarning
 
 # Processes meet when the slowest is through its cases.
 _PATIENCE = timedelta(days=7)
+# How long a process waits for the others to start.
+_START = timedelta(minutes=10)
+_VARIABLES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,37 +33,95 @@ class Processes:
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """The device that ``auto`` means for this process: a GPU of its own where there are any."""
-        if name == "auto" and self.count > 1 and torch.cuda.is_available():
-            return f"cuda:{self.local % torch.cuda.device_count()}"
+        """Return the device that ``auto`` means for this process: its own GPU, if there is one."""
+        if name == "auto" and self.count > 1:
+            import torch
+
+            if torch.cuda.is_available():
+                return f"cuda:{self.local % torch.cuda.device_count()}"
         return name
 
     def all_gather(self, item: Any) -> list[Any]:
-        """The items of all processes, in order of their ranks; waits for every process."""
+        """Return the items of all processes, in order of their ranks; wait for every process."""
         items: list[Any] = [item] * self.count
         if self.count > 1:
+            from torch import distributed
+
             distributed.all_gather_object(items, item)
         return items
 
     def gather(self, item: Any) -> list[Any]:
-        """In the first process the items of all, in order of their ranks; in the others none."""
+        """Return in the main process the items of all, in order of their ranks; elsewhere none."""
         items: list[Any] = [item] * self.count if self.is_main_process else []
         if self.count > 1:
+            from torch import distributed
+
             distributed.gather_object(item, items if self.is_main_process else None)
         return items
 
 
 @contextmanager
-def init_distributed() -> Iterator[Processes]:
-    """Join the processes that were started with this one, if any were."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+def init_distributed(
+    say: Callable[[str], None] = lambda line: None, *, start: timedelta = _START
+) -> Iterator[Processes]:
+    """Join the processes that a launcher started with this one, if one did.
+
+    Where the environment has a part of a launcher's variables alone, as a notebook or an earlier
+    job leaves them, this process works by itself, with a warning.
+
+    Args:
+        say: is told what is waited for.
+        start: how long to wait for the others.
+
+    Raises:
+        HeadprobeError: the others do not start.
+    """
+    found = _launched()
+    if found is None:
         yield Processes()
         return
-    distributed.init_process_group("gloo", timeout=_PATIENCE)
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    if found.is_main_process:
+        say(f"waiting at {place} for all {found.count} processes, as WORLD_SIZE says")
     try:
-        yield Processes(
-            rank=distributed.get_rank(), count=count, local=int(os.environ.get("LOCAL_RANK", "0"))
+        store, _, _ = next(rendezvous("env://", timeout=start))
+        distributed.init_process_group(
+            "gloo", store=store, rank=found.rank, world_size=found.count, timeout=_PATIENCE
         )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise HeadprobeError(
+            f"{found.count} processes were to meet at {place} and did not: start them all by "
+            "torchrun, or unset WORLD_SIZE to run this one alone"
+        ) from error
+    try:
+        yield found
     finally:
         distributed.destroy_process_group()
+
+
+def _launched() -> Processes | None:
+    """Return this process's number among those of a launcher, from its variables."""
+    given = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
+    numbers = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "MASTER_PORT")}
+    whole = len(given) == len(_VARIABLES) and all(map(str.isdecimal, numbers.values()))
+    count = int(given["WORLD_SIZE"]) if whole else 1
+    if whole and (count == 1 or int(given["RANK"]) < count):
+        local = os.environ.get("LOCAL_RANK", "")
+        return (
+            Processes(
+                rank=int(given["RANK"]), count=count, local=int(local) if local.isdecimal() else 0
+            )
+            if count > 1
+            else None
+        )
+    if given.get("WORLD_SIZE", "1") != "1":
+        warnings.warn(
+            f"WORLD_SIZE is {given['WORLD_SIZE']!r:.20}, but {', '.join(_VARIABLES)} are not all "
+            "set as a launcher sets them: working as one process",
+            HeadprobeWarning,
+            stacklevel=3,
+        )
+    return None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from headprobe.prompts.case import Case
-from headprobe.runs.progress import Observation
+from headprobe.runs.observation import Observation
 from headprobe.tasks import Probe
 from headprobe.tasks.grading import FAILURE_KINDS, FailureKind, failure_kind
 

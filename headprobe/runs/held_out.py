@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.build import tokenize_needle
+from headprobe.prompts.spec import CORPORA
 from headprobe.prompts.style import PromptWriter
 from headprobe.runs.directory import read_cases
-from headprobe.runs.draw import CORPORA, DrawnCases
+from headprobe.runs.draw import DrawnCases
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:

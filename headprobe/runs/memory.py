@@ -18,6 +18,24 @@ _ACTIVATIONS, _ROWS = 0.5, 0.125
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """How much memory a run may take beside the weights and one KV cache.
+
+    ``activation_memory`` is in bytes; ``prefill_chunk``, the tokens that a forward pass reads, is
+    what that allows if it is left out.
+    """
+
+    prefill_chunk: int | None = None
+    activation_memory: int = 2**30
+
+    def __post_init__(self) -> None:
+        for name in ("prefill_chunk", "activation_memory"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"expected {name} of 1 or more, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChunkSizes:
     """The pieces that a prompt is run in.
 
@@ -36,21 +54,15 @@ class ChunkSizes:
 
 
 def chunk_sizes_for(
-    config: Any,
-    *,
-    longest: int,
-    activation_bytes: int,
-    element: int,
-    prefill_chunk: int | None = None,
+    config: Any, memory: MemoryOptions, *, longest: int, element: int
 ) -> ChunkSizes:
     """The largest pieces that stay within an allowance beside weights and KV cache.
 
     Args:
         config: the model's configuration.
+        memory: the allowance, and the tokens a forward pass if they are given.
         longest: tokens of the longest prompt.
-        allowance: bytes.
         element: bytes of one number of the weights' type.
-        chunk: tokens a forward pass, instead of what the allowance gives.
     """
     text = config.get_text_config(decoder=True)
     heads, width = text.num_attention_heads, text.hidden_size
@@ -63,10 +75,10 @@ def chunk_sizes_for(
     # Of a token in a layer: the residual stream and its copies, the MLP's two inner vectors and
     # their product, queries, keys, values and output; the mask's row as booleans and as numbers.
     token = element * (6 * width + 3 * inner + 5 * heads * head_dim) + longest * (1 + element)
-    fitting = int(_ACTIVATIONS * activation_bytes) // token
+    fitting = int(_ACTIVATIONS * memory.activation_memory) // token
     return ChunkSizes(
-        prefill_chunk=prefill_chunk or max(LEAST_CHUNK, min(MOST_CHUNK, fitting)),
-        row_bytes=max(1, int(_ROWS * activation_bytes)),
+        prefill_chunk=memory.prefill_chunk or max(LEAST_CHUNK, min(MOST_CHUNK, fitting)),
+        row_bytes=max(1, int(_ROWS * memory.activation_memory)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
 from headprobe.prompts.sampling import balanced_order
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import Decode, question_of, shared_prefixes, watches_question
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import DrawnCases, draw_cases
-from headprobe.runs.memory import ChunkSizes, cache_bytes, chunk_sizes_for, parse_bytes
+from headprobe.runs.memory import ChunkSizes, MemoryOptions, cache_bytes, chunk_sizes_for
 from headprobe.runs.prefix_tree import PrefixTree
+from headprobe.runs.progress import Plan
 from headprobe.runs.prompt_trial import decide_style
-from headprobe.tasks import Steps, Task, asks, get_task
+from headprobe.tasks import Task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -49,18 +51,17 @@ class Cost:
 class PlannedRun:
     """Everything that is known before the model runs.
 
-    ``plan`` holds every option that changes the numbers; a run is resumed only under an equal
-    plan. ``task`` has the measures that are taken. ``possible`` counts the cases of the whole grid,
-    of which ``cases`` were drawn. ``tree`` is over what their prompts can share; ``cost`` says what
-    the run takes. With ``until_stable`` it stops once the ranking is more reliable than that.
-    ``prompt`` says how questions are put.
+    A run goes on from one whose ``plan`` has the same identity. ``task`` has the measures that are
+    taken. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
+    is over what their prompts can share; ``cost`` says what the run takes. With ``until_stable`` it
+    stops once the ranking is more reliable than that. ``prompt`` says how questions are put.
     """
 
     task_name: str
     task: Task
     cases: Sequence[Case]
     possible: int
-    plan: Mapping[str, Any]
+    plan: Plan
     seed: int
     out: Path
     decode: Decode
@@ -94,94 +95,82 @@ class PlannedRun:
 
 def prepare(
     loaded: LoadedModel,
+    task: Task,
+    spec: CaseSpec,
     *,
-    task: str,
-    measures: str | None = None,
-    lengths: str | None = None,
-    depths: str | None = None,
-    needles: Path | None = None,
-    haystack: str | None = None,
-    limit: int | None = 200,
-    seed: int = 0,
     out: Path | None = None,
     decode: Decode = "greedy",
-    prefill_chunk: int | None = None,
-    activation_memory: str = "1GiB",
+    memory: MemoryOptions | None = None,
     until_stable: float | None = None,
-    steps: Steps = "aligned",
     prompt: PromptOptions | None = None,
     decision: PromptDecision | None = None,
 ) -> PlannedRun:
-    """Build a task's cases and its plan; the model's weights are not needed for it.
+    """Build a task's cases and the plan of a run; the model's weights are not needed for it.
 
-    Left out, the ``decision`` about the prompt style is what can be said before a trial.
+    Args:
+        loaded: the model.
+        task: with the measures that are taken and the steps that are counted.
+        spec: which cases are drawn.
+        out: the run directory; left out, it is named after model and task.
+        decode: see ``observe_cases``.
+        memory: how much is run at a time.
+        until_stable: stop when the ranking of the heads is this reliable, between 0 and 1.
+        prompt: how questions are put.
+        decision: the prompt style; left out, what can be said before a trial.
 
     Raises:
         UsageError: an option that makes no sense, or a file that is not there or not usable.
     """
     if until_stable is not None and not 0 < until_stable < 1:
-        message = "expected a number between 0 and 1"
-        raise UsageError(message, option="until_stable", value=until_stable)
-    chosen = get_task(task).measuring(measures).counting(steps)
-    if decode == "forced" and chosen.probe.draw is not None:
-        message = f"task {task} has no answers to force: leave it out"
+        raise ValueError(f"expected until_stable between 0 and 1, got {until_stable}")
+    if decode == "forced" and not task.asks:
+        message = f"task {task.name} has no answers to force: leave it out"
         raise UsageError(message, option="decode", value=decode)
-    activation_bytes = parse_bytes(activation_memory)
+    memory = memory or MemoryOptions()
     options = prompt or PromptOptions()
     decision = decision or PromptDecision.known(options, loaded.tokenizer)
-    drawn = draw_cases(
-        loaded,
-        chosen.probe,
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=limit,
-        seed=seed,
-        prompt=decision.settle(options) if asks(task) else options,
-    )
+    settled = decision.settle(options) if task.asks else options
+    drawn = draw_cases(loaded, task.probe, spec, prompt=settled)
     cases = drawn.cases
-    tree = PrefixTree.of(shared_prefixes(cases, chosen))
-    longest = max(case.length + chosen.probe.max_new_tokens(case) for case in cases)
+    tree = PrefixTree.of(shared_prefixes(cases, task))
+    longest = max(case.length + task.probe.max_new_tokens(case) for case in cases)
     element = loaded.model.dtype.itemsize
-    chunk_sizes = chunk_sizes_for(
-        loaded.model.config,
-        longest=longest,
-        activation_bytes=activation_bytes,
-        element=element,
-        prefill_chunk=prefill_chunk,
-    )
+    chunk_sizes = chunk_sizes_for(loaded.model.config, memory, longest=longest, element=element)
     return PlannedRun(
-        task_name=task,
-        task=chosen,
+        task_name=task.name,
+        task=task,
         cases=cases,
         possible=drawn.possible,
-        plan={
-            "task": task,
-            "measures": list(chosen.measures),
-            "model": loaded.layout.id,
-            "weights": loaded.fingerprint,
-            "dtype": loaded.dtype,
-            "attention": loaded.attention,
-            "device": loaded.device.type,
-            "decode": decode,
-            "until_stable": until_stable,
-            **({"steps": steps} | decision.in_plan() if asks(task) else {}),
-            **drawn.options,
-        },
-        seed=seed,
-        out=out or directory_for(loaded.label, task),
+        plan=Plan(
+            identity={
+                "kind": "score",
+                "task": task.name,
+                "measures": list(task.measures),
+                **model_identity(loaded),
+                "decode": decode,
+                **({"steps": task.probe.steps} if task.asks else {}),
+                **drawn.plan.identity,
+            },
+            labels={
+                **drawn.plan.labels,
+                **(decision.in_plan() if task.asks else {}),
+                **run_labels(loaded, chunk_sizes),
+                "until_stable": until_stable,
+            },
+        ),
+        seed=spec.seed or 0,
+        out=out or directory_for(loaded.label, task.name),
         decode=decode,
         tree=tree,
         chunk_sizes=chunk_sizes,
         cost=_cost(
             loaded,
             cases,
-            chosen,
+            task,
             tree,
             chunk_sizes=chunk_sizes,
             longest=longest,
-            activation_bytes=activation_bytes,
+            activation_bytes=memory.activation_memory,
         ),
         until_stable=until_stable,
         drawn=drawn,
@@ -191,7 +180,7 @@ def prepare(
 
 def decide_prompt(loaded: LoadedModel, run: PlannedRun, prompt: PromptOptions) -> PromptDecision:
     """How the run's questions are put: by a trial where that is not decided."""
-    if run.prompt.used is not None or not asks(run.task_name):
+    if run.prompt.used is not None or not run.task.asks:
         return run.prompt
     return decide_style(
         loaded,
@@ -230,3 +219,28 @@ def _cost(
         activation_bytes=activation_bytes,
         peak=weights + cache + activation_bytes,
     )
+
+
+def model_identity(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what of a model decides on the numbers of a run."""
+    return {
+        "model_digest": loaded.fingerprint,
+        "dtype": loaded.dtype,
+        "attention": loaded.attention,
+        "device": loaded.device.type,
+    }
+
+
+def run_labels(loaded: LoadedModel, chunk_sizes: ChunkSizes) -> dict[str, Any]:
+    """Return the model's name and how much is run at a time.
+
+    Chunks and threads order sums otherwise, which moves scores by some 1e-4 at most.
+    """
+    import torch
+
+    return {
+        "model": loaded.layout.id,
+        "prefill_chunk": chunk_sizes.prefill_chunk,
+        "row_bytes": chunk_sizes.row_bytes,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,183 +1,355 @@
-"""What has been observed, on disk as it happens: an interrupted run goes on where it stopped."""
+"""Progress: finished units of work on disk, each written as it is done, so that a run can go on.
+
+``progress.sqlite`` holds the plan and a row a unit: a key, a payload and a checksum. A unit is a
+case, a question, an answer: whatever is lost at most by ``kill -9``. Keys are digests of what the
+unit is made of, so a unit is found again under any number, order and spelling of a path.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+import stat
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Set
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from headprobe.errors import HeadprobeError, UsageError
-from headprobe.tasks import PASSED_ABOVE
+from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
 
-FILE_NAME = "journal.sqlite"
+FILE_NAME = "progress.sqlite"
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS plan (json TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS observation (
-    case_id INTEGER PRIMARY KEY,
-    generated_ids TEXT NOT NULL,
-    step_start INTEGER NOT NULL,
-    step_end INTEGER NOT NULL,
-    response TEXT NOT NULL,
-    success REAL NOT NULL
-);
-CREATE TABLE IF NOT EXISTS score (
-    case_id INTEGER NOT NULL REFERENCES observation,
-    measure TEXT NOT NULL,
-    layers INTEGER NOT NULL,
-    data BLOB NOT NULL,
-    PRIMARY KEY (case_id, measure)
-);
-"""
+_APPLICATION = int.from_bytes(b"hdpr")
+_VERSION = 1
+_SCHEMA = (
+    "CREATE TABLE plan (identity TEXT NOT NULL, labels TEXT NOT NULL, checksum TEXT NOT NULL)",
+    "CREATE TABLE unit (key TEXT NOT NULL, payload BLOB NOT NULL, checksum TEXT NOT NULL)",
+)
+_FIELDS = "fields"
+_MOST_SHOWN = 60
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Observation:
-    """What the model answered on one case, and what each measure says of every head there.
+class Plan:
+    """What makes a run's numbers what they are, as JSON can hold it.
 
-    ``generated_ids`` are the tokens of all steps, the stop token included; those from
-    ``step_start`` to ``step_end``, half open, write the answer; ``score`` is the probe's grade
-    from 0 to 100.
+    ``identity`` decides: a run goes on under an equal one only. ``labels`` are recorded beside it
+    and may differ: names, whose contents the identity has the digests of (``needles_digest`` is
+    that of the label ``needles``), how many units are wanted, how much is run at a time.
     """
 
-    case_id: int
-    generated_ids: tuple[int, ...]
-    step_start: int
-    step_end: int
-    response: str
-    score: float
-    scores: Mapping[str, Float[np.ndarray, "layer query_head"]]
+    identity: Mapping[str, Any]
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return identity and labels in one object, as result files record them."""
+        return {**self.identity, **self.labels}
+
+    def differences(self, other: Plan) -> list[str]:
+        """Say in which options a later plan differs, as in ``seed was 0, now 1``.
+
+        Of another ``kind`` of run nothing else is said. A digest that follows another option, as a
+        haystack's follows the seed, is named where it is all that differs.
+        """
+        names = [
+            name
+            for name in dict.fromkeys((*self.identity, *other.identity))
+            if self.identity.get(name) != other.identity.get(name)
+        ]
+        if "kind" in names:
+            names = ["kind"]
+        told = [name for name in names if not self._is_bare_digest(name, other)]
+        return [self._difference(name, other) for name in told or names]
+
+    def _is_bare_digest(self, name: str, other: Plan) -> bool:
+        label = name.removesuffix("_digest")
+        return label != name and self.labels.get(label) == other.labels.get(label)
+
+    def _difference(self, name: str, other: Plan) -> str:
+        label = name.removesuffix("_digest")
+        if label == name or self._is_bare_digest(name, other):
+            label, was, now = name, self.identity.get(name), other.identity.get(name)
+        else:
+            was, now = self.labels.get(label), other.labels.get(label)
+        return "{} was {}, now {}".format(label, *_excerpts(json.dumps(was), json.dumps(now)))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Payload:
+    """What is kept of one unit: ``fields`` as JSON holds them, and ``arrays``."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Return the payload as one safetensors blob, the fields in its metadata."""
+        from safetensors.numpy import save
+
+        arrays = {name: np.asarray(array, order="C") for name, array in self.arrays.items()}
+        return save(arrays, metadata={_FIELDS: json.dumps(dict(self.fields))})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Payload:
+        """Read a payload.
+
+        Raises:
+            ValueError: the bytes are no payload.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        try:
+            size = int.from_bytes(data[:8], "little")
+            header = json.loads(data[8 : 8 + size])
+            fields = json.loads(header["__metadata__"][_FIELDS])
+            return cls(fields=fields, arrays=load(data))
+        except (SafetensorError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"expected a payload, got other bytes: {error}") from error
+
+
+class Progress:
+    """The finished units of one run, locked for this process while it is open."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._plan = _read_plan(connection)
+        self._keys = self._check_units()
+
+    def close(self) -> None:
+        """Let the lock go."""
+        self._connection.close()
 
     @property
-    def passed(self) -> bool:
-        """Whether the probe takes the answer for right."""
-        return self.score > PASSED_ABOVE
+    def plan(self) -> Plan | None:
+        """The plan that was begun here, if one was."""
+        return self._plan
 
+    @property
+    def keys(self) -> Set[str]:
+        """The keys of the finished units."""
+        return self._keys
 
-class Journal:
-    """The observations of one run, each written as it is made."""
+    def units(self) -> Iterator[tuple[str, Payload]]:
+        """Yield the finished units in the order in which they were written."""
+        for key, data in self._connection.execute("SELECT key, payload FROM unit").fetchall():
+            yield key, Payload.from_bytes(data)
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def begin(self, plan: Plan) -> None:
+        """Go on under a plan whose identity equals the one begun here, or begin with it.
 
-    def add(self, *observations: Observation) -> None:
-        """Write observations, all or none; when this returns they survive a crash."""
+        Raises:
+            UsageError: the identity differs; the options are named.
+        """
+        plan = Plan(identity=_as_json(plan.identity), labels=_as_json(plan.labels))
+        if self._plan is not None and (changes := self._plan.differences(plan)):
+            raise UsageError(
+                f"{self._path.parent} holds a run with other options ({'; '.join(changes)}); "
+                "give the same options to go on, `overwrite` to start over, or another `out`",
+                path=self._path.parent,
+            )
+        identity, labels = json.dumps(plan.identity), json.dumps(plan.labels)
         with self._connection as connection:
-            connection.executemany(
-                "INSERT INTO observation VALUES (?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        one.case_id,
-                        json.dumps(one.generated_ids),
-                        one.step_start,
-                        one.step_end,
-                        one.response,
-                        one.score,
-                    )
-                    for one in observations
-                ],
+            connection.execute("DELETE FROM plan")
+            connection.execute(
+                "INSERT INTO plan VALUES (?, ?, ?)",
+                (identity, labels, _checksum(identity.encode(), labels.encode())),
             )
-            connection.executemany(
-                "INSERT INTO score VALUES (?, ?, ?, ?)",
-                [
-                    (one.case_id, measure, len(scores), scores.astype("<f4").tobytes())
-                    for one in observations
-                    for measure, scores in one.scores.items()
-                ],
-            )
+        self._plan = plan
 
-    def merge(self, observations: Iterable[Observation]) -> None:
-        """Write those observations whose cases are not here yet."""
-        here = self.observed()
-        self.add(*(one for one in observations if one.case_id not in here))
+    def add(self, units: Mapping[str, Payload]) -> None:
+        """Write units, all or none; when this returns they survive a crash."""
+        rows = [
+            (key, data, _checksum(key.encode(), data))
+            for key, payload in units.items()
+            for data in (payload.to_bytes(),)
+        ]
+        with self._connection as connection:
+            connection.executemany("INSERT INTO unit VALUES (?, ?, ?)", rows)
+        self._keys |= units.keys()
 
-    def observed(self) -> set[int]:
-        """The cases that need not be run again."""
-        return {row[0] for row in self._connection.execute("SELECT case_id FROM observation")}
+    def drop(self, keys: Collection[str]) -> None:
+        """Remove units that cannot be used, with a warning: they are done anew."""
+        with self._connection as connection:
+            connection.executemany("DELETE FROM unit WHERE key = ?", [(key,) for key in keys])
+        self._keys -= set(keys)
+        self._warn_of(len(keys))
 
-    def observations(self) -> Iterator[Observation]:
-        """All observations in the order of their cases."""
-        rows = self._connection.execute("SELECT * FROM observation ORDER BY case_id").fetchall()
-        for case_id, generated_ids, step_start, step_end, response, score in rows:
-            scores = self._connection.execute(
-                "SELECT measure, layers, data FROM score WHERE case_id = ? ORDER BY rowid",
-                (case_id,),
-            )
-            yield Observation(
-                case_id=case_id,
-                generated_ids=tuple(json.loads(generated_ids)),
-                step_start=step_start,
-                step_end=step_end,
-                response=response,
-                score=score,
-                scores={
-                    measure: np.frombuffer(data, "<f4").reshape(layers, -1)
-                    for measure, layers, data in scores
-                },
-            )
+    def clear(self) -> None:
+        """Remove the plan and all units, all or none."""
+        with self._connection as connection:
+            connection.execute("DELETE FROM plan")
+            connection.execute("DELETE FROM unit")
+        self._plan = None
+        self._keys = set()
+
+    def _check_units(self) -> set[str]:
+        """Remove the rows that are not as they were written; return the keys of all others."""
+        keys: set[str] = set()
+        damaged: list[tuple[int]] = []
+        rows = self._connection.execute("SELECT rowid, key, payload, checksum FROM unit")
+        for row, key, data, checksum in rows:
+            try:
+                if checksum != _checksum(key.encode(), data):
+                    raise ValueError("expected the checksum of key and payload")
+                Payload.from_bytes(data)
+                keys.add(key)
+            except (ValueError, TypeError, AttributeError):
+                damaged.append((row,))
+        if damaged:
+            with self._connection as connection:
+                connection.executemany("DELETE FROM unit WHERE rowid = ?", damaged)
+            self._warn_of(len(damaged))
+        return keys
+
+    def _warn_of(self, count: int) -> None:
+        units = "a unit" if count == 1 else f"{count} units"
+        done = "it is" if count == 1 else "they are"
+        warnings.warn(
+            f"{units} of work in {self._path} cannot be read: {done} done anew",
+            HeadprobeWarning,
+            stacklevel=2,
+        )
 
 
 @contextmanager
-def open_journal(path: Path, plan: Mapping[str, Any]) -> Iterator[Journal]:
-    """The journal at ``path``, made if missing, for a run of exactly this plan.
+def open_progress(path: Path, *, replace: bool = False) -> Iterator[Progress]:
+    """Open the progress at ``path``, made where there is none, and lock it.
+
+    With ``replace`` a file that is damaged, or no progress of ours, gives way to an empty one.
 
     Raises:
-        UsageError: the journal was started with another plan; the difference is named.
-        HeadprobeError: another process is writing it, or it is damaged.
+        UsageError: the file is no progress of ours.
+        HeadprobeError: another process has it open, or it is damaged or cannot be written.
     """
     try:
-        with closing(sqlite3.connect(path, timeout=1)) as connection:
-            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            connection.execute("BEGIN EXCLUSIVE")
-            connection.commit()
-            connection.executescript(_SCHEMA)
-            _check_whole(connection, path)
-            _check_plan(connection, plan, path.parent)
-            yield Journal(connection)
+        with closing(_open_or_replace(path) if replace else _open(path)) as progress:
+            yield progress
     except sqlite3.OperationalError as error:
         if _is_busy(error):
             raise _busy(path) from error
-        raise HeadprobeError(f"cannot write {path}: {error}") from error
+        raise HeadprobeError(f"cannot write {path}: {error}", path=path) from error
     except sqlite3.DatabaseError as error:
-        raise HeadprobeError(f"{path} is damaged ({error}); start over with `overwrite`") from error
+        message = f"{path} is damaged ({error}); start over with `overwrite`"
+        raise HeadprobeError(message, path=path) from error
 
 
 def stored_plan(path: Path) -> Mapping[str, Any]:
-    """The plan that the journal at ``path`` was started with; empty where there is none."""
+    """Return the plan of the progress at ``path``, empty where there is none to read.
+
+    It is read without the lock: what is wrong with the file is said where it is opened for a run.
+    """
     if not path.is_file():
         return {}
     try:
         with closing(sqlite3.connect(path, timeout=1)) as connection:
-            row = connection.execute("SELECT json FROM plan").fetchone()
+            plan = _read_plan(connection)
     except sqlite3.DatabaseError:
-        # What is wrong with it is said where it is opened for the run.
         return {}
-    found: dict[str, Any] = json.loads(row[0]) if row else {}
-    return found
+    return plan.to_json() if plan else {}
 
 
-def discard_journal(path: Path) -> None:
-    """Remove the journal at ``path`` if there is one, damaged or not.
+def discard_progress(path: Path) -> None:
+    """Remove the progress at ``path`` if there is one, damaged or not.
 
     Raises:
-        HeadprobeError: another process is writing it.
+        HeadprobeError: another process has it open.
     """
-    if path.exists():
+    if path.is_file():
         with closing(sqlite3.connect(path, timeout=1)) as connection:
             try:
                 connection.execute("BEGIN EXCLUSIVE")
             except sqlite3.DatabaseError as error:
                 if _is_busy(error):
                     raise _busy(path) from error
-    for file in (path, path.with_name(f"{path.name}-journal")):
-        file.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    _rollback(path).unlink(missing_ok=True)
+
+
+def _open_or_replace(path: Path) -> Progress:
+    try:
+        return _open(path)
+    except (UsageError, sqlite3.DatabaseError) as error:
+        # What could not be opened or locked may be of use to others.
+        if path.is_dir() or isinstance(error, sqlite3.OperationalError):
+            raise
+    discard_progress(path)
+    return _open(path)
+
+
+def _open(path: Path) -> Progress:
+    for file in (path, _rollback(path)):
+        # A pipe would be waited for.
+        if file.exists() and not stat.S_ISREG(file.stat().st_mode):
+            raise _foreign(path, f"{file.name} is no regular file")
+    connection = sqlite3.connect(path, timeout=1)
+    try:
+        connection.text_factory = lambda raw: raw.decode(errors="replace")
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.commit()
+        _check_whole(connection, path)
+        _check_schema(connection, path)
+        return Progress(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
+    # SQLite itself reads what is missing of a last page as zeros.
+    (page,) = connection.execute("PRAGMA page_size").fetchone()
+    if path.stat().st_size % page:
+        raise sqlite3.DatabaseError("its end is missing")
+
+
+def _check_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables in a new file; refuse a file with any others, or with triggers or views."""
+    found = connection.execute("SELECT type, sql FROM sqlite_master").fetchall()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if not found and (application, version) == (0, 0):
+        with connection:
+            connection.execute("BEGIN")
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+            connection.execute(f"PRAGMA user_version = {_VERSION}")
+    elif application != _APPLICATION or sorted(found) != [("table", sql) for sql in _SCHEMA]:
+        raise _foreign(path, "its tables are others")
+    elif version != _VERSION:
+        raise _foreign(path, f"it is of version {version}, this headprobe writes {_VERSION}")
+
+
+def _read_plan(connection: sqlite3.Connection) -> Plan | None:
+    rows = connection.execute("SELECT identity, labels, checksum FROM plan").fetchall()
+    if not rows:
+        return None
+    try:
+        ((identity, labels, checksum),) = rows
+        if checksum != _checksum(identity.encode(), labels.encode()):
+            raise ValueError("expected the checksum of the plan")
+        return Plan(identity=json.loads(identity), labels=json.loads(labels))
+    except (ValueError, AttributeError) as error:
+        raise sqlite3.DatabaseError("its plan cannot be read") from error
+
+
+def _checksum(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _rollback(path: Path) -> Path:
+    """The file in which SQLite keeps what an unfinished write replaced."""
+    return path.with_name(f"{path.name}-journal")
 
 
 def _is_busy(error: sqlite3.DatabaseError) -> bool:
@@ -191,33 +363,27 @@ def _busy(path: Path) -> HeadprobeError:
     )
 
 
-def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
-    # SQLite itself reads what is missing of a last page as zeros.
-    (page,) = connection.execute("PRAGMA page_size").fetchone()
-    if path.stat().st_size % page:
-        raise sqlite3.DatabaseError("its end is missing")
+def _foreign(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path} is no progress of a run ({why}): start over with `overwrite`, or give another "
+        "`out`",
+        path=path,
+    )
 
 
-def _check_plan(connection: sqlite3.Connection, plan: Mapping[str, Any], run: Path) -> None:
-    wanted = json.loads(json.dumps(dict(plan)))
-    row = connection.execute("SELECT json FROM plan").fetchone()
-    if row is None:
-        with connection:
-            connection.execute("INSERT INTO plan VALUES (?)", (json.dumps(wanted),))
-        return
-    stored = json.loads(row[0])
-    names = [n for n in {**stored, **wanted} if stored.get(n) != wanted.get(n)]
-    if names:
-        changes = "; ".join(
-            f"{n} was {_short(stored.get(n))}, now {_short(wanted.get(n))}" for n in names
-        )
-        raise UsageError(
-            f"{run} holds a run with other options ({changes}); give the same options to go on, "
-            "`overwrite` to start over, or another `out`",
-            path=run,
-        )
+def _as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields as they are when they come back from JSON: tuples are lists."""
+    found: dict[str, Any] = json.loads(json.dumps(dict(fields)))
+    return found
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _excerpts(*texts: str) -> list[str]:
+    """Cut long texts down to where they begin to differ."""
+    pairs = enumerate(zip(*texts, strict=False))
+    common = next((at for at, letters in pairs if len(set(letters)) > 1), min(map(len, texts)))
+    start = max(0, common - _MOST_SHOWN // 3) if max(map(len, texts)) > _MOST_SHOWN else 0
+    parts = [text[start : start + _MOST_SHOWN] for text in texts]
+    return [
+        f"{'...' * (start > 0)}{part}{'...' * (start + len(part) < len(text))}"
+        for part, text in zip(parts, texts, strict=True)
+    ]

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import platform
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headprobe import __version__
-from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted
-from headprobe.files import make_directory
+from headprobe.errors import HeadprobeError, HeadprobeWarning
+from headprobe.prompts.case import Case, case_key
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import observe_cases
-from headprobe.runs.directory import CASES, HEADS, RUN, case_table, clear, left_journals, write_json
+from headprobe.runs.directory import CASES, HEADS, case_table
 from headprobe.runs.distributed import Processes
+from headprobe.runs.engine import Job, ResultFiles, Work, run_job, versions
 from headprobe.runs.failures import (
     ADVICE,
     LOOKED_AT,
@@ -28,18 +25,20 @@ from headprobe.runs.failures import (
     describe_failures,
     few_pass,
 )
+from headprobe.runs.observation import Observation
 from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
-from headprobe.runs.progress import FILE_NAME as JOURNAL
-from headprobe.runs.progress import Journal, Observation, discard_journal, open_journal, stored_plan
+from headprobe.runs.progress import FILE_NAME as PROGRESS
+from headprobe.runs.progress import Payload, stored_plan
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
 from headprobe.stats.reliability import split_half
+from headprobe.tasks import Task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+Observations = Mapping[str, Observation]
 
 
 def score(
@@ -50,11 +49,11 @@ def score(
     processes: Processes | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> HeadScores | None:
-    """Run the cases that are not observed yet, then write the run directory.
+    """Observe the cases that are not observed yet, then write the run directory.
 
-    With several processes each runs some whole subtrees of the prompts, with a journal of its own;
-    the first gathers and writes what all have observed, the others return None. ``advance`` is
-    called once a case of this process, those of an earlier start included.
+    With several processes each observes some whole subtrees of the prompts; the main process
+    writes what all have observed, the others return None. ``advance`` is called once a case of
+    this process, those of an earlier start included.
 
     Raises:
         ValueError: it is not decided how questions are put.
@@ -68,94 +67,142 @@ def score(
         raise ValueError(
             "expected a run whose prompt style is decided: `prepare_decided` plans one"
         )
-    processes = processes or Processes()
-    if processes.is_main_process:
-        _make_ready(run, overwrite=overwrite)
-    processes.all_gather(None)
-    own = run.out / (JOURNAL if processes.is_main_process else f"journal.{processes.rank}.sqlite")
-    make_directory(run.out)
-    with open_journal(own, run.plan) as journal:
-        done = set().union(*processes.all_gather(journal.observed()))
-        part = set(run.tree.shards(processes.count)[processes.rank])
-        for _ in done & part:
-            advance()
-        report = _Report(loaded, run, processes=processes.count, resumed_from=len(done))
-        new: list[Observation] = []
-        try:
-            for portion in run.rounds():
-                for observation in observe_cases(
-                    loaded,
-                    run.cases,
-                    run.task,
-                    wanted=portion & part - done,
-                    tree=run.tree,
-                    decode=run.decode,
-                    chunk_sizes=run.chunk_sizes,
-                ):
-                    journal.add(observation)
-                    advance()
-                    new.append(observation)
-                    if len(new) == LOOKED_AT and processes.is_main_process:
-                        _warn_if_few_pass(run, new)
-                if _settled(run, processes, journal):
-                    break
-        except KeyboardInterrupt:
-            reached = len(journal.observed())
-            raise Interrupted(
-                f"stopped after {reached} of {len(run.cases)} cases; the same command goes on"
-            ) from None
-        finally:
-            if processes.is_main_process:
-                report.write(observed=len(journal.observed()))
-        for others in processes.gather(list(journal.observations())):
-            journal.merge(others)
-        observations = list(journal.observations())
-    processes.all_gather(None)
-    if not processes.is_main_process:
-        discard_journal(own)
-        return None
-    accepted = sum(seen.passed for seen in observations)
-    failed = count_failures(run.cases, observations, run.task.probe)
-    report.write(observed=len(observations), accepted=accepted, failed=failed)
-    visited = [run.cases[seen.case_id] for seen in observations]
-    write_table(case_table(visited, observations), run.out / CASES)
-    result = collect(loaded, run, observations)
-    result.save(run.out / SCORES)
-    write_table(head_table(result, seed=run.seed), run.out / HEADS)
-    reliability = {
-        measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
-    }
-    report.write(
-        observed=len(observations), accepted=accepted, failed=failed, reliability=reliability
+    keys = [case_key(case) for case in run.cases]
+    # Of cases that are alike the first is observed.
+    case_of = dict(zip(reversed(keys), reversed(run.cases), strict=True))
+    warns = processes is None or processes.is_main_process
+    observer = _Observer(loaded, run, case_of, warns=warns)
+    work = Work(
+        name="cases",
+        keys=keys,
+        do=observer.observe,
+        encode=encode,
+        decode=partial(_decode, loaded, run, case_of),
+        rounds=[[keys[case_id] for case_id in portion] for portion in run.rounds()],
+        is_enough=partial(_is_stable, run, case_of) if run.until_stable is not None else None,
+        shards=lambda count: [[keys[i] for i in part] for part in run.tree.shards(count)],
     )
-    return result
+    job = Job(
+        out=run.out,
+        plan=run.plan,
+        work=work,
+        finish=partial(_finish, loaded, run, keys),
+        seal=SCORES,
+        facts={
+            "decode": run.decode,
+            **({"prompt": run.prompt.to_json()} if run.drawn.writer else {}),
+            "layers_without_attention": loaded.layers_without_attention,
+            "cost": asdict(run.cost),
+        },
+    )
+    return run_job(job, overwrite=overwrite, processes=processes, advance=advance)
 
 
-def _warn_if_few_pass(run: PlannedRun, observations: Sequence[Observation]) -> None:
-    told = few_pass(run.cases, observations)
-    if told:
-        warnings.warn(told, HeadprobeWarning, stacklevel=3)
+def prepare_decided(
+    loaded: LoadedModel,
+    task: Task,
+    spec: CaseSpec,
+    *,
+    prompt: PromptOptions,
+    processes: Processes,
+    overwrite: bool = False,
+    **options: Any,
+) -> PlannedRun:
+    """Plan a run whose prompt style is decided: as before on resuming, else by a trial.
+
+    ``options`` are those of ``prepare``. The main one of several processes decides for all.
+    """
+    first = prepare(loaded, task, spec, prompt=prompt, **options)
+    decision: PromptDecision | None = None
+    if processes.is_main_process:
+        plans = [] if overwrite else [stored_plan(first.out / PROGRESS)]
+        decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
+        decision = decide_prompt(loaded, replace(first, prompt=decision), prompt)
+    (decision, *_) = processes.all_gather(decision)
+    if decision == first.prompt:
+        return first
+    return prepare(loaded, task, spec, prompt=prompt, decision=decision, **options)
 
 
-def _make_ready(run: PlannedRun, *, overwrite: bool) -> None:
-    """The run directory with one journal: what several processes left behind is taken into it."""
-    make_directory(run.out)
-    if overwrite:
-        clear(run.out)
-    with open_journal(run.out / JOURNAL, run.plan) as journal:
-        for path in left_journals(run.out):
-            with open_journal(path, run.plan) as left:
-                journal.merge(left.observations())
-            discard_journal(path)
+def encode(seen: Observation) -> Payload:
+    """Return what is kept of an observation."""
+    return Payload(
+        fields={
+            "generated_ids": list(seen.generated_ids),
+            "steps": [seen.step_start, seen.step_end],
+            "response": seen.response,
+            "success": seen.score,
+        },
+        arrays={name: scores.astype(np.float32) for name, scores in seen.scores.items()},
+    )
 
 
-def _settled(run: PlannedRun, processes: Processes, journal: Journal) -> bool:
-    """Whether what all processes have observed ranks the heads reliably enough to stop."""
-    if run.until_stable is None:
-        return False
-    every = itertools.chain.from_iterable(processes.all_gather(list(journal.observations())))
-    accepted = sorted((seen for seen in every if seen.passed), key=lambda seen: seen.case_id)
-    if not accepted:
+def decode(payload: Payload, *, case_id: int, measures: Sequence[str]) -> Observation:
+    """Make an observation of what was kept; ``KeyError`` where a measure was not taken."""
+    step_start, step_end = payload.fields["steps"]
+    return Observation(
+        case_id=case_id,
+        generated_ids=tuple(payload.fields["generated_ids"]),
+        step_start=step_start,
+        step_end=step_end,
+        response=payload.fields["response"],
+        score=payload.fields["success"],
+        scores={measure: payload.arrays[measure] for measure in measures},
+    )
+
+
+class _Observer:
+    """Observes the cases of some keys, and warns where few of the first pass."""
+
+    def __init__(
+        self, loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], *, warns: bool
+    ) -> None:
+        self._loaded = loaded
+        self._run = run
+        self._case_of = case_of
+        self._warns = warns
+        self._first: list[Observation] = []
+
+    def observe(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
+        """Observe the cases of the wanted keys, in the order in which they share most."""
+        run = self._run
+        key_of = {self._case_of[key].case_id: key for key in wanted}
+        for seen in observe_cases(
+            self._loaded,
+            run.cases,
+            run.task,
+            wanted=key_of,
+            tree=run.tree,
+            decode=run.decode,
+            chunk_sizes=run.chunk_sizes,
+        ):
+            yield key_of[seen.case_id], seen
+            self._look_at(seen)
+
+    def _look_at(self, seen: Observation) -> None:
+        if len(self._first) == LOOKED_AT:
+            return
+        self._first.append(seen)
+        if self._warns and len(self._first) == LOOKED_AT:
+            told = few_pass(self._run.cases, self._first)
+            if told:
+                warnings.warn(told, HeadprobeWarning, stacklevel=3)
+
+
+def _decode(
+    loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
+) -> Observation:
+    seen = decode(payload, case_id=case_of[key].case_id, measures=run.task.measures)
+    shape = (loaded.layout.layers, loaded.layout.num_heads)
+    if any(scores.shape != shape for scores in seen.scores.values()):
+        raise ValueError(f"expected scores of shape {shape}")
+    return seen
+
+
+def _is_stable(run: PlannedRun, case_of: Mapping[str, Case], done: Observations) -> bool:
+    """Whether what is observed ranks the heads reliably enough to stop."""
+    accepted = sorted((seen for seen in done.values() if seen.passed), key=lambda s: s.case_id)
+    if run.until_stable is None or not accepted:
         return False
     found = split_half(
         np.stack([seen.scores[run.task.measures[0]] for seen in accepted]),
@@ -165,70 +212,34 @@ def _settled(run: PlannedRun, processes: Processes, journal: Journal) -> bool:
     return found.settled(run.until_stable)
 
 
-def prepare_decided(
+def _finish(
     loaded: LoadedModel,
-    *,
-    prompt: PromptOptions,
-    processes: Processes,
-    overwrite: bool = False,
-    **options: Any,
-) -> PlannedRun:
-    """Plan a run whose prompt style is decided: as before on resuming, else by a trial.
-
-    ``options`` are those of ``prepare``. The first of several processes decides for all.
-    """
-    first = prepare(loaded, prompt=prompt, **options)
-    decision: PromptDecision | None = None
-    if processes.is_main_process:
-        plans = [] if overwrite else [stored_plan(first.out / JOURNAL)]
-        decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
-        decision = decide_prompt(loaded, replace(first, prompt=decision), prompt)
-    (decision, *_) = processes.all_gather(decision)
-    if decision == first.prompt:
-        return first
-    return prepare(loaded, prompt=prompt, decision=decision, **options)
-
-
-class _Report:
-    """``run.json``: the plan, what was done, and how long it took."""
-
-    def __init__(
-        self, loaded: LoadedModel, run: PlannedRun, *, processes: int, resumed_from: int
-    ) -> None:
-        self._run = run
-        self._started = datetime.now(UTC)
-        self._clock = time.perf_counter()
-        self._given = {
-            "plan": dict(run.plan),
-            "cases": len(run.cases),
-            "resumed_from": resumed_from,
-            "decode": run.decode,
-            **({"prompt": run.prompt.to_json()} if run.drawn.writer else {}),
-            "processes": processes,
-            "layers_without_attention": loaded.layers_without_attention,
-            "cost": asdict(run.cost),
-            "versions": versions(),
-        }
-
-    def write(self, *, observed: int, **found: Any) -> None:
-        """Write it, with the number of cases ``observed`` and, at the end, what was ``found``."""
-        if observed == len(self._run.cases):
-            status = "complete"
-        else:
-            status = "stable" if found else "stopped"
-        fields = self._given | {
-            "status": status,
-            "observed": observed,
-            "started": self._started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - self._clock, 3),
-        }
-        write_json(fields | found, self._run.out / RUN)
+    run: PlannedRun,
+    keys: Sequence[str],
+    done: Observations,
+    files: ResultFiles,
+) -> HeadScores:
+    visited = [case for case, key in zip(run.cases, keys, strict=True) if key in done]
+    observations = [replace(done[keys[case.case_id]], case_id=case.case_id) for case in visited]
+    accepted = sum(seen.passed for seen in observations)
+    failed = count_failures(run.cases, observations, run.task.probe)
+    files.write(CASES, partial(write_table, case_table(visited, observations)))
+    if not accepted:
+        files.write_report(accepted=0, failed=failed)
+    result = collect(loaded, run, observations)
+    files.write(HEADS, partial(write_table, head_table(result, seed=run.seed)))
+    reliability = {
+        measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
+    }
+    files.write_report(accepted=accepted, failed=failed, reliability=reliability)
+    files.write(SCORES, partial(result.save, files=files.digests))
+    return result
 
 
 def collect(
     loaded: LoadedModel, run: PlannedRun, observations: Sequence[Observation]
 ) -> HeadScores:
-    """The scores of the accepted cases.
+    """Return the scores of the accepted cases.
 
     Raises:
         HeadprobeError: there is none.
@@ -241,7 +252,6 @@ def collect(
             f"model does not pass {run.task_name}, so its heads cannot be scored on its own "
             f"answers; see the responses in {run.out / CASES}; {ADVICE}"
         )
-    needle_of = {case.case_id: case.needle_id for case in run.cases}
     return HeadScores(
         layout=loaded.layout,
         task=run.task_name,
@@ -249,19 +259,8 @@ def collect(
             measure: np.stack([seen.scores[measure] for seen in accepted])
             for measure in run.task.measures
         },
-        needles=tuple(needle_of[seen.case_id] for seen in accepted),
+        needles=tuple(run.cases[seen.case_id].needle_id for seen in accepted),
         cases=len(observations),
-        plan=run.plan,
+        plan=run.plan.to_json(),
         versions=versions(),
     )
-
-
-def versions() -> dict[str, str]:
-    """The versions that a number may depend on."""
-    found = {"headprobe": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

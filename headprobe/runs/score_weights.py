@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from headprobe.attention.alibi_scope import EPSILON, scopes
+from headprobe.attention import alibi_scope
 from headprobe.attention.finite import check_weights
-from headprobe.files import make_directory
-from headprobe.runs.directory import HEADS, RUN, clear, write_json
-from headprobe.runs.progress import FILE_NAME as JOURNAL
-from headprobe.runs.progress import open_journal
-from headprobe.runs.score import versions
+from headprobe.runs.directory import HEADS
+from headprobe.runs.engine import Job, ResultFiles, run_job, versions
+from headprobe.runs.progress import Plan
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
@@ -39,37 +36,33 @@ def score_weights(
         HeadprobeError: the task is none for this model, some weight is NaN or infinite, or the
             directory cannot be written.
     """
-    plan: dict[str, Any] = {
-        "task": task,
-        "model": loaded.layout.id,
-        "weights": loaded.fingerprint,
-        "epsilon": EPSILON,
-    }
-    started, clock = datetime.now(UTC), time.perf_counter()
+    plan = Plan(
+        identity={
+            "kind": "score",
+            "task": task,
+            "model_digest": loaded.fingerprint,
+            "epsilon": alibi_scope.EPSILON,
+        },
+        labels={"model": loaded.layout.id},
+    )
     check_weights(loaded)
-    matrix = scopes(loaded.model).numpy()
     result = HeadScores(
         layout=loaded.layout,
         task=task,
-        per_case={task: matrix[None]},
+        per_case={task: alibi_scope.scopes(loaded.model).numpy()[None]},
         needles=(0,),
         cases=1,
-        plan=plan,
+        plan=plan.to_json(),
         versions=versions(),
     )
-    make_directory(out)
-    if overwrite:
-        clear(out)
-    with open_journal(out / JOURNAL, plan):
-        result.save(out / SCORES)
-        write_table(head_table(result, seed=seed), out / HEADS)
-        report = {
-            "plan": plan,
-            "cases": 0,
-            "status": "complete",
-            "started": started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - clock, 3),
-            "versions": dict(result.versions),
-        }
-        write_json(report, out / RUN)
+
+    def finish(_: object, files: ResultFiles) -> HeadScores:
+        files.write(HEADS, partial(write_table, head_table(result, seed=seed)))
+        files.write_report()
+        files.write(SCORES, partial(result.save, files=files.digests))
+        return result
+
+    run_job(
+        Job(out=out, plan=plan, finish=finish, seal=SCORES, facts={"cases": 0}), overwrite=overwrite
+    )
     return result

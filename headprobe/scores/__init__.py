@@ -4,6 +4,13 @@
 ``comparison`` says how alike several rank the heads.
 """
 
-from headprobe.scores.head_scores import FILE_NAME, REPORT, HeadScores, HeadStatistics, no_scores
+from headprobe.scores.head_scores import (
+    FILE_NAME,
+    REPORT,
+    HeadScores,
+    HeadStatistics,
+    no_scores,
+    recorded_digests,
+)
 
-__all__ = ["FILE_NAME", "REPORT", "HeadScores", "HeadStatistics", "no_scores"]
+__all__ = ["FILE_NAME", "REPORT", "HeadScores", "HeadStatistics", "no_scores", "recorded_digests"]

@@ -136,8 +136,11 @@ class HeadScores:
         """Whether one half of the needles ranks the heads as the other half does."""
         return split_half(self.per_case[measure], self.needles, seed=seed)
 
-    def save(self, path: Path) -> None:
-        """Write ``scores.safetensors`` as a whole or not at all."""
+    def save(self, path: Path, *, files: Mapping[str, str] | None = None) -> None:
+        """Write ``scores.safetensors`` as a whole or not at all.
+
+        ``files`` are the SHA-256 of the files beside it by name: readers refuse others.
+        """
         from safetensors.numpy import save
 
         # save_file writes other than C-contiguous arrays wrongly, without a word.
@@ -154,6 +157,7 @@ class HeadScores:
             "versions": dict(self.versions),
             "measures": list(self.measures),
             "needles": list(self.needles),
+            "files": dict(files or {}),
         }
         with atomic_write(path) as whole:
             whole.write_bytes(save(tensors, metadata={"headprobe": json.dumps(header)}))
@@ -233,6 +237,21 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise ValueError(f"expected {_KINDS[kind]} for {name}, got {value!r:.60}")
     return value
+
+
+def recorded_digests(run: Path) -> Mapping[str, str]:
+    """Return the SHA-256 by name of the files that the scores in a run directory came with.
+
+    There are none where there are no scores, or those of an earlier version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(run / FILE_NAME, framework="numpy") as opened:
+            header = json.loads((opened.metadata() or {})["headprobe"])
+            return _field(header, "files", dict)  # type: ignore[no-any-return]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def no_scores(file: Path) -> UsageError:

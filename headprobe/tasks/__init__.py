@@ -14,11 +14,10 @@ __all__ = [
     "DEFAULT_TASK",
     "PASSED_ABOVE",
     "TASKS",
-    "WEIGHT_TASKS",
     "Probe",
     "Steps",
     "Task",
-    "asks",
+    "find_task",
     "get_asking_task",
     "get_task",
 ]
@@ -28,6 +27,7 @@ _OF_NEEDLES = ("retrieval", "r2", "semantic", "mass", "contrast", "locos", "qr")
 
 TASKS = {
     "r2": Task(
+        name="r2",
         summary="retrieval and reasoning (HeadKV-R2): tell two answers apart by a third fact",
         probe=Probe(
             needles="r2.jsonl",
@@ -40,6 +40,7 @@ TASKS = {
         more=_OF_NEEDLES,
     ),
     "retrieval": Task(
+        name="retrieval",
         summary="needle in a haystack (Retrieval Head): copy a fact out of unrelated prose",
         probe=Probe(
             needles="retrieval.jsonl",
@@ -52,6 +53,7 @@ TASKS = {
         more=_OF_NEEDLES,
     ),
     "razor": Task(
+        name="razor",
         summary="repeated random tokens (RazorAttention): find where a token stood before",
         probe=Probe(
             draw=repetition.draw,
@@ -61,35 +63,33 @@ TASKS = {
         ),
         measures=("induction", "echo"),
     ),
+    "alibi": Task(
+        name="alibi",
+        summary="how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
+        probe=Probe(max_new_tokens=repetition.max_new_tokens, score=repetition.score),
+        measures=("alibi",),
+    ),
 }
 
 DEFAULT_TASK = "r2"
 
-WEIGHT_TASKS = {
-    "alibi": "how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
-}
-"""Tasks that need no cases, and what they probe; each has one measure, of its own name."""
 
-
-def asks(task: str) -> bool:
-    """Whether a task asks for answers; of a name that is none, no."""
-    return task in TASKS and bool(TASKS[task].probe.needles)
+def find_task(name: str) -> Task | None:
+    """Return the task of that name; none where scores come from elsewhere."""
+    return TASKS.get(name)
 
 
 def get_asking_task(name: str) -> Task:
     """The task of that name that asks for answers; ``UsageError`` lists what there is."""
-    if not asks(name):
-        raise UsageError(
-            f"expected {', '.join(filter(asks, TASKS))}, which ask for answers",
-            option="task",
-            value=name,
-        )
+    asking = [task.name for task in TASKS.values() if task.asks]
+    if name not in asking:
+        message = f"expected {', '.join(asking)}, which ask for answers"
+        raise UsageError(message, option="task", value=name)
     return TASKS[name]
 
 
 def get_task(name: str) -> Task:
     """The task of that name; ``UsageError`` lists what there is."""
     if name not in TASKS:
-        message = f"expected {', '.join((*TASKS, *WEIGHT_TASKS))}"
-        raise UsageError(message, option="task", value=name)
+        raise UsageError(f"expected {', '.join(TASKS)}", option="task", value=name)
     return TASKS[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,7 +26,8 @@ class Probe:
     """One kind of case.
 
     ``needles`` names the bundled file of needles, which are hidden and asked for. In their place
-    ``draw`` makes prompts that are only read, with the parameters of ``repetition.draw``.
+    ``draw`` makes prompts that are only read, with the parameters of ``repetition.draw``. With
+    neither, the weights alone are read.
 
     Watched are the prompt's queries from position ``first_query`` on, and the answer's.
     ``max_new_tokens`` bounds the response, 0 where there is none; ``score`` grades it from 0 to
@@ -64,18 +65,29 @@ class Task:
     ``measures`` are taken, the task's own first; ``more`` can be taken on its cases too.
     """
 
+    name: str
     summary: str
     probe: Probe
     measures: tuple[str, ...]
     more: tuple[str, ...] = ()
 
     @property
+    def needs_cases(self) -> bool:
+        """Whether a model is run on cases; else its weights alone say the measures."""
+        return self.asks or self.probe.draw is not None
+
+    @property
+    def asks(self) -> bool:
+        """Whether the cases ask for answers."""
+        return bool(self.probe.needles)
+
+    @property
     def offered(self) -> tuple[str, ...]:
         """All the measures that can be taken."""
         return tuple(dict.fromkeys((*self.measures, *self.more)))
 
-    def measuring(self, names: str | None) -> Task:
-        """The task with other measures: a comma list of them, ``all``, or as it is for ``None``.
+    def measuring(self, names: Sequence[str] | None) -> Task:
+        """Return the task with other measures, all of them for ``all``, its own for ``None``.
 
         However they are listed, their order is the task's.
 
@@ -84,15 +96,14 @@ class Task:
         """
         if names is None:
             return self
-        wanted = [name.strip() for name in names.split(",")]
-        unknown = [name for name in wanted if name not in (*self.offered, "all")]
+        unknown = [name for name in names or [""] if name not in (*self.offered, "all")]
         if unknown:
             raise UsageError(
                 f"this task takes {', '.join(self.offered)}, or all of them with all",
                 option="measures",
                 value=unknown[0],
             )
-        chosen = (name for name in self.offered if "all" in wanted or name in wanted)
+        chosen = (name for name in self.offered if "all" in names or name in names)
         return replace(self, measures=tuple(chosen))
 
     def counting(self, steps: Steps) -> Task:

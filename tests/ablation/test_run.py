@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,20 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headprobe.ablation import run as ablating
 from headprobe.ablation.ablated import ablated, mean_outputs
-from headprobe.ablation.run import JOURNAL, PlannedAblation, ablate, plan_ablation
+from headprobe.ablation.plan import PlannedAblation, plan_ablation
+from headprobe.ablation.rankings import HeadChoice
+from headprobe.ablation.run import ablate
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.layout import Head
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import Case
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import CASES
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out
-from headprobe.runs.progress import open_journal
+from headprobe.runs.progress import FILE_NAME, open_progress
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
 from headprobe.tasks import PASSED_ABOVE, TASKS
@@ -36,7 +39,8 @@ from tests._support.refusals import refused
 
 pytestmark = pytest.mark.slow
 
-SMALL: dict[str, Any] = {"tops": "1,8", "random_draws": 2, "lengths": "128,160", "limit": 4}
+HEADS: dict[str, Any] = {"top_k": (1, 8), "random_draws": 2}
+SPEC: dict[str, Any] = {"lengths": (128, 160), "limit": 4}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,11 @@ def scored(loaded: LoadedModel, *measures: str, **fields: Any) -> HeadScores:
 
 def planned(loaded: LoadedModel, out: Path, **options: Any) -> PlannedAblation:
     runs = options.pop("runs", [("run", scored(loaded))])
-    return plan_ablation(loaded, runs, **SMALL | {"out": out} | options)
+    heads, spec = (
+        cls(**small | {f.name: options.pop(f.name) for f in fields(cls) if f.name in options})
+        for cls, small in ((HeadChoice, HEADS), (CaseSpec, SPEC))
+    )
+    return plan_ablation(loaded, runs, heads, spec, out=out, **options)
 
 
 def cut(model: PreTrainedModel, heads: tuple[Head, ...]) -> PreTrainedModel:
@@ -99,7 +107,7 @@ def test_answers_are_those_of_a_model_whose_projections_do_not_read_the_heads(
 def test_mean_silence_takes_means_over_prompts_of_other_needles(
     nano: LoadedModel, tmp_path: Path
 ) -> None:
-    run = planned(nano, tmp_path, ablation="mean", calibration=3, random_draws=1, top_k="4")
+    run = planned(nano, tmp_path, ablation="mean", calibration=3, random_draws=1, top_k=(4,))
     assert len(run.calibration) == 3
     assert not {case.input_ids for case in run.calibration} & {c.input_ids for c in run.cases}
     done = ablate(nano, run)
@@ -108,7 +116,8 @@ def test_mean_silence_takes_means_over_prompts_of_other_needles(
     with ablated(nano.model, trial.heads, means=means):
         assert done.grades[0].tolist() == grades(nano, run)
     assert done.plan["ablation"] == "mean"
-    assert done.plan["calibration"] != planned(nano, tmp_path, ablation="mean").plan["calibration"]
+    other = planned(nano, tmp_path, ablation="mean", calibration=4)
+    assert other.plan.identity["calibration_digest"] != done.plan["calibration_digest"]
 
 
 def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_path: Path) -> None:
@@ -117,7 +126,7 @@ def test_means_are_over_needles_that_heads_are_scored_on(nano: LoadedModel, tmp_
     asked.write_text("".join(held_out.read_text().splitlines(keepends=True)[:4]))
     run = planned(nano, tmp_path / "out", ablation="mean", calibration=3, needles=asked)
     write_table(case_rows(run.calibration), tmp_path / "means" / CASES)
-    own = draw_cases(nano, TASKS["r2"].probe, lengths="160", limit=3)
+    own = draw_cases(nano, TASKS["r2"].probe, CaseSpec(lengths=(160,), limit=3))
     with pytest.raises(UsageError, match="3 of 48 needles are those"):
         check_held_out(own, [tmp_path / "means"], nano.tokenizer)
 
@@ -135,8 +144,8 @@ def test_walking_without_measures_gives_the_same_answers(nano: LoadedModel, tmp_
 
 def test_cases_are_not_those_that_were_scored(nano: LoadedModel, tmp_path: Path) -> None:
     run = planned(nano, tmp_path, runs=[("a", scored(nano, plan={"seed": 6}))])
-    assert run.seed == run.plan["seed"] == 7
-    assert "held-out" in str(run.plan["needles"])
+    assert run.seed == run.plan.identity["seed"] == 7
+    assert "held-out" in str(run.plan.labels["needles"])
     assert planned(nano, tmp_path, seed=3).seed == 3
     both = [("a", scored(nano, plan={"seed": 6})), ("b", scored(nano, plan={"seed": 2}))]
     for seed in (2, 6):
@@ -150,7 +159,8 @@ def case_rows(cases: Sequence[Case]) -> pd.DataFrame:
 
 def test_needles_that_heads_were_scored_on_are_refused(nano: LoadedModel, tmp_path: Path) -> None:
     own = bundled("needles", "nano", "r2.jsonl")
-    drawn = draw_cases(nano, TASKS["r2"].probe, lengths="160", limit=3, needles=own)
+    spec = CaseSpec(lengths=(160,), limit=3, needles=own)
+    drawn = draw_cases(nano, TASKS["r2"].probe, spec)
     write_table(case_rows(drawn.cases), tmp_path / "run" / CASES)
     runs = [(str(tmp_path / "run"), scored(nano))]
     assert planned(nano, tmp_path / "out", runs=runs).cases
@@ -214,15 +224,39 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     monkeypatch.setattr(ablating, "observe_cases", refuse)
     again = ablate(nano, planned(nano, tmp_path / "stopped", metric="f1"))
     assert again.metric == "f1"
-    with open_journal(tmp_path / "stopped" / JOURNAL, run.plan) as journal:
-        said = [seen.response for seen in journal.observations()][: len(run.cases)]
+    with open_progress(tmp_path / "stopped" / FILE_NAME) as progress:
+        units = dict(progress.units())
+    said = [units[key].fields["response"] for key in run.keys[()]]
     answers = [[case.answer] for case in run.cases]
     np.testing.assert_array_equal(again.full, [*map(f1, said, answers)])
-    with refused("`overwrite`", path=tmp_path / "stopped"):
-        ablate(nano, planned(nano, tmp_path / "stopped", random_draws=3))
+    with pytest.raises(UsageError, match='silence was "zero", now "mean"'):
+        ablate(nano, planned(nano, tmp_path / "stopped", ablation="mean"))
 
 
-def test_fresh_starts_over(nano: LoadedModel, tmp_path: Path) -> None:
+def test_more_heads_draws_and_cases_go_on_from_fewer(
+    nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    larger = {"top_k": (1, 4, 8), "random_draws": 3, "limit": 6}
+    whole = ablate(nano, planned(nano, tmp_path / "whole", **larger))
+    before = planned(nano, tmp_path / "grown")
+    ablate(nano, before)
+    after = planned(nano, tmp_path / "grown", **larger)
+    asked: list[int] = []
+
+    def count(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for seen in observe_cases(*arguments, **options):
+            asked.append(seen.case_id)
+            yield seen
+
+    monkeypatch.setattr(ablating, "observe_cases", count)
+    grown = ablate(nano, after)
+    np.testing.assert_array_equal(grown.grades, whole.grades)
+    old, new = ({key for keys in run.keys.values() for key in keys} for run in (before, after))
+    assert old < new
+    assert len(asked) == len(new - old)
+
+
+def test_overwriting_starts_over(nano: LoadedModel, tmp_path: Path) -> None:
     ablate(nano, planned(nano, tmp_path))
     (tmp_path / "ablation.png").write_bytes(b"old")
     done = ablate(nano, planned(nano, tmp_path, random_draws=1), overwrite=True)
@@ -256,13 +290,9 @@ def test_a_model_that_answers_nothing_has_nothing_to_lose(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ablation": "half"}, "ablation=half: expected zero or mean"),
-        ({"metric": "rouge"}, "metric=rouge: expected accepted, exact_match, f1, recall"),
-        ({"tops": "25"}, "top=25: .* 48 heads; expected at most 24"),
-        ({"tops": "x"}, "top=x: "),
-        ({"task": "alibi"}, "task=alibi: expected r2, retrieval"),
-        ({"measures": ["locos"]}, "no run given holds the measure 'locos'"),
-        ({"lengths": "4000"}, "lengths=4000: .* do not fit the model's window"),
+        ({"top_k": (25,)}, "top_k=25: .* 48 heads; expected at most 24"),
+        ({"measures": ("locos",)}, "no run given holds the measure 'locos'"),
+        ({"lengths": (4000,)}, "lengths=4000: .* do not fit the model's window"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
@@ -272,9 +302,25 @@ def test_options_that_make_no_sense_are_refused(
         planned(nano, tmp_path, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ablation": "half"}, "expected silence to be zero or mean, got 'half'"),
+        ({"metric": "rouge"}, "expected a metric of .*, got 'rouge'"),
+        ({"top_k": (2, 1)}, "expected ascending numbers of heads"),
+        ({"random_draws": 0}, "expected draws of 1 or more, got 0"),
+    ],
+)
+def test_what_a_caller_got_wrong_is_a_value_error(
+    nano: LoadedModel, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        planned(nano, tmp_path, **options)
+
+
 def test_the_task_is_the_first_run_s_that_asks(nano: LoadedModel, tmp_path: Path) -> None:
     weights = ("w", scored(nano, task="alibi", plan={}))
     copying = ("c", scored(nano, task="retrieval"))
     assert planned(nano, tmp_path, runs=[weights, copying]).task_name == "retrieval"
     assert planned(nano, tmp_path, runs=[weights]).task_name == "r2"
-    assert planned(nano, tmp_path, runs=[copying], task="r2").task_name == "r2"
+    assert planned(nano, tmp_path, runs=[copying], task=TASKS["r2"]).task_name == "r2"

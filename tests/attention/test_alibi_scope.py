@@ -228,8 +228,8 @@ def test_a_directory_of_another_run_is_not_written_over_unasked(
     score_weights(loaded, task="alibi", out=tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
     other = LoadedModel(**{**vars(loaded), "fingerprint": "g"})
-    with pytest.raises(UsageError, match='weights was "f", now "g"'):
+    with pytest.raises(UsageError, match='model_digest was "f", now "g"'):
         score_weights(other, task="alibi", out=tmp_path)
     assert json.loads((tmp_path / "run.json").read_text()) == run
     score_weights(other, task="alibi", out=tmp_path, overwrite=True)
-    assert HeadScores.load(tmp_path).plan["weights"] == "g"
+    assert HeadScores.load(tmp_path).plan["model_digest"] == "g"

@@ -22,6 +22,8 @@ from headprobe.evaluation.methods import CutPoint, Method, allocated
 from headprobe.evaluation.questions import questions_of
 from headprobe.evaluation.results import QUERY_AGNOSTIC
 from headprobe.models.loading import load_model
+from headprobe.prompts.grid import parse_lengths
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
 from headprobe.tasks import get_task
@@ -76,10 +78,12 @@ def main() -> None:
     drawn = draw_cases(
         loaded,
         probe,
-        lengths=options.length,
-        needles=options.needles,
-        limit=options.limit,
-        seed=1,
+        CaseSpec(
+            lengths=parse_lengths(options.length),
+            needles=options.needles,
+            limit=options.limit,
+            seed=1,
+        ),
         held_out=True,
     )
 

@@ -17,7 +17,7 @@ from models import NAMES, draw, load
 
 from headprobe.models.device import DTYPES
 from headprobe.runs.case_runner import observe_cases
-from headprobe.runs.memory import cache_bytes, chunk_sizes_for, parse_bytes
+from headprobe.runs.memory import MemoryOptions, cache_bytes, chunk_sizes_for, parse_bytes
 from headprobe.tasks import TASKS
 
 
@@ -35,8 +35,8 @@ def run(options: argparse.Namespace, length: int) -> int:
     cases = draw(loaded, lengths=str(length), depths="50", needles=1)
     chunk_sizes = chunk_sizes_for(
         loaded.model.config,
+        MemoryOptions(activation_memory=parse_bytes(options.activation_memory)),
         longest=length,
-        activation_bytes=parse_bytes(options.activation_memory),
         element=loaded.model.dtype.itemsize,
     )
     list(observe_cases(loaded, cases, TASKS["r2"], decode="forced", chunk_sizes=chunk_sizes))

@@ -74,7 +74,7 @@ def draw(loaded: LoadedModel, *, lengths: str, depths: str, needles: int) -> Seq
         read_needles(bundled("needles", "nano", "r2.jsonl"))[:needles],
         sentences=sentences("noise", seed=0),
         writer=PromptWriter(loaded.tokenizer),
-        lengths=parse_lengths(lengths, longest=None),
+        lengths=parse_lengths(lengths),
         depths=parse_depths(depths),
     )
 

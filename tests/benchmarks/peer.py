@@ -25,8 +25,8 @@ from headprobe.models.loading import LoadedModel
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import Decode, observe_cases
 from headprobe.runs.memory import ChunkSizes
+from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.runs.progress import Observation
 from headprobe.tasks import TASKS
 
 

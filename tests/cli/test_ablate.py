@@ -75,7 +75,7 @@ def test_the_newest_run_is_ablated_and_everything_written(tmp_path: Path) -> Non
         "ablation.csv",
         "ablation.json",
         "ablation.png",
-        "ablation.sqlite",
+        "progress.sqlite",
     }
     report = json.loads((folder / "ablation.json").read_text())
     assert {name: report[name] for name in told} == told

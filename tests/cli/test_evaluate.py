@@ -69,11 +69,11 @@ def test_sizes_are_evaluated_from_the_newest_run_beside_every_baseline(inside: P
     assert sorted(path.name for path in out.iterdir()) == [
         "accuracy.png",
         "answers.parquet",
-        "evaluation.sqlite",
+        "evaluation.json",
+        "progress.sqlite",
         "results.csv",
-        "results.json",
     ]
-    assert json.loads((out / "results.json").read_text()) == found
+    assert found.items() <= json.loads((out / "evaluation.json").read_text()).items()
     assert found["questions"] == 2
     assert found["metric"] == "f1"
     plan = found["plan"]
@@ -213,7 +213,7 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
             {"option": "metric", "value": "passed"},
             "exact_match, f1, recall",
         ),
-        (["--questions", "none.jsonl"], {"path": Path("none.jsonl")}, "no case file"),
+        (["--questions", "none.jsonl"], {"path": Path("none.jsonl")}, "no question file"),
     ],
 )
 def test_wrong_usage_is_one_clear_line(

@@ -47,7 +47,7 @@ def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Pa
     check_same_run(alone, together)
     report = json.loads((together / "run.json").read_text())
     assert (report["status"], report["processes"]) == ("complete", 2)
-    assert not list(together.glob("journal.*.sqlite"))
+    assert not list(together.glob("progress.*.sqlite"))
     assert done.stdout.count("cases accepted") == 1
 
 
@@ -63,11 +63,11 @@ def test_killed_processes_resume_with_another_number(alone: Path, tmp_path: Path
     killed = stopped_by("SIGKILL", "score", *GRID, cases=3, cwd=tmp_path, before=two)
     assert "Signal 9" in killed.stderr
     together = tmp_path / "outputs" / "nano" / "r2"
-    assert (together / "journal.1.sqlite").is_file()
+    assert (together / "progress.1.sqlite").is_file()
     assert not (together / "scores.safetensors").exists()
     succeed("score", *GRID, cwd=tmp_path)
     assert json.loads((together / "run.json").read_text())["resumed_from"] == 6
-    assert not list(together.glob("journal.*.sqlite"))
+    assert not list(together.glob("progress.*.sqlite"))
     check_same_run(alone, together)
 
 
@@ -135,7 +135,7 @@ def test_all_measures_land_in_the_run_and_any_can_be_picked(alone: Path, tmp_pat
         assert best["score"] == pytest.approx(tensors[name].max(), rel=1e-5)
     for command in (
         ["allocate", "--measure", "mass"],
-        ["allocate", "--measure", "locos", "--strategy", "top", "--heads", "4"],
+        ["allocate", "--measure", "locos", "--strategy", "top", "--top-k", "4"],
         ["plot", "--measure", "contrast"],
         ["compare", "--measure", "r2", "--measure", "qr"],
     ):

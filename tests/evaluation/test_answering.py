@@ -26,6 +26,7 @@ from headprobe.evaluation.results import (
 from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.draw import draw_cases
 from headprobe.scores import HeadScores
 from headprobe.tasks import TASKS
@@ -40,7 +41,7 @@ def nano() -> LoadedModel:
 @pytest.fixture(scope="module")
 def questions(nano: LoadedModel) -> list[Question]:
     probe = TASKS["r2"].probe
-    drawn = draw_cases(nano, probe, lengths="100,140", limit=4, held_out=True)
+    drawn = draw_cases(nano, probe, CaseSpec(lengths=(100, 140), limit=4), held_out=True)
     return questions_of(drawn, probe, max_new_tokens=6)
 
 

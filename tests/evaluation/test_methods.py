@@ -16,10 +16,12 @@ from headprobe.evaluation.baselines import BASELINES, SINKS, baselines, shuffle,
 from headprobe.evaluation.methods import (
     CutPoint,
     Method,
+    MethodOptions,
     allocated,
     build_methods,
     check_fit,
     fixed,
+    parse_budgets,
 )
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
@@ -127,11 +129,15 @@ def test_a_share_too_small_for_the_window_is_one_entry_more_than_it() -> None:
         assert one.at(cut_point(200)).kept(200).sum() == 9 * 12
 
 
+def options(typed: list[str], *strategies: str) -> MethodOptions:
+    return MethodOptions(budgets=parse_budgets(typed), strategies=strategies)
+
+
 def test_entrants_are_read_as_typed(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     budgets("duo").save(path)
     typed = ["16,1.5%", str(path), "64"]
-    methods = build_methods(typed, [run()], strategies=["headkv", "pyramid"])
+    methods = build_methods(options(typed, "headkv", "pyramid"), [run()])
     assert [(one.strategy, one.budget) for one in methods] == [
         ("headkv", "16"),
         ("pyramid", "16"),
@@ -157,11 +163,11 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         file.parent.mkdir()
         budgets("headkv", budget=BudgetSize(tokens=size)).save(file)
     typed = [*map(str, files), "16"]
-    everyone = with_baselines(build_methods(typed, [run()], strategies=["headkv"]), seed=0)
+    everyone = with_baselines(build_methods(options(typed), [run()]), seed=0)
     kept = {(one.strategy, one.budget): one.at(cut_point(500)).kept(500).mean() for one in everyone}
     for name in ("headkv", "uniform", "shuffled"):
         assert [kept[name, budget] for budget in typed] == [12, 40, 16]
-    alone = build_methods([str(files[0]), "16"], [run()], strategies=["headkv"])
+    alone = build_methods(options([str(files[0]), "16"]), [run()])
     assert [one.budget for one in alone] == [str(files[0]), "16"]
 
 
@@ -199,12 +205,12 @@ def test_baselines_of_less_than_the_window_keep_no_more() -> None:
     [
         (["16,x"], "tokens a head"),
         (["16", "16"], "budget=16: given twice for headkv"),
-        (["none.json"], "none.json"),
+        (["none.json"], "no budget at none.json"),
     ],
 )
 def test_what_is_no_budget_is_refused(typed: list[str], message: str) -> None:
     with pytest.raises(UsageError) as raised:
-        build_methods(typed, [run()], strategies=["headkv"])
+        build_methods(options(typed), [run()])
     assert message in str(raised.value)
 
 

@@ -11,6 +11,7 @@ from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.evaluation.questions import ANSWER_STEPS, Question, questions_of, read_questions
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.nano.tokenizer import build_tokenizer
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.runs.draw import DrawnCases, draw_cases
@@ -26,7 +27,7 @@ def nano() -> LoadedModel:
 
 
 def draw(nano: LoadedModel, **options: Any) -> DrawnCases:
-    return draw_cases(nano, PROBE, lengths="128", limit=12, **options)
+    return draw_cases(nano, PROBE, CaseSpec(lengths=(128,), limit=12), **options)
 
 
 def plain_tokens(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:
@@ -152,7 +153,7 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, problem:
 
 
 def test_files_without_questions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no case file"):
+    with pytest.raises(UsageError, match="no question file"):
         read_questions(tmp_path / "none.jsonl", PromptWriter(build_tokenizer()), longest=None)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UsageError, match="holds no question"):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +9,15 @@ import pytest
 from headprobe.evaluation.results import (
     ANSWERS,
     FULL,
-    REPORT,
     RESULTS,
     SETTINGS,
     Evaluation,
     MethodAnswers,
     MethodResult,
     grade,
-    write,
+    result_table,
 )
+from headprobe.scores.tables import write_table
 from headprobe.stats.bootstrap import interval
 
 QUESTIONS, NEEDLES = 24, 6
@@ -138,12 +136,11 @@ def test_a_response_is_graded_by_every_metric() -> None:
     }
 
 
-def test_three_files_are_written(tmp_path: Path) -> None:
+def test_answers_and_results_are_tables(tmp_path: Path) -> None:
     found = evaluation()
     results = found.results()
-    report = {"metric": "f1", "results": [asdict(result) for result in results]}
-    write(found, results, tmp_path, report=report)
-    assert json.loads((tmp_path / REPORT).read_text()) == json.loads(json.dumps(report))
+    write_table(found.answer_table(), tmp_path / ANSWERS)
+    write_table(result_table(results), tmp_path / RESULTS)
     answers = pd.read_parquet(tmp_path / ANSWERS)
     assert len(answers) == QUESTIONS * len(found.methods)
     kept = answers.query("setting == 'query_agnostic' and strategy == 'uniform' and budget == '64'")

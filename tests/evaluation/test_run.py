@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,15 @@ import pytest
 
 from headprobe.allocators import BudgetSize, allocate
 from headprobe.errors import HeadprobeError, Interrupted, UsageError
-from headprobe.evaluation.answering import evaluate
-from headprobe.evaluation.methods import Method
+from headprobe.evaluation.answering import Answers, _Reader, evaluate
+from headprobe.evaluation.methods import Method, MethodOptions
 from headprobe.evaluation.plan import PlannedEvaluation, plan_evaluation
+from headprobe.evaluation.questions import Question
 from headprobe.evaluation.results import ANSWERS, REPORT, RESULTS
-from headprobe.evaluation.run import JOURNAL, run_evaluation
+from headprobe.evaluation.run import run_evaluation
 from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.spec import CaseSpec
+from headprobe.runs.progress import FILE_NAME
 
 pytestmark = pytest.mark.slow
 
@@ -37,11 +41,10 @@ def file(nano: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(nano: LoadedModel, file: Path, out: Path, **options: Any) -> PlannedEvaluation:
-    drawing = {"lengths": "128", "depths": "0,100"}
+    fields = {"limit": 3} | {n: options.pop(n) for n in ("limit", "seed") if n in options}
+    spec = CaseSpec(lengths=(128,), depths=(0.0, 100.0), **fields)
     with pytest.warns(UserWarning, match="no case table"):
-        return plan_evaluation(
-            nano, budgets=[str(file)], drawing=drawing, out=out, **{"limit": 3} | options
-        )
+        return plan_evaluation(nano, MethodOptions(budgets=(file,)), spec, out=out, **options)
 
 
 def after(count: int, do: Callable[[], None]) -> Callable[[], None]:
@@ -66,22 +69,23 @@ def test_an_evaluation_that_is_stopped_goes_on(
     planned = plan(nano, file, tmp_path / "cut")
     with pytest.raises(Interrupted, match="stopped after 2 of 3 questions; the same command goes"):
         run_evaluation(nano, planned, advance=after(2, interrupt))
-    assert [path.name for path in planned.out.iterdir()] == [JOURNAL]
+    assert [path.name for path in planned.out.iterdir()] == [FILE_NAME]
     counted = []
     results = run_evaluation(nano, planned, advance=lambda: counted.append(1))
     assert len(counted) == 3
     whole = replace(planned, out=tmp_path / "whole")
     run_evaluation(nano, whole)
-    for name in (RESULTS, REPORT):
-        assert (planned.out / name).read_bytes() == (whole.out / name).read_bytes()
+    assert (planned.out / RESULTS).read_bytes() == (whole.out / RESULTS).read_bytes()
+    stopped, at_once = (json.loads((p.out / REPORT).read_text()) for p in (planned, whole))
+    assert stopped["results"] == at_once["results"]
+    assert (stopped["status"], stopped["resumed_from"]) == ("complete", 2)
     pd.testing.assert_frame_equal(
         pd.read_parquet(planned.out / ANSWERS), pd.read_parquet(whole.out / ANSWERS)
     )
-    # What the journal gave back is what is answered without one.
+    # What progress gave back is what is answered without it.
     plainly = evaluate(nano, planned.questions, planned.methods).results(seed=planned.seed)
     for one, other in zip(results, plainly, strict=True):
-        assert one.fraction == pytest.approx(other.fraction, rel=1e-6)
-        assert replace(one, fraction=0.0) == replace(other, fraction=0.0)
+        assert one == other
 
 
 def test_a_finished_evaluation_is_graded_anew_and_asks_nothing(
@@ -101,12 +105,12 @@ def test_a_finished_evaluation_is_graded_anew_and_asks_nothing(
         assert one.of_full == pytest.approx(passed)
 
 
-def test_other_options_are_refused_and_fresh_starts_over(
+def test_other_options_are_refused_and_overwriting_starts_over(
     nano: LoadedModel, file: Path, tmp_path: Path
 ) -> None:
-    run_evaluation(nano, plan(nano, file, tmp_path, limit=1))
-    other = plan(nano, file, tmp_path, limit=2)
-    with pytest.raises(UsageError, match=r"limit was 1, now 2.*`overwrite`"):
+    run_evaluation(nano, plan(nano, file, tmp_path, limit=2, seed=1))
+    other = plan(nano, file, tmp_path, limit=2, seed=2)
+    with pytest.raises(UsageError, match=r"seed was 1, now 2"):
         run_evaluation(nano, other)
     run_evaluation(nano, other, overwrite=True)
     assert len(pd.read_parquet(tmp_path / ANSWERS)) == 2 * 2 * 7
@@ -115,10 +119,39 @@ def test_other_options_are_refused_and_fresh_starts_over(
     shutil.copy(file, changed)
     first = plan(nano, changed, tmp_path / "out")
     allocate(np.ones((6, 8)), nano.layout, budget=BudgetSize(tokens=30)).save(changed)
-    assert plan(nano, changed, tmp_path / "out").plan != first.plan
+    assert plan(nano, changed, tmp_path / "out").plan.differences(first.plan)
 
 
-def test_budgets_that_differ_at_one_length_alone_are_another_plan(
+def test_more_questions_go_on_from_fewer(
+    nano: LoadedModel, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_evaluation(nano, plan(nano, file, tmp_path / "grown", limit=2))
+    larger = plan(nano, file, tmp_path / "grown", limit=5)
+    whole = run_evaluation(nano, replace(larger, out=tmp_path / "whole"))
+    asked = []
+    read = _Reader.answer
+
+    def count(reader: _Reader, question: Question) -> dict[str, Answers]:
+        asked.append(question.key)
+        return read(reader, question)
+
+    monkeypatch.setattr(_Reader, "answer", count)
+    assert run_evaluation(nano, larger) == whole
+    assert len(asked) == 3
+
+
+def test_a_copy_of_a_budget_under_another_name_is_the_same(
+    nano: LoadedModel, file: Path, tmp_path: Path
+) -> None:
+    first = plan(nano, file, tmp_path / "out")
+    copied = tmp_path / "copied.json"
+    shutil.copy(file, copied)
+    again = plan(nano, copied, tmp_path / "out")
+    assert not first.plan.differences(again.plan)
+    assert list(first.keys) == list(again.keys)
+
+
+def test_budgets_that_differ_at_one_length_alone_are_asked_anew(
     nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few, more = (
@@ -133,10 +166,10 @@ def test_budgets_that_differ_at_one_length_alone_are_another_plan(
             at=lambda cut_point: more if cut_point.tokens < below else few,
         )
         monkeypatch.setattr("headprobe.evaluation.plan.build_methods", lambda *_, **__: [candidate])
-        drawing = {"lengths": "128,300", "depths": "50"}
+        spec = CaseSpec(lengths=(128, 300), depths=(50.0,), limit=4)
         with pytest.warns(UserWarning, match="no case table"):
-            planned = plan_evaluation(nano, budgets=[str(file)], drawing=drawing, limit=4)
-        return str(planned.plan["entries"])
+            planned = plan_evaluation(nano, MethodOptions(budgets=(file,)), spec)
+        return str(planned.keys)
 
     file = tmp_path / "own.json"
     few.save(file)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.formats import export_budget, export_scores
+from headprobe.formats import duo, export_budget, export_scores
 from headprobe.formats.import_run import import_run
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
@@ -211,3 +212,31 @@ def test_wrong_usage_says_what_is_possible(
 ) -> None:
     with pytest.raises(UsageError, match=problem):
         export_scores(make_run(), tmp_path, to="duo", **options)
+
+
+@pytest.mark.parametrize("stop_at", range(4))
+def test_an_export_over_an_older_one_that_stops_in_between_is_no_mixture(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    export_scores(make_run(), tmp_path / "old", to="duo", sparsity=0.25)
+    export_scores(make_run(), tmp_path / "new", to="duo", sparsity=0.75)
+    old, new = (
+        {path.name: path.read_text() for path in (tmp_path / name).iterdir()}
+        for name in ("old", "new")
+    )
+    written: list[Path] = []
+    write = duo.atomic_write
+
+    def stop(path: Path) -> AbstractContextManager[Path]:
+        if len(written) == stop_at:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write(path)
+
+    monkeypatch.setattr(duo, "atomic_write", stop)
+    with suppress(KeyboardInterrupt):
+        export_scores(make_run(), tmp_path / "old", to="duo", sparsity=0.75)
+    found = {path.name: path.read_text() for path in (tmp_path / "old").iterdir()}
+    tables = found.keys() - {"config.json"}
+    assert not tables or found["config.json"] == new["config.json"] != old["config.json"]
+    assert all(found[name] == new[name] for name in tables)

@@ -10,7 +10,7 @@ import pytest
 from headprobe.allocators import BudgetSize, allocate
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats.import_run import KnownModel, import_run
-from headprobe.runs.progress import open_journal
+from headprobe.runs.progress import FILE_NAME, Plan, open_progress
 from headprobe.scores import HeadScores
 from tests._support.refusals import refused
 
@@ -32,6 +32,7 @@ def test_the_run_directory_holds_the_scores_their_table_and_where_they_come_from
     assert notes == ()
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
         "heads.csv",
+        "progress.sqlite",
         "run.json",
         "scores.safetensors",
     ]
@@ -151,10 +152,38 @@ def test_wrong_usage_says_what_is_possible(heads: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_was_scored_is_left_alone(heads: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    with open_journal(tmp_path / "run" / "journal.sqlite", {"seed": 0}):
-        pass
-    with refused("holds a run that was scored; give another `out`", path=tmp_path / "run"):
+    with open_progress(tmp_path / "run" / FILE_NAME) as progress:
+        progress.begin(Plan(identity={"kind": "score"}))
+    with refused('kind was "score", now "import"', path=tmp_path / "run"):
         import_run(heads, tmp_path / "run", source="headkv")
+
+
+def test_an_import_over_an_older_one_is_refused_if_it_is_another(
+    heads: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    import_run(heads, out, source="headkv")
+    import_run(heads, out, source="headkv")
+    with pytest.raises(UsageError, match="kv_heads was 4, now 2"):
+        import_run(heads, out, source="headkv", known=KnownModel(kv_heads=2))
+    assert HeadScores.load(out).layout.num_kv_heads == 4
+    import_run(heads, out, source="headkv", known=KnownModel(kv_heads=2), overwrite=True)
+    assert HeadScores.load(out).layout.num_kv_heads == 2
+
+
+def test_the_same_file_under_another_name_is_the_same_import(heads: Path, tmp_path: Path) -> None:
+    known = KnownModel(id="meta/llama")
+    import_run(heads, tmp_path / "run", source="headkv", known=known)
+    heads.rename(tmp_path / "other.json")
+    import_run(tmp_path / "other.json", tmp_path / "run", source="headkv", known=known)
+    assert HeadScores.load(tmp_path / "run").plan["file"] == "other.json"
+
+
+def test_a_file_is_not_imported_onto_itself(heads: Path, tmp_path: Path) -> None:
+    table = heads.rename(tmp_path / "heads.csv")
+    with pytest.raises(UsageError, match="would be replaced by what is imported from it"):
+        import_run(table, tmp_path, source="headkv", overwrite=True)
+    assert json.loads(table.read_text()) == SCORES
 
 
 def test_text_that_is_none_is_one_clear_line(tmp_path: Path) -> None:

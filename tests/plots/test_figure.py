@@ -527,9 +527,14 @@ def test_numbers_are_short(value: float, text: str) -> None:
 
 def test_scores_have_the_decimals_that_the_largest_needs() -> None:
     write = evenly(np.array([[0.0437, 0.0004], [0.002, 0.0]]))
-    assert [write(value) for value in (0.0437, 0.0004, 0.002, 0.0)] == ["0.044", "0", "0.002", "0"]
+    assert [write(value) for value in (0.0437, 0.0004, 0.002, 0.0)] == [
+        "0.044",
+        "0.000",
+        "0.002",
+        "0",
+    ]
     write = evenly(np.array([[1.0, 0.06, 0.14, 0.004]]))
-    assert [write(value) for value in (1.0, 0.06, 0.14, 0.004)] == ["1.00", "0.06", "0.14", "0"]
+    assert [write(value) for value in (1.0, 0.06, 0.14, 0.004)] == ["1.00", "0.06", "0.14", "0.00"]
     assert evenly(np.array([[123.4]]))(123.4) == "123"
     assert evenly(np.zeros((1, 1)))(0.0) == "0"
 

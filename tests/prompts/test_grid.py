@@ -1,11 +1,19 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headprobe.errors import UsageError
-from headprobe.prompts.grid import MOST_VALUES, parse_depths, parse_grid, parse_lengths
+from headprobe.prompts.grid import (
+    DEPTHS_BY_DEFAULT,
+    MOST_VALUES,
+    choose_lengths,
+    parse_depths,
+    parse_grid,
+    parse_lengths,
+)
 from tests._support.refusals import refused
 
 NUMBERS = st.floats(-1e6, 1e6, allow_nan=False)
@@ -32,8 +40,14 @@ def test_a_range_of_one_value_is_its_start() -> None:
     assert parse_grid("5:9:1", name="depths") == [5.0]
 
 
+@given(start=st.floats(-1e6, 1e6), stop=st.floats(-1e6, 1e6), count=st.integers(1, 50))
+def test_a_range_has_the_values_of_numpy_bit_for_bit(start: float, stop: float, count: int) -> None:
+    values = np.linspace(start, stop, count).tolist()
+    assert parse_grid(f"{start!r}:{stop!r}:{count}", name="--depths") == sorted(set(values))
+
+
 def test_a_range_may_be_given_downwards() -> None:
-    assert parse_lengths("300:100:3", longest=None) == [100, 200, 300]
+    assert parse_lengths("300:100:3") == (100, 200, 300)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +55,7 @@ def test_a_range_may_be_given_downwards() -> None:
     ["", "a", "1,,2", "1:2", "1:2:3:4", "1:2:x", "1:2:0", "1:2:-1", "1:2:1.5", "nan", "1,inf"],
 )
 def test_what_cannot_be_read_is_shown_with_both_ways_to_write_it(text: str) -> None:
-    for parse in (parse_depths, lambda text: parse_lengths(text, longest=100)):
+    for parse in (parse_depths, parse_lengths):
         with pytest.raises(UsageError, match=r"start:stop:count .* or a comma list") as error:
             parse(text)
         assert error.value.value == text
@@ -52,7 +66,7 @@ def test_the_option_is_named_where_its_value_cannot_be_read() -> None:
     with refused(option="depths", value="half"):
         parse_depths("half")
     with refused(option="lengths", value="long"):
-        parse_lengths("long", longest=None)
+        parse_lengths("long")
 
 
 def test_a_count_that_memory_might_not_hold_is_refused() -> None:
@@ -60,28 +74,28 @@ def test_a_count_that_memory_might_not_hold_is_refused() -> None:
     with refused("1,000 values at most", option="depths", value="0:100:20000000"):
         parse_depths("0:100:20000000")
     with refused("1,000 values at most", option="lengths", value="1:2000:1001"):
-        parse_lengths("1:2000:1001", longest=None)
+        parse_lengths("1:2000:1001")
 
 
 def test_lengths_are_whole_tokens_each_once() -> None:
-    assert parse_lengths("100.4,99.6,100", longest=None) == [100]
+    assert parse_lengths("100.4,99.6,100") == (100,)
 
 
 @pytest.mark.parametrize(("text", "least"), [("0", 0), ("0.4,100", 0), ("-5:100:3", -5)])
 def test_a_length_below_one_token_is_refused(text: str, least: int) -> None:
     with refused("at least 1 token", option="lengths", value=least):
-        parse_lengths(text, longest=None)
+        parse_lengths(text)
 
 
 def test_a_length_beyond_the_window_is_refused_with_the_longest_that_fits() -> None:
-    assert parse_lengths("2048", longest=2048) == [2048]
+    assert choose_lengths((2048,), longest=2048) == [2048]
     with refused("do not fit .* at most 2048", option="lengths", value=2049):
-        parse_lengths("100,2049", longest=2048)
+        choose_lengths((100, 2049), longest=2048)
 
 
 @given(longest=st.one_of(st.none(), st.integers(1, 200_000)))
 def test_the_default_lengths_reach_as_far_as_they_may(longest: int | None) -> None:
-    lengths = parse_lengths(None, longest=longest)
+    lengths = choose_lengths(None, longest=longest)
     assert lengths[-1] == min(10_000, longest or 10_000)
     assert lengths[0] >= 1
     if lengths[-1] >= 10:
@@ -89,15 +103,15 @@ def test_the_default_lengths_reach_as_far_as_they_may(longest: int | None) -> No
 
 
 def test_the_default_lengths_of_a_long_window_are_those_of_the_contract() -> None:
-    assert parse_lengths(None, longest=None) == list(range(1000, 10_001, 1000))
-    assert parse_lengths("1000:10000:10", longest=None) == list(range(1000, 10_001, 1000))
+    assert choose_lengths(None, longest=None) == list(range(1000, 10_001, 1000))
+    assert list(parse_lengths("1000:10000:10")) == list(range(1000, 10_001, 1000))
 
 
 def test_the_default_lengths_start_where_every_needle_fits() -> None:
-    lengths = parse_lengths(None, longest=960, least=131)
+    lengths = choose_lengths(None, longest=960, least=131)
     assert (lengths[0], lengths[-1], len(lengths)) == (131, 960, 10)
-    assert parse_lengths(None, longest=100, least=131) == [100]
-    assert parse_lengths("64,960", longest=960, least=131) == [64, 960]
+    assert choose_lengths(None, longest=100, least=131) == [100]
+    assert choose_lengths((64, 960), longest=960, least=131) == [64, 960]
 
 
 @pytest.mark.parametrize(("text", "wrong"), [("-1,50", -1), ("0:101:2", 101)])
@@ -107,8 +121,8 @@ def test_a_depth_outside_the_haystack_is_refused(text: str, wrong: float) -> Non
 
 
 def test_both_ends_of_the_haystack_are_depths() -> None:
-    assert parse_depths("0:100:3") == [0, 50, 100]
+    assert parse_depths("0:100:3") == (0, 50, 100)
 
 
 def test_by_default_there_are_ten_depths_evenly_from_end_to_end() -> None:
-    assert parse_depths(None) == pytest.approx([100 * step / 9 for step in range(10)])
+    assert list(DEPTHS_BY_DEFAULT) == np.linspace(0, 100, 10).tolist()

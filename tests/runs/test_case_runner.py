@@ -22,6 +22,7 @@ from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
 from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptWriter
 from headprobe.runs.case_runner import Stops, observe_cases
 from headprobe.runs.memory import ChunkSizes
@@ -55,7 +56,7 @@ def plain_nano() -> torch.nn.Module:
 
 
 def every(task: str) -> Task:
-    return TASKS[task].measuring("all")
+    return TASKS[task].measuring(["all"])
 
 
 Plain = list[tuple[tuple[int, ...], dict[str, np.ndarray]]]
@@ -192,7 +193,7 @@ def test_repetition_equals_the_full_map_of_every_architecture(architecture: str)
 
 
 # Measures that read no weights.
-BOTH = TASKS["r2"].measuring("r2,retrieval")
+BOTH = TASKS["r2"].measuring(["r2", "retrieval"])
 
 
 def spread(nano: LoadedModel, elsewhere: str | int, fraction: float, **how: Any) -> LoadedModel:
@@ -335,10 +336,10 @@ def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
 @pytest.mark.slow
 def test_a_run_takes_the_tokens_that_were_planned(nano: LoadedModel) -> None:
     loaded = replace(nano, model=copy.deepcopy(nano.model))
-    grid = {"lengths": "128,200", "depths": "0,50,100", "limit": 12, "decode": "forced"}
+    spec = CaseSpec(lengths=(128, 200), depths=(0.0, 50.0, 100.0), limit=12)
     distinct = {}
     for measures in ("r2", "qr", "all"):
-        run = prepare(loaded, task="r2", measures=measures, **grid)
+        run = prepare(loaded, TASKS["r2"].measuring([measures]), spec, decode="forced")
         counted = count_tokens(loaded)
         list(observe_cases(loaded, run.cases, run.task, tree=run.tree, decode=run.decode))
         answers = sum(len(case.answer_ids) - 1 for case in run.cases)

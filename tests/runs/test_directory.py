@@ -12,19 +12,19 @@ import pyarrow.parquet
 import pytest
 
 from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import file_digest
 from headprobe.models.layout import HeadLayout
 from headprobe.prompts.case import Case
 from headprobe.runs.directory import (
     case_table,
-    clear,
     directory_for,
     newest_budget,
     newest_run,
     read_cases,
+    remove_results,
     write_json,
 )
-from headprobe.runs.progress import FILE_NAME as JOURNAL
-from headprobe.runs.progress import Observation, open_journal
+from headprobe.runs.observation import Observation
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
@@ -149,17 +149,15 @@ def test_the_newest_budget_is_the_one_written_last() -> None:
 
 
 def test_clearing_removes_what_a_run_wrote_and_nothing_else() -> None:
-    with open_journal(Path(JOURNAL), {"seed": 0}):
-        pass
     write_json({}, Path("run.json"))
     write_table(table(), Path("cases.parquet"))
     write_table(head_table(run(), seed=0), Path("heads.csv"))
     run().save(Path(SCORES))
     Path("notes.txt").touch()
-    clear(Path())
+    remove_results(Path())
     assert [path.name for path in Path().iterdir()] == ["notes.txt"]
-    clear(Path())
-    clear(Path("nowhere"))
+    remove_results(Path())
+    remove_results(Path("nowhere"))
 
 
 def test_clearing_removes_nothing_where_a_directory_bears_a_files_name() -> None:
@@ -167,7 +165,7 @@ def test_clearing_removes_nothing_where_a_directory_bears_a_files_name() -> None
     run().save(Path(SCORES))
     Path("heads.csv").mkdir()
     with pytest.raises(UsageError, match=r"heads\.csv is a directory, no run's file; give another"):
-        clear(Path())
+        remove_results(Path())
     assert sorted(path.name for path in Path().iterdir()) == ["heads.csv", "run.json", SCORES]
 
 
@@ -176,8 +174,8 @@ def test_a_file_that_cannot_be_removed_is_one_clear_line(monkeypatch: pytest.Mon
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
     monkeypatch.setattr(Path, "unlink", read_only)
-    with pytest.raises(HeadprobeError, match=r"cannot remove .*sqlite: Read-only file system"):
-        clear(Path())
+    with pytest.raises(HeadprobeError, match=r"cannot remove scores.*: Read-only file system"):
+        remove_results(Path())
 
 
 def test_the_case_table_is_the_one_that_the_contract_describes() -> None:
@@ -225,6 +223,24 @@ def test_the_case_table_is_read_back_without_the_prompts() -> None:
     assert "input_ids" not in back.columns
     assert back["success"].tolist() == [100, 50, 50.1, 0]
     assert back["depth"].tolist() == [100 / 3] * 4
+
+
+def rows() -> int:
+    found = read_cases(Path())
+    assert found is not None
+    return len(found)
+
+
+def test_a_case_table_of_another_run_than_the_scores_is_refused() -> None:
+    write_table(table(), Path("cases.parquet"))
+    run().save(Path(SCORES), files={"cases.parquet": file_digest(Path("cases.parquet"))})
+    assert rows() == 4
+    write_table(table().head(2), Path("cases.parquet"))
+    with pytest.raises(HeadprobeError, match=r"cases\.parquet is of another run than the scores"):
+        read_cases(Path())
+    # Scores of the first version say nothing of the files beside them.
+    run().save(Path(SCORES))
+    assert rows() == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 nothing", None])

@@ -11,6 +11,7 @@ import pytest
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.tasks import TASKS
 
@@ -22,8 +23,10 @@ def other() -> LoadedModel:
 
 
 def draw(loaded: LoadedModel, *, task: str = "r2", **options: Any) -> DrawnCases:
-    given: dict[str, Any] = {"lengths": "1200", "depths": "50", "limit": 30}
-    return draw_cases(loaded, TASKS[task].probe, **given | options)
+    held_out = options.pop("held_out", False)
+    given: dict[str, Any] = {"lengths": (1200,), "depths": (50.0,), "limit": 30}
+    spec = CaseSpec(**given | options)
+    return draw_cases(loaded, TASKS[task].probe, spec, held_out=held_out)
 
 
 def text_of(loaded: LoadedModel, drawn: DrawnCases) -> str:
@@ -55,17 +58,19 @@ def test_bundled_needles_are_named_and_stand_in_prose_of_their_language(
 ) -> None:
     drawn = draw(other, needles=None if named is None else Path(named), held_out=held_out)
     assert len(drawn.needles) == size
-    assert drawn.options["needles"] == needles
-    assert drawn.options["haystack"] == haystack
+    assert drawn.plan.labels["needles"] == needles
+    assert drawn.plan.labels["haystack"] == haystack
 
 
 def test_needles_of_ones_own_stand_in_prose_of_their_language(
     other: LoadedModel, tmp_path: Path
 ) -> None:
-    own = shutil.copy(bundled("needles", "chinese", "retrieval.jsonl"), tmp_path / "own.jsonl")
-    drawn = draw(other, task="retrieval", needles=own, limit=1, lengths="2000")
-    assert drawn.options["needles"] == str(own)
-    assert drawn.options["haystack"] == "bundled chinese"
+    own = Path(
+        shutil.copy(bundled("needles", "chinese", "retrieval.jsonl"), tmp_path / "own.jsonl")
+    )
+    drawn = draw(other, task="retrieval", needles=own, limit=1, lengths=(2000,))
+    assert drawn.plan.labels["needles"] == str(own)
+    assert drawn.plan.labels["haystack"] == "bundled chinese"
     (case,) = drawn.cases
     first = other.tokenizer.decode(case.input_ids[1:60]).strip()
     assert first[:8] in essays("chinese")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headprobe.prompts.case import Case
 from headprobe.runs.failures import count_failures, describe_failures, few_pass
-from headprobe.runs.progress import Observation
+from headprobe.runs.observation import Observation
 from headprobe.tasks import TASKS
 
 PROBE = TASKS["r2"].probe

@@ -13,6 +13,7 @@ from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.directory import CASES
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus
@@ -27,7 +28,9 @@ def nano() -> LoadedModel:
 
 
 def draw(nano: LoadedModel, **options: Any) -> DrawnCases:
-    return draw_cases(nano, TASKS["r2"].probe, lengths="128", limit=12, **options)
+    held_out = options.pop("held_out", False)
+    spec = CaseSpec(lengths=(128,), limit=12, **options)
+    return draw_cases(nano, TASKS["r2"].probe, spec, held_out=held_out)
 
 
 def scored_run(folder: Path, drawn: DrawnCases) -> Path:
@@ -72,8 +75,8 @@ def test_the_seed_is_another_than_the_scores_were_taken_with() -> None:
 
 
 def test_held_out_needles_are_the_default_and_are_named(nano: LoadedModel) -> None:
-    assert draw(nano).options["needles"] == "bundled nano"
-    assert draw(nano, held_out=True).options["needles"] == "bundled nano/held-out"
+    assert draw(nano).plan.labels["needles"] == "bundled nano"
+    assert draw(nano, held_out=True).plan.labels["needles"] == "bundled nano/held-out"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(
     needle = {"needle": f"Noah likes {long}.", "question": "What?", "real_needle": long}
     path = tmp_path / "long.jsonl"
     path.write_text(json.dumps(needle | {"answer": long}))
-    draw = partial(draw_cases, nano, TASKS["r2"].probe, depths="50", needles=path)
-    assert draw(lengths="1024").cases
+    spec = partial(CaseSpec, depths=(50.0,), needles=path)
+    assert draw_cases(nano, TASKS["r2"].probe, spec(lengths=(1024,))).cases
     with pytest.raises(UsageError, match=r"take .* tokens, the model takes 2112"):
-        draw(lengths="2048")
+        draw_cases(nano, TASKS["r2"].probe, spec(lengths=(2048,)))

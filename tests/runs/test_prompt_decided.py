@@ -9,9 +9,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from headprobe.ablation.run import plan_ablation
+from headprobe.ablation.plan import plan_ablation
+from headprobe.ablation.rankings import HeadChoice
+from headprobe.allocators import BudgetSize
+from headprobe.evaluation.methods import MethodOptions
 from headprobe.evaluation.plan import plan_evaluation
 from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs import plan as planning
 from headprobe.runs import prompt_trial
@@ -20,12 +24,22 @@ from headprobe.runs.distributed import Processes
 from headprobe.runs.plan import PlannedRun, prepare
 from headprobe.runs.score import prepare_decided, score
 from headprobe.scores import HeadScores
+from headprobe.tasks import TASKS, Steps
 
 AUTO = PromptOptions()
-HOW: dict[str, Any] = {"task": "r2", "lengths": "300", "depths": "50", "limit": 6}
+TASK = TASKS["r2"]
+SPEC = CaseSpec(lengths=(300,), depths=(50.0,), limit=6)
+FEWER = CaseSpec(lengths=(300,), depths=(50.0,), limit=4)
 DECIDED = PromptDecision(
     asked="auto", used="prefix", passed={"chat": 0.5, "prefix": 1.0}, prompts=8
 )
+
+
+ONE = HeadChoice(top_k=(1,))
+
+
+def methods(scores: Path) -> MethodOptions:
+    return MethodOptions(budgets=(BudgetSize(tokens=32),), scores=scores)
 
 
 @pytest.fixture
@@ -53,16 +67,16 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def decided(loaded: LoadedModel, out: Path, **more: Any) -> PlannedRun:
-    return prepare_decided(loaded, prompt=AUTO, processes=Processes(), out=out, **HOW | more)
+    return prepare_decided(loaded, TASK, SPEC, prompt=AUTO, processes=Processes(), out=out, **more)
 
 
-def test_a_resumed_run_takes_the_recorded_style_and_a_fresh_one_tries_anew(
+def test_a_resumed_run_takes_the_recorded_style_and_one_that_overwrites_tries_anew(
     chat: LoadedModel, trials: list[int], tmp_path: Path
 ) -> None:
     run = decided(chat, tmp_path)
     assert (run.prompt, len(trials)) == (DECIDED, 1)
-    assert trials[0] == prepare(chat, prompt=AUTO, **HOW).cost.unique_tokens
-    assert run.plan["prompt_style"] == "prefix"
+    assert trials[0] == prepare(chat, TASK, SPEC, prompt=AUTO).cost.unique_tokens
+    assert run.plan.identity["prompt_style"] == "prefix"
     score(chat, run)
     report = json.loads((tmp_path / RUN).read_text())
     assert report["prompt"] == {
@@ -72,7 +86,7 @@ def test_a_resumed_run_takes_the_recorded_style_and_a_fresh_one_tries_anew(
         "prompts": 8,
     }
     again = decided(chat, tmp_path)
-    assert (again.plan, len(trials)) == (run.plan, 1)
+    assert (again.plan.differences(run.plan), len(trials)) == ([], 1)
     score(chat, again)
     decided(chat, tmp_path, overwrite=True)
     assert len(trials) == 2
@@ -83,23 +97,24 @@ def test_what_was_asked_for_needs_no_trial(
 ) -> None:
     for style in ("raw", "chat", "prefix", "shots"):
         asked = PromptOptions(style=style)
-        run = prepare_decided(chat, prompt=asked, processes=Processes(), out=tmp_path, **HOW)
-        assert (run.plan["prompt"], run.plan["prompt_style"]) == (style, style)
+        run = prepare_decided(chat, TASK, SPEC, prompt=asked, processes=Processes(), out=tmp_path)
+        assert (run.plan.labels["prompt"], run.plan.identity["prompt_style"]) == (style, style)
+    spec = CaseSpec(lengths=(257,))
     razor = prepare_decided(
-        chat, prompt=AUTO, processes=Processes(), out=tmp_path, task="razor", lengths="257"
+        chat, TASKS["razor"], spec, prompt=AUTO, processes=Processes(), out=tmp_path
     )
-    assert "prompt" not in razor.plan
+    assert not {"prompt", "prompt_style"} & razor.plan.to_json().keys()
     assert not trials
 
 
 def test_before_the_trial_a_plan_says_that_the_style_will_be_decided(chat: LoadedModel) -> None:
-    run = prepare(chat, prompt=AUTO, **HOW)
+    run = prepare(chat, TASK, SPEC, prompt=AUTO)
     assert run.prompt.used is None
     assert "decided when the run starts" in run.summary
     with pytest.raises(ValueError, match="expected a run whose prompt style is decided"):
         score(chat, run)
     plain = load_model("nano", device="cpu", dtype="float32", weights=False)
-    assert prepare(plain, **HOW).summary.endswith("; prompt raw")
+    assert prepare(plain, TASK, SPEC).summary.endswith("; prompt raw")
 
 
 def test_evaluate_and_ablate_put_questions_as_the_run_did(
@@ -108,12 +123,13 @@ def test_evaluate_and_ablate_put_questions_as_the_run_did(
     run = decided(chat, tmp_path / "run")
     scores = score(chat, run)
     assert scores is not None
-    own = {"lengths": "300", "depths": "50"}
-    evaluation = plan_evaluation(
-        chat, budgets=["32"], scores=tmp_path / "run", limit=4, drawing=own, out=tmp_path / "e"
+    evaluation = plan_evaluation(chat, methods(tmp_path / "run"), FEWER, out=tmp_path / "e")
+    ablation = plan_ablation(chat, [("run", scores)], ONE, FEWER, out=tmp_path / "a")
+    assert (
+        evaluation.plan.identity["prompt_style"]
+        == ablation.plan.identity["prompt_style"]
+        == "prefix"
     )
-    ablation = plan_ablation(chat, [("run", scores)], top_k="1", limit=4, out=tmp_path / "a", **own)
-    assert evaluation.plan["prompt_style"] == ablation.plan["prompt_style"] == "prefix"
     assert len(trials) == 1
     tail = run.cases[0].input_ids[-4:]
     assert all(question.question_ids[-4:] == tail for question in evaluation.questions)
@@ -127,40 +143,42 @@ def test_without_a_run_that_says_evaluate_and_ablate_try_themselves(
     chat: LoadedModel, trials: list[int], tmp_path: Path
 ) -> None:
     plain = load_model("nano", device="cpu", dtype="float32")
-    scores = score(plain, prepare(plain, out=tmp_path / "run", **HOW))
+    scores = score(plain, prepare(plain, TASK, SPEC, out=tmp_path / "run"))
     assert isinstance(scores, HeadScores)
-    own = {"lengths": "300", "depths": "50"}
-    evaluation = plan_evaluation(
-        chat, budgets=["32"], scores=tmp_path / "run", limit=4, drawing=own, out=tmp_path / "e"
-    )
-    assert (evaluation.plan["prompt_style"], len(trials)) == ("prefix", 1)
-    ablation = plan_ablation(chat, [("run", scores)], top_k="1", limit=4, out=tmp_path / "a", **own)
-    assert (ablation.plan["prompt_style"], len(trials)) == ("prefix", 2)
+    evaluation = plan_evaluation(chat, methods(tmp_path / "run"), FEWER, out=tmp_path / "e")
+    assert (evaluation.plan.identity["prompt_style"], len(trials)) == ("prefix", 1)
+    ablation = plan_ablation(chat, [("run", scores)], ONE, FEWER, out=tmp_path / "a")
+    assert (ablation.plan.identity["prompt_style"], len(trials)) == ("prefix", 2)
 
 
 def test_questions_of_ones_own_are_put_as_the_run_did_or_with_the_prefix(
     chat: LoadedModel, trials: list[int], tmp_path: Path
 ) -> None:
     plain = load_model("nano", device="cpu", dtype="float32")
-    score(plain, prepare(plain, out=tmp_path / "run", **HOW))
+    score(plain, prepare(plain, TASK, SPEC, out=tmp_path / "run"))
     row = {"context": "Noah likes kites.", "question": "What does Noah like?", "answers": "kites"}
     (tmp_path / "own.jsonl").write_text(json.dumps(row), encoding="utf-8")
-    own: dict[str, Any] = {
-        "budgets": ["16"],
-        "scores": tmp_path / "run",
-        "cases": tmp_path / "own.jsonl",
-        "out": tmp_path / "e",
-    }
-    assert plan_evaluation(plain, **own).plan["prompt_style"] == "raw"
-    assert plan_evaluation(chat, **own).plan["prompt_style"] == "prefix"
+
+    def style(loaded: LoadedModel) -> str:
+        planned = plan_evaluation(
+            loaded,
+            methods(tmp_path / "run"),
+            CaseSpec(),
+            questions=tmp_path / "own.jsonl",
+            out=tmp_path / "e",
+        )
+        return str(planned.plan.identity["prompt_style"])
+
+    assert (style(plain), style(chat)) == ("raw", "prefix")
     assert not trials
 
 
 def test_aligned_steps_are_the_reference_where_the_answer_stands_alone(tmp_path: Path) -> None:
     nano = load_model("nano", device="cpu", dtype="float32")
     ways = {}
+    steps: Steps
     for steps in ("aligned", "reference"):
-        run = prepare(nano, out=tmp_path / steps, steps=steps, **HOW)
+        run = prepare(nano, TASK.counting(steps), SPEC, out=tmp_path / steps)
         ways[steps] = score(nano, run), pd.read_parquet(run.out / CASES)
     (one, cases), (other, capped) = ways["aligned"], ways["reference"]
     assert one is not None

@@ -11,15 +11,17 @@ from headprobe.errors import UsageError
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import Case
 from headprobe.prompts.needles import Needle
+from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import TRIED, PromptDecision, PromptOptions
 from headprobe.runs import prompt_trial
 from headprobe.runs.draw import draw_cases
+from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.runs.progress import Observation
 from headprobe.runs.prompt_trial import affordable, decide_style, draw_asked, spread_over_kinds
 from headprobe.tasks import TASKS
 
 TASK = TASKS["r2"]
+SPEC = CaseSpec(lengths=(300,), depths=(50.0,), limit=4)
 TURN = "{{ messages[-1].content }}\n"
 
 
@@ -58,7 +60,7 @@ def decide(
         ]
 
     monkeypatch.setattr(prompt_trial, "observe_cases", observe_cases)
-    drawn = draw_cases(loaded, TASK.probe, lengths="300", depths="50", limit=4)
+    drawn = draw_cases(loaded, TASK.probe, SPEC)
     options = {"prompt": PromptOptions(), "run_tokens": 10**6, "seed": 0} | how
     return decide_style(loaded, TASK, drawn, **options), tried
 
@@ -102,7 +104,7 @@ def test_the_trial_takes_a_twentieth_of_the_runs_tokens_but_a_few_prompts_in_any
 def test_styles_that_do_not_fit_the_window_are_not_tried(
     chat: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = draw_cases(chat, TASK.probe, lengths="300", depths="50", limit=4)
+    drawn = draw_cases(chat, TASK.probe, SPEC)
     narrow = replace(chat, max_context=40)
     with pytest.raises(UsageError, match="window is too short to try prompts"):
         decide_style(narrow, TASK, drawn, prompt=PromptOptions(), run_tokens=10**6, seed=0)
@@ -112,9 +114,7 @@ def test_the_model_itself_is_asked(chat: LoadedModel) -> None:
     drawn, decision = draw_asked(
         chat,
         TASK,
-        lambda prompt: draw_cases(
-            chat, TASK.probe, lengths="300", depths="50", limit=4, prompt=prompt
-        ),
+        lambda prompt: draw_cases(chat, TASK.probe, SPEC, prompt=prompt),
         prompt=PromptOptions(),
         plans=[],
         seed=0,
@@ -122,7 +122,7 @@ def test_the_model_itself_is_asked(chat: LoadedModel) -> None:
     # What it was trained on is the same as raw, in a template that adds nothing.
     assert decision.used in TRIED
     assert max(decision.passed.values()) > 0.5
-    assert drawn.options["prompt_style"] == decision.used
+    assert drawn.plan.identity["prompt_style"] == decision.used
 
 
 def test_needles_of_all_kinds_take_turns() -> None:
@@ -138,7 +138,7 @@ def test_needles_of_all_kinds_take_turns() -> None:
 
 
 def test_affordable_counts_shared_tokens_once(chat: LoadedModel) -> None:
-    cases = draw_cases(chat, TASK.probe, lengths="300", depths="50", limit=8).cases
+    cases = draw_cases(chat, TASK.probe, replace(SPEC, limit=8)).cases
     all_of_them = PrefixTree.of([case.input_ids for case in cases]).unique_tokens
     assert affordable([cases], tokens=float(all_of_them)) == 8
     assert affordable([cases], tokens=all_of_them - 1.0) == 7

@@ -5,16 +5,19 @@ import pandas as pd
 import pytest
 
 from headprobe.errors import HeadprobeError
+from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.directory import CASES, RUN
 from headprobe.runs.plan import prepare
 from headprobe.runs.score import score
 from headprobe.scores import FILE_NAME
+from headprobe.tasks import TASKS
 from tests._support.reference import tiny
 
 
 def test_a_run_without_an_accepted_case_is_reported_as_complete(tmp_path: Path) -> None:
     loaded, _ = tiny("llama")
-    run = prepare(loaded, task="r2", lengths="256", depths="50", limit=3, out=tmp_path / "run")
+    spec = CaseSpec(lengths=(256,), depths=(50.0,), limit=3)
+    run = prepare(loaded, TASKS["r2"], spec, out=tmp_path / "run")
     with pytest.raises(
         HeadprobeError, match=r"none of 3 cases was accepted \(3 failed: .*`decode=forced`"
     ):

@@ -2,18 +2,32 @@ import pytest
 
 from headprobe.errors import UsageError
 from headprobe.measures import MEASURES, get_measure
-from headprobe.tasks import TASKS, get_task
+from headprobe.tasks import TASKS, find_task, get_task
 from tests._support.refusals import refused
+
+OF_CASES = [name for name, task in TASKS.items() if task.needs_cases]
 
 
 @pytest.mark.parametrize("name", TASKS)
+def test_a_task_is_listed_under_its_name(name: str) -> None:
+    assert get_task(name).name == name
+    assert find_task(name) is get_task(name)
+    assert find_task("headkv") is None
+
+
+def test_tasks_say_what_they_are() -> None:
+    assert [name for name, task in TASKS.items() if task.asks] == ["r2", "retrieval"]
+    assert OF_CASES == ["r2", "retrieval", "razor"]
+
+
+@pytest.mark.parametrize("name", OF_CASES)
 def test_a_task_takes_measures_that_there_are_its_own_first(name: str) -> None:
     task = get_task(name)
     assert set(task.offered) <= set(MEASURES)
     assert task.measures[0] == task.offered[0]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", OF_CASES)
 def test_a_probe_either_hides_needles_or_draws_its_cases(name: str) -> None:
     probe = get_task(name).probe
     assert bool(probe.needles) == (probe.draw is None)
@@ -23,21 +37,21 @@ def test_a_probe_either_hides_needles_or_draws_its_cases(name: str) -> None:
     ("names", "measures"),
     [
         (None, ("r2",)),
-        ("all", ("r2", "retrieval", "semantic", "mass", "contrast", "locos", "qr")),
-        ("qr, mass,r2,mass", ("r2", "mass", "qr")),
-        ("locos", ("locos",)),
-        ("locos,all", ("r2", "retrieval", "semantic", "mass", "contrast", "locos", "qr")),
+        (["all"], ("r2", "retrieval", "semantic", "mass", "contrast", "locos", "qr")),
+        (["qr", "mass", "r2", "mass"], ("r2", "mass", "qr")),
+        (["locos"], ("locos",)),
+        (["locos", "all"], ("r2", "retrieval", "semantic", "mass", "contrast", "locos", "qr")),
     ],
 )
 def test_measures_are_chosen_in_the_tasks_order(
-    names: str | None, measures: tuple[str, ...]
+    names: list[str] | None, measures: tuple[str, ...]
 ) -> None:
     assert get_task("r2").measuring(names).measures == measures
 
 
-@pytest.mark.parametrize("names", ["echo", "", "r2,", "ALL"])
-def test_a_measure_that_a_task_does_not_take_is_a_usage_error(names: str) -> None:
-    with refused("r2, retrieval", option="measures", value=names.split(",")[-1]):
+@pytest.mark.parametrize("names", [["echo"], [""], ["r2", ""], ["ALL"]])
+def test_a_measure_that_a_task_does_not_take_is_a_usage_error(names: list[str]) -> None:
+    with refused("r2, retrieval", option="measures", value=names[-1]):
         get_task("r2").measuring(names)
 
 

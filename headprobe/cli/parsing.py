@@ -1,0 +1,112 @@
+"""Options as they are typed, to values: checked before torch or a model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from headprobe.errors import UsageError
+from headprobe.prompts.grid import parse_depths, parse_lengths
+from headprobe.prompts.spec import CORPORA, CaseSpec
+from headprobe.prompts.style import AskedStyle, PromptOptions, read_chat_template
+from headprobe.runs.memory import MemoryOptions, parse_bytes
+
+
+def case_spec(
+    *,
+    lengths: str | None,
+    depths: str | None,
+    needles: Path | None,
+    haystack: str | None,
+    limit: int | None,
+    seed: int | None,
+) -> CaseSpec:
+    """Read which cases are wanted; a ``limit`` of 0 wants all.
+
+    Raises:
+        UsageError: lengths or depths cannot be read, or there is no such file of needles.
+    """
+    return CaseSpec(
+        lengths=None if lengths is None else parse_lengths(lengths),
+        depths=None if depths is None else parse_depths(depths),
+        needles=_needle_file(needles),
+        haystack=haystack,
+        limit=limit or None,
+        seed=seed,
+    )
+
+
+def memory_options(*, prefill_chunk: int | None, activation_memory: str) -> MemoryOptions:
+    """Read how much may be run at a time.
+
+    Raises:
+        UsageError: the allowance is no amount of memory.
+    """
+    return MemoryOptions(
+        prefill_chunk=prefill_chunk, activation_memory=parse_bytes(activation_memory)
+    )
+
+
+def prompt_options(
+    *, prompt: AskedStyle, answer_prefix: str, chat_template: str | None
+) -> PromptOptions:
+    """Read how questions are put.
+
+    Raises:
+        UsageError: the chat template cannot be read, or the answer prefix is empty.
+    """
+    return PromptOptions(
+        style=prompt,
+        answer_prefix=answer_prefix,
+        chat_template=read_chat_template(chat_template),
+    )
+
+
+def _needle_file(path: Path | None) -> Path | None:
+    """Return a file of needles, or a name of bundled ones, as it is; ``UsageError`` for neither."""
+    if path is None or str(path) in CORPORA or path.exists():
+        return path
+    raise UsageError(
+        f"no needle file {path}; bundled needles are named {', '.join(CORPORA)}",
+        option="needles",
+        path=path,
+    )
+
+
+def existing(path: Path | None, *, kind: str) -> Path | None:
+    """Return a path as it is.
+
+    Raises:
+        UsageError: there is no such ``kind`` of file, as in "needle".
+    """
+    if path is not None and not path.exists():
+        raise UsageError(f"no {kind} file {path}", path=path)
+    return path
+
+
+def comma_list(text: str | None) -> tuple[str, ...] | None:
+    """Split ``a, b`` at its commas; None stays None."""
+    return None if text is None else tuple(part.strip() for part in text.split(","))
+
+
+def one_of(option: str, value: str, choices: Collection[str]) -> str:
+    """Return a value as it is.
+
+    Raises:
+        UsageError: it is none of the choices.
+    """
+    if value not in choices:
+        raise UsageError(f"expected {', '.join(choices)}", option=option, value=value)
+    return value
+
+
+def reliability(value: float | None) -> float | None:
+    """Return a reliability to stop at as it is.
+
+    Raises:
+        UsageError: it does not lie between 0 and 1.
+    """
+    if value is not None and not 0 < value < 1:
+        message = "expected a number between 0 and 1"
+        raise UsageError(message, option="until_stable", value=value)
+    return value

@@ -1,0 +1,325 @@
+"""The run engine: from units of work to a directory of results, for every command that runs long.
+
+A client (scoring, evaluating, ablating, importing) describes its run as a ``Job``: the plan, the
+units of work with a key each, how some of them are done, and what comes of all. ``run_job`` owns
+the rest: the directory and its lock, the check of the plan, progress and resuming, several
+processes, stopping early, Ctrl-C, the report, and the order in which result files appear.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from headprobe import __version__
+from headprobe.errors import Interrupted
+from headprobe.files import file_digest, make_directory
+from headprobe.runs import directory
+from headprobe.runs.distributed import Processes
+from headprobe.runs.progress import (
+    FILE_NAME,
+    Payload,
+    Plan,
+    Progress,
+    discard_progress,
+    open_progress,
+)
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Work(Generic[Unit]):
+    """The units of work of a run.
+
+    Args:
+        name: what units are called, as in "cases".
+        keys: the digest of what each unit is made of; one that is repeated is done once.
+        do: do the units of some keys; yield each with its key as soon as it is done.
+        encode: return what is kept of a unit.
+        decode: make a unit of its key and what was kept; ``KeyError``, ``TypeError`` or
+            ``ValueError`` where that cannot be, and the unit is done anew.
+        rounds: the keys in portions, which are done one after the other; all at once by default.
+        is_enough: say of all that is done after a round whether the run may stop there.
+        shards: split the keys into so many portions, one a process.
+    """
+
+    name: str
+    keys: Sequence[str]
+    do: Callable[[Set[str]], Iterable[tuple[str, Unit]]]
+    encode: Callable[[Unit], Payload]
+    decode: Callable[[str, Payload], Unit]
+    rounds: Sequence[Collection[str]] | None = None
+    is_enough: Callable[[Mapping[str, Unit]], bool] | None = None
+    shards: Callable[[int], Sequence[Collection[str]]] | None = None
+
+    def shard(self, processes: Processes) -> Set[str]:
+        """Return the keys that this process does."""
+        if self.shards is not None:
+            return set(self.shards(processes.count)[processes.rank])
+        return set(list(dict.fromkeys(self.keys))[processes.rank :: processes.count])
+
+    def count(self, done: Collection[str]) -> int:
+        """Return how many of the units are done, repeated ones each time."""
+        return sum(key in done for key in self.keys)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Job(Generic[Unit, Result]):
+    """A run, as its client describes it.
+
+    Args:
+        out: the directory.
+        plan: what a run must have in common with an earlier one in ``out`` to go on from it.
+        work: the units, if there are any.
+        finish: make the result of all units by key, and write its files.
+        report: the name of the JSON file that says what was done.
+        seal: the name of the file without which the directory holds no result; the last written.
+        facts: what the report says beside.
+    """
+
+    out: Path
+    plan: Plan
+    work: Work[Unit] | None = None
+    finish: Callable[[Mapping[str, Unit], ResultFiles], Result]
+    report: str = directory.RUN
+    seal: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ResultFiles:
+    """Writes the files of a result while the directory is locked.
+
+    The old seal goes first and the new one is written last, with the digests of the other files:
+    whatever is killed in between, no mixture of two results is taken for one.
+    """
+
+    def __init__(self, job: Job[Any, Any], report: Callable[..., None]) -> None:
+        self._out = job.out
+        self._job = job
+        self._report = report
+        self._digests: dict[str, str] = {}
+        (job.out / job.seal).unlink(missing_ok=True)
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """The SHA-256 of each file that was written, by name."""
+        return self._digests
+
+    def write(self, name: str, save: Callable[[Path], None]) -> None:
+        """Write one file, by a function that is given its path."""
+        path = self._out / name
+        save(path)
+        self._digests[name] = file_digest(path)
+
+    def write_report(self, **found: Any) -> None:
+        """Write the report, with what was ``found``."""
+        fields = found | {"files": dict(self._digests)}
+        self.write(self._job.report, lambda _: self._report(**fields))
+
+
+def run_job(
+    job: Job[Unit, Result],
+    *,
+    overwrite: bool = False,
+    processes: Processes | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Result | None:
+    """Do the units that are not done yet, then write the results.
+
+    With several processes each does a shard of the units, with a progress file of its own; the main
+    process takes all in and writes the results, the others return None. At most the unit that each
+    is at is lost when they are killed. ``advance`` is called once a unit of this process, those of
+    an earlier start included.
+
+    Raises:
+        UsageError: the directory holds a run with another plan, or results whose plan is not known,
+            and ``overwrite`` is not set; or it is a file.
+        Interrupted: Ctrl-C; what was done is kept, the same call goes on from there.
+        HeadprobeError: another process is at work there, or a file cannot be written.
+    """
+    processes = processes or Processes()
+    make_directory(job.out)
+    with _open(job, processes, overwrite=overwrite) as progress:
+        done = _read(job.work, progress)
+        report = _Report(job, progress, processes)
+        try:
+            with report.until_done():
+                _work(job.work, progress, done, processes, advance)
+                _gather(job.work, progress, done, processes)
+            if processes.is_main_process:
+                return job.finish(done, ResultFiles(job, report.finished))
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped after {report.reached}; the same command goes on") from None
+    discard_progress(_own(job.out, processes))
+    return None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a number may depend on."""
+    found = {"headprobe": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def _open(job: Job[Unit, Result], processes: Processes, *, overwrite: bool) -> Iterator[Progress]:
+    """Open this process's progress; the main process makes the directory ready before."""
+    if not processes.is_main_process:
+        processes.all_gather(None)
+    replace = overwrite and processes.is_main_process
+    with open_progress(_own(job.out, processes), replace=replace) as progress:
+        if processes.is_main_process:
+            if overwrite:
+                directory.remove_results(job.out)
+                progress.clear()
+            elif progress.plan is None:
+                directory.refuse_results(job.out)
+        progress.begin(job.plan)
+        if processes.is_main_process:
+            _take_shards(job, progress)
+            processes.all_gather(None)
+        yield progress
+
+
+def _own(out: Path, processes: Processes) -> Path:
+    return out / (
+        FILE_NAME if processes.is_main_process else directory.SHARD.format(processes.rank)
+    )
+
+
+def _take_shards(job: Job[Unit, Result], progress: Progress) -> None:
+    """Take in what processes beside the main one left behind."""
+    for path in directory.left_shards(job.out):
+        with open_progress(path) as shard:
+            shard.begin(job.plan)
+            progress.add({key: unit for key, unit in shard.units() if key not in progress.keys})
+        discard_progress(path)
+
+
+def _read(work: Work[Unit] | None, progress: Progress) -> dict[str, Unit]:
+    """Return the units that are done; those that are of no use are dropped."""
+    done: dict[str, Unit] = {}
+    if work is None:
+        return done
+    useless, wanted = [], set(work.keys)
+    for key, payload in progress.units():
+        if key in wanted:
+            try:
+                done[key] = work.decode(key, payload)
+            except (KeyError, TypeError, ValueError):
+                useless.append(key)
+    if useless:
+        progress.drop(useless)
+    return done
+
+
+def _work(
+    work: Work[Unit] | None,
+    progress: Progress,
+    done: dict[str, Unit],
+    processes: Processes,
+    advance: Callable[[], None],
+) -> None:
+    """Do what is left of this process's shard, a round after the other, until it is enough."""
+    if work is None:
+        return
+    repeats = Counter(work.keys)
+    done_anywhere = set[str]().union(*processes.all_gather(set(done)))
+    own = work.shard(processes)
+    for _ in range(work.count(own & done_anywhere)):
+        advance()
+    for keys in work.rounds or [work.keys]:
+        for key, unit in work.do(set(keys) & own - done_anywhere):
+            progress.add({key: work.encode(unit)})
+            done[key] = unit
+            for _ in range(repeats[key]):
+                advance()
+        if work.is_enough is not None:
+            parts = processes.all_gather(done)
+            if work.is_enough({key: unit for part in parts for key, unit in part.items()}):
+                return
+
+
+def _gather(
+    work: Work[Unit] | None, progress: Progress, done: dict[str, Unit], processes: Processes
+) -> None:
+    """Bring what all processes did to the main one; the others wait until it is kept there."""
+    if work is not None:
+        for part in processes.gather(done):
+            new = {key: unit for key, unit in part.items() if key not in done}
+            progress.add({key: work.encode(unit) for key, unit in new.items()})
+            done |= new
+    processes.all_gather(None)
+
+
+class _Report:
+    """Writes the JSON file that says what a run is, what was done, and how long it took."""
+
+    def __init__(self, job: Job[Any, Any], progress: Progress, processes: Processes) -> None:
+        self._job = job
+        self._progress = progress
+        self._processes = processes
+        self._resumed_from = self._observed
+        self._started = datetime.now(UTC)
+        self._clock = time.perf_counter()
+
+    @property
+    def reached(self) -> str:
+        """How many units are done, as in "3 of 8 cases"."""
+        name = self._job.work.name if self._job.work else "steps"
+        return f"{self._observed} of {self._total} {name}"
+
+    @contextmanager
+    def until_done(self) -> Iterator[None]:
+        """Write that the run stopped if the block ends by an error or Ctrl-C."""
+        try:
+            yield
+        except BaseException:
+            # A report that makes a result of a directory is for results alone.
+            if self._processes.is_main_process and self._job.report != self._job.seal:
+                self._write(status="stopped")
+            raise
+
+    def finished(self, **found: Any) -> None:
+        """Write that the run is through, with what was ``found``."""
+        self._write(status="complete" if self._observed == self._total else "stable", **found)
+
+    @property
+    def _observed(self) -> int:
+        return self._job.work.count(self._progress.keys) if self._job.work else 0
+
+    @property
+    def _total(self) -> int:
+        return len(self._job.work.keys) if self._job.work else 0
+
+    def _write(self, *, status: str, **found: Any) -> None:
+        work = self._job.work
+        fields = {
+            "status": status,
+            "plan": self._job.plan.to_json(),
+            **({work.name: self._total, "observed": self._observed} if work else {}),
+            "resumed_from": self._resumed_from,
+            "processes": self._processes.count,
+            "started": self._started.isoformat(timespec="seconds"),
+            "seconds": round(time.perf_counter() - self._clock, 3),
+            "versions": versions(),
+            **self._job.facts,
+            **found,
+        }
+        directory.write_json(fields, self._job.out / self._job.report)

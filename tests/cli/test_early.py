@@ -1,0 +1,64 @@
+"""What is wrong with an option is said before torch or a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+REFUSED = {
+    "score --lengths ten": "start:stop:count",
+    "score --depths 0,101": "depths go from 0 to 100",
+    "score --until-stable 1.5": "--until-stable 1.5: expected a number between 0 and 1",
+    "score --activation-memory lots": "--activation-memory lots: expected an amount of memory",
+    "score --needles missing.jsonl": "bundled needles are named english, chinese, nano",
+    "score --task nothing": "--task nothing: expected r2, retrieval, razor, alibi",
+    "score --measures r2,r9": "--measures r9: this task takes r2",
+    "score --task alibi --measures alibi": "task alibi has no cases",
+    "evaluate --scores missing": "no scores at missing",
+    "evaluate --budget none.json": "no budget at none.json",
+    "evaluate --budget 16,x": "tokens a head",
+    "evaluate --budget 16 --scores missing --metric rouge": "--metric rouge: expected",
+    "evaluate --questions missing.jsonl": "no question file missing.jsonl",
+    "evaluate --lengths ten": "start:stop:count",
+    "evaluate --strategy wild": "no strategy 'wild'",
+    "evaluate --task razor": "which ask for answers",
+    "evaluate": "no run under outputs",
+    "ablate missing": "no scores at missing",
+    "ablate --top-k x": "numbers of heads as in 1,2,4,8",
+    "ablate --ablation half": "--ablation half: expected zero, mean",
+    "ablate --metric rouge": "--metric rouge: expected",
+    "ablate --activation-memory lots": "--activation-memory lots: expected an amount of memory",
+    "ablate --needles missing.jsonl": "bundled needles are named english, chinese, nano",
+}
+CODE = """
+import contextlib, io, json, sys
+from headprobe.cli import main
+found = {}
+for line in json.loads(sys.argv[1]):
+    sys.argv = ["headprobe", *line.split()]
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main()
+    heavy = sorted({"torch", "transformers", "pandas", "matplotlib"} & set(sys.modules))
+    found[line] = [code, heavy, said.getvalue()]
+print(json.dumps(found))
+"""
+
+
+def test_a_bad_option_is_one_line_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, json.dumps(list(REFUSED))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found.keys() == REFUSED.keys()
+    for line, (code, heavy, said) in found.items():
+        assert (line, code, heavy) == (line, 2, [])
+        assert REFUSED[line] in said
+        assert len(said.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
