@@ -38,7 +38,7 @@ def plain_smollm2(smollm2: LoadedModel) -> PreTrainedModel:
     return plain
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def smollm2_once(smollm2: LoadedModel) -> Iterator[LoadedModel]:
     """The model, which commands that are run in this process get instead of loading it."""
     from headprobe.models import loading

@@ -32,8 +32,13 @@ from tests._support.reference import plain_observation
 
 pytestmark = pytest.mark.real
 
-GRID = ["--prompt", "prefix", "--lengths", "250,350", "--depths", "0,100", "--limit", "6"]
-SCORE = ["score", "--task", "retrieval", *GRID]
+GRID = ["--prompt", "prefix", "--lengths", "250", "--depths", "0,100"]
+FACTS = [
+    ("What is the secret code of the harbour office?", "4817"),
+    ("What is the name of the baker's old horse?", "Clementine"),
+    ("What is the colour of the door of the lighthouse?", "orange"),
+]
+"""Answers that so small a model finds."""
 CASES = 6
 
 
@@ -75,20 +80,35 @@ def counting(model: PreTrainedModel, stop_at: int | None = None) -> Iterator[lis
 
 
 @pytest.fixture(scope="module")
-def scored(smollm2: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+def score(smollm2_once: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command that scores the model on six cases."""
+    needles = tmp_path_factory.mktemp("needles") / "facts.jsonl"
+    lines = []
+    for question, answer in FACTS:
+        told = f"{question.removeprefix('What is ').removesuffix('?').capitalize()} is {answer}."
+        needle = {"needle": told, "question": question, "real_needle": told, "answer": answer}
+        lines.append(json.dumps(needle) + "\n")
+    needles.write_text("".join(lines))
+    model = ["--model", smollm2_once.name, "--needles", str(needles)]
+    return ["score", "--task", "retrieval", *model, *GRID]
+
+
+@pytest.fixture(scope="module")
+def scored(
+    smollm2_once: LoadedModel, score: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, int]:
     """The directory of a run of six cases, and the forward passes that it took; look only."""
     out = tmp_path_factory.mktemp("smollm2") / "run"
-    with pytest.MonkeyPatch.context() as patch, counting(smollm2.model) as passes:
-        patch.setattr("headprobe.models.loading.load_model", lambda *_, **__: smollm2)
-        succeed(*SCORE, "--model", smollm2.name, "--out", out)
+    with counting(smollm2_once.model) as passes:
+        succeed(*score, "--out", out)
     return out, len(passes)
 
 
 def test_an_interrupted_run_that_goes_on_ends_as_one_that_was_not(
-    smollm2_once: LoadedModel, scored: tuple[Path, int], tmp_path: Path
+    smollm2_once: LoadedModel, score: list[str], scored: tuple[Path, int], tmp_path: Path
 ) -> None:
     whole, passes = scored
-    arguments = [*SCORE, "--model", smollm2_once.name, "--out", tmp_path]
+    arguments = [*score, "--out", tmp_path]
     with counting(smollm2_once.model, stop_at=passes * 2 // 3):
         assert isinstance(headprobe(*arguments).error, Interrupted)
     report = json.loads((tmp_path / "run.json").read_text())
