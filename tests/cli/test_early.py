@@ -27,7 +27,7 @@ REFUSED = {
     "evaluate": "no run under outputs",
     "ablate missing": "no scores at missing",
     "ablate --top-k x": "numbers of heads as in 1,2,4,8",
-    "ablate --ablation half": "--ablation half: expected zero, mean",
+    "ablate --ablation half": "--ablation half: expected zero or mean",
     "ablate --metric rouge": "--metric rouge: expected",
     "ablate --activation-memory lots": "--activation-memory lots: expected an amount of memory",
     "ablate --needles missing.jsonl": "bundled needles are named english, chinese, nano",
