@@ -62,5 +62,5 @@ $(KVPRESS_READY): pyproject.toml constraints-kvpress.txt
 $(OLDEST_READY): pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt torch
-	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable ".[accelerate]" beartype hatchling hypothesis pytest pytest-xdist
+	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable ".[accelerate,gguf,peft]" beartype hatchling hypothesis pytest pytest-xdist rouge-score
 	touch $@

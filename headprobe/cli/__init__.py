@@ -33,6 +33,8 @@ app = typer.Typer(
     epilog="Start with: headprobe score, then headprobe allocate --budget 128, then headprobe plot",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    # The default of newer releases of typer.
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -125,7 +125,8 @@ def _top_heads(axes: Axes, *, numbers: HeadStatistics, label: str) -> None:
     mean, low, high = (m.ravel()[best] for m in (numbers.mean, numbers.ci_low, numbers.ci_high))
     reach = np.maximum(0, [mean - low, high - mean])
     rows = np.arange(best.size)
-    axes.barh(rows, mean, xerr=reach, color=LINE, alpha=0.6, ecolor="black", capsize=2)
+    # As lists: of one bar's interval as an array numpy warns in matplotlib before 3.11.
+    axes.barh(rows, mean, xerr=reach.tolist(), color=LINE, alpha=0.6, ecolor="black", capsize=2)
     layers, heads = np.unravel_index(best, numbers.mean.shape)
     names = [f"{layer}-{head}" for layer, head in zip(layers, heads, strict=True)]
     axes.set_yticks(rows, names)

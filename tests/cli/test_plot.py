@@ -191,7 +191,3 @@ def test_a_suffix_that_is_no_picture_is_wrong_usage(tmp_path: Path) -> None:
     assert isinstance(error, UsageError)
     assert facts(error) == {"path": tmp_path / "heads.jpg"}
     assert ".png, .svg or .pdf" in str(error)
-
-
-def test_help_says_that_there_may_be_several_files() -> None:
-    assert "[FILE]..." in plot("--help").stdout

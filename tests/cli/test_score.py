@@ -135,7 +135,7 @@ def test_all_measures_land_in_the_run_and_any_can_be_picked(alone: Path, tmp_pat
         assert best["score"] == pytest.approx(tensors[name].max(), rel=1e-5)
     for command in (
         ["allocate", "--measure", "mass"],
-        ["allocate", "--measure", "locos", "--strategy", "top", "--heads", "4"],
+        ["allocate", "--measure", "locos", "--strategy", "top", "--top-k", "4"],
         ["plot", "--measure", "contrast"],
         ["compare", "--measure", "r2", "--measure", "qr"],
     ):

@@ -66,8 +66,8 @@ def test_the_pass_rate_of_each_kind_is_shown(tmp_path: Path) -> None:
     assert ["one-hop", "10", "9", "90%"] in shown
     assert ["counting", "20", "15", "75%"] in shown
     assert show(tmp_path, "--json").json()["kinds"] == [
-        {"kind": "one-hop", "cases": 10, "accepted": 9, "fraction": 0.9},
-        {"kind": "counting", "cases": 20, "accepted": 15, "fraction": 0.75},
+        {"kind": "one-hop", "cases": 10, "passed": 9, "fraction": 0.9},
+        {"kind": "counting", "cases": 20, "passed": 15, "fraction": 0.75},
     ]
 
 

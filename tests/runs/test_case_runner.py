@@ -221,6 +221,9 @@ def check_equals_whole(spread: LoadedModel, nano: LoadedModel) -> None:
 def test_weights_without_room_are_read_from_disk(
     nano: LoadedModel, tmp_path: Path, fraction: float
 ) -> None:
+    if fraction == 1:
+        # Older ones refuse to dispatch a model of which nothing stays.
+        pytest.importorskip("accelerate", minversion="1.15")
     loaded = spread(nano, "disk", fraction, offload_dir=tmp_path)
     assert any(weight.is_meta for weight in loaded.model.parameters())
     assert loaded.device == nano.device
