@@ -17,7 +17,7 @@ REFUSED = {
     "score --measures r2,r9": "--measures r9: this task takes r2",
     "score --task alibi --measures alibi": "task alibi has no cases",
     "evaluate --scores missing": "no scores at missing",
-    "evaluate --budget none.json": "no budget at none.json",
+    "evaluate --budget none.json": "no budget file at none.json",
     "evaluate --budget 16,x": "tokens a head",
     "evaluate --budget 16 --scores missing --metric rouge": "--metric rouge: expected",
     "evaluate --questions missing.jsonl": "no question file missing.jsonl",
