@@ -96,7 +96,8 @@ def one_of(option: str, value: str, choices: Collection[str]) -> str:
         UsageError: the value is none of the choices.
     """
     if value not in choices:
-        raise UsageError(f"expected {', '.join(choices)}", option=option, value=value)
+        *others, last = choices
+        raise UsageError(f"expected {', '.join(others)} or {last}", option=option, value=value)
     return value
 
 

@@ -160,7 +160,7 @@ def parse_budgets(typed: Sequence[str]) -> tuple[BudgetSize | Path, ...]:
     for text in [part.strip() for parts in texts for part in parts]:
         if _is_file(text) and not Path(text).is_file():
             raise UsageError(
-                f"no budget at {text}; make one with `headprobe allocate`", path=Path(text)
+                f"no budget file at {text}; make one with `headprobe allocate`", path=Path(text)
             )
         budgets.append(Path(text) if _is_file(text) else parse_budget(text))
     return tuple(budgets)
