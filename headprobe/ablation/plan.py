@@ -150,7 +150,7 @@ def plan_ablation(
     check_held_out(drawn, scored_in, loaded.tokenizer)
     averaged = None
     if ablation == "mean":
-        # Of a file of one's own all needles are asked; outputs are averaged over bundled ones.
+        # All needles of a user's own file are asked; outputs are averaged over bundled needles.
         needles = corpus if bundled_corpus(corpus) else None
         others = replace(spec, needles=needles, limit=calibration, seed=seed + 1)
         averaged = draw_cases(loaded, probe, others, prompt=decision.settle(prompt))

@@ -232,7 +232,7 @@ class HeadBudgetCache(Cache):
     def entries(self) -> Int[np.ndarray, "layer sequence head"]:
         """Entries that every head holds, compensation entries included.
 
-        Heads are those of the budget's granularity; layers without a budget hold 0.
+        Heads are of the budget's granularity; layers without a budget hold 0.
         """
         lengths = {layer.index: layer.lengths for layer in self._own}
         none = np.zeros_like(next(iter(lengths.values())))

@@ -255,7 +255,7 @@ class Ragged:
         return self.order[block.stored]
 
     def padded(self, *, positions: bool) -> Block:
-        """Copy all heads' entries into one block, each head filled up to the longest one's length.
+        """Copy all heads' entries into one block, each head filled up to the length of the longest.
 
         A head is filled up with its newest entry. Without ``positions`` the block's positions say
         what is padding all the same, and nothing else.
@@ -366,7 +366,7 @@ class Ragged:
         self._query_bounds = 0, self.bounds
         #: Slots of the longest head, free ones included.
         self.longest = max(self._sizes) + slots
-        #: Keys and values as kernels take those of one KV head.
+        #: Keys and values in the shape that kernels take for one KV head.
         self.states = self.keys[:, None], self.values[:, None]
         self._spans = [*self._equal_lengths()]
 

@@ -2,7 +2,7 @@
 
 Ada-KV (Feng et al., arXiv 2407.11550) decides for every prompt anew what each head of a layer
 keeps: the most attended entries of all heads together, so that heads whose attention is spread
-keep more of them. A floor is left to every head. The layer keeps as much as before.
+keep more of them. A floor is left to every head. The layer keeps the same number of entries.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def evaluate(
 ) -> Evaluation:
     """Answer every question under every method's budget, and with the full cache.
 
-    Arguments and errors are those of ``answer``.
+    Arguments and errors are the same as in ``answer``.
     """
     answered = [*answer(loaded, questions, methods, settings=settings, prefill_chunk=prefill_chunk)]
     return graded(questions, methods, answered)

@@ -1,6 +1,6 @@
 """The questions of an evaluation: a context, a question after it, and the right answers.
 
-Questions are made of a probe's cases, or read from a file of one's own.
+Questions are made of a probe's cases, or read from the user's own file.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def read_questions(
 ) -> list[Question]:
     """Read questions from JSONL: ``context``, ``question`` and ``answers``, a text or a list.
 
-    ``input`` stands for ``question`` too, as in LongBench. The prompt is built as those of the
-    tasks are. Where it is longer than ``longest`` tokens, the middle of its context goes, as
+    ``input`` stands for ``question`` too, as in LongBench. The prompt is built as a task's
+    prompts are. Where it is longer than ``longest`` tokens, the middle of its context goes, as
     LongBench has it. A question asked twice of one context counts once, a warning says how many
     are. Of more than ``limit`` questions the first are taken.
 

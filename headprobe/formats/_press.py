@@ -1,9 +1,9 @@
 """A press for NVIDIA's kvpress that gives every KV head the entries a budget grants it.
 
-kvpress's own presses share out a ratio; none takes a number for each head. What a head loses is
-marked as masked, as ``AdaKVPress`` does it (Ada-KV, arXiv 2407.11550): kvpress puts keys in its
-place that no query attends to, so the answers are those of the budget, and the memory that of the
-whole cache.
+kvpress's own presses share out a ratio; none takes a number for each head. The entries that a head
+loses are marked as masked, as ``AdaKVPress`` does it (Ada-KV, arXiv 2407.11550): kvpress puts keys
+in their place that no query attends to, so the model answers as under the budget, and the memory is
+that of the whole cache.
 """
 
 from __future__ import annotations
