@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,7 @@ def test_every_alias_but_nano_is_a_hub_id() -> None:
     assert ALIASES["llama3-8b"].repository == "meta-llama/Meta-Llama-3-8B-Instruct"
     for alias, model in ALIASES.items():
         assert alias == NANO or model.repository.count("/") == 1
-        assert model.heads % model.kv_heads == 0
+        assert model.num_heads % model.num_kv_heads == 0
     assert len({model.repository for model in ALIASES.values()}) == len(ALIASES)
 
 
@@ -259,23 +259,23 @@ def test_every_alias_but_nano_is_a_hub_id() -> None:
 @pytest.mark.parametrize(
     ("alias", "architecture", "checked"),
     [
-        ("llama4-scout", "llama4_text", ("layers", "heads", "kv_heads")),
-        ("mistral-7b", "mistral", ("layers", "heads", "kv_heads")),
-        ("mixtral-8x7b", "mixtral", ("layers", "heads", "kv_heads")),
-        ("gemma2-2b", "gemma2", ("layers", "heads", "kv_heads", "window")),
-        ("phi3-mini", "phi3", ("layers", "heads", "kv_heads")),
-        ("glm4-9b", "glm4", ("layers", "heads", "kv_heads")),
-        ("glm4.5-air", "glm4_moe", ("layers", "heads", "kv_heads", "window")),
-        ("gpt-oss-120b", "gpt_oss", ("layers", "heads", "kv_heads", "window")),
-        ("smollm3-3b", "smollm3", ("layers", "heads", "kv_heads")),
-        ("command-r", "cohere", ("layers", "heads", "kv_heads", "window")),
+        ("llama4-scout", "llama4_text", ("layers", "num_heads", "num_kv_heads")),
+        ("mistral-7b", "mistral", ("layers", "num_heads", "num_kv_heads")),
+        ("mixtral-8x7b", "mixtral", ("layers", "num_heads", "num_kv_heads")),
+        ("gemma2-2b", "gemma2", ("layers", "num_heads", "num_kv_heads", "max_context")),
+        ("phi3-mini", "phi3", ("layers", "num_heads", "num_kv_heads")),
+        ("glm4-9b", "glm4", ("layers", "num_heads", "num_kv_heads")),
+        ("glm4.5-air", "glm4_moe", ("layers", "num_heads", "num_kv_heads", "max_context")),
+        ("gpt-oss-120b", "gpt_oss", ("layers", "num_heads", "num_kv_heads", "max_context")),
+        ("smollm3-3b", "smollm3", ("layers", "num_heads", "num_kv_heads")),
+        ("command-r", "cohere", ("layers", "num_heads", "num_kv_heads", "max_context")),
     ],
 )
 def test_an_alias_agrees_with_the_defaults_of_transformers(
     alias: str, architecture: str, checked: tuple[str, ...]
 ) -> None:
     config = AutoConfig.for_model(architecture)
-    found = head_layout(config, id="x").to_json() | {"window": config.max_position_embeddings}
+    found = asdict(head_layout(config, id="x")) | {"max_context": config.max_position_embeddings}
     assert all(getattr(ALIASES[alias], field) == found[field] for field in checked)
 
 
@@ -293,9 +293,9 @@ def test_an_alias_whose_model_is_another_is_one_clear_line(
         assert load_model("tiny", device="cpu").layout.id == "some/model"
     for changes, found in (
         ({"layers": 3}, "layers 2, expected 3"),
-        ({"heads": 8}, "heads 4, expected 8"),
-        ({"kv_heads": 4}, "kv_heads 2, expected 4"),
-        ({"window": 4096}, "window 128, expected 4096"),
+        ({"num_heads": 8}, "num_heads 4, expected 8"),
+        ({"num_kv_heads": 4}, "num_kv_heads 2, expected 4"),
+        ({"max_context": 4096}, "max_context 128, expected 4096"),
     ):
         monkeypatch.setitem(ALIASES, "tiny", replace(right, **changes))
         message = problem("tiny")

@@ -130,8 +130,8 @@ def config(architecture: str, fields: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_window_is_the_one_that_the_configuration_means(name: str) -> None:
-    architecture, fields, max_context = PUBLISHED[name]
-    assert max_context(config(architecture, fields)) == max_context
+    architecture, fields, expected = PUBLISHED[name]
+    assert max_context(config(architecture, fields)) == expected
 
 
 def test_a_model_without_positions_has_no_window() -> None:
