@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from headprobe.cli import options, output, parsing
+from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
     from headprobe.evaluation.plan import PlannedEvaluation
@@ -145,8 +146,19 @@ def evaluate(
     from headprobe.tasks.grading import METRICS, PASSED
 
     asked = None if task is None else get_asking_task(task)
-    parsing.existing(questions, kind="question")
     parsing.one_of("metric", metric, [*METRICS, *([] if questions else [PASSED])])
+    if questions is not None:
+        unused = {
+            "task": task,
+            "lengths": lengths,
+            "depths": depths,
+            "needles": needles,
+            "haystack": haystack,
+        }
+        for option in (name for name, value in unused.items() if value is not None):
+            message = "`questions` brings its own questions: leave it out"
+            raise UsageError(message, option=option)
+    parsing.existing(questions, kind="question")
     spec = parsing.case_spec(
         lengths=lengths,
         depths=depths,
@@ -225,7 +237,7 @@ def _draw(planned: PlannedEvaluation, results: Sequence[MethodResult], path: Pat
 
 
 def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: bool) -> None:
-    """One table a setting, or all as JSON."""
+    """Show one table for each setting, or all results as JSON."""
     from headprobe.evaluation.results import SETTINGS
 
     if json:

@@ -81,7 +81,7 @@ def test_the_newest_run_is_ablated_and_everything_written(tmp_path: Path) -> Non
     assert {name: report[name] for name in told} == told
     assert (folder / "ablation.png").read_bytes().startswith(b"\x89PNG")
     (curve,) = told["curves"]
-    assert curve["tops"] == [1, 4]
+    assert curve["top_k"] == [1, 4]
     table = pd.read_csv(folder / "ablation.csv")
     assert table["accuracy"].tolist() == [
         point["value"] for choice in ("top", "random", "bottom") for point in curve[choice]
@@ -126,8 +126,8 @@ def test_measures_come_from_several_runs() -> None:
             {"option": "measures", "value": "retrieval"},
             "`headprobe score --task retrieval`",
         ),
-        (["a", "--top-k", "30"], {"option": "top", "value": 30}, "at most 24"),
-        (["a", "--top-k", "two"], {"option": "top", "value": "two"}, "as in 1,2,4,8"),
+        (["a", "--top-k", "30"], {"option": "top_k", "value": 30}, "at most 24"),
+        (["a", "--top-k", "two"], {"option": "top_k", "value": "two"}, "as in 1,2,4,8"),
         (["a", "--ablation", "loudly"], {"option": "ablation", "value": "loudly"}, "zero or mean"),
         (["a", "--metric", "bleu"], {"option": "metric", "value": "bleu"}, "passed"),
         (["a", "--task", "alibi"], {"option": "task", "value": "alibi"}, "r2, retrieval"),

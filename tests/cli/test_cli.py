@@ -81,7 +81,7 @@ def test_the_three_commands_work_one_after_the_other(scored: Path) -> None:
 def test_several_runs_feed_one_budget_and_strategies_choose_heads(scored: Path) -> None:
     mixed = succeed(
         *("allocate", "--scores", f"{RUN}:0.7", "--scores", f"{RUN}:0.3", "--strategy", "top"),
-        *("--heads", "3", "--sinks", "4", "--recent", "60"),
+        *("--top-k", "3", "--sinks", "4", "--recent", "60"),
         cwd=scored,
     )
     assert mixed.stderr.count(f"{RUN}: ") == 2
@@ -156,7 +156,7 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) 
         (["score", "--depths", "0,101"], 2, ("depths", 101), "0 to 100"),
         (["score", "--needles", "empty.jsonl"], 2, "empty.jsonl", "holds no needle"),
         (["score", "--needles", "broken.jsonl"], 2, "broken.jsonl", "line 2: not JSON"),
-        (["score", "--needles", "missing.jsonl"], 2, "missing.jsonl", "no needle file"),
+        (["score", "--needles", "missing.jsonl"], 2, ("needles", None), "no needle file"),
         (["score", "--haystack", "missing"], 2, ("haystack", Path("missing")), "a text file"),
         (["score", "--device", "cuda:99"], 2, ("device", "cuda:99"), ""),
         (["score", "--dtype", "int8"], 2, ("dtype", "int8"), "float32"),

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 SMALL = ["--lengths", "128", "--depths", "0,100", "--limit", "2"]
 BUDGET = "outputs/nano/r2/budget-headkv-24.json"
 HEADS = "outputs/nano/r2/heads.csv"
-GRADES = "exact_match, f1, recall, accepted"
+GRADES = "exact_match, f1, recall or passed"
 STRATEGIES = ["headkv", "uniform", "pyramid", "adaptive", "streaming", "shuffled"]
 
 
@@ -211,7 +211,7 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
         (
             ["--questions", "x.jsonl", "--metric", "passed"],
             {"option": "metric", "value": "passed"},
-            "exact_match, f1, recall",
+            "exact_match, f1 or recall",
         ),
         (["--questions", "none.jsonl"], {"path": Path("none.jsonl")}, "no question file"),
     ],

@@ -205,7 +205,7 @@ def test_baselines_of_less_than_the_window_keep_no_more() -> None:
     [
         (["16,x"], "tokens a head"),
         (["16", "16"], "budget=16: given twice for headkv"),
-        (["none.json"], "no budget at none.json"),
+        (["none.json"], "no budget file at none.json"),
     ],
 )
 def test_what_is_no_budget_is_refused(typed: list[str], message: str) -> None:
