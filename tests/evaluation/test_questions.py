@@ -159,7 +159,7 @@ def test_files_without_questions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no question"):
         read_questions(tmp_path / "empty.jsonl", PromptWriter(build_tokenizer()), longest=None)
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(UsageError, match="cannot read the case file"):
+    with pytest.raises(UsageError, match="cannot read the question file"):
         read_questions(tmp_path / "bytes.jsonl", PromptWriter(build_tokenizer()), longest=None)
 
 
