@@ -10,22 +10,36 @@ OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 # A file's tests share what it scores, so they stay in one worker.
 PYTEST := pytest -q -n 2 --dist loadfile
+# A pretrained chat model, and what is drawn of it.
+MODELS := .models
+SMOLLM2 := $(MODELS)/smollm2-135m.gguf
+REAL := outputs/smollm2-135m
 
-.PHONY: run test test-fast test-kvpress test-oldest lint bench clean
+.PHONY: run real test test-fast test-kvpress test-oldest test-real lint bench clean
 
 run: $(READY)
 	$(BIN)/headprobe score --model nano --task r2
 	$(BIN)/headprobe allocate --budget 128
 	$(BIN)/headprobe plot
 
+real: $(READY) $(SMOLLM2)
+	$(BIN)/headprobe score --model $(SMOLLM2) --task retrieval --lengths 250,500,1000 --depths 0,50,100 --limit 36 --out $(REAL)/retrieval
+	$(BIN)/headprobe allocate $(REAL)/retrieval --budget 64
+	$(BIN)/headprobe evaluate --model $(SMOLLM2) --scores $(REAL)/retrieval --budget 12%,50% --lengths 500 --limit 12 --out $(REAL)/evaluate-retrieval
+	$(BIN)/headprobe plot $(REAL)/retrieval
+
 test: lint
 	$(BIN)/$(PYTEST)
 
 test-fast: $(READY)
-	$(BIN)/$(PYTEST) -m "not slow"
+	$(BIN)/$(PYTEST) -m "not slow and not real"
 
 test-kvpress: $(KVPRESS_READY)
 	$(KVPRESS)/bin/pytest -q -W "ignore:'pipes' is deprecated" tests/formats/test_press.py
+
+test-real: $(READY) $(KVPRESS_READY) $(SMOLLM2)
+	$(BIN)/pytest -q -m real tests/real
+	$(KVPRESS)/bin/pytest -q -m real -W "ignore:'pipes' is deprecated" tests/real/test_press.py
 
 test-oldest: $(OLDEST_READY)
 	$(OLDEST)/bin/$(PYTEST)
@@ -45,7 +59,11 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/evaluate.py --least-gain 5
 
 clean:
-	rm -rf $(VENV) $(KVPRESS) $(OLDEST)
+	rm -rf $(VENV) $(KVPRESS) $(OLDEST) $(MODELS)
+
+$(SMOLLM2): tests/real/fetch.py | $(READY)
+	$(BIN)/python tests/real/fetch.py $(MODELS)
+	touch $@
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -56,7 +74,7 @@ $(READY): pyproject.toml constraints.txt
 $(KVPRESS_READY): pyproject.toml constraints-kvpress.txt
 	$(PYTHON) -m venv $(KVPRESS)
 	$(KVPRESS)/bin/pip install --quiet --constraint constraints-kvpress.txt torch
-	$(KVPRESS)/bin/pip install --quiet --constraint constraints-kvpress.txt --editable . kvpress beartype hypothesis pytest
+	$(KVPRESS)/bin/pip install --quiet --constraint constraints-kvpress.txt --editable ".[gguf]" kvpress beartype hypothesis pytest
 	touch $@
 
 $(OLDEST_READY): pyproject.toml constraints-oldest.txt

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class HeadprobeError(Exception):
-    """A problem met while working that the user or the environment can mend (exit code 1).
+    """A problem that the user can solve, by an option or in the environment (exit code 1).
 
     Args:
         message: What is wrong and what to do next. Parameters stand in backquotes, as in "try
@@ -59,4 +59,4 @@ def out_of_memory(
 
 
 class HeadprobeWarning(UserWarning):
-    """Something that goes on, otherwise than asked for; shown as one line."""
+    """The work goes on, but not exactly as asked for; the command line shows one line."""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and lines that are read one by one."""
+"""Write files atomically, read files of lines, and compute digests."""
 
 from __future__ import annotations
 
@@ -25,10 +25,14 @@ ADVICE = {
 
 
 def numbered_lines(path: Path, *, kind: str) -> list[tuple[int, str]]:
-    """The lines that are not blank, each with its number from 1.
+    """Read a file's lines that are not blank, each with its number from 1.
+
+    Args:
+        path: a text file in UTF-8.
+        kind: the word that errors put before "file", as in "needle".
 
     Raises:
-        UsageError: there is no such ``kind`` of file, as in "needle", or it cannot be read.
+        UsageError: the file does not exist or cannot be read.
     """
     try:
         # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
@@ -41,7 +45,7 @@ def numbered_lines(path: Path, *, kind: str) -> list[tuple[int, str]]:
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """The object that a line of JSONL holds; ``ValueError`` says what is wrong with it."""
+    """Read the object in a line of JSONL; ``ValueError`` says what is wrong with the line."""
     try:
         fields = json.loads(line)
     except json.JSONDecodeError as error:
@@ -52,7 +56,7 @@ def json_object(line: str) -> dict[str, Any]:
 
 
 def json_digest(content: Any) -> str:
-    """What tells a content that JSON can hold from others, in 16 characters."""
+    """Return a 16-character digest of a value that JSON can hold."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -63,9 +67,10 @@ def file_digest(path: Path) -> str:
 
 
 def text_field(fields: Mapping[str, Any], name: str) -> str:
-    """A field's text without the white space around it; ``ValueError`` where there is none.
+    """Return a field's text, stripped; ``ValueError`` where the field has no text.
 
-    JSON can spell half of a surrogate pair, which is no character: no tokenizer takes it.
+    JSON can spell half of a surrogate pair, which is no character: tokenizers fail on it, so that
+    it is refused.
     """
     value = fields.get(name)
     if not isinstance(value, str) or not value.strip():
@@ -79,10 +84,10 @@ def text_field(fields: Mapping[str, Any], name: str) -> str:
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory that files can be written to, and its parents, where they are missing.
+    """Make a directory and its parents where they are missing, and check that it is writable.
 
     Raises:
-        UsageError: there is something else of that name, or of a parent's.
+        UsageError: ``path`` or one of its parents is not a directory.
         HeadprobeError: permission is lacking, the disk is full or read-only, or the like.
     """
     try:
@@ -97,7 +102,7 @@ def make_directory(path: Path) -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it becomes ``path`` when the block ends without an error.
+    """Yield a temporary path to write to; it becomes ``path`` when the block ends without error.
 
     The temporary file lies in the same directory and has the same suffix. It is flushed to disk
     before it takes the place of ``path``, so a crash leaves the old file or the new one. After an
@@ -124,7 +129,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, target)
         _flush_directory(target.parent)
     except OSError as error:
-        # Of the block's own errors, only those about our file: it may be reading others.
+        # Only errors about this file count: the block may read other files.
         if error.filename is None or str(error.filename) == str(temporary):
             raise _cannot_write(path, error) from error
         raise

@@ -1,4 +1,4 @@
-"""Methods by name: the project's own, and those that installed packages bring as entry points."""
+"""Find methods by name: the project's own, and the entry points of installed packages."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ Method = TypeVar("Method")
 
 
 def method_names(own: Mapping[str, object], group: str) -> list[str]:
-    """All names: ours in their order, then those of the entry-point group."""
+    """List all method names: the project's in their order, then the entry-point group's."""
     return list(dict.fromkeys([*own, *sorted(entry_points(group=group).names)]))
 
 
 def get_method(kind: str, name: str, own: Mapping[str, Method], group: str) -> Method:
-    """The method of that name; ours come before those of the entry-point group.
+    """Return the method called ``name``; the project's own come before entry points.
+
+    Args:
+        kind: the word for such a method in errors, as in "format".
+        name: the method's name.
+        own: the project's methods by name.
+        group: the entry-point group of third-party methods.
 
     Raises:
-        UsageError: there is none; the message lists the choices.
-        HeadprobeError: the package that brings it cannot be loaded.
+        UsageError: no method has this name; the message lists the choices.
+        HeadprobeError: the package that provides the method cannot be loaded.
     """
     if name in own:
         return own[name]
@@ -46,13 +52,16 @@ def given_options(
     *,
     hidden: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Of the options that are given (not None) all, if the function takes them.
+    """Return the options that are given (not ``None``), all of which a method must accept.
 
-    Its options are its keyword-only parameters but for those that are ``hidden`` from users.
-    ``method`` names it, as in "format duo".
+    Args:
+        method: the method's name in errors, as in "format duo".
+        function: the method's function; its options are its keyword-only parameters.
+        given: option values by name; ``None`` where an option is not given.
+        hidden: keyword-only parameters that are not options.
 
     Raises:
-        UsageError: it does not take one; the message lists what it takes.
+        UsageError: the method does not accept an option; the message lists its options.
     """
     own = [
         option
@@ -69,5 +78,5 @@ def given_options(
 
 
 def flag(option: str) -> str:
-    """An option as it is typed: ``context_length`` as ``--context-length``."""
+    """Spell an option as users type it: ``context_length`` becomes ``--context-length``."""
     return f"--{option.replace('_', '-')}"

@@ -1,6 +1,6 @@
-"""Accuracy with heads silenced: do answers depend on the heads that a measure puts first?
+"""Accuracy with heads ablated: do answers depend on the heads that a measure puts first?
 
-``rankings`` says which heads, ``silencing`` takes them out of a model, ``curves`` are what the
-answers come to; ``plan`` says from the options what will be asked, and ``run`` goes from there to
-the directory.
+``rankings`` chooses the heads, ``ablated`` takes them out of a model, ``curves`` sums up the
+answers; ``plan`` works out from the options what will be asked, and ``run`` carries a plan out into
+a directory.
 """

@@ -1,7 +1,7 @@
-"""Heads ablated: what they put out is replaced by zero or by their mean, in every forward pass.
+"""Ablate heads: replace what they put out by zero or by its mean, in every forward pass.
 
-It is replaced where the attention function hands it over, before the layer's output projection, for
-every token: while the prompt is read and while the answer is given.
+An output is replaced where the attention function hands it over, before the layer's output
+projection, for every token: while the prompt is read and while the answer is given.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
 def ablated(
     model: PreTrainedModel, heads: Collection[Head], *, means: MeanOutputs | None = None
 ) -> Iterator[None]:
-    """Let ``model`` run without what some of its query heads, (layer, head), put out.
+    """Run ``model`` inside the block without the outputs of some query heads, (layer, head).
 
-    Without ``means`` it is replaced by zero, else by the head's own of ``mean_outputs``. The model
-    itself is not changed, and is as before when the block ends, whatever ends it.
+    Without ``means`` an output is replaced by zero, else by the head's mean of ``mean_outputs``.
+    The model itself is not changed, and is as before when the block ends, whatever ends it.
 
     Raises:
         ValueError: the model has no such head.
@@ -57,9 +57,9 @@ def ablated(
 def mean_outputs(
     model: PreTrainedModel, prompts: Iterable[Sequence[int]], *, prefill_chunk: int = 2048
 ) -> MeanOutputs:
-    """What every head of every layer puts out on average over all tokens of some prompts.
+    """Average what every head of every layer puts out over all tokens of some prompts.
 
-    ``prefill_chunk`` is how many tokens a forward pass reads.
+    ``prefill_chunk`` is the number of tokens that a forward pass reads.
     """
     chunked = not PrefixCache(model, prefill_chunk).has_recurrent_state or supports_chunked_prefill(
         model
@@ -88,7 +88,7 @@ def mean_outputs(
 def _heard(
     model: PreTrainedModel, heads: Collection[Head]
 ) -> dict[int, Bool[Tensor, "query_head 1"]]:
-    """For each layer with ablated heads, which of its heads are not."""
+    """Mark, for each layer with ablated heads, the heads that are not ablated."""
     count = head_layout(model.config, id=model.config.model_type).num_heads
     layers = attention_layers(model)
     heard: dict[int, Bool[Tensor, "query_head 1"]] = {}

@@ -1,4 +1,4 @@
-"""What ablating heads costs: accuracy against their number, and how measures rank by it."""
+"""Curves of accuracy against the number of ablated heads, and the areas that rank measures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHOICES = ("top", "random", "bottom")
 class Curve:
     """Accuracy in per cent against the number of heads ablated, in the order of ``top_k``.
 
-    ``random`` is the mean over the draws. ``area`` is that between ``random`` and ``top``: see
+    ``random`` is the mean over the draws. ``area`` is the area between ``random`` and ``top``: see
     ``area_between``.
     """
 
@@ -38,9 +38,9 @@ class Curve:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ablation:
-    """What a model answers while heads are ablated.
+    """The grades of a model's answers while heads are ablated, and as it is.
 
-    ``full`` are the grades, 0 to 100, of the model as it is, ``grades`` those of each trial;
+    ``full`` are the grades, 0 to 100, of the model as it is, ``grades`` the grades of each trial;
     ``needles`` names each case's needle. ``plan`` holds every option that changes the numbers.
     """
 
@@ -63,22 +63,22 @@ class Ablation:
 
     @property
     def accuracy(self) -> Estimate:
-        """That of the model as it is."""
+        """The accuracy of the model with no head ablated."""
         return _estimate(self._means()[:, 0])
 
     @property
     def random_draws(self) -> int:
-        """How often random heads were drawn."""
+        """The number of draws of random heads."""
         return 1 + max(trial.draw for trial in self.trials if trial.draw is not None)
 
     def curves(self) -> tuple[Curve, ...]:
-        """A curve a measure, the largest area first.
+        """Build a curve for each measure, the largest area first.
 
-        Intervals are a percentile bootstrap over needles, in those of random heads over needles and
-        draws. All curves get the same resamples.
+        Intervals are a percentile bootstrap over needles; the intervals of random heads resample
+        the draws too. All curves get the same resamples.
         """
         means = self._means()
-        # A stream of its own: needles are drawn from that of the seed.
+        # A random stream of its own: the seed's own stream draws the needles.
         draw = np.random.default_rng((self.seed, 1))
         times = draw.multinomial(
             self.random_draws, np.full(self.random_draws, 1 / self.random_draws), size=RESAMPLES
@@ -89,7 +89,7 @@ class Ablation:
         return tuple(sorted(curves, key=lambda curve: -curve.area.value))
 
     def to_json(self) -> dict[str, Any]:
-        """What ``ablation.json`` holds."""
+        """Return the content of ``ablation.json``."""
         return {
             "model": self.layout.to_json(),
             "task": self.task,
@@ -105,7 +105,7 @@ class Ablation:
         }
 
     def table(self) -> pd.DataFrame:
-        """A row for every measure, choice of heads and number of them."""
+        """Build a table with a row for every measure, choice of heads and number of heads."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -126,7 +126,10 @@ class Ablation:
         )
 
     def _means(self) -> Float[np.ndarray, "row column"]:
-        """Mean grades over the cases, then over each resample; of the full model, of each trial."""
+        """Average the grades over all cases, then over each resample, a row each.
+
+        The first column is the model with no head ablated, the other columns are the trials.
+        """
         grades = np.vstack([self.full, self.grades]).T
         resampled = resampled_means(grades, self.needles, seed=self.seed)
         return np.vstack([grades.mean(axis=0), resampled])
@@ -170,11 +173,12 @@ def area_between(
     *,
     full: Float[np.ndarray, "*row"],
 ) -> Float[np.ndarray, "*row"]:
-    """The area between two curves of accuracy, as a share of the largest there can be.
+    """Compute the area between two curves of accuracy as a fraction of the largest possible area.
 
     The curves go over log2(1 + k), so that each doubling of k counts about alike, from ``full`` at
-    no head ablated on, straight between the ``top_k``. 1: the top of any size takes every answer
-    and as many random heads none; 0: the top hurts as random heads do; below 0: it hurts less.
+    no head ablated on, straight between the ``top_k``. The area is 1 where the top heads, whatever
+    their number, take every answer and the same number of random heads takes none; 0 where the top
+    heads hurt as random heads do; below 0 where they hurt less.
     """
     heads = np.log2(1 + np.array([0, *top_k]))
     start = np.zeros((*np.shape(full), 1))
@@ -185,6 +189,9 @@ def area_between(
 
 
 def _estimate(values: Float[np.ndarray, " row"]) -> Estimate:
-    """A value and, from the resamples behind it, its percentile interval (Efron 1979)."""
+    """Estimate the first value, with the percentile interval (Efron 1979) of the other values.
+
+    The other values are its resamples.
+    """
     low, high = np.quantile(values[1:], (0.025, 0.975))
     return Estimate(value=float(values[0]), ci_low=float(low), ci_high=float(high))

@@ -1,4 +1,4 @@
-"""What an ablation is, from its options: the heads that are silenced, and the cases."""
+"""Plan an ablation from its options: the heads that are ablated, and the cases."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ ABLATIONS = ("zero", "mean")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlannedAblation:
-    """Everything that is known before the model runs.
+    """An ablation as it is known before the model runs.
 
-    An ablation goes on from one whose ``plan`` has the same identity. ``metric`` grades the
-    answers, ``passed`` being the probe's own word. ``calibration`` are the prompts over which
-    outputs are averaged, none where heads are silenced by zero. ``tree`` is over the cases'
+    An ablation resumes an earlier one whose ``plan`` has the same identity. ``metric`` grades the
+    answers; ``passed`` is the probe's own verdict. ``calibration`` are the prompts over which
+    outputs are averaged, none where heads are ablated by zero. ``tree`` is over the cases'
     prompts.
     """
 
@@ -56,7 +56,7 @@ class PlannedAblation:
 
     @cached_property
     def groups(self) -> list[tuple[Head, ...]]:
-        """The heads that are silenced together, each group once; the first has none."""
+        """The heads that are ablated together, each group once; the first has none."""
         return list(dict.fromkeys([(), *(trial.group for trial in self.trials)]))
 
     @cached_property
@@ -67,7 +67,7 @@ class PlannedAblation:
 
     @property
     def summary(self) -> str:
-        """One line for the terminal."""
+        """The plan in one line, for the terminal."""
         return (
             f"{self.task_name}: {len(self.cases)} cases, {len(self.groups) - 1} groups of heads "
             f"silenced by {self.plan.identity['ablation']}, {self.total:,} answers"
@@ -75,7 +75,7 @@ class PlannedAblation:
 
     @property
     def total(self) -> int:
-        """How many answers it takes."""
+        """The number of answers that the ablation takes."""
         return len(self.groups) * len(self.cases)
 
 
@@ -96,24 +96,24 @@ def plan_ablation(
 ) -> PlannedAblation:
     """Choose the heads by the scores of named runs, and draw the cases.
 
-    The cases are others than those that heads were scored on: of the held-out needles where none
-    are named, and by default of the next seed. Outputs are averaged over cases of the others. As
-    long as ``prompt`` leaves the style open, questions are put as the runs' were, else a trial
-    decides.
+    The cases differ from the cases that heads were scored on: they are of the held-out needles
+    where none are named, and by default of the next seed. Outputs are averaged over cases of
+    needles that are not held out. As long as ``prompt`` leaves the style open, questions are put as
+    an earlier ablation in ``out`` or the runs put them, else a trial decides.
 
     Args:
         loaded: the model.
         runs: scores by the names of their runs.
-        heads: which of them are silenced.
+        heads: how the heads to ablate are chosen.
         spec: which cases are drawn.
-        silence: ``zero`` or ``mean``, what a head's output is replaced by.
-        calibration: how many prompts outputs are averaged over.
+        ablation: ``zero`` or ``mean``, what a head's output is replaced by.
+        calibration: the number of prompts that outputs are averaged over.
         metric: what grades the answers.
-        task: what is asked; left out, what the first run asked that asks.
+        task: what is asked; left out, the first task of the runs that asks for answers.
         memory: how much is run at a time.
         out: the directory; left out, it is named after model and task.
         prompt: how questions are put.
-        overwrite: do not ask as an ablation in ``out`` did.
+        overwrite: do not look at how an ablation in ``out`` put its questions.
 
     Raises:
         UsageError: an option that makes no sense, a run that does not fit the model, a measure
@@ -150,7 +150,7 @@ def plan_ablation(
     check_held_out(drawn, scored_in, loaded.tokenizer)
     averaged = None
     if ablation == "mean":
-        # Of a file of one's own all needles are asked; outputs are averaged over bundled ones.
+        # All needles of a user's own file are asked; outputs are averaged over bundled needles.
         needles = corpus if bundled_corpus(corpus) else None
         others = replace(spec, needles=needles, limit=calibration, seed=seed + 1)
         averaged = draw_cases(loaded, probe, others, prompt=decision.settle(prompt))
@@ -198,6 +198,6 @@ def plan_ablation(
 
 
 def _task_of(runs: Sequence[tuple[str, HeadScores]]) -> Task:
-    """The first run's task that asks for answers."""
+    """Return the first task of the runs that asks for answers, else the default task."""
     tasks = [find_task(run.task) for _, run in runs]
     return next((task for task in tasks if task and task.asks), TASKS[DEFAULT_TASK])

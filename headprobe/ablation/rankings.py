@@ -1,7 +1,8 @@
-"""Which heads are silenced: those that measures put first, random ones, those they put last.
+"""Choose the heads to ablate: heads that measures put first, random heads, heads they put last.
 
-A measure that finds the heads which matter names, first, heads whose loss hurts more than the loss
-of as many others. So its top k are silenced, k random heads that exclude them, and its bottom k.
+A measure finds the heads that matter if the loss of the heads that it puts first hurts more than
+the loss of the same number of other heads. So its top k are ablated, k random heads that exclude
+them, and its bottom k.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ Rankings = Mapping[str, Float[np.ndarray, "layer query_head"]]
 
 @dataclass(frozen=True, kw_only=True)
 class HeadChoice:
-    """How heads are chosen.
+    """The settings by which heads are chosen for ablation.
 
-    ``measures`` rank them, all that are held if none is named; of each as many as ``top_k`` says
-    are taken, ascending. Random heads are drawn as often as ``random_draws`` says.
+    ``measures`` rank the heads, all measures that the runs hold if none is named; the numbers of
+    heads that are taken of each ranking are ``top_k``, ascending. Random heads are drawn
+    ``random_draws`` times.
     """
 
     measures: tuple[str, ...] = ()
@@ -41,10 +43,10 @@ class HeadChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Heads to silence together, (layer, head).
+    """Heads to ablate together, (layer, head).
 
     ``choice`` is ``top`` or ``bottom``, the ``k`` highest or lowest by ``measure``, or ``random``:
-    ``k`` others than its top, ``draw`` counting the draws from 0.
+    ``k`` heads outside its top, ``draw`` counting the draws from 0.
     """
 
     measure: str
@@ -67,13 +69,13 @@ def plan_trials(
     random_draws: int,
     seed: int,
 ) -> tuple[Trial, ...]:
-    """The trials of every measure, for ``layers``, those that have attention.
+    """Plan the trials of every measure over the heads of ``layers``, the layers with attention.
 
     Heads that tie are ranked by layer and head, as in ``heads.csv``. A draw is one random order of
     all heads, the same for all measures; of it the first k that are not in the top k are taken.
 
     Raises:
-        UsageError: so many heads at the top leave too few others.
+        UsageError: the largest of ``top_k`` leaves too few other heads.
     """
     count = next(iter(rankings.values())).shape[1]
     heads = np.array([(layer, head) for layer in layers for head in range(count)])
@@ -112,7 +114,7 @@ def parse_top_k(text: str) -> tuple[int, ...]:
     """Read ``1,2,4,8``: numbers of heads, ascending and without repeats.
 
     Raises:
-        UsageError: it is no comma list of whole numbers from 1 on.
+        UsageError: ``text`` is no comma list of whole numbers from 1 on.
     """
     try:
         top_k = sorted({int(number) for number in text.split(",")})
@@ -126,9 +128,9 @@ def parse_top_k(text: str) -> tuple[int, ...]:
 def find_rankings(
     runs: Sequence[tuple[str, HeadScores]], measures: Sequence[str], layout: HeadLayout
 ) -> Rankings:
-    """Mean scores by each measure, from the first of the named runs that holds it.
+    """Return the mean scores by each measure, from the first of the named runs that holds it.
 
-    Without ``measures``, all that the runs hold.
+    Without ``measures``, all measures that the runs hold are taken.
 
     Raises:
         UsageError: a run is of a model with other heads, or no run holds a measure.
@@ -157,6 +159,6 @@ def find_rankings(
 
 
 def _maker(measure: str) -> str:
-    """The command that takes a measure."""
+    """Return the command that scores a measure."""
     task = next((name for name, task in TASKS.items() if measure in task.measures), None)
     return f"headprobe score --task {task}" if task else f"headprobe score --measures {measure}"

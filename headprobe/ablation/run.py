@@ -1,4 +1,4 @@
-"""A planned ablation to its directory: a model's answers while heads are silenced, then graded."""
+"""Carry out a planned ablation: answer with heads ablated, grade, write the directory."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def ablate(
     advance: Callable[[], None] = lambda: None,
     draw: Draw | None = None,
 ) -> Ablation:
-    """Let the model answer with each group of heads silenced, and write what that costs.
+    """Let the model answer with each group of heads ablated, and write the loss of accuracy.
 
     Answers are kept as they come, so a run that is stopped goes on. ``advance`` is called once an
-    answer, those of an earlier start included. ``draw`` makes a picture of the ablation.
+    answer, answers of an earlier start included. ``draw`` makes a picture of the ablation.
 
     Raises:
         UsageError: the directory holds another ablation, and ``overwrite`` is not set.
@@ -78,14 +78,14 @@ def _decode(key: str, payload: Payload) -> Observation:
 
 
 class _Ablator:
-    """A model whose heads are silenced, and the cases that it answers."""
+    """A model whose heads are ablated, and the cases that it answers."""
 
     def __init__(self, loaded: LoadedModel, run: PlannedAblation) -> None:
         self._loaded = loaded
         self._run = run
 
     def answer(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
-        """Answer cases with heads silenced, one group of heads after the other."""
+        """Answer cases with heads ablated, one group of heads after the other."""
         run = self._run
         for heads, keys in run.keys.items():
             # Of cases that are alike the first is asked.
@@ -140,7 +140,7 @@ class _Ablator:
 
     @cached_property
     def _means(self) -> MeanOutputs | None:
-        """What heads put out on average; None where they are silenced by zero."""
+        """The mean output of every head; ``None`` where heads are ablated by zero."""
         prompts = [case.input_ids for case in self._run.calibration]
         if not prompts:
             return None

@@ -1,4 +1,4 @@
-"""Scores to budgets: one file a strategy.
+"""Turn scores into budgets: one file for each strategy.
 
 Other packages add a ``Strategy`` of theirs through the entry-point group ``headprobe.strategies``.
 ``mixing`` allocates from several runs at once. Helpers that strategies share lie in files with a
@@ -51,9 +51,10 @@ class Strategy:
             query head, ``group`` of which share one head of the budget. Its other keyword-only
             parameters are the strategy's options: one without a default must be given, and all are
             recorded in the budget. A parameter ``measured`` gets the scores of ``reads``.
-        reads: the measures that it reads by their names; none takes the measure that is chosen.
-        in_own_unit: whether it compares scores with a number in the measure's own unit, so that
-            mixed scores make no sense to it.
+        reads: names of the measures that the strategy reads; empty where it takes the measure that
+            the user chooses.
+        in_own_unit: whether the strategy compares scores with a number in the measure's own unit,
+            so that mixed scores make no sense to it.
     """
 
     summary: str
@@ -105,7 +106,7 @@ _GIVEN = ("group", "window", "measured")
 
 
 def strategy_names() -> list[str]:
-    """List the names of all strategies, ours first, then those of installed packages."""
+    """List the names of all strategies, ours first, then the strategies of installed packages."""
     return method_names(STRATEGIES, GROUP)
 
 
@@ -131,15 +132,16 @@ def allocate(
         scores: the scores of one measure, or of several runs mixed.
         layout: the model's heads.
         strategy: a name of ``strategy_names()``.
-        budget: what a head gets on average, where the strategy divides a budget.
+        budget: the entries of a head on average, where the strategy divides a budget.
         window: the newest entries that every head keeps.
-        granularity: ``kv`` or ``query``: which heads get an entry of the budget each.
+        granularity: ``kv`` or ``query``: the heads that the budget has a value for.
         measured: the scores by measure, for a strategy that ``reads`` measures by name.
         options: the strategy's own, such as ``beta``, ``reduce`` and ``context_length``; ``None``
             leaves one at the strategy's default.
 
     Raises:
-        UsageError: no such strategy, an option it does not take or lacks, or a value out of range.
+        UsageError: there is no such strategy, it lacks an option or does not take one, or a value
+            is out of range.
         HeadprobeError: the scores cannot be used.
         ValueError: the scores are not of the layout's shape, or a measure that is read is missing.
     """

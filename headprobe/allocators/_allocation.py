@@ -1,4 +1,4 @@
-"""What a strategy decides of every head."""
+"""The record of what a strategy decides for every head."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headprobe.allocators._supply import BudgetPool
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Allocation:
-    """The part of a ``HeadBudgets`` that its strategy decides; fields as there."""
+    """The part of a ``HeadBudgets`` that its strategy decides; the fields mean the same there."""
 
     tokens: Int[np.ndarray, "layer head"]
     ratio: Float[np.ndarray, "layer head"]
@@ -25,7 +25,7 @@ class Allocation:
 def by_attention(
     *, tokens: Int[np.ndarray, "layer head"], ratio: Float[np.ndarray, "layer head"] | None = None
 ) -> Allocation:
-    """An allocation whose heads all keep their most attended entries."""
+    """Build an allocation whose heads all keep their most attended entries."""
     return Allocation(
         tokens=tokens,
         ratio=np.zeros(tokens.shape) if ratio is None else ratio,
@@ -40,10 +40,10 @@ def to_integers(
     ties: Real[np.ndarray, "layer head"],
     window: int,
 ) -> Allocation:
-    """An allocation of real-valued capacities whose sum is the supply's total.
+    """Round real-valued capacities to an allocation with exactly the total of ``pool``.
 
-    Entries are rounded to integers with exactly that total, equal remainders by ``ties``. Shares
-    stay as they are, over a floor of ``window`` entries.
+    Entries are rounded to integers, equal remainders by ``ties``. Fractions of a context stay as
+    they are, over a floor of ``window`` entries.
     """
     if pool.entries:
         return by_attention(tokens=round_to_total(capacity, total=int(pool.total), ties=ties))

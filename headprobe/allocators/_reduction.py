@@ -1,4 +1,4 @@
-"""Scores of query heads made fit for a budget: checked, and reduced over a KV head's group."""
+"""Check scores of query heads, and reduce them to one score for each head of a budget."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ADVICE = "score again, or allocate by another measure"
 def usable_scores(
     scores: Float[np.ndarray, "layer query_head"], *, group: int, reduce: str
 ) -> Float[np.ndarray, "layer head"]:
-    """Scores in float64, one for each ``group`` of neighbouring query heads.
+    """Check scores, and reduce each ``group`` of neighbouring query heads to one, in float64.
 
     Raises:
         UsageError: there is no such reduction.
@@ -32,7 +32,9 @@ def usable_scores(
 def rankable_scores(
     scores: Float[np.ndarray, "layer query_head"], *, group: int, reduce: str
 ) -> Float[np.ndarray, "layer head"]:
-    """As ``usable_scores``, for strategies that only compare heads: negative scores will do.
+    """Check and reduce scores as ``usable_scores`` does, but let negative scores pass.
+
+    Strategies that only compare heads can use negative scores.
 
     Raises:
         UsageError: there is no such reduction.

@@ -1,4 +1,4 @@
-"""Shares of a whole: filled up to a cap, and rounded to integers that add up to it."""
+"""Divide a total among heads: fill heads up to a cap, and round to integers with that total."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROUNDINGS = ("exact", "reference")
 
 
 def is_reference(rounding: str) -> bool:
-    """Whether the paper's own integers are asked for, rather than an exact total.
+    """Return whether ``rounding`` asks for the paper's own integers rather than an exact total.
 
     Raises:
         UsageError: there is no such rounding.
@@ -28,11 +28,13 @@ def water_fill(
     total: float,
     cap: float | Float[np.ndarray, "layer head"],
 ) -> Float[np.ndarray, "layer head"]:
-    """``base`` and on top of it, by weight, what is left of ``total``; no head above ``cap``.
+    """Raise ``base`` to the sum ``total`` in proportion to ``weights``, no head above ``cap``.
 
-    What a capped head cannot take goes to the others by weight, and evenly once those left have
-    none. The sum is ``total``, or that of the caps where it is less. Under one cap a head of more
-    weight never gets less; the order of the heads does not matter, to the last bit.
+    What a capped head cannot take goes to the other heads by weight, and evenly once the heads
+    that are left have no weight. The sum is ``total``, or the sum of the caps where that is less.
+    Under one cap a head of more weight never gets less; the order of the heads does not matter, to
+    the last bit. Example: a base of 0, weights 3, 1 and 0, a total of 8 and a cap of 4 give 4, 4
+    and 0.
     """
     filled: Float[np.ndarray, "layer head"] = np.minimum(base, cap)
     free = filled < cap
@@ -56,7 +58,7 @@ def round_to_total(
     total: int,
     ties: Real[np.ndarray, "layer head"],
 ) -> Int[np.ndarray, "layer head"]:
-    """Integers next to ``values`` with the sum ``total``, by largest remainder (Hamilton).
+    """Round ``values`` to integers with the sum ``total``, by largest remainder (Hamilton).
 
     Equal remainders go by ``ties``, higher first, then by layer and head. A larger value never
     gets a smaller integer.
@@ -75,5 +77,5 @@ def round_to_total(
 
 
 def _sum(values: Float[np.ndarray, "layer head"]) -> float:
-    """A float sum that does not depend on the order of the heads."""
+    """Add up floats such that the order of the heads does not change the sum."""
     return float(np.sort(values, axis=None).sum())

@@ -1,4 +1,4 @@
-"""Retrieval heads keep everything, the others a window: what such strategies have in common."""
+"""Helpers of strategies whose retrieval heads keep everything while the other heads stream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SINKS, RECENT = 128, 256
 def best_heads(
     heads: Float[np.ndarray, "layer head"], count: int
 ) -> Bool[np.ndarray, "layer head"]:
-    """The ``count`` heads with the highest scores, equal ones in the order of layer and head."""
+    """Mark the ``count`` heads with the highest scores, ties in the order of layer and head."""
     order = np.argsort(-heads, axis=None, kind="stable")
     chosen = np.zeros(heads.size, dtype=np.bool_)
     chosen[order[:count]] = True
@@ -28,10 +28,10 @@ def best_heads(
 def best_fraction(
     heads: Float[np.ndarray, "layer head"], fraction: float, *, option: str
 ) -> Bool[np.ndarray, "layer head"]:
-    """The heads with the highest scores, ``fraction`` of all, rounded up.
+    """Mark the ``fraction`` of all heads with the highest scores, rounded up to whole heads.
 
     Raises:
-        UsageError: the share, given by ``option``, is not from 0 to 1.
+        UsageError: ``fraction``, given by ``option``, is not from 0 to 1.
     """
     check_fraction(fraction, option)
     # 0.14 * 50 is a little more than 7 in floats, and 7 heads are meant.
@@ -47,10 +47,10 @@ def full_or_streaming(
     recent_fraction: float = 0.0,
     compensation: bool = False,
 ) -> Allocation:
-    """The ``full`` heads keep the whole context, the others its first and its newest entries.
+    """Let the ``full`` heads keep the whole context, and the other heads stream.
 
-    Of N tokens the others keep the ``sinks`` first and, up to max(``sinks`` + ``recent``,
-    ``recent_fraction`` * N) entries in all, the newest; ``window`` of these at least.
+    Of N tokens a streaming head keeps the ``sinks`` first and, up to max(``sinks`` + ``recent``,
+    ``recent_fraction`` * N) entries in all, the newest; it keeps the ``window`` newest at least.
 
     Raises:
         UsageError: an option is out of range.
@@ -72,7 +72,7 @@ def check_fraction(fraction: float, option: str) -> None:
     """Refuse a number, given by ``option``, that is not from 0 to 1.
 
     Raises:
-        UsageError: it is not.
+        UsageError: ``fraction`` lies outside 0 to 1.
     """
     if not 0 <= fraction <= 1:
         raise UsageError(f"{option} is a fraction from 0 to 1, got {fraction:g}")

@@ -1,4 +1,4 @@
-"""What a strategy has to give away: the budget as asked for, and what it comes to in all."""
+"""The entries that a strategy divides: the budget as asked for, and its total over all heads."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class BudgetSize:
 
     @property
     def as_given(self) -> int | str:
-        """As it was asked for: 128, or "1.5%"."""
+        """The budget as the user gave it: 128, or ``1.5%``."""
         return f"{100 * self.fraction:.12g}%" if self.fraction is not None else self.tokens or 0
 
     def in_tokens(self) -> int:
-        """The number of tokens.
+        """Return the number of tokens.
 
         Raises:
-            UsageError: the budget is a share.
+            UsageError: the budget is a fraction of the context.
         """
         if self.tokens is None:
             raise UsageError(
@@ -50,7 +50,7 @@ class BudgetSize:
         return self.tokens
 
     def pool(self, heads: int, *, window: int, context_length: int | None) -> BudgetPool:
-        """What ``heads`` heads have between them, every one holding its ``window`` newest entries.
+        """Work out what ``heads`` heads divide, each holding its ``window`` newest entries.
 
         Raises:
             UsageError: nothing is left beyond the window, or the context length is no length.
@@ -75,15 +75,15 @@ class BudgetSize:
 
 
 USUAL = BudgetSize(tokens=128)
-"""What a head gets where no budget is given, and in most tables of the papers."""
+"""The budget of a head where none is given, and in most tables of the papers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetPool:
-    """Cache entries to divide among heads, or shares of a context of any length.
+    """Cache entries to divide among heads, or fractions of a context of any length.
 
-    All fields count entries where ``entries`` is set, else shares from 0 to 1: ``total`` over all
-    heads, ``mean`` a head, at least ``floor`` and at most ``cap`` to each.
+    All fields count entries where ``entries`` is set, else fractions from 0 to 1: ``total`` over
+    all heads, ``mean`` a head, at least ``floor`` and at most ``cap`` to each.
     """
 
     mean: float
@@ -94,10 +94,10 @@ class BudgetPool:
 
 
 def parse_budget(text: str) -> BudgetSize:
-    """Read ``128`` (tokens a head) or ``1.5%`` (share of the context).
+    """Read ``128`` (tokens a head) or ``1.5%`` (fraction of the context).
 
     Raises:
-        UsageError: it is neither, or out of range.
+        UsageError: ``text`` is neither, or is out of range.
     """
     text = text.strip()
     if re.fullmatch(r"\d+", text, re.ASCII):

@@ -1,6 +1,6 @@
 """RazorAttention for ALiBi models: every head keeps its scope (Tang et al., arXiv 2407.15891).
 
-A head that gives nothing beyond its scope a weight that counts needs nothing from there. Heads
+A head gives tokens beyond its scope no weight that counts, so it needs none of their entries. Heads
 whose scope reaches the context are the retrieval heads, and keep everything.
 """
 
@@ -22,7 +22,7 @@ def alibi(
     window: int,
     context_length: int | None = None,
 ) -> Allocation:
-    """As many of the newest entries as the head's scope has tokens, rounded up.
+    """Let every head keep its newest entries, one for each token of its scope, rounded up.
 
     ``scores`` are the scopes in tokens; a KV head has the widest of its group. A scope that reaches
     ``context_length`` is a full cache; without it, a head keeps the whole of any context that is no

@@ -32,14 +32,14 @@ def headkv(
     rounding: str = "exact",
     context_length: int | None = None,
 ) -> Allocation:
-    """A budget by the heads' share of all scores, over a floor that ``beta`` sets.
+    """Divide a budget by the heads' shares of all scores, above a floor that ``beta`` sets.
 
     Entries are exact in total, clipped at ``context_length`` with the surplus to the other heads;
     ``rounding="reference"`` gives the authors' integers, clipped with the surplus lost. As shares
     of scores count, reducing a group by ``sum`` is the same as by ``mean``.
 
     Raises:
-        UsageError: an option is out of range, or the paper's rounding is asked of a share.
+        UsageError: an option is out of range, or the authors' rounding is asked of a fraction.
         HeadprobeError: a score is negative or not finite, or all are zero.
     """
     if not 1 <= beta < math.inf:
@@ -58,7 +58,7 @@ def headkv(
 def _authors_capacity(
     heads: Float[np.ndarray, "layer head"], *, base: int, beta: float
 ) -> Int[np.ndarray, "layer head"]:
-    """The released class's integers, window left out; float64, halves to even, as torch rounds."""
+    """Compute the authors' integers, without the window: float64, halves to even, as torch does."""
     pool = (base // beta) * heads.size
     floor = base - base // beta
     rounded: Int[np.ndarray, "layer head"] = np.round(heads / heads.sum() * pool + floor).astype(

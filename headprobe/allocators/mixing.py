@@ -1,4 +1,4 @@
-"""Runs to a budget: the scores of one run as they are, of several runs mixed by weight."""
+"""Allocate a budget from the scores of one run, or of several runs mixed by weight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from headprobe.scores import HeadScores
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class WeightedRun:
-    """One of the runs that feed a budget.
+    """A run whose scores go into a budget, and its weight among the runs.
 
     ``name`` is what messages and the budget call it; of ``weight``, above 0, only its share of all
     runs' weights matters.
@@ -58,7 +58,7 @@ def allocate_runs(
     measure: str | None = None,
     **options: Any,
 ) -> HeadBudgets:
-    """Allocate as ``allocate`` does, from the scores of one run or of several.
+    """Allocate a budget from the scores of one run, or of several runs mixed by weight.
 
     Several runs are mixed: each run's scores are divided by their sum over all heads, multiplied by
     the run's share of the weights, and added up. ``measure`` is taken of every run, each task's own
@@ -99,7 +99,7 @@ def _check_layout(first: WeightedRun, other: WeightedRun) -> None:
 
 
 def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str, ...]:
-    """The measures of a run that the strategy takes."""
+    """Choose the measures of a run that the strategy takes."""
     read = get_strategy(strategy).reads
     if not read:
         try:
@@ -122,7 +122,7 @@ def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str
 def _mix(
     runs: Sequence[WeightedRun], measures: Sequence[str]
 ) -> Float[np.ndarray, "layer query_head"]:
-    """A measure of each run, mixed; of a single run its scores as they are."""
+    """Mix one measure of each run by weight; return a single run's scores as they are."""
     if len(runs) == 1:
         return runs[0].scores.mean(measures[0])
     total = sum(run.weight for run in runs)
@@ -134,7 +134,7 @@ def _mix(
 
 
 def _fractions(run: WeightedRun, measure: str) -> Float[np.ndarray, "layer query_head"]:
-    """A run's scores over their sum, in float64."""
+    """Divide a run's scores by their sum, in float64."""
     scores = run.scores.mean(measure).astype(np.float64)
     if (scores < 0).any() or not scores.any():
         problem = "some are negative" if scores.any() else "all are zero"

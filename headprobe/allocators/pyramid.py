@@ -30,13 +30,14 @@ def pyramid(
     rounding: str = "exact",
     context_length: int | None = None,
 ) -> Allocation:
-    """A budget a layer, the same for its heads; only the scores' shape is looked at.
+    """Give every layer a budget of its own, the same for all heads of the layer.
 
-    A larger ``beta`` is a steeper pyramid. Entries are exact in total; ``rounding="reference"``
-    gives the authors' integers, for ``context_length`` where it is given.
+    A larger ``beta`` is a steeper pyramid. Only the shape of ``scores`` is looked at. Entries are
+    exact in total; ``rounding="reference"`` gives the authors' integers, for ``context_length``
+    where it is given.
 
     Raises:
-        UsageError: an option is out of range, or the paper's rounding is asked of a share.
+        UsageError: an option is out of range, or the authors' rounding is asked of a fraction.
     """
     if not 1 <= beta < math.inf:
         raise UsageError(f"--beta of pyramid must be 1 or more, got {beta:g}")
@@ -57,7 +58,7 @@ def pyramid(
 def _authors_entries(
     layers: int, budget: int, window: int, beta: float, context_length: float
 ) -> Int[np.ndarray, " layer"]:
-    """Entries a layer in KVCache-Factory, window included."""
+    """Compute the entries of each layer in KVCache-Factory, the window included."""
     base = budget - window
     top = base // beta
     bottom = base * 2 - top

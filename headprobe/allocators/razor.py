@@ -31,11 +31,11 @@ def razor(
     recent_fraction: float = 0.2,
     compensation: bool = True,
 ) -> Allocation:
-    """Everything for the first ``induction`` and the first ``echo`` of all heads by these measures.
+    """Keep the cache of the best heads by induction and by echo full; let the other heads stream.
 
-    Both are shares, rounded up; a head that is among both counts once. A KV head scores the
-    maximum of its group, so it is kept if any of its query heads is. ``measured`` holds the
-    measures ``induction`` and ``echo``; ``scores`` is not looked at.
+    ``induction`` and ``echo`` are fractions of all heads, rounded up; a head that is best by both
+    counts once. A KV head scores the maximum of its group, so it is kept if any of its query heads
+    is. ``measured`` holds the measures ``induction`` and ``echo``; ``scores`` is not looked at.
 
     Raises:
         UsageError: an option is out of range.

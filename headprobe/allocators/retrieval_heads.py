@@ -1,7 +1,7 @@
-"""Retrieval heads keep everything, the others stream: chosen by share, threshold or number.
+"""Strategies whose retrieval heads keep everything: chosen by fraction, threshold or number.
 
-``duo`` takes DuoAttention's share (Xiao et al., arXiv 2410.10819); ``threshold`` and ``top`` choose
-as Retrieval Head does (Wu et al., arXiv 2404.15574).
+The other heads stream. ``duo`` takes DuoAttention's fraction (Xiao et al., arXiv 2410.10819);
+``threshold`` and ``top`` choose as Retrieval Head does (Wu et al., arXiv 2404.15574).
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def threshold(
     recent: int = RECENT,
     reduce: str = "max",
 ) -> Allocation:
-    """Heads that score above a threshold keep everything, the others stream.
+    """Keep the cache of heads that score above a threshold full; let the other heads stream.
 
-    0.1 is where Retrieval Head draws the line on its own score (Wu et al., arXiv 2404.15574).
+    0.1 is the threshold of Retrieval Head on its own score (Wu et al., arXiv 2404.15574).
 
     The other heads keep the ``sinks`` first and the ``recent`` newest entries.
 
@@ -90,7 +90,7 @@ def top(
     recent: int = RECENT,
     reduce: str = "max",
 ) -> Allocation:
-    """The k heads with the highest scores keep everything, the others stream.
+    """Keep the cache of the ``top_k`` highest heads full; let the other heads stream.
 
     Retrieval Head masks heads by number, not by threshold (Wu et al., arXiv 2404.15574).
 

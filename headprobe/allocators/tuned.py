@@ -36,15 +36,16 @@ def tuned(
     reduce: str = "max",
     context_length: int | None = None,
 ) -> Allocation:
-    """A budget by the heads' share of all scores, over a floor of a few entries.
+    """Divide a budget by the heads' shares of all scores, above a floor of a few entries.
 
-    The floor is that of ``headkv`` with this ``beta``, but at most ``min_entries`` entries beyond
-    the window. Heads are filled up to ``fill_to`` entries first, and what is left then goes on by
-    score. Entries are exact in total and clipped at ``context_length``. In shares of an unknown
-    context nothing can be counted in entries: there the floor is ``headkv``'s.
+    The floor is ``headkv``'s with this ``beta``, but at most ``min_entries`` entries beyond the
+    window. Heads are filled up to ``fill_to`` entries first, and what is left then goes on by
+    score. Entries are exact in total and clipped at ``context_length``. Fractions of an unknown
+    context cannot be counted in entries: there the floor is ``headkv``'s.
 
     Raises:
-        UsageError: an option is out of range, or a share of an unknown context is to saturate.
+        UsageError: an option is out of range, or ``fill_to`` is given with a fraction of an unknown
+            context.
         HeadprobeError: a score is negative or not finite, or all are zero.
     """
     if not 1 <= beta < math.inf:

@@ -17,10 +17,11 @@ def uniform(
     budget: BudgetSize = USUAL,
     context_length: int | None = None,
 ) -> Allocation:
-    """``budget`` for every head, whatever its score; only the scores' shape is looked at.
+    """Give every head the same budget, whatever its score (SnapKV).
 
-    Where a share of ``context_length`` comes to a fraction of an entry, the first heads get one
-    entry more than the others, so that the total is exact.
+    Only the shape of ``scores`` is looked at. Where a fraction of ``context_length`` comes to a
+    part of an entry, the first heads get one entry more than the other heads, so that the total is
+    exact.
 
     Raises:
         UsageError: an option is out of range.

@@ -1,7 +1,8 @@
-"""A model's attention: seen row by row, taken over, and followed on to the logits.
+"""Observe a model's attention row by row, replace its computation, trace it to the logits.
 
-``observe`` is the one file that knows transformers' attention interface; ``prefix_cache`` reads
-prompts in pieces and goes back to where they part; ``kernels`` says which of PyTorch's attention
-kernels may run; ``logit_attribution`` is what a head adds to a
-token's logit; ``alibi_scope`` is how far heads see, from the weights alone.
+``observe`` is the one file that knows transformers' attention interface; ``prefix_cache`` is a KV
+cache that can be cropped to the prefix two prompts share; ``kernels`` restricts which of PyTorch's
+attention kernels may run; ``finite`` names the layer whose numbers are NaN or infinite;
+``logit_attribution`` computes what a head adds to a token's logit; ``alibi_scope`` bounds from the
+weights alone how far the heads of an ALiBi model see.
 """

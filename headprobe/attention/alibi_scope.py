@@ -1,14 +1,14 @@
-"""How far the heads of an ALiBi model see, from the weights alone.
+"""Bound from the weights alone how far the heads of an ALiBi model see.
 
-ALiBi takes slope * (i - j) off the logit of query i and key j. So where no logit before that is
-above S in absolute value, key j has at most a weight of exp(2 S - slope * (i - j)), and no more
-than eps from a distance of L = (2 S - log eps) / slope on (RazorAttention's theorem on ALiBi
-models; Tang et al., arXiv 2407.15891).
+ALiBi subtracts slope * (i - j) from the logit of query i and key j. If no logit exceeds S in
+absolute value before that subtraction, key j has a weight of at most exp(2 S - slope * (i - j)),
+which is at most eps from a distance of L = (2 S - log eps) / slope on (RazorAttention's theorem on
+ALiBi models; Tang et al., arXiv 2407.15891).
 
 The paper takes S = ||W_Q W_K^T||_2 (||gamma||^2 + ||beta||^2), gamma and beta of the layer norm
-before attention. That bounds the logits where all gammas are alike, beta is zero and the
-projections have no bias. Here S is a bound for all weights, and the paper's in that case: a layer
-norm makes a vector z no longer than sqrt(hidden), then gamma z + beta of it. So with
+before attention. That bounds the logits where all gammas are equal, beta is zero and the
+projections have no bias. Here S is a bound for any weights, and equals the paper's in that case: a
+layer norm makes a vector z no longer than sqrt(hidden), then gamma z + beta of it. So with
 A = W_Q diag(gamma), a = W_Q beta + b_Q, and B and b of the key likewise,
 |q k| <= hidden ||A^T B|| + sqrt(hidden) (||A^T b|| + ||B^T a||) + |a b|.
 The scale that the model puts on its logits, 1 / sqrt(head_dim), counts as part of W_Q.
@@ -35,10 +35,10 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Layer:
-    """What the logits of one layer are made of; grouped keys stand once for every query head.
+    """The weights that produce one layer's logits; grouped keys are repeated for every query head.
 
-    ``clip`` is the largest absolute value that an entry of a query or key can have; ``blur`` is by
-    how many tokens a distance may be off in the model's bias.
+    ``clip`` is the largest absolute value that an entry of a query or key can have; ``blur`` is
+    the error, in tokens, that rounding can put into a distance in the model's bias.
     """
 
     norm: Any
@@ -56,7 +56,11 @@ class _Layer:
 def scopes(
     model: PreTrainedModel, *, epsilon: float = EPSILON
 ) -> Float[Tensor, "layer query_head"]:
-    """The distance in tokens from which on a head's attention weights are at most ``epsilon``.
+    """Compute for every head the distance from which its attention weights stay below a bound.
+
+    Args:
+        model: a bloom, falcon or mpt model with ALiBi, its weights in memory.
+        epsilon: the bound; no weight exceeds it from the returned distance, in tokens, on.
 
     Raises:
         HeadprobeError: the model has no ALiBi, is not of bloom, falcon or mpt, or not in memory.
@@ -83,11 +87,11 @@ def scopes(
 
 
 def _largest_logit(layer: _Layer) -> Float[Tensor, " query_head"]:
-    """The bound S."""
+    """Compute S, the largest absolute value that a logit can have before ALiBi's bias."""
     query, query_bias = _through_norm(layer.norm, layer.query, layer.query_bias)
     key, key_bias = _through_norm(layer.norm, layer.key, layer.key_bias)
     size = query.shape[-1]
-    # ||A^T B|| is that of the two small triangles, A^T = Q R.
+    # ||A^T B|| equals ||R_A R_B^T||, the norm of two small triangles, with A^T = Q_A R_A.
     _, query_triangle = torch.linalg.qr(query.mT)
     _, key_triangle = torch.linalg.qr(key.mT)
     if layer.clip is None:
@@ -115,7 +119,7 @@ def _through_norm(
     weight: Float[Tensor, "query_head head_dim hidden"],
     bias: Float[Tensor, "query_head head_dim"],
 ) -> tuple[Float[Tensor, "query_head head_dim hidden"], Float[Tensor, "query_head head_dim"]]:
-    """A projection of the norm's output as one of the normalised vector, in float32."""
+    """Fold the norm's gain and bias into a projection, so that it reads the normalised vector."""
     weight, bias = weight.float(), bias.float()
     if norm.bias is not None:
         bias = bias + weight @ norm.bias.float()
@@ -189,7 +193,7 @@ _READERS: dict[str, Callable[[Any], Iterator[_Layer]]] = {
 
 
 def _split(linear: Any, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """The weight and the bias, zero where there is none, of a fused projection by heads."""
+    """Split a fused projection's weight and bias by heads; a missing bias counts as zero."""
     weight = linear.weight
     bias = weight.new_zeros(len(weight)) if linear.bias is None else linear.bias
     return weight.view(*shape, -1), bias.view(shape)
@@ -200,5 +204,5 @@ def _two_tokens(model: Any) -> Tensor:
 
 
 def _slope(bias: Float[Tensor, "query_head 1 2"]) -> Float[Tensor, " query_head"]:
-    """What the model's own bias falls from one token to the one before."""
+    """Measure by how much the model's ALiBi bias falls from a token to the previous one."""
     return (bias[:, 0, 1] - bias[:, 0, 0]).float()

@@ -1,8 +1,8 @@
-"""Numbers that are none: where a model's overflow, or its weights are damaged.
+"""Detect NaN and infinity, from overflow or damaged weights, and name the layer they start in.
 
-What a head attends to means nothing once a layer puts out NaN or infinity; the answers that follow
-look like answers all the same. One look at the logits of a forward pass finds it, for attention
-carries it to every later position. Only then is the prompt read again, to name the layer.
+Once a layer puts out NaN or infinity, attention means nothing, though the answers that follow still
+look like answers. A check of the logits of a forward pass finds it, because attention carries it
+to every later position. Only then is the prompt read again, to name the layer.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _OTHER = {"float16": "bfloat16", "bfloat16": "float32"}
 
 
 class NotFinite(Exception):
-    """Some number is NaN or infinite; ``not_finite`` words it."""
+    """A logit or score is NaN or infinite; ``not_finite`` makes the error that users see."""
 
 
 def require_finite_logits(logits: Float[Tensor, "*batch token"]) -> None:
-    """Look through the logits of a forward pass; tokens that are masked with -inf may be.
+    """Check that the largest logit of every position is finite; single logits may be -inf (masked).
 
     Raises:
-        NotFinite: the largest of some position is NaN or infinite.
+        NotFinite: the largest logit of some position is NaN or infinite.
     """
     if not torch.isfinite(logits.amax(dim=-1)).all():
         raise NotFinite
 
 
 def require_finite_scores(scores: Float[np.ndarray, "layer query_head"]) -> None:
-    """Look through one measure of a case.
+    """Check that all scores of one measure on one case are finite.
 
     Raises:
         NotFinite: some score is NaN or infinite.
@@ -52,7 +52,7 @@ def check_weights(loaded: LoadedModel) -> None:
     """Refuse a model with weights that are NaN or infinite.
 
     Raises:
-        HeadprobeError: it has some.
+        HeadprobeError: the model has such a weight.
     """
     damage = _damage(loaded)
     if damage is not None:
@@ -60,9 +60,9 @@ def check_weights(loaded: LoadedModel) -> None:
 
 
 def not_finite(loaded: LoadedModel, prompt: Sequence[int]) -> HeadprobeError:
-    """The error that names the first layer whose weights or output are not finite.
+    """Make the error that names the first layer whose weights or output are not finite.
 
-    ``prompt`` is what the model had read; it is read again, without cache and rows.
+    The model reads ``prompt`` again, without observing attention, to find that layer.
     """
     damaged = _damage(loaded)
     if damaged is not None:
@@ -75,16 +75,16 @@ def not_finite(loaded: LoadedModel, prompt: Sequence[int]) -> HeadprobeError:
 
 
 class _Found(Exception):
-    """Ends a forward pass at the first output that is not finite."""
+    """Raised to end a forward pass at the first output that is not finite; holds the layer."""
 
 
 @torch.inference_mode()
 def first_broken_layer(loaded: LoadedModel, prompt: Sequence[int]) -> str | None:
-    """The first part of a model whose output on a prompt is not finite, such as ``layer 3``.
+    """Find the first part of a model whose output on a prompt is not finite.
 
     Returns:
-        ``None`` where all are finite when the model reads the prompt by itself, or where there is
-        no memory for that.
+        The name of the part, such as ``layer 3``; ``None`` where all outputs are finite when the
+        prompt is read alone, or where there is no memory to read it again.
     """
     model = loaded.model
 
@@ -113,7 +113,7 @@ def first_broken_layer(loaded: LoadedModel, prompt: Sequence[int]) -> str | None
 
 
 def _parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
-    """The embedding, the layers and the head of a model, with what to call them."""
+    """Yield a model's embedding, its layers and its output head, each with its name."""
     yield "the embedding", model.get_input_embeddings()
     inner = set(attention_modules(model).values())
     for stack in model.modules():
@@ -126,7 +126,7 @@ def _parts(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _damage(loaded: LoadedModel) -> HeadprobeError | None:
-    """The error that names the first weight that is not finite, if there is one."""
+    """Make the error that names the first weight that is not finite, if there is one."""
     for name, weight in loaded.model.named_parameters():
         if not weight.is_meta and weight.is_floating_point() and not torch.isfinite(weight).all():
             other = _OTHER.get(loaded.dtype) if loaded.dtype == "float16" else None

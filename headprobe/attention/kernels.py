@@ -1,7 +1,7 @@
-"""Which of PyTorch's attention kernels are allowed to run on a GPU.
+"""Keep PyTorch's scaled_dot_product_attention from using cuDNN's kernel.
 
-On Hopper PyTorch takes cuDNN's by default, which plans anew for every new shape: 20 to 60 ms a
-call while lengths change from step to step.
+On Hopper PyTorch uses cuDNN's kernel by default, which makes a new plan for every new shape: 20 to
+60 ms a call while lengths change from step to step.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ALLOWED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH)
-"""The first of them that can do it is taken."""
+"""Kernels in order of preference: PyTorch uses the first that can compute the call."""
 
 
 def allowed_kernels(device: torch.device) -> AbstractContextManager[None]:
-    """Let scaled_dot_product_attention choose among kernels that plan nothing, on CUDA devices.
+    """Return a context in which CUDA attention uses only kernels that need no plan per shape.
 
-    Inside the ``with`` it is so whatever the process has switched on or off; afterwards that
-    counts again. On other devices nothing changes.
+    Inside the ``with`` the kernels of ``ALLOWED`` replace the process's own choice of kernels,
+    which is restored at the end. On other devices nothing changes.
     """
     if device.type != "cuda":
         return nullcontext()

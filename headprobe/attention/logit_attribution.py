@@ -1,9 +1,9 @@
-"""What a head adds to a token's logit: output projection, final norm, unembedding.
+"""Direct logit attribution: what a head's output adds to the logit of a token.
 
-The direct path alone: u(y)^T W_O^h o_h, o_h a sum of values of head h. u(y) is the token's row of
-the unembedding as the final norm lets it read the residual stream: multiplied by the norm's gain
-and, where the norm subtracts the mean (LayerNorm), less its own mean. Left out is the norm's
-division by the length of the residual stream, one number a step for all heads, and with it every
+Only the direct path counts: u(y)^T W_O^h o_h, where o_h is a sum of values of head h. u(y) is the
+token's row of the unembedding as the final norm lets it read the residual stream: multiplied by the
+norm's gain and, where the norm subtracts the mean (LayerNorm), less its own mean. Left out are the
+norm's division by the length of the residual stream, one number a step for all heads, and every
 constant of the logits (scale, soft cap).
 """
 
@@ -20,18 +20,18 @@ from transformers.pytorch_utils import Conv1D
 from headprobe.errors import HeadprobeError
 from headprobe.models.loading import attention_modules
 
-# What families call them, most of them what stands first.
+# Names of these parts by model family, the most common name first.
 _PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "Wo")
 _NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "embedding_norm", "norm_f")
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class LogitAttribution:
-    """How the heads of a model write to its logits.
+    """Computes what each head of a model adds to the logits.
 
     Args:
-        model: a causal language model; its weights are used as they are, not copied.
-        heads: its query heads a layer.
+        model: a causal language model; its weights are used in place, not copied.
+        heads: the number of query heads in a layer.
 
     Raises:
         HeadprobeError: the weights cannot be found, or are not there as plain matrices.
@@ -53,7 +53,16 @@ class LogitAttribution:
         outputs: Float[Tensor, "query_head step value_dim"],
         tokens: Int[Tensor, " step"],
     ) -> Float[Tensor, "query_head step"]:
-        """What each head's output at a step adds to the logit of that step's token (float32)."""
+        """Compute what each head's output at a step adds to the logit of that step's token.
+
+        Args:
+            layer: the layer of the heads.
+            outputs: each head's weighted sum of values, before the output projection.
+            tokens: the token of each step.
+
+        Returns:
+            The contribution to the logit in float32, without the final norm's division.
+        """
         heads, steps, _ = outputs.shape
         weight = self._outputs[layer]
         row = self._unembedding[tokens.to(self._unembedding.device)].float() * self._gain
@@ -63,7 +72,7 @@ class LogitAttribution:
         return torch.einsum("hsv,shv->hs", outputs[..., : read.shape[-1]].float(), read)
 
     def _final_norm(self, model: PreTrainedModel) -> Any:
-        """The norm before the unembedding, which stands in no layer."""
+        """Find the norm before the unembedding: the one norm that lies in no layer."""
         decoder = model.get_decoder()  # type: ignore[no-untyped-call]
         for name, part in decoder.named_modules():
             *path, last = name.split(".")
@@ -83,7 +92,7 @@ class LogitAttribution:
         return weight
 
     def _matrix(self, module: Any, what: str) -> Tensor:
-        """The weight of a linear map, not quantised and not offloaded."""
+        """Return the weight of a linear map; fail where it is quantized or offloaded."""
         weight = getattr(module, "weight", None)
         if isinstance(weight, Tensor) and weight.dtype in _PLAIN and not weight.is_meta:
             return weight.detach()
@@ -98,15 +107,15 @@ class LogitAttribution:
 
 @torch.no_grad()
 def _read_norm(norm: Any, like: Tensor) -> tuple[Float[Tensor, " hidden"], bool]:
-    """What a norm multiplies every entry by, and whether it subtracts the mean.
+    """Find a norm's gain for every entry, and whether it subtracts the mean.
 
-    Read off what it does, since families keep it differently: gemma and nemotron have 1 less in
-    their weight, olmo has none. Entries that differ in sign alone become +1 and -1, so that the
-    gain is what comes out; the bias cancels.
+    Both are read off the norm's outputs, since families store the gain differently: gemma and
+    nemotron store it less 1, olmo has no weight. Inputs whose entries differ in sign alone are
+    normalised to +1 and -1, so that the output is the gain; the bias cancels.
     """
     signs = like.new_ones(like.shape[1])
     signs[1::2] = -1
-    # Large, or the norm's epsilon would show.
+    # Scaled up, so that the norm's epsilon does not matter.
     given = 100 * torch.stack([signs, -signs, signs.abs(), -signs.abs()])
     up, down, high, low = norm(given[None])[0].float()
     gain = (up - down) / 2 * signs.float()

@@ -1,12 +1,12 @@
-"""A model's attention, seen and taken over: the only file that knows AttentionInterface.
+"""Observe a model's attention or replace it: the only file that knows AttentionInterface.
 
 transformers hands every layer's query and key (positions rotated in), its mask and its scaling to
 one function, found by name in a registry (huggingface.co/docs/transformers/attention_interface).
 ``patched_attention`` wraps the function that a model uses. The wrapper stands under the function's
 own name because models choose masks and shortcuts by that name: under a new one, DeepSeek-V3.2 and
-Gemma 4 give other logits. Nothing in the model is changed. ``observe`` does so for one forward
+Gemma 4 give other logits. Nothing in the model is changed. ``observe`` wraps it for one forward
 pass: the layer's output is what the function returns, and the softmax rows of the watched queries
-are computed beside it.
+are computed in addition.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ class AttentionRows:
 
     ``queries`` are token positions, one a row. The keys are the token positions 0, 1, ... up to
     the newest token. Both count from the start of the KV cache. Keys that a query does not see
-    hold 0, those that a sliding-window cache has dropped among them. A row sums to 1, or to less
+    hold 0, also keys that a sliding-window cache has dropped. A row sums to 1, or to less
     where the layer has attention sinks.
 
-    ``values`` are the layer's own, no copy: those of the newest keys, all but the dropped ones.
-    ``outputs`` are the layer's too: for each watched query the sum of the values by its row.
+    ``values`` are the layer's own tensor, not a copy: the values of the newest keys, all but the
+    dropped ones. ``outputs`` are the layer's own too: for each watched query the sum of the values,
+    weighted by the query's row.
     """
 
     layer: int
@@ -69,18 +70,18 @@ def observe(
     chunk_bytes: int = 2**28,
     **inputs: Any,
 ) -> Any:
-    """Run ``model`` on one sequence and hand the watched rows to ``on_rows``.
+    """Run ``model`` on one sequence and pass the attention of the watched queries to ``on_rows``.
 
     Args:
         model: a causal language model whose attention goes through AttentionInterface. Neither it
             nor its output is changed.
-        input_ids: the new tokens, those behind ``past_key_values``.
-        sink: called while the model runs, layer after layer, and once for each chunk of a layer's
-            queries, in order. Layers without attention (lfm2's convolutions) do not call.
+        input_ids: the new tokens, which follow the tokens in ``past_key_values``.
+        on_rows: called while the model runs, layer after layer, once for each chunk of a layer's
+            queries, in order. Layers without attention (lfm2's convolutions) do not call it.
         watch: the watched tokens, as in ``input_ids[0, watch]``.
         past_key_values: the KV cache, extended in place.
-        chunk_bytes: the rows handed over at a time take no more than this, or one query's rows.
-            The peak is about three times as much, and one layer's keys in float32.
+        chunk_bytes: the most bytes that the rows of one call take (one query's rows if these take
+            more). Peak memory is about three times this, and one layer's keys in float32.
         inputs: further keywords of the model's forward.
 
     Raises:
@@ -114,11 +115,12 @@ def observe(
 
 @contextmanager
 def patched_attention(model: PreTrainedModel, attend: Callable[..., Any]) -> Iterator[None]:
-    """Let every call that ``model`` makes of its attention function go to ``attend``.
+    """Replace the attention function of ``model`` by ``attend`` inside the ``with`` block.
 
-    It is called as ``attend(original, module, query, key, value, attention_mask, **terms)``:
-    ``original`` is the function that the model uses, and the rest is what that one gets. Calls of
-    other models are let through. Meanwhile the allowed kernels alone run.
+    It is called as ``attend(original, module, query, key, value, attention_mask, **kwargs)``:
+    ``original`` is the function that the model uses, and the rest are the arguments of that
+    function. Other models keep their own function. Inside the block only the kernels of
+    ``kernels.ALLOWED`` run.
 
     Raises:
         HeadprobeError: attention does not go through AttentionInterface (bloom, falcon, mpt).
@@ -129,7 +131,7 @@ def patched_attention(model: PreTrainedModel, attend: Callable[..., Any]) -> Ite
     if not _use_interface(modules):
         raise _out_of_reach(model)
 
-    # Bound here, not looked up: not every model passes unknown keywords on (stablelm, nemotron).
+    # A closure, since not every model passes unknown keywords on (stablelm, nemotron).
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def pass_on(module: Any, *tensors: Any, **attention_kwargs: Any) -> Any:
             if module not in modules:
@@ -147,10 +149,10 @@ def patched_attention(model: PreTrainedModel, attend: Callable[..., Any]) -> Ite
 
 
 def _places(name: str, modules: Iterable[nn.Module]) -> list[tuple[MutableMapping[str, Any], str]]:
-    """Where models look the attention function of that name up."""
+    """List the (mapping, key) places in which models look up the attention function ``name``."""
     if name != "eager":
         return [(ALL_ATTENTION_FUNCTIONS, name)]
-    # It is not in the registry: each modelling file has a function of its own.
+    # Eager attention is not in the registry: each modelling file has a function of its own.
     return [(vars(file), _EAGER) for file in modelling_files(modules) if hasattr(file, _EAGER)]
 
 
@@ -176,11 +178,11 @@ def forward(
     past_key_values: Cache,
     **inputs: Any,
 ) -> Any:
-    """Run ``model`` on one sequence and watch nothing; attends as ``observe`` does.
+    """Run ``model`` on one sequence as ``observe`` does, without observing its attention.
 
     Args:
         model: a causal language model. Neither it nor its output is changed.
-        input_ids: the new tokens, those behind ``past_key_values``.
+        input_ids: the new tokens, which follow the tokens in ``past_key_values``.
         past_key_values: the KV cache, extended in place.
         inputs: further keywords of the model's forward.
     """
@@ -190,11 +192,11 @@ def forward(
 
 @dataclass(eq=False, kw_only=True)
 class _Order:
-    """What is wanted of one forward pass.
+    """The settings of one observed forward pass.
 
     ``implementation`` is the name of the model's attention function; ``watched`` are token
     positions, ``length`` counts the cached and the new tokens; ``reached`` is set once a layer has
-    come by.
+    called the attention function.
     """
 
     on_rows: OnRows
@@ -215,7 +217,7 @@ def _attend(
     attention_mask: Any,
     **attention_kwargs: Any,
 ) -> Any:
-    """The function's own result; on the way, the watched rows go to the sink."""
+    """Return the attention function's own result, and pass the watched rows to ``on_rows``."""
     output = share_heads(original, module, query, key, value, attention_mask, **attention_kwargs)
     _check(order, query, key, attention_mask, attention_kwargs)
     order.reached = True
@@ -233,7 +235,7 @@ def share_heads(
     attention_mask: Any,
     **attention_kwargs: Any,
 ) -> Any:
-    """The function's own result, without a copy of the KV cache for every query head.
+    """Return the attention function's own result without copying the KV cache per query head.
 
     transformers repeats keys and values for the query heads of a group where SDPA gets a mask. With
     the KV heads as batch the group's query heads read the same memory, and the result is the same.
@@ -241,7 +243,7 @@ def share_heads(
     batch, heads, queries, _ = query.shape
     kv_heads = key.shape[1]
     if isinstance(attention_mask, Tensor) and attention_mask.ndim == 4:
-        # In older releases of transformers some have room for one more key (persimmon, stablelm).
+        # In older releases of transformers some masks have one key more (persimmon, stablelm).
         attention_mask = attention_mask[..., : key.shape[2]]
     alike = isinstance(attention_mask, Tensor) and batch == 1 and attention_mask.shape[1] == 1
     plain = all(attention_kwargs.get(name) is None for name in ("softcap", "position_bias"))
@@ -267,12 +269,12 @@ def _report(
     mask: Tensor | None,
     attention_kwargs: dict[str, Any],
 ) -> None:
-    """Compute one layer's watched rows and hand them over, a chunk of queries at a time."""
+    """Compute one layer's watched rows and pass them to ``on_rows``, a chunk of queries a call."""
     query_heads, queries, _ = query.shape
     # The keys end where the queries do; a sliding-window cache has dropped the oldest.
     dropped = order.length - key.shape[1]
     key = key.float()
-    # Flash kernels get the window as a number, the others have it in their mask.
+    # Flash kernels get the sliding window as a number, other kernels get it in the mask.
     sliding_window = (
         attention_kwargs.get("sliding_window") if "flash" in order.implementation else None
     )
@@ -306,10 +308,11 @@ def attention_rows(
     mask: Bool[Tensor, "#query_head query key"] | Float[Tensor, "#query_head query key"],
     attention_kwargs: dict[str, Any],
 ) -> Float32[Tensor, "query_head query key"]:
-    """softmax(scaling * query key^T) in float32; the mask says what is seen, or is added.
+    """Compute attention probabilities, softmax(scaling * query key^T), in float32.
 
-    ``attention_kwargs`` are the keywords that the attention function gets; of the scores' terms,
-    ``scaling``, ``softcap`` and ``s_aux`` (sinks, one a query head) are known.
+    A boolean ``mask`` is true where a query sees a key; a float mask is added to the scores.
+    ``attention_kwargs`` are the keywords of the attention function; of these ``scaling``,
+    ``softcap`` and ``s_aux`` (an attention sink for each query head) are applied.
     """
     query_heads, queries, head_dim = query.shape
     kv_heads, keys, _ = key.shape
@@ -331,7 +334,7 @@ def attention_rows(
 def _causal(
     query: Int[Tensor, " query"], key: Int[Tensor, " key"], sliding_window: int | None
 ) -> Bool[Tensor, "1 query key"]:
-    """Which key positions a query position sees: itself and what is before it in the window."""
+    """Mask each query to its own and earlier key positions, within the sliding window if any."""
     distance = query[:, None] - key
     seen = distance >= 0
     return (seen if sliding_window is None else seen & (distance < sliding_window))[None]
@@ -340,7 +343,7 @@ def _causal(
 def _check(
     order: _Order, query: Tensor, key: Tensor, mask: Any, attention_kwargs: dict[str, Any]
 ) -> None:
-    """Refuse what the rows would get wrong."""
+    """Refuse attention whose rows would come out wrong: unknown terms, padding, a fixed cache."""
     check_attention_kwargs(order.implementation, attention_kwargs)
     if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 4):
         raise ValueError("expected no padding, and a mask of 4 dimensions or none")
@@ -351,15 +354,15 @@ def _check(
 
 
 def check_attention_kwargs(implementation: str, attention_kwargs: dict[str, Any]) -> None:
-    """Refuse scores that ``attention_rows`` would get wrong.
+    """Refuse attention whose probabilities ``attention_rows`` would compute wrongly.
 
     Raises:
-        HeadprobeError: they have a term that it does not know, or a soft cap that SDPA leaves out.
+        HeadprobeError: the scores have an unknown term, or a soft cap that SDPA leaves out.
     """
     unknown = [name for name in _UNKNOWN_KWARGS if attention_kwargs.get(name) is not None]
     if unknown:
         raise HeadprobeError(f"cannot follow attention that depends on {unknown[0]!r}")
-    # Newer releases of transformers refuse this themselves, 5.17 leaves the cap out.
+    # Newer releases of transformers refuse a soft cap under SDPA; 5.17 leaves the cap out.
     if implementation == "sdpa" and attention_kwargs.get("softcap") is not None:
         raise HeadprobeError(
             "SDPA has no soft cap: load the model with attn_implementation='eager'"
@@ -367,12 +370,12 @@ def check_attention_kwargs(implementation: str, attention_kwargs: dict[str, Any]
 
 
 def _use_interface(modules: Iterable[nn.Module]) -> bool:
-    """Whether some module comes from a modelling file that asks the registry."""
+    """Tell whether some module's modelling file uses transformers' attention registry."""
     return any(hasattr(file, "ALL_ATTENTION_FUNCTIONS") for file in modelling_files(modules))
 
 
 def modelling_files(modules: Iterable[nn.Module]) -> list[ModuleType]:
-    """The files that the modules come from."""
+    """List the Python modules (files) that define the classes of the modules."""
     return [sys.modules[name] for name in {type(module).__module__ for module in modules}]
 
 

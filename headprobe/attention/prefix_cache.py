@@ -1,4 +1,4 @@
-"""A KV cache that goes back to any prefix of what it has seen."""
+"""A KV cache that can be cropped to any prefix of the tokens it holds."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from headprobe.errors import HeadprobeError
 
 
 class PrefixCache(DynamicCache):
-    """The KV cache of one sequence, which ``cut`` takes back to an earlier length.
+    """The KV cache of one sequence, which ``crop`` cuts to an earlier length.
 
-    Every attention layer keeps every position, sliding windows too; the masks still hide what lies
-    outside a window. Layers that cannot forget their newest tokens (convolutions, recurrent
-    states) are copied by ``mark``, and ``cut`` goes back to such a mark only.
+    Every attention layer keeps every position, layers with a sliding window too; the masks still
+    hide what lies outside a window. Layers that cannot forget their newest tokens (convolutions,
+    recurrent states) are copied by ``snapshot``, and then ``crop`` needs a length with a snapshot.
 
     Args:
-        model: whose configuration says what kinds of layers there are.
-        room: tokens that memory is set aside for; more can be added, at the price of a copy.
+        model: the model, whose configuration tells the kinds of its layers.
+        capacity: the number of tokens that memory is set aside for; more can be added, at the
+            price of a copy.
 
     Raises:
         HeadprobeError: the model needs a cache of its own kind.
@@ -44,11 +45,11 @@ class PrefixCache(DynamicCache):
 
     @property
     def has_recurrent_state(self) -> bool:
-        """Whether some layer can only go back to a mark."""
+        """True if some layer can be cropped only to a length with a snapshot."""
         return bool(self._recurrent)
 
     def snapshot(self) -> None:
-        """Make the present length one that a rigid cache can be cut back to."""
+        """Copy the recurrent states, so that ``crop`` can return to the present length."""
         copies = {index: deepcopy(self.layers[index]) for index in self._recurrent}
         self._snapshots[self.get_seq_length()] = copies
 
@@ -56,7 +57,7 @@ class PrefixCache(DynamicCache):
         """Forget all but the first ``length`` tokens.
 
         Raises:
-            ValueError: a layer cannot go back to there (``mark`` was not called at that length).
+            ValueError: a layer keeps a state, and ``snapshot`` was not called at that length.
         """
         surplus = self.get_seq_length() - length
         if surplus == 0:
@@ -72,10 +73,10 @@ class PrefixCache(DynamicCache):
 
 
 def check_cache(model: PreTrainedModel) -> None:
-    """Refuse a model that runs with no cache but one that its own modelling file defines.
+    """Refuse a model that runs only with a cache class of its own modelling file.
 
     Raises:
-        HeadprobeError: it is such a model: minimax, and before transformers 5.5 every hybrid.
+        HeadprobeError: the model is such a one: minimax, and before transformers 5.5 every hybrid.
     """
     for file in modelling_files(model.modules()):
         for kind in vars(file).values():
@@ -89,19 +90,19 @@ def check_cache(model: PreTrainedModel) -> None:
 
 
 def _has_state(layer: Any) -> bool:
-    """Whether a layer keeps a state (of a convolution, a recurrence), beside keys or without."""
+    """Tell whether a cache layer keeps a state of a convolution or a recurrence."""
     return hasattr(layer, "conv_states")
 
 
 class _PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """Keys and values in memory that is set aside once, instead of copied at every step."""
+    """One layer's keys and values in memory allocated once, so that a step copies nothing."""
 
     def __init__(self, capacity: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._capacity = capacity
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Set memory aside for a first number of tokens."""
+        """Allocate memory for ``capacity`` tokens."""
         self.dtype, self.device = key_states.dtype, key_states.device
         self._kept = [self._set_aside(states) for states in (key_states, value_states)]
         self.is_initialized = True
@@ -113,7 +114,7 @@ class _PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         *_: Any,
         **__: Any,
     ) -> tuple[Tensor, Tensor]:
-        """Add keys and values; the tensors returned are views of what is kept."""
+        """Add keys and values, and return views of all that the layer keeps."""
         start = self.get_seq_length()
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -135,9 +136,9 @@ class _PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
 @torch.no_grad()
 def supports_chunked_prefill(model: PreTrainedModel) -> bool:
-    """Whether the model, run on a text in two pieces, gives what it gives in one.
+    """Tell whether a model computes the same logits from a text in two chunks as from the whole.
 
-    Some that keep a state (jamba) start it anew with every piece of more than one token.
+    Some models with a recurrent state (jamba) reset it at every chunk of more than one token.
     """
     text = torch.arange(1, 13, device=model.device)[None]
     whole = model(text, use_cache=False).logits[0, 6:].float()

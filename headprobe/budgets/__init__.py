@@ -1,4 +1,4 @@
-"""How many KV-cache entries every head keeps: the record and its JSON file."""
+"""The record of how many KV-cache entries every head keeps, and its JSON file."""
 
 from headprobe.budgets.head_budgets import (
     GRANULARITIES,

@@ -1,4 +1,4 @@
-"""How many cache entries every head may keep: the record and its file."""
+"""The record of how many cache entries every head may keep, and its file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _EXPECTED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Footprint:
-    """What a budget keeps of a context of ``context_length`` tokens.
+    """The size of the cache that a budget keeps of a context of ``context_length`` tokens.
 
     ``tokens`` counts cache entries, each a key and a value, over all heads of all layers; ``bytes``
     is their size; ``fraction`` is the part of the full cache, from 0 to 1.
@@ -55,10 +55,10 @@ class HeadBudgets:
     The matrices have a row a layer and a column a KV head, or a query head where ``granularity``
     is ``query``. In a context of N tokens a head keeps min(N, max(tokens, ceil(ratio * N)))
     entries, the ``window`` newest and the ``sinks`` first among them; its ``selection`` says how
-    the rest are chosen: ``attention``, those most attended by the newest queries, or
-    ``streaming``, the newest. ``ratio`` is a share of the context from 0 to 1, and 1 a full cache.
-    ``compensation`` adds RazorAttention's one entry that stands for what was dropped. ``strategy``
-    holds its ``name`` and every option that changes the numbers.
+    the rest are chosen: ``attention``, the entries most attended by the newest queries, or
+    ``streaming``, the newest. ``ratio`` is a fraction of the context from 0 to 1, and 1 a full
+    cache. ``compensation`` adds RazorAttention's one entry that stands for what was dropped.
+    ``strategy`` holds its ``name`` and every option that changes the numbers.
     """
 
     layout: HeadLayout
@@ -89,7 +89,7 @@ class HeadBudgets:
         _refuse("selection", self.selection, unknown, " or ".join(SELECTIONS))
 
     def kept(self, context_length: int) -> Int[np.ndarray, "layer head"]:
-        """Entries that every head keeps of a context of that many tokens.
+        """Return how many entries every head keeps of ``context_length`` tokens.
 
         A product ``ratio * N`` less than half a millionth above a whole number counts as that
         number: floats make 0.1 * 30 a little more than 3, and 3 entries are meant.
@@ -103,11 +103,11 @@ class HeadBudgets:
         return kept
 
     def fraction(self, context_length: int) -> float:
-        """Share of the full cache that is kept of a context of that many tokens, from 0 to 1."""
+        """Return the fraction of the full cache that is kept of ``context_length`` tokens."""
         return float(self.kept(context_length).mean()) / context_length
 
     def footprint(self, context_length: int, *, number_bytes: int = NUMBER_BYTES) -> Footprint:
-        """What is kept of a context of that many tokens, the compensation's entries included.
+        """Measure the cache that is kept of a context, compensation entries included.
 
         A key and a value are ``head_dim`` numbers each, ``number_bytes`` a number. Of a budget for
         query heads, the full cache is one that repeats its KV heads for every query head.
@@ -124,7 +124,7 @@ class HeadBudgets:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The content of a budget file."""
+        """Return the content of a budget file."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -201,19 +201,19 @@ class HeadBudgets:
 
 
 def is_budget_file(path: Path) -> bool:
-    """Whether a path is that of a budget by its name: a run's directory may be called so too."""
+    """Return whether a path ends in ``.json``, as budget files do, and is no directory."""
     return path.suffix.lower() == ".json" and not path.is_dir()
 
 
 def budget_shape(layout: HeadLayout, granularity: str) -> tuple[int, int]:
-    """Layers, and the heads a layer that a budget of that granularity has a value for."""
+    """Return the number of layers, and of heads a layer that a budget has a value for."""
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity: expected {' or '.join(GRANULARITIES)}, got {granularity!r}")
     return layout.layers, layout.num_kv_heads if granularity == "kv" else layout.num_heads
 
 
 def budget_schema() -> dict[str, Any]:
-    """The published JSON Schema of budget files.
+    """Return the published JSON Schema of budget files.
 
     Its one copy is docs/budget.schema.json, which the wheel carries beside this file.
     """

@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Run the command, and give what typer would exit with."""
+    """Run the command, and return the exit code that typer would exit with."""
     try:
         app(arguments, prog_name="headprobe")
     except SystemExit as end:
@@ -110,7 +110,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Show warnings of ours as one line, others as Python does."""
+    """Show our own warnings as one line each, and other warnings as Python does."""
     with warnings.catch_warnings():
         show_plainly = warnings.showwarning
         warnings.showwarning = lambda message, category, *where: (

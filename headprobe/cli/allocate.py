@@ -235,7 +235,7 @@ def _runs(run: Path | None, scores: list[str] | None) -> list[WeightedRun]:
 
 
 def _beside(run: Path, budgets: HeadBudgets, *, mixed: bool) -> Path:
-    """Where a budget goes: into the directory of its run, of several the first."""
+    """Choose where a budget goes: into the directory of its run, of several runs the first."""
     folder = run if run.is_dir() else run.parent
     parts = [budgets.strategy["name"], budgets.strategy.get("budget"), "mixed" if mixed else None]
     name = "-".join(str(part) for part in parts if part is not None)

@@ -1,4 +1,4 @@
-"""How a budget reads in the terminal."""
+"""Show a budget in the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ CONTEXTS = (4096, 32_768, 131_072)
 
 
 def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
-    """What every head may keep, and what all keep of three contexts: two tables, or JSON."""
+    """Show how many entries every head may keep, and how many all heads keep of three contexts.
+
+    Both are tables, or one JSON object.
+    """
     footprints = [budgets.footprint(length) for length in CONTEXTS]
     if json:
         output.show_json(budgets.to_json() | {"keeps": [asdict(kept) for kept in footprints]})
@@ -52,9 +55,10 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
 
 
 def warn_if_whole(budgets: HeadBudgets, runs: Sequence[HeadScores]) -> None:
-    """A warning where an amount that was asked for is more than any context has.
+    """Warn where an amount that was asked for is more than the longest context has.
 
-    That is the model's window if its alias tells it, else the longest prompt of the ``runs``.
+    The longest context is the model's window if its alias tells it, else the longest prompt of the
+    ``runs``.
     """
     from headprobe.models.aliases import ALIASES
 

@@ -237,7 +237,7 @@ def _draw(planned: PlannedEvaluation, results: Sequence[MethodResult], path: Pat
 
 
 def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: bool) -> None:
-    """One table a setting, or all as JSON."""
+    """Show one table for each setting, or all results as JSON."""
     from headprobe.evaluation.results import SETTINGS
 
     if json:

@@ -63,7 +63,10 @@ def import_scores(
 
 
 def _known(model: str | None) -> dict[str, Any]:
-    """What a model's name tells: an alias its hub id and sizes, a directory what is in it."""
+    """Look up what a model's name tells of its heads.
+
+    An alias tells its hub id and sizes, a directory what its configuration holds.
+    """
     from headprobe.models.aliases import ALIASES, NANO
     from headprobe.models.bundled import bundled
 

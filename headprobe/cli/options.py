@@ -198,7 +198,7 @@ FillTo = Annotated[
 
 
 def lengths(default: str) -> Any:
-    """``--lengths`` of a command that asks prompts of some lengths where none are given."""
+    """Build ``--lengths``; ``default`` names the lengths of a command where none are given."""
     return typer.Option(
         help="Prompt lengths in tokens: start:stop:count or a comma list.",
         show_default=default,
@@ -207,7 +207,7 @@ def lengths(default: str) -> Any:
 
 
 def needles(default: str) -> Any:
-    """``--needles`` of a command that asks some where none are given."""
+    """Build ``--needles``; ``default`` names the needles of a command where none are given."""
     return typer.Option(
         metavar="FILE|NAME",
         help="Needles: a JSONL file, or by name bundled ones: english, chinese, nano.",
@@ -217,7 +217,7 @@ def needles(default: str) -> Any:
 
 
 def seed(default: str) -> Any:
-    """``--seed`` of a command that takes it from a run where it is not given."""
+    """Build ``--seed``; ``default`` says where a command takes the seed from if none is given."""
     return typer.Option(
         min=0, help="Seed of all random draws.", show_default=default, rich_help_panel=CASES
     )

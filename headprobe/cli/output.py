@@ -1,4 +1,4 @@
-"""What commands say: tables and JSON on stdout, notes, warnings and progress on stderr."""
+"""The output of commands: tables and JSON on stdout, notes, warnings and progress on stderr."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NAME_WIDTH, UNLIMITED = 20, 10_000
 
 
 class Advance(Protocol):
-    """Called after each piece of long work."""
+    """A callback that is called after each piece of long work."""
 
     def __call__(self) -> None:
-        """One more piece is done."""
+        """Count one more piece as done."""
         ...
 
 
@@ -31,29 +31,30 @@ def _stderr() -> Console:
 
 
 def note(message: str) -> None:
-    """One line for the person at the terminal, on stderr."""
+    """Print one line for the person at the terminal, on stderr."""
     _stderr().print(message, markup=False)
 
 
 def warn(message: str) -> None:
-    """One line of warning on stderr."""
+    """Print one line of warning on stderr."""
     _stderr().print(f"warning: {message}", markup=False, style="yellow")
 
 
 def fail(message: str) -> None:
-    """The one line an error leaves on stderr."""
+    """Print the one line that an error leaves on stderr."""
     _stderr().print(f"error: {message}", markup=False, style="red")
 
 
 def show_json(content: Any) -> None:
-    """JSON on stdout, nothing else."""
+    """Print JSON on stdout, and nothing else."""
     sys.stdout.write(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; numbers stand to the right, and a dash where there is no value.
+    """Print a table on stdout, numbers to the right, and a dash where there is no value.
 
-    It is as wide as the terminal at most, or as ``COLUMNS`` says; in a file as wide as it takes.
+    The table is as wide as the terminal at most, or as ``COLUMNS`` says; in a file as wide as it
+    takes.
     """
     from rich.console import Console
     from rich.table import Table
@@ -81,9 +82,9 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def _whole_words(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
-    """Widths of columns that cut no word, the widest giving way first; ``None`` lacking the room.
+    """Find widths of columns that cut no word, the widest giving way first.
 
-    ``cells`` are those of each column, its heading too.
+    ``cells`` are the cells of each column, its heading too. ``None`` means that there is no room.
     """
     from rich.cells import cell_len
 
@@ -101,7 +102,7 @@ def _whole_words(cells: Sequence[Sequence[str]], room: int) -> list[int] | None:
 
 
 def _is_name(column: Sequence[str]) -> bool:
-    """Whether a first column holds names: they stay whole, what stands beside them gives way."""
+    """Return whether a first column holds names, which stay whole while other columns give way."""
     from rich.cells import cell_len
 
     return max(map(cell_len, column[1:]), default=0) <= NAME_WIDTH
@@ -115,7 +116,7 @@ def _cell(value: object) -> str:
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Advance]:
-    """A bar with the time left, on stderr; silent where stderr is no terminal."""
+    """Show a bar with the time left on stderr; stay silent where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -1,4 +1,4 @@
-"""Options as they are typed, to values: checked before torch or a model is loaded."""
+"""Turn options as they are typed into values, checked before torch or a model is loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def case_spec(
     limit: int | None,
     seed: int | None,
 ) -> CaseSpec:
-    """Read which cases are wanted; a ``limit`` of 0 wants all.
+    """Read the options that say which cases are wanted; a ``limit`` of 0 wants all.
 
     Raises:
         UsageError: lengths or depths cannot be read, or there is no such file of needles.
@@ -37,10 +37,10 @@ def case_spec(
 
 
 def memory_options(*, prefill_chunk: int | None, activation_memory: str) -> MemoryOptions:
-    """Read how much may be run at a time.
+    """Read the options that say how much may be run at a time.
 
     Raises:
-        UsageError: the allowance is no amount of memory.
+        UsageError: ``activation_memory`` is no amount of memory.
     """
     return MemoryOptions(
         prefill_chunk=prefill_chunk, activation_memory=parse_bytes(activation_memory)
@@ -50,7 +50,7 @@ def memory_options(*, prefill_chunk: int | None, activation_memory: str) -> Memo
 def prompt_options(
     *, prompt: AskedStyle, answer_prefix: str, chat_template: str | None
 ) -> PromptOptions:
-    """Read how questions are put.
+    """Read the options that say how questions are put.
 
     Raises:
         UsageError: the chat template cannot be read, or the answer prefix is empty.
@@ -74,7 +74,7 @@ def _needle_file(path: Path | None) -> Path | None:
 
 
 def existing(path: Path | None, *, kind: str) -> Path | None:
-    """Return a path as it is.
+    """Return a path after a check that it exists.
 
     Raises:
         UsageError: there is no such ``kind`` of file, as in "needle".
@@ -90,10 +90,10 @@ def comma_list(text: str | None) -> tuple[str, ...] | None:
 
 
 def one_of(option: str, value: str, choices: Collection[str]) -> str:
-    """Return a value as it is.
+    """Return a value after a check that it is one of the choices.
 
     Raises:
-        UsageError: it is none of the choices.
+        UsageError: the value is none of the choices.
     """
     if value not in choices:
         *others, last = choices
@@ -102,10 +102,10 @@ def one_of(option: str, value: str, choices: Collection[str]) -> str:
 
 
 def reliability(value: float | None) -> float | None:
-    """Return a reliability to stop at as it is.
+    """Return a reliability to stop at after a check of its range.
 
     Raises:
-        UsageError: it does not lie between 0 and 1.
+        UsageError: the reliability does not lie between 0 and 1.
     """
     if value is not None and not 0 < value < 1:
         message = "expected a number between 0 and 1"

@@ -1,4 +1,4 @@
-"""How a run reads in the terminal."""
+"""Show a run in the terminal."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def describe(run: HeadScores, *, name: str | None = None, path: Path | None = None) -> None:
-    """The share of accepted cases, if there are any, on stderr; a warning where it is low.
+    """Say on stderr what fraction of the cases was accepted, as a warning where it is low.
 
-    ``name`` tells the run from others. Of a run whose ``path`` is given, how questions were put and
-    why cases failed is said too.
+    A run without cases gets no line. ``name`` tells the run from others. Of a run whose ``path`` is
+    given, it says too how questions were put and why cases failed.
     """
     from headprobe.prompts.style import PromptDecision
     from headprobe.runs.directory import read_report
@@ -57,7 +57,7 @@ def top_heads(
     rates: Sequence[PassRate],
     json: bool = False,
 ) -> None:
-    """The heads with the highest scores and how firm their ranking is, as a table or as JSON.
+    """Show the heads with the highest scores and how firm their ranking is, as a table or JSON.
 
     ``rates`` are the run's pass rates by kind of needle, a table of their own.
     """
@@ -97,7 +97,7 @@ def top_heads(
 
 
 def show_cost(run: PlannedRun, *, json: bool = False) -> None:
-    """What a run would take, as a table or as JSON."""
+    """Show what a run would take, as a table or as JSON."""
     from headprobe.cli.budgets import byte_size
 
     if json:
@@ -129,7 +129,7 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
 
 
 def _firmness(found: Reliability) -> str:
-    """What halves of the needles say of the ranking, on one line."""
+    """Describe on one line how far halves of the needles agree on the ranking."""
     from headprobe.stats.reliability import FEWEST_NEEDLES
 
     if found.rank_correlation is None or found.overlap is None:

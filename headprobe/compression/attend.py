@@ -29,10 +29,11 @@ def attend(
     is_causal: bool,
     attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "batch query query_head value_dim"]:
-    """The attention output of the newest tokens, the first at ``position``; their keys are stored.
+    """Compute the attention output of the newest tokens, the first of them at ``position``.
 
-    ``mask`` and ``attention_kwargs`` are what the attention function gets. With ``is_causal`` the
-    mask says no more than that a query sees every token up to its own, and is not looked at.
+    The keys of these tokens are stored already. ``mask`` and ``attention_kwargs`` are what the
+    attention function gets. With ``is_causal`` the mask says no more than that a query sees every
+    token up to its own, and is not looked at.
     """
     if is_causal and ragged.has_varlen_kernel and attention_kwargs.get("softcap") is None:
         return _varlen(ragged, query.detach(), attention_kwargs)
@@ -47,15 +48,15 @@ def attend(
 
 
 def sees_all(mask: Tensor | None, queries: range, attention_kwargs: dict[str, Any]) -> bool:
-    """Whether nothing but causality hides earlier tokens from queries at these positions."""
+    """Return whether nothing but causality hides earlier tokens from queries at these positions."""
     window = attention_kwargs.get("sliding_window")
     return mask is None and (window is None or queries.stop <= window)
 
 
 def says_causal(mask: Tensor, queries: int) -> bool:
-    """Whether a mask over all tokens says that a query sees every one up to its own, and no more.
+    """Return whether a mask over all tokens shows a query every token up to its own, and no more.
 
-    Reading it waits for the device.
+    Reading the mask waits for the device.
     """
     if mask.ndim != 4 or mask.shape[2] != queries:
         return False
@@ -76,11 +77,12 @@ def seen(
     *,
     sequences: Int[Tensor, " head_entries"] | None = None,
 ) -> Shaped[Tensor, "head_entries query key"]:
-    """What queries see of entries at some token positions: true, or what is added to the scores.
+    """Return what queries see of entries at some token positions.
 
-    ``mask`` is over all token positions, kept or not; flash kernels get one of the padding, or
-    none, and a window among the ``attention_kwargs``. ``sequences`` are those of the heads, one
-    each by default. A compensation entry is always seen, padding never.
+    The result is true where a query sees an entry, or the term that is added to the score. ``mask``
+    is over all token positions, kept or not; flash kernels get a mask of the padding, or none, and
+    a window among the ``attention_kwargs``. ``sequences`` numbers the sequence of each head, one
+    head a sequence by default. A compensation entry is always seen, padding never.
     """
     if sequences is None:
         sequences = torch.arange(len(positions), device=positions.device)
@@ -125,7 +127,7 @@ def _by_block(
     is_causal: bool,
     attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "batch query query_head value_dim"]:
-    """``attend`` with a call for each block of heads."""
+    """Compute ``attend`` with one kernel call for each block of heads."""
     batch, query_heads, queries, head_dim = query.shape
     grouped = query.reshape(ragged.heads, -1, queries, head_dim)
     if ragged.order is not None:
@@ -158,7 +160,7 @@ def _mask(
 
 
 def _causal(block: Block, queries: int) -> Bool[Tensor, "#head_entries #query key"] | None:
-    """What queries see that are the newest tokens of all heads; ``None`` is everything."""
+    """Return what queries see that are the newest tokens of all heads; ``None`` is everything."""
     keys = block.keys.shape[1]
     if block.positions is not None:
         lengths = (block.positions != PADDING).sum(dim=1)[:, None, None]
@@ -173,7 +175,7 @@ def _causal(block: Block, queries: int) -> Bool[Tensor, "#head_entries #query ke
 def _sinks(
     ragged: Ragged, batch: int, attention_kwargs: dict[str, Any]
 ) -> Float[Tensor, "head_entries group"] | None:
-    """The attention sinks of every head's query heads, in the order of storage."""
+    """Return the attention sinks of every head's query heads, in the order of storage."""
     sinks = attention_kwargs.get("s_aux")
     if sinks is None:
         return None
@@ -184,7 +186,7 @@ def _sinks(
 def _own_kwargs(
     ragged: Ragged, block: Block, batch: int, attention_kwargs: dict[str, Any]
 ) -> dict[str, Any]:
-    """The terms with the attention sinks of the block's query heads alone."""
+    """Return the ``attention_kwargs`` with the attention sinks of the block's query heads alone."""
     sinks = _sinks(ragged, batch, attention_kwargs)
     return attention_kwargs if sinks is None else attention_kwargs | {"s_aux": sinks[block.stored]}
 
@@ -215,7 +217,7 @@ def _attend_block(
 def _weigh(
     block: Block, found: Shaped[Tensor, "#head_entries #query key"] | None, dtype: torch.dtype
 ) -> Shaped[Tensor, "#head_entries #query key"] | None:
-    """The mask with what compensation entries gain, log n, since each counts for n."""
+    """Add log n to the mask where an entry is a compensation entry, since it counts for n."""
     if block.log_weights is None:
         return found if found is None or found.dtype == torch.bool else found.to(dtype)
     gain = torch.zeros_like(block.keys[:, None, :, 0])
@@ -231,7 +233,7 @@ def _plain(
     mask: Shaped[Tensor, "#head_entries #query key"] | None,
     attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "head_entries group query value_dim"]:
-    """With every term of the scores, in float32."""
+    """Compute attention over a block with every term of the scores, in float32."""
     heads, group, queries, _ = query.shape
     if mask is None:
         mask = torch.ones(1, 1, block.keys.shape[1], dtype=torch.bool, device=query.device)
@@ -246,9 +248,10 @@ def _varlen(
     query: Float[Tensor, "batch query_head query head_dim"],
     attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "batch query query_head head_dim"]:
-    """Every head a sequence with one KV head, its queries being its newest tokens.
+    """Compute ``attend`` with one kernel call: a head is a sequence that ends with its queries.
 
-    The operator under torch.nn.attention.varlen, which takes no ``seqused_k`` before torch 2.12.
+    It calls the operator under torch.nn.attention.varlen, which takes no ``seqused_k`` before
+    torch 2.12.
     """
     batch, query_heads, queries, head_dim = query.shape
     group = batch * query_heads // ragged.heads
@@ -290,9 +293,9 @@ def _weigh_in(
     sinks: Float[Tensor, "head_entries group"] | None,
     attention_kwargs: dict[str, Any],
 ) -> Float[Tensor, "head_entries query group head_dim"]:
-    """Add what a kernel left out, compensation entries as often as they count and sinks.
+    """Add what the kernel left out to its output: compensation entries in full weight, and sinks.
 
-    ``log_sum`` is the log of the softmax's denominator without them.
+    ``log_sum`` is the log of the kernel's softmax denominator.
     """
     total, found = log_sum, output.float()
     if ragged.compensation is not None:

@@ -2,7 +2,8 @@
 
 Until it is cut it holds every token, as transformers' own does. A cut leaves each head the entries
 that the budget grants it in a context of that length; tokens that come later are all kept, up to
-the next cut. The model's own attention function works on the whole cache, ``attend`` on a cut one.
+the next cut. The model's own attention function works on the whole cache, ``attend`` works on a cut
+cache.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ class HeadBudgetCache(Cache):
         with HeadBudgetCache(model, budgets, compress_at=prompt.shape[1]) as cache:
             output = model.generate(prompt, past_key_values=cache)
 
-    The model must be called with it inside the ``with``, under any number of prefill chunks;
+    The model must be called with the cache inside the ``with``, under any number of prefill chunks;
     batches are padded on the left. Other calls of the model are left alone. For inference only.
 
-    Layers that cache keys and values of heads are cut. Those with a sliding window or chunks count
+    Layers that cache keys and values of heads are cut. Layers with a sliding window or chunks count
     the tokens inside as their context, and hold what is outside too until they are cut. Layers
     without attention (lfm2's convolutions), or that cache something else, keep transformers' own.
 
@@ -53,11 +54,11 @@ class HeadBudgetCache(Cache):
             ``query`` each query head stores entries of its own.
         compress_at: the tokens after which to compress, padding included. The forward pass that
             ends there sees everything; each layer is cut when its attention is done. ``None``
-            leaves it to ``cut``. For the next turn of a conversation it may be set anew, to a
+            leaves it to ``compress``. For the next turn of a conversation it may be set anew, to a
             number not yet reached. A cut cache keeps queries only while such a cut is ahead, so
-            of the newest ``window`` those choose that came since it was set.
+            of the newest ``window`` queries only the ones choose that came since it was set.
         floor: share out what a layer's heads keep by their attention, prompt by prompt, as Ada-KV
-            does; every head keeps at least this part of its own, 0 to 1.
+            does; every head keeps at least this fraction of its own entries, 0 to 1.
 
     Raises:
         HeadprobeError: the budget is for another layout or names an unknown reduction, or the
@@ -131,11 +132,11 @@ class HeadBudgetCache(Cache):
             layer.compress()
 
     def fork(self, targets: Sequence[Target], *, keep: bool = True) -> HeadBudgetCache:
-        """A cache of what this one holds, cut: the one sequence once for each of some targets.
+        """Copy the cache into a cut one, its one sequence once for each of the ``targets``.
 
-        So a prompt is read once for all of them. This cache is not to be cut yet; its budget's
-        window is to be no smaller than theirs. It stays as it is, or with ``keep`` false is emptied
-        layer by layer, so that nothing is held twice.
+        So a prompt is read once for all targets. This cache must not be cut yet, and its budget's
+        window must be no smaller than the targets'. It stays as it is, or with ``keep`` false is
+        emptied layer by layer, so that nothing is held twice.
 
         Raises:
             HeadprobeError: a target is for another layout or names an unknown reduction.
@@ -160,13 +161,13 @@ class HeadBudgetCache(Cache):
 
     @property
     def can_join(self) -> bool:
-        """Whether every layer has a budget, so that ``join`` can be called."""
+        """True where every layer has a budget, so that ``join`` can be called."""
         return len(self._own) == len(self.layers)
 
     def join(self, other: HeadBudgetCache) -> HeadBudgetCache:
-        """A cache of the sequences of this one and then those of another, in one batch.
+        """Join the sequences of this cache and then of another cache in one batch.
 
-        Both are cut and have seen the same number of tokens; they are not to be used any more.
+        Both caches are cut and have seen the same number of tokens; they must not be used any more.
 
         Raises:
             ValueError: one is not cut, they differ in tokens or granularity, or some layer of the
@@ -187,22 +188,22 @@ class HeadBudgetCache(Cache):
         self._causal = {}
 
     def set_aside(self, tokens: int) -> None:
-        """Make room for that many more tokens in what is cut: they are added without a copy."""
+        """Reserve memory for so many more tokens in cut layers: they are added without a copy."""
         for layer in self._own:
             layer.set_aside(tokens)
 
     @property
     def can_be_captured(self) -> bool:
-        """Whether a step attends by one kernel call a layer that depends on the buffers alone.
+        """True where a step is one kernel call a layer that depends on the buffers alone.
 
-        It is known once it is cut and a step was made.
+        It is known once the cache is cut and a step was made.
         """
         one_call = all(layer.has_varlen_kernel for layer in self._own)
         return self.can_join and one_call and not self._has_terms
 
     @contextmanager
     def without_mask(self) -> Iterator[Tensor]:
-        """A mask that stands for none: under it a model makes none of its own."""
+        """Provide a mask that stands for none: given it, a model makes no mask of its own."""
         self._no_mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self._model.device)
         try:
             yield self._no_mask
@@ -215,7 +216,7 @@ class HeadBudgetCache(Cache):
             layer.advance(1)
 
     def rewind(self, tokens: int) -> None:
-        """Count no more than so many tokens: the others were never added."""
+        """Set the count back to ``tokens``: later tokens were counted, but never added."""
         for layer in self._own:
             layer.advance(tokens - layer.get_seq_length())
             layer.attended = True
@@ -231,7 +232,7 @@ class HeadBudgetCache(Cache):
     def entries(self) -> Int[np.ndarray, "layer sequence head"]:
         """Entries that every head holds, compensation entries included.
 
-        Heads are those of the budget's granularity; layers without a budget hold 0.
+        Heads are of the budget's granularity; layers without a budget hold 0.
         """
         lengths = {layer.index: layer.lengths for layer in self._own}
         none = np.zeros_like(next(iter(lengths.values())))
@@ -263,7 +264,7 @@ class HeadBudgetCache(Cache):
         return given
 
     def _check_compress_at(self, index: int, start: int, stop: int) -> None:
-        """Refuse a pass over these tokens that would miss the cut."""
+        """Refuse a forward pass over tokens ``start`` to ``stop`` that would miss the cut."""
         if self.compress_at is None or stop <= self.compress_at:
             return
         if start < self.compress_at:
@@ -288,7 +289,7 @@ class HeadBudgetCache(Cache):
         attention_mask: Any,
         **attention_kwargs: Any,
     ) -> Any:
-        """Stands in for the model's attention function."""
+        """Compute attention in place of the model's attention function."""
         layer = self._holder(module.layer_idx, key)
         if layer is None:
             return original(module, query, key, value, attention_mask, **attention_kwargs)
@@ -329,7 +330,7 @@ class HeadBudgetCache(Cache):
         mask: Tensor | None,
         attention_kwargs: dict[str, Any],
     ) -> bool:
-        """Whether queries see every token up to their own; a mask is read once for all layers."""
+        """Return whether queries see every token up to their own; a mask is read once for all."""
         if mask is None:
             tokens = layer.get_seq_length()
             return sees_all(None, range(tokens - queries, tokens), attention_kwargs)
@@ -343,7 +344,7 @@ class HeadBudgetCache(Cache):
         return causal
 
     def _holder(self, index: int, key: Tensor) -> BudgetLayer | None:
-        """The layer that handed out these keys: this one, or the one it shares them with."""
+        """Find the layer that handed out these keys: layer ``index`` or one that shares them."""
         # Layers that share the keys of others stand last, and may have no cache at all.
         own = self.layers[index] if index < len(self.layers) else None
         if isinstance(own, BudgetLayer) and own.has_given(key):
@@ -352,7 +353,7 @@ class HeadBudgetCache(Cache):
 
 
 def _repeated(layer: Any, targets: Sequence[Target]) -> Any:
-    """A copy of a layer without a budget, with its one sequence once for each target."""
+    """Copy a layer without a budget, its one sequence repeated once for each target."""
     own = copy.deepcopy(layer)
     own.reorder_cache(torch.zeros(len(targets), dtype=torch.int64))
     return own

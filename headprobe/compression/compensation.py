@@ -17,10 +17,11 @@ def compensate(
     former: Float[Tensor, "choice dim"],
     weights: Int64[Tensor, " choice"],
 ) -> Float[Tensor, "choice dim"]:
-    """The mean of the ``dropped`` keys or values and of the ``weights`` that ``former`` stand for.
+    """Average the ``dropped`` keys or values together with the ones that ``former`` stands for.
 
-    So whatever earlier cuts dropped counts as what this one drops. One head's entries are dropped
-    in several ways: ``dropped`` is 1 where a choice drops an entry, else 0.
+    ``former`` counts ``weights`` times, so whatever earlier cuts dropped counts as what this cut
+    drops. One head's entries are dropped in several ways: ``dropped`` is 1 where a choice drops an
+    entry, else 0.
     """
     total = dropped @ entries.float() + weights[:, None] * former.float()
     count = dropped.sum(dim=1) + weights

@@ -15,15 +15,15 @@ from transformers import PreTrainedModel
 from headprobe.compression.cache import HeadBudgetCache
 
 _WORTH_CAPTURING = 8
-"""Steps from which on a capture, which takes about two, is worth it."""
+"""The fewest steps for which a capture, which takes about two steps, is worth it."""
 
 
 class GreedyDecoder:
-    """Continues the sequences of a cut cache, inside its ``with``.
+    """The greedy continuation of a cut cache's sequences, inside the cache's ``with``.
 
     Args:
-        model: the cache's.
-        cache: all of whose sequences end with the same token position.
+        model: the model that the cache was made for.
+        cache: a cut cache, all of whose sequences end with the same token position.
         max_new_tokens: steps at most; memory for their entries is set aside.
     """
 
@@ -39,7 +39,7 @@ class GreedyDecoder:
 
     @torch.inference_mode()
     def step(self, newest: Int[Tensor, " sequence"]) -> Int[Tensor, " sequence"]:
-        """Read the newest token of every sequence; returns what each would go on with."""
+        """Read the newest token of every sequence, and return the next token of each."""
         if self._step is None and self._is_warm and self._left >= _WORTH_CAPTURING:
             self._step = _CapturedStep.of(self._model, self._cache, sequences=len(newest))
         self._left -= 1
@@ -49,14 +49,14 @@ class GreedyDecoder:
         return _run(self._model, self._cache, newest[:, None])
 
     def take(self, sequences: Int[Tensor, " _sequence"]) -> None:
-        """Go on with these sequences alone."""
+        """Keep these sequences alone, in this order."""
         self._cache.reorder_cache(sequences)  # type: ignore[arg-type]
         self._cache.set_aside(max(self._left, 1))
         self._step = None
 
 
 class _CapturedStep:
-    """A step in a CUDA graph, over the buffers that the cache has now."""
+    """A decoding step in a CUDA graph, over the buffers that the cache has now."""
 
     def __init__(self, model: PreTrainedModel, cache: HeadBudgetCache, *, sequences: int) -> None:
         device = model.device
@@ -75,7 +75,7 @@ class _CapturedStep:
     def of(
         cls, model: PreTrainedModel, cache: HeadBudgetCache, *, sequences: int
     ) -> _CapturedStep | None:
-        """A step, or ``None`` where it cannot be captured: a model may wait for the device."""
+        """Capture a step, or return ``None`` where that fails: a model may wait for the device."""
         if not cache.can_be_captured:
             return None
         tokens = cache.get_seq_length()
@@ -86,7 +86,7 @@ class _CapturedStep:
             return None
 
     def replay(self, newest: Int[Tensor, " sequence"]) -> Int[Tensor, " sequence"]:
-        """Read the newest tokens; what is returned is overwritten by the next call."""
+        """Read the newest tokens, and return the next ones; the next call overwrites them."""
         # While it was captured, the token was counted and nothing ran.
         if not self._is_new:
             self._cache.advance()

@@ -1,4 +1,4 @@
-"""One layer's heads cut to targets: ranked once, however many targets there are, in few calls."""
+"""Cut one layer's heads to targets: rank entries once for all targets, in few calls."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "sum": torch.sum,
 }
 Attention = Callable[[int], Float32[Tensor, "query_head key"]]
-"""The mean attention of so many of the newest queries to every entry."""
+"""Returns, for a number of newest queries, their mean attention to every entry."""
 _MOST_CHOICES = 2**24
-"""Entries of all choices that are looked at in one go."""
+"""The most entries, over all choices, that are looked at in one go."""
 
 
 def reduction_of(target: Target) -> str:
-    """How the query heads that share a KV head choose together.
+    """Return the reduction by which the query heads that share a KV head choose together.
 
     Raises:
         HeadprobeError: the budget names a reduction that is not known.
@@ -42,7 +42,7 @@ def reduction_of(target: Target) -> str:
 
 
 class Rule(NamedTuple):
-    """What a ranking of entries depends on."""
+    """The settings of a budget that a ranking of entries depends on."""
 
     window: int
     sinks: int
@@ -50,18 +50,18 @@ class Rule(NamedTuple):
 
     @classmethod
     def of(cls, target: Target) -> Rule:
-        """That of a target."""
+        """Return the rule of a target's budget."""
         return cls(target.budgets.window, target.budgets.sinks, reduction_of(target))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Held:
-    """What a layer's heads hold before they are cut, padded to one length.
+    """The entries of a layer's heads before they are cut, padded to one length.
 
-    Heads are numbered sequence by sequence. Those of one KV head may share its keys and values:
+    Heads are numbered sequence by sequence. Heads of one KV head may share its keys and values:
     ``source`` is the row of every head. ``weights`` are the tokens that a head's first entry stands
-    for, or 0; its position is ``COMPENSATION``, that of padding ``PADDING``. ``is_whole`` says that
-    there is neither, and that every token is there.
+    for, or 0; its position is ``COMPENSATION``, the position of padding ``PADDING``. ``is_whole``
+    says that there is neither, and that every token is there.
     """
 
     keys: Float[Tensor, "row key head_dim"]
@@ -74,7 +74,7 @@ class Held:
     def seen(
         self, visible: Bool[Tensor, "sequence token"] | None, *, tokens: int
     ) -> Bool[Tensor, "head_entries key"]:
-        """The entries of visible tokens, ``None`` being all; no compensation and no padding."""
+        """Mark the entries of visible tokens (``None``: all), without compensation and padding."""
         positions = self.positions.expand(len(self.keys), -1)[self.source].long()
         token = (positions >= 0) & (positions < tokens)
         if visible is None:
@@ -84,19 +84,20 @@ class Held:
 
     @property
     def is_compensation(self) -> Bool[Tensor, "head_entries key"]:
-        """Entries that stand for what was dropped."""
+        """The entries that stand for dropped ones, marked."""
         return self.positions.expand(len(self.keys), -1)[self.source] == COMPENSATION
 
 
 class Evictor:
-    """Cuts the sequences of one layer, each as often as wanted.
+    """The cuts of one layer's sequences, each sequence to any number of targets.
 
     Args:
-        layer: its index.
+        layer: the layer's index.
         held: what the heads of all sequences hold.
         visible: the tokens that the newest query of each sequence sees; ``None`` is all.
-        tokens: how many tokens each sequence has, padding included.
-        attention: what the newest queries give to the entries.
+        tokens: the number of tokens of each sequence, padding included.
+        sequences: the number of sequences.
+        attention: the mean attention of the newest queries to the entries.
     """
 
     def __init__(
@@ -128,7 +129,10 @@ class Evictor:
         self._rankings: dict[Rule, Ranking] = {}
 
     def compress(self, pairs: Sequence[tuple[int, Target]]) -> Ragged:
-        """What every head keeps of sequences, each with its target; nothing held is changed."""
+        """Collect what every head keeps of some sequences, each cut to the target paired with it.
+
+        Nothing that is held is changed.
+        """
         sequences = np.array([sequence for sequence, _ in pairs])
         heads = (sequences[:, None] * self._heads + np.arange(self._heads)).flatten()
         targets = [target for _, target in pairs]
@@ -157,7 +161,7 @@ class Evictor:
         )
 
     def _sizes(self, pairs: Sequence[tuple[int, Target]]) -> Int[np.ndarray, "pair head"]:
-        """Entries that every head keeps, at most all that it has."""
+        """Work out how many entries every head keeps, at most all that it has."""
         sizes = np.stack([target.budgets.kept(self._tokens[n])[self._layer] for n, target in pairs])
         shared: dict[tuple[int, Rule], list[int]] = {}
         for at, (sequence, target) in enumerate(pairs):
@@ -190,7 +194,7 @@ class Evictor:
         sizes: Int[np.ndarray, " choice"],
         order: Int[np.ndarray, " choice"],
     ) -> Bool[Tensor, "choice key"]:
-        """The entries that are kept, in the order of storage."""
+        """Mark the entries that are kept, in the order of storage."""
         rules = [Rule.of(target) for _, target in pairs]
         known = list(dict.fromkeys(rules))
         rule_of = np.repeat([known.index(rule) for rule in rules], self._heads)[order]
@@ -239,7 +243,7 @@ class Evictor:
     def _entries(
         self, kept: Bool[Tensor, "choice key"], heads: Int[np.ndarray, " choice"]
     ) -> Int64[Tensor, " slot"]:
-        """Where what is kept stands among the rows' entries, one row after another."""
+        """Locate the kept entries among the rows' entries, one row after another."""
         choice, place = kept.nonzero(as_tuple=True)
         head = self._tensor(heads)[choice]
         if self._slots is not None:
@@ -258,7 +262,7 @@ class Evictor:
         heads: Int[np.ndarray, " choice"],
         extra: Bool[np.ndarray, " choice"],
     ) -> list[Tensor]:
-        """The compensation entries of some choices: keys, values, positions."""
+        """Compute the compensation entries of some choices: keys, values, positions."""
         held = self._held
         choices = np.flatnonzero(extra)
         head = self._tensor(heads[choices])
@@ -281,7 +285,7 @@ class Evictor:
 def _first_columns(
     there: Bool[Tensor, "row column"], columns: int
 ) -> Int64[Tensor, "row _columns"]:
-    """The columns of each row that are there, in their order, filled up with the first column."""
+    """List the true columns of each row in order, filled up with the first column."""
     row, column = there.nonzero(as_tuple=True)
     found = torch.zeros(len(there), columns, dtype=torch.int64, device=there.device)
     found[row, there.cumsum(dim=1)[row, column] - 1] = column
@@ -294,7 +298,7 @@ def _put_first(
     sizes: Int[np.ndarray, " choice"],
     extra: Bool[np.ndarray, " choice"],
 ) -> list[Tensor]:
-    """Put one entry before those of each choice that has an extra one."""
+    """Insert one entry before the entries of each choice that has an extra one."""
     starts = np.cumsum(sizes + extra) - (sizes + extra)
     head_starts = torch.from_numpy(starts[extra])
     total = int((sizes + extra).sum())

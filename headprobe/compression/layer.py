@@ -1,4 +1,4 @@
-"""One layer of the cache: every token until it is cut, then what each head keeps."""
+"""One layer of the cache: it holds every token until it is cut, then what each head keeps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from headprobe.errors import HeadprobeError
 class BudgetLayer(DynamicLayer):
     """A layer of transformers' ``DynamicCache`` until it is cut, then ragged.
 
-    ``attended`` is set once the attention function has come by with the newest keys,
+    ``attended`` is set once the attention function was called with the newest keys,
     ``compressed_after`` is the number of tokens seen at the last cut. There is one target for all
     sequences, or one for each.
 
@@ -58,19 +58,19 @@ class BudgetLayer(DynamicLayer):
 
     @property
     def is_compressed(self) -> bool:
-        """Whether it was cut at least once."""
+        """True once the layer was cut."""
         return self._ragged is not None
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that it holds."""
+        """All tensors that the layer holds."""
         held = [one for one in (self.keys, self.values) if one is not None]
         ragged = [] if self._ragged is None else self._ragged.tensors
         return held + self._observed.tensors + ragged
 
     @property
     def lengths(self) -> Int[np.ndarray, "sequence head"]:
-        """Entries of every head."""
+        """The number of entries of every head."""
         if self._ragged is not None:
             return np.array(self._ragged.lengths).reshape(-1, self._heads)
         batch = 0 if self.keys is None else len(self.keys)
@@ -85,13 +85,13 @@ class BudgetLayer(DynamicLayer):
         return self._tokens if visible is None else int(visible.sum(dim=1).max())
 
     def get_seq_length(self) -> int:
-        """Tokens seen, kept or not: positions go on counting."""
+        """Return the number of tokens seen, kept or not: positions go on counting."""
         return self._tokens
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Add new tokens; once cut, what comes back is these alone."""
+        """Add new tokens; return all tokens, or the new ones alone once the layer is cut."""
         self.check_attended()
         if key_states.shape[1] != self._kv_heads:
             raise HeadprobeError(
@@ -110,11 +110,11 @@ class BudgetLayer(DynamicLayer):
         return keys, values
 
     def has_given(self, key: Tensor) -> bool:
-        """Whether the last update handed out these keys."""
+        """Return whether the last update handed out these keys."""
         return self._given is not None and self._given() is key
 
     def check_attended(self) -> None:
-        """Refuse a model that works on something else than the keys it caches (deepseek_v3)."""
+        """Refuse a model that attends to something else than the keys it caches (deepseek_v3)."""
         if not self.attended:
             raise HeadprobeError(
                 f"cannot cut the cache: layer {self.index} of the model does not hand the keys "
@@ -129,7 +129,7 @@ class BudgetLayer(DynamicLayer):
         *,
         is_causal: bool,
     ) -> Tensor:
-        """The attention output over what is kept, as the attention function returns it.
+        """Compute the attention output over the kept entries, as the attention function returns it.
 
         ``is_causal`` says that every token up to the query's own is seen, whatever the mask.
         """
@@ -145,27 +145,27 @@ class BudgetLayer(DynamicLayer):
         return output
 
     def forget(self) -> None:
-        """Keep nothing for a cut."""
+        """Drop the queries that were kept for a cut."""
         if not self._observed.is_empty:
             self._observed = ObservationWindow()
 
     def watch(self, query: Tensor, mask: Tensor | None, attention_kwargs: dict[str, Any]) -> None:
-        """Keep what a cut needs: the newest queries, and what the last one sees."""
+        """Keep what a cut needs: the newest queries, and which tokens the last one sees."""
         self._observed.watch(query, mask, attention_kwargs, newest=self._newest)
 
     def set_aside(self, tokens: int) -> None:
-        """Make room for that many more tokens, once it is cut."""
+        """Reserve memory for ``tokens`` more tokens, once the layer is cut."""
         if self._ragged is not None:
             self._ragged.set_aside(tokens)
 
     def advance(self, tokens: int) -> None:
-        """Count tokens that a captured step adds without this layer's knowing; or takes back."""
+        """Count tokens that the replay of a captured step adds, or below 0 takes back."""
         assert self._ragged is not None
         self._ragged.advance(tokens, self._tokens)
         self._tokens += tokens
 
     def join(self, other: BudgetLayer) -> BudgetLayer:
-        """A layer with the sequences of this one and then those of another, both cut."""
+        """Join the sequences of this layer and then of another layer, both cut."""
         assert self._ragged is not None
         assert other._ragged is not None
         joined = copy.copy(self)
@@ -177,13 +177,13 @@ class BudgetLayer(DynamicLayer):
 
     @property
     def has_varlen_kernel(self) -> bool:
-        """Whether one kernel call can take all heads of what is cut."""
+        """True where one kernel call can take all heads of a cut layer."""
         return self._ragged is not None and self._ragged.has_varlen_kernel
 
     def fork(self, targets: Sequence[Target], *, keep: bool = True) -> BudgetLayer:
-        """A layer with what this one holds of its one sequence, cut to each of some targets.
+        """Copy the layer with its one sequence cut to each of the ``targets``.
 
-        This one stays as it is, or with ``keep`` false is emptied.
+        This layer stays as it is, or with ``keep`` false is emptied.
         """
         forked = copy.copy(self)
         forked._aim(targets)
@@ -231,7 +231,7 @@ class BudgetLayer(DynamicLayer):
         self.forget()
 
     def _aims(self, sequences: int) -> Iterator[tuple[int, Target]]:
-        """Sequences to be cut, each with its target."""
+        """Pair the sequences to be cut with their targets."""
         targets = len(self._targets)
         if 1 not in (sequences, targets) and sequences != targets:
             raise ValueError(f"expected a target for each of {sequences} sequences, got {targets}")
@@ -240,11 +240,11 @@ class BudgetLayer(DynamicLayer):
 
     @property
     def _newest(self) -> int:
-        """How many of the newest queries choose, at most."""
+        """The largest number of newest queries that choose entries for a target."""
         return max(1, *(target.budgets.window for target in self._targets))
 
     def _held(self) -> Held:
-        """What all heads hold."""
+        """Collect the entries that all heads hold."""
         if self._ragged is not None:
             block, place = self._ragged.padded(positions=True), self._ragged.place
             assert block.positions is not None
@@ -277,32 +277,32 @@ class BudgetLayer(DynamicLayer):
     def _by_stream(
         self, states: Float[Tensor, "sequence kv_head token dim"]
     ) -> Float[Tensor, "stream token dim"]:
-        """One for each head of the budget: with granularity ``query`` a KV head stands for each."""
+        """Repeat the states of a KV head for each head of the budget that stores entries of it."""
         copies = self._heads // states.shape[1]
         if copies == 1:
             return states.detach().flatten(0, 1)
         return states.detach()[:, :, None].expand(-1, -1, copies, -1, -1).flatten(0, 2)
 
     def reset(self) -> None:
-        """Empty it."""
+        """Empty the layer."""
         self.keys = self.values = None
         self.is_initialized = False
         self._start_over()
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Not possible: what was cut away is gone."""
+        """Refuse to remove tokens: what was cut away is gone."""
         raise ValueError("expected no call of crop: a cache with a budget cannot be taken back")
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Take these sequences of the batch, as a step of a beam search does."""
+        """Keep these sequences of the batch, as a step of a beam search does."""
         self._take(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Take these sequences of the batch."""
+        """Keep these sequences of the batch."""
         self._take(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Take every sequence of the batch that often."""
+        """Repeat every sequence of the batch ``repeats`` times."""
         self._take(torch.arange(len(self.lengths)).repeat_interleave(repeats))
 
     def _take(self, sequences: Tensor) -> None:

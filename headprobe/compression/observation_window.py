@@ -1,4 +1,4 @@
-"""The newest queries of a layer, and what they attend to: by them a cut chooses (SnapKV)."""
+"""The newest queries of a layer, by whose attention a cut chooses entries (SnapKV)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headprobe.compression.eviction import Held
 
 _SCORE_KWARGS = ("scaling", "softcap", "s_aux", "sliding_window")
 _ROW_BYTES = 2**28
-"""Bytes of softmax rows that are there at a time, or one KV head's."""
+"""The most bytes of softmax rows at a time, unless one KV head takes more."""
 
 
 class ObservationWindow:
-    """What a cut needs to know: the newest queries, and what the last one sees."""
+    """The newest queries of a layer, and which tokens the last of them sees."""
 
     def __init__(self) -> None:
         self._recent: deque[Tensor] = deque()
@@ -29,22 +29,22 @@ class ObservationWindow:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that it holds."""
+        """All tensors that the window holds."""
         return [*self._recent, *([] if self._mask is None else [self._mask])]
 
     @property
     def size(self) -> int:
-        """Queries that it holds."""
+        """The number of queries that the window holds."""
         return sum(part.shape[2] for part in self._recent)
 
     @property
     def is_empty(self) -> bool:
-        """Whether it holds none."""
+        """True where the window holds no query."""
         return not self._recent
 
     @property
     def sequences(self) -> int:
-        """Sequences whose queries it holds."""
+        """The number of sequences whose queries the window holds."""
         return len(self._recent[-1])
 
     def watch(
@@ -55,7 +55,7 @@ class ObservationWindow:
         *,
         newest: int,
     ) -> None:
-        """Add queries, and forget what is not among the ``newest``."""
+        """Add queries, and drop queries that are not among the ``newest``."""
         # Of some models the query is a view of more.
         self._recent.append(query[:, :, -newest:].clone())
         while self.size - self._recent[0].shape[2] >= newest:
@@ -70,9 +70,9 @@ class ObservationWindow:
             self._mask = self._mask[sequences.to(self._mask.device)]
 
     def visible(self, tokens: int) -> Bool[Tensor, "sequence token"] | None:
-        """The tokens that the newest query sees, neither padding nor outside a sliding window.
+        """Mark the tokens that the newest query sees: no padding, none outside a sliding window.
 
-        ``None`` is all of them.
+        ``None`` stands for all tokens.
 
         Raises:
             ValueError: a sequence ends in padding.
@@ -98,9 +98,9 @@ class ObservationWindow:
         *,
         tokens: int,
     ) -> dict[int, Float32[Tensor, "query_head key"]]:
-        """Mean attention to what the heads hold, of as many of the newest queries as asked for.
+        """Average the attention of the newest queries to the held entries, for each of ``windows``.
 
-        Query heads are numbered sequence by sequence.
+        A window is a number of newest queries. Query heads are numbered sequence by sequence.
         """
         recent = torch.cat(list(self._recent), dim=2)
         newest = recent[:, :, -max(1, *windows) :].flatten(0, 1)
@@ -129,7 +129,7 @@ class ObservationWindow:
     def _mask_of(
         self, held: Held, visible: Bool[Tensor, "sequence token"] | None, at: range
     ) -> tuple[Float32[Tensor, "#query_head query key"], Float32[Tensor, "#query_head query"]]:
-        """What is added to the scores of the queries at these positions; which are no padding."""
+        """Build the queries' mask at these positions, and mark the queries that are no padding."""
         device = held.keys.device
         known = held.positions[:, None] <= torch.tensor(at, device=device)[:, None]
         if not held.is_whole:
@@ -152,7 +152,7 @@ class ObservationWindow:
         return mask, real
 
     def _terms_of(self, heads: slice, count: int) -> dict[str, Any]:
-        """The terms with the attention sinks of some query heads alone."""
+        """Return the attention arguments with the attention sinks of some query heads alone."""
         sinks = self._attention_kwargs.get("s_aux")
         if sinks is None:
             return self._attention_kwargs

@@ -28,7 +28,7 @@ _FREE = 16
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadEntries:
-    """What one head of one sequence holds, oldest entry first.
+    """The entries of one head of one sequence, the oldest first.
 
     ``positions`` are token positions. With a ``weight`` above 0 the first entry stands for that
     many tokens that were dropped, and its position is ``COMPENSATION``.
@@ -83,7 +83,7 @@ class _Span:
 
 
 class Ragged:
-    """Entries of heads that keep different numbers of them and all grow by the same tokens.
+    """The entries of heads that keep different numbers of them and all grow by the same tokens.
 
     ``order`` holds the heads' numbers in the order of storage and ``place`` is its inverse; both
     are ``None`` where heads are stored as they are numbered, as on a GPU. In that order head i has
@@ -92,10 +92,10 @@ class Ragged:
 
     Args:
         keys: the entries of one head after another, in the order of storage, and no free slots.
-        values: alike.
-        positions: alike.
-        sizes: entries of every head, in the order of storage.
-        weights: of every head, the tokens that its first entry stands for, or 0.
+        values: the values of these entries.
+        positions: the token positions of these entries.
+        sizes: the number of entries of every head, in the order of storage.
+        weights: for every head, the tokens that its first entry stands for, or 0.
         order: the heads' numbers in the order of storage.
     """
 
@@ -128,7 +128,7 @@ class Ragged:
 
     @classmethod
     def of(cls, held: Sequence[HeadEntries]) -> Ragged:
-        """What some heads hold."""
+        """Store the entries of some heads."""
         sizes = [len(one.positions) for one in held]
         return cls._sorted(
             torch.cat([one.keys for one in held]),
@@ -141,7 +141,7 @@ class Ragged:
 
     @classmethod
     def join(cls, parts: Sequence[Ragged]) -> Ragged:
-        """The heads of one, then those of the next."""
+        """Join the heads of several stores, in the order of ``parts``."""
         for part in parts:
             part._write_positions()
         shifts = [0, *accumulate(len(part.keys) for part in parts)]
@@ -159,7 +159,7 @@ class Ragged:
         )
 
     def take(self, heads: Sequence[int]) -> Ragged:
-        """These heads, in this order."""
+        """Copy these heads, in this order, into a new store."""
         self._write_positions()
         starts, lengths, weights = self._numbered(self._starts()), self.lengths, self.weights
         return self._sorted(
@@ -182,7 +182,7 @@ class Ragged:
         sizes: Sequence[int],
         weights: Sequence[int],
     ) -> Ragged:
-        """Heads that lie anywhere in some buffers, put in the order of storage."""
+        """Put heads that lie anywhere in some buffers into the order of storage."""
         order = storage_order(sizes, weights, device=keys.device)
         lengths = [sizes[head] for head in order]
         slots = _slots(
@@ -199,36 +199,37 @@ class Ragged:
 
     @property
     def heads(self) -> int:
-        """Heads of all sequences."""
+        """The number of heads of all sequences."""
         return len(self._sizes)
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All that it holds: the buffers, free slots and positions included, and their layout."""
+        """All tensors held: the buffers, free slots and positions included, and their layout."""
         own = [held for held in vars(self).values() if isinstance(held, Tensor)]
         return own if self.compensation is None else [*own, *vars(self.compensation).values()]
 
     @property
     def weights(self) -> list[int]:
-        """Of every head, the tokens that its first entry stands for, or 0."""
+        """For every head, the number of tokens that its first entry stands for, or 0."""
         return self._numbered(self._weights)
 
     @property
     def lengths(self) -> list[int]:
-        """Entries of every head."""
+        """The number of entries of every head."""
         return self._numbered([size + self._grown for size in self._sizes])
 
     def _numbered(self, stored: Sequence[int]) -> list[int]:
-        """A number for every head, from the order of storage to that of the heads."""
+        """Reorder a number for every head from the order of storage to that of the heads."""
         numbered = [0] * len(stored)
         for head, value in zip(self._order, stored, strict=True):
             numbered[head] = value
         return numbered
 
     def blocks(self, *, positions: bool) -> Iterator[Block]:
-        """All heads' entries, block by block in the order of storage.
+        """Yield all heads' entries, block by block in the order of storage.
 
-        On a GPU, where a kernel call costs more than what it adds to, there is one block.
+        On a GPU, where a kernel call costs more than the padding that it avoids, there is one
+        block.
         """
         if positions:
             self._write_positions()
@@ -247,16 +248,17 @@ class Ragged:
             )
 
     def numbers(self, block: Block) -> Int64[Tensor, " head_entries"]:
-        """The numbers of a block's heads."""
+        """Return the numbers of a block's heads."""
         if self.order is None:
             start, stop, _ = block.stored.indices(len(self._sizes))
             return torch.arange(start, stop, device=self.keys.device)
         return self.order[block.stored]
 
     def padded(self, *, positions: bool) -> Block:
-        """All heads' entries as one block, each filled up with its newest to the longest's length.
+        """Copy all heads' entries into one block, each head filled up to the length of the longest.
 
-        Without ``positions`` they say what is padding all the same, and nothing else.
+        A head is filled up with its newest entry. Without ``positions`` the block's positions say
+        what is padding all the same, and nothing else.
         """
         if positions:
             self._write_positions()
@@ -274,7 +276,7 @@ class Ragged:
         )
 
     def held(self) -> list[HeadEntries]:
-        """What every head holds."""
+        """Return the entries of every head."""
         self._write_positions()
         starts = self._numbered(self._starts())
         return [
@@ -295,7 +297,7 @@ class Ragged:
     ) -> None:
         """Add the same tokens to every head; the first of them stands at ``position``.
 
-        The tokens that are added one after another follow one another.
+        Tokens of successive calls must follow one another.
         """
         tokens = keys.shape[1]
         # What was made under inference mode cannot be written to outside of it.
@@ -339,19 +341,19 @@ class Ragged:
         self._lay_out()
 
     def query_bounds(self, queries: int) -> Int32[Tensor, " bound"]:
-        """Where each head's queries start among those of all heads, and where the last ones end."""
+        """Return where each head's queries start among all heads' queries, and where they end."""
         if self._query_bounds[0] != queries:
             heads = torch.arange(self.heads + 1, dtype=torch.int32, device=self.keys.device)
             self._query_bounds = queries, heads * queries
         return self._query_bounds[1]
 
     def _starts(self) -> list[int]:
-        """The first slot of every head, in the order of storage."""
+        """List the first slot of every head, in the order of storage."""
         slots = (size + self._grown + self._free for size in self._sizes)
         return [0, *accumulate(slots)][:-1]
 
     def _lay_out(self) -> None:
-        """Note where every head starts and ends, and which of them make a block."""
+        """Note where every head starts and ends, and which heads make a block."""
         device, slots = self.keys.device, self._free + self._grown
         lengths = torch.tensor(self._sizes, dtype=torch.int32)
         bounds = torch.nn.functional.pad((lengths + slots).cumsum(0, dtype=torch.int32), (1, 0))
@@ -364,7 +366,7 @@ class Ragged:
         self._query_bounds = 0, self.bounds
         #: Slots of the longest head, free ones included.
         self.longest = max(self._sizes) + slots
-        #: Keys and values as kernels take those of one KV head.
+        #: Keys and values in the shape that kernels take for one KV head.
         self.states = self.keys[:, None], self.values[:, None]
         self._spans = [*self._equal_lengths()]
 
@@ -419,7 +421,7 @@ class Ragged:
 def storage_order(
     sizes: Sequence[int], weights: Sequence[int], *, device: torch.device
 ) -> list[int]:
-    """The order in which heads with so many entries are stored."""
+    """Return the order in which heads of these numbers of entries are stored."""
     if device.type == "cuda":
         return list(range(len(sizes)))
     return sorted(range(len(sizes)), key=lambda number: (weights[number] > 0, sizes[number]))
@@ -428,14 +430,14 @@ def storage_order(
 def _slots(
     starts: Int[Tensor, " head_entries"], used: Int[Tensor, " head_entries"], total: int
 ) -> Int64[Tensor, " slot"]:
-    """The slots that hold entries, one head after another."""
+    """List the slots that hold entries, one head after another."""
     ends = used.cumsum(0)
     shift = (starts + used - ends).repeat_interleave(used, output_size=total)
     return torch.arange(total, device=starts.device) + shift
 
 
 def _has_varlen_kernel(keys: Tensor, values: Tensor) -> bool:
-    """Whether PyTorch's flash kernel for sequences of different lengths takes such entries."""
+    """Return whether PyTorch's flash kernel for sequences of different lengths takes entries."""
     head_dim = keys.shape[1]
     return (
         keys.is_cuda

@@ -1,4 +1,4 @@
-"""Which entries heads keep: the most attended (SnapKV, arXiv 2404.14469) or the newest.
+"""Choose the entries that heads keep: the most attended (SnapKV, arXiv 2404.14469) or the newest.
 
 SnapKV lets the newest queries choose: the attention that they give to older entries is spread to
 the neighbours by a max-pool, so that what is kept stays in one piece, and the highest are kept
@@ -22,7 +22,7 @@ POOL_KERNEL = 7
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ranking:
-    """The entries of some heads between each one's oldest and its newest, the most attended first.
+    """The entries of some heads between each head's oldest and newest, the most attended first.
 
     ``rank`` is each entry's place in its head's order; entries that are not ranked come last.
     ``pooled`` is the attention of the ranked, spread to neighbours, in their order, and minus
@@ -41,7 +41,7 @@ def rank(
     window: int,
     sinks: int,
 ) -> Ranking:
-    """Rank what comes after the ``sinks`` oldest and before the ``window`` newest, by attention.
+    """Rank by attention the entries after the ``sinks`` oldest and before the ``window`` newest.
 
     Of each head the first ``counts`` columns are entries. A pooled peak is a plateau as wide as
     the kernel: among equals the entry that is itself attended most goes first, then the older.

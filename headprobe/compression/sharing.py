@@ -1,8 +1,8 @@
-"""What a cache is cut to: a budget as it stands, or one whose layers are shared out by attention.
+"""The target of a cut: a budget as it stands, or one whose layers are shared out by attention.
 
 Ada-KV (Feng et al., arXiv 2407.11550) decides for every prompt anew what each head of a layer
 keeps: the most attended entries of all heads together, so that heads whose attention is spread
-keep more of them. A floor is left to every head. The layer keeps as much as before.
+keep more of them. A floor is left to every head. The layer keeps the same number of entries.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from headprobe.compression.selection import Ranking
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
-    """What a cache is cut to.
+    """The budget that a cache is cut to.
 
     With a ``floor``, 0 to 1, what a layer's heads keep between them is shared out by attention,
-    prompt by prompt, and every head keeps at least that part of its own.
+    prompt by prompt, and every head keeps at least that fraction of its own entries.
     """
 
     budgets: HeadBudgets
@@ -44,16 +44,16 @@ def share_by_attention(
     *,
     always: int,
 ) -> Int64[Tensor, "target head"]:
-    """Share out what each target leaves the heads of a layer, to those ranked highest in any head.
+    """Share out each target's entries of a layer by attention over all heads of the layer.
 
-    ``always`` is what each head keeps whatever its attention, the newest and the oldest entries;
-    what it has beyond is shared, but for the fraction ``floors``.
+    ``always`` is the number of newest and oldest entries that each head keeps whatever its
+    attention; its entries beyond are shared, except for the fraction ``floors``.
     """
     beyond = (sizes - always).clamp(min=0)
     sure = torch.minimum((floors[:, None] * beyond).long(), ranking.counts)
     pool = beyond.sum(dim=1) - sure.sum(dim=1)
     keys = ranking.pooled.shape[1]
-    # Of all heads' entries in one order, those that a head is not sure of already.
+    # In one order of all heads' entries, the entries that no head is sure of already.
     order = ranking.pooled.flatten().argsort(descending=True, stable=True)
     head, place = order // keys, order % keys
     open_ = (place >= sure[:, head]) & (place < ranking.counts[head])

@@ -40,9 +40,9 @@ PREFILL_CHUNK = 2048
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answers:
-    """To one question in one setting, of the full cache first, then of each contender.
+    """The answers to one question in one setting: of the full cache first, then of each method.
 
-    ``fractions`` are the parts of the cache that were kept, 0 to 1.
+    ``fractions`` are the fractions of the cache that were kept, 0 to 1.
     """
 
     fractions: Float[np.ndarray, " contender"]
@@ -57,9 +57,9 @@ def evaluate(
     settings: Collection[str] = tuple(SETTINGS),
     prefill_chunk: int = PREFILL_CHUNK,
 ) -> Evaluation:
-    """Every question answered under every contender's budget, and with the full cache.
+    """Answer every question under every method's budget, and with the full cache.
 
-    Arguments and errors are those of ``answer``.
+    Arguments and errors are the same as in ``answer``.
     """
     answered = [*answer(loaded, questions, methods, settings=settings, prefill_chunk=prefill_chunk)]
     return graded(questions, methods, answered)
@@ -73,14 +73,14 @@ def answer(
     settings: Collection[str] = tuple(SETTINGS),
     prefill_chunk: int = PREFILL_CHUNK,
 ) -> Iterator[dict[str, Answers]]:
-    """The answers to one question after the other, by setting.
+    """Answer questions one after the other; yield the answers to each by setting.
 
     Args:
         loaded: the model.
-        questions: what is asked; each is read once, whatever the number of contenders.
-        contenders: how the cache is cut; all with one granularity.
-        settings: of ``SETTINGS``, when it is cut.
-        chunk: tokens a forward pass reads.
+        questions: what is asked; each is read once, whatever the number of methods.
+        methods: how the cache is cut; all with one granularity.
+        settings: of ``SETTINGS``, when the cache is cut.
+        prefill_chunk: the number of tokens that a forward pass reads.
 
     Raises:
         HeadprobeError: the model's cache cannot be cut, a budget is for another model, or a prompt
@@ -108,10 +108,10 @@ def graded(
     methods: Sequence[Method],
     answered: Sequence[Mapping[str, Answers]],
 ) -> Evaluation:
-    """The answers to questions, one after the other, with their grades.
+    """Grade the answers to questions, given in the order of the questions.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no answer.
     """
     if not answered:
         raise ValueError("expected an answered question, got none")
@@ -161,7 +161,7 @@ def _grade(response: str, question: Question) -> dict[str, float]:
 
 
 class _Reader:
-    """Reads prompts and answers them."""
+    """A model that reads each prompt once and answers it under every method."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class _Reader:
 
     @torch.inference_mode()
     def answer(self, question: Question) -> dict[str, Answers]:
-        """The answers in every setting."""
+        """Answer a question in every setting."""
         window = max((one.window for one in self._methods), default=0)
         uncut = everything(self._loaded.layout, window=window)
         cache = HeadBudgetCache(self._loaded.model, uncut)
@@ -213,7 +213,7 @@ class _Reader:
         }
 
     def _moment(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
-        """Now, the cache being cut."""
+        """Describe the present state of the cache as the point where it is cut."""
         return CutPoint(
             tokens=cache.get_seq_length(), question_id=question.draw_id, capacity=cache.capacity
         )
@@ -226,7 +226,7 @@ class _Reader:
         forks: Sequence[tuple[HeadBudgetCache, Int[Tensor, " _sequence"]]],
         max_new_tokens: int,
     ) -> list[str]:
-        """The greedy answers of cut caches, whose sequences begin with some tokens.
+        """Write the greedy answers of cut caches, given the first token of each sequence.
 
         They are written as one batch where the caches can be joined.
         """
@@ -247,7 +247,7 @@ class _Reader:
     def _read(
         self, cache: HeadBudgetCache, ids: Int[Tensor, "sequence token"]
     ) -> Int[Tensor, " sequence"]:
-        """Run new tokens; returns what each sequence would go on with."""
+        """Run new tokens, and return the next token of each sequence."""
         for piece in torch.split(ids, self._chunk, dim=1):
             output = self._loaded.model(
                 piece, past_key_values=cache, use_cache=True, logits_to_keep=1
@@ -259,7 +259,7 @@ class _Reader:
     def _go_on(
         self, decoder: GreedyDecoder, first: Int[Tensor, " sequence"], max_new_tokens: int
     ) -> list[list[int]]:
-        """The greedy answers that begin with some tokens, the stop token included."""
+        """Continue answers greedily from their first tokens, the stop token included."""
         newest = first
         answers: list[list[int]] = [[] for _ in newest]
         running = list(range(len(answers)))
@@ -288,7 +288,7 @@ class _Reader:
 
 
 def _fractions(fork: HeadBudgetCache, cut_point: CutPoint) -> Float[np.ndarray, " sequence"]:
-    """The fraction of the full cache that each sequence keeps, 0 to 1."""
+    """Return the fraction of the full cache that each sequence keeps, 0 to 1."""
     fractions: Float[np.ndarray, " sequence"] = fork.entries.sum(axis=(0, 2)) / (
         cut_point.capacity.sum() * fork.entries.shape[2]
     )

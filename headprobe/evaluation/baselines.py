@@ -1,4 +1,4 @@
-"""Baselines that keep as much of the cache as a budget, but choose otherwise.
+"""Baselines that keep the same number of entries as a budget, but choose them otherwise.
 
 uniform (SnapKV, arXiv 2404.14469), pyramid (PyramidKV, arXiv 2406.02069), adaptive (Ada-KV, arXiv
 2407.11550, a layer's budget shared out by attention), streaming (StreamingLLM, arXiv 2309.17453)
@@ -24,9 +24,10 @@ BASELINES = ("uniform", "pyramid", "adaptive", "streaming", "shuffled")
 
 
 def with_baselines(candidates: Sequence[Method], *, seed: int) -> list[Method]:
-    """The entrants of each budget, followed by baselines that keep as much as the first of them.
+    """Add to the candidates of each budget the baselines that keep the same number of entries.
 
-    A baseline that entered with the same budget is not there twice.
+    The number is that of the budget's first candidate. A baseline that is a candidate with the same
+    budget is not there twice.
     """
     methods = []
     for name in dict.fromkeys(candidate.budget for candidate in candidates):
@@ -38,7 +39,7 @@ def with_baselines(candidates: Sequence[Method], *, seed: int) -> list[Method]:
 
 
 def baselines(candidate: Method, *, seed: int) -> list[Method]:
-    """What keeps as many entries as the entrant in every context, but chooses otherwise."""
+    """Build baselines that keep the candidate's number of entries in every context."""
 
     def uniform(cut_point: CutPoint) -> HeadBudgets:
         return _as_much("uniform", candidate.at(cut_point), cut_point.capacity)
@@ -72,9 +73,9 @@ def baselines(candidate: Method, *, seed: int) -> list[Method]:
 def shuffle(
     budgets: HeadBudgets, *, capacity: Int[np.ndarray, " layer"], seed: int | tuple[int, ...]
 ) -> HeadBudgets:
-    """The same entries in another order of the heads, over all layers that can hold any.
+    """Shuffle a budget's entries among the heads of all layers that can hold any.
 
-    What a head has no ``capacity`` for goes to the others.
+    What a head has no ``capacity`` for goes to the other heads.
     """
     own = _held(budgets, capacity)
     holds = _holding(own, capacity)
@@ -91,9 +92,9 @@ def shuffle(
 
 
 def _as_much(strategy: str, other: HeadBudgets, capacity: Int[np.ndarray, " layer"]) -> HeadBudgets:
-    """A strategy that looks at no score, with the entries of another budget.
+    """Allocate another budget's number of entries by a strategy that looks at no score.
 
-    It divides them among the layers that can hold any.
+    The strategy divides them among the layers that can hold any.
     """
     held = _held(other, capacity)
     holds = _holding(held, capacity)
@@ -111,7 +112,7 @@ def _as_much(strategy: str, other: HeadBudgets, capacity: Int[np.ndarray, " laye
             replace(other.layout, layers=layers.size),
             strategy=strategy,
             budget=BudgetSize(fraction=mean / capacity.max()),
-            # Of less than that, the window is no floor.
+            # With a mean below the window, the window is no floor.
             window=other.window if mean > other.window else 0,
             granularity=other.granularity,
             context_length=int(capacity.max()),
@@ -132,7 +133,7 @@ def _as_much(strategy: str, other: HeadBudgets, capacity: Int[np.ndarray, " laye
 def _held(
     budgets: HeadBudgets, capacity: Int[np.ndarray, " layer"]
 ) -> Int[np.ndarray, "layer head"]:
-    """Entries that every head keeps, the compensation's not counted."""
+    """Count the entries that every head keeps, without compensation entries."""
     kept = {tokens: budgets.kept(tokens) for tokens in set(capacity.tolist())}
     return np.stack([kept[tokens][layer] for layer, tokens in enumerate(capacity.tolist())])
 
@@ -140,14 +141,17 @@ def _held(
 def _holding(
     entries: Int[np.ndarray, "layer head"], capacity: Int[np.ndarray, " layer"]
 ) -> Bool[np.ndarray, "layer head"]:
-    """The heads that can hold any."""
+    """Mark the heads that can hold any entries."""
     return np.broadcast_to(capacity[:, None] > 0, entries.shape)
 
 
 def _fill(
     tokens: Int[np.ndarray, "layer head"], capacity: Int[np.ndarray, " layer"], *, total: int
 ) -> Int[np.ndarray, "layer head"]:
-    """Entries with a sum, no head above its room: what one has no room for goes to the others."""
+    """Round entries to the sum ``total``, no head above its capacity.
+
+    What a head has no capacity for goes to the other heads.
+    """
     wanted = tokens.astype(np.float64)
     cap = np.broadcast_to(capacity[:, None], tokens.shape).astype(np.float64)
     return round_to_total(

@@ -1,4 +1,4 @@
-"""What is evaluated: budgets as they are, and sizes divided by strategies, for each context."""
+"""The methods of an evaluation: budgets as they are, and sizes divided anew for each context."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STRATEGY = "headkv"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CutPoint:
-    """When a cache is cut: after so many ``tokens`` of the question of that id.
+    """The point where a cache is cut: after ``tokens`` tokens of the question ``question_id``.
 
-    ``capacity`` is the entries that a head of each layer can hold then: all the tokens, those
+    ``capacity`` is the entries that a head of each layer can hold then: all the tokens, the tokens
     inside a sliding window, or none in a layer that caches no keys.
     """
 
@@ -34,7 +34,7 @@ class CutPoint:
 
     @classmethod
     def whole(cls, layout: HeadLayout, *, tokens: int) -> CutPoint:
-        """One of a model all of whose layers hold every token."""
+        """Build the cut point of a model all of whose layers hold every token."""
         return cls(tokens=tokens, question_id=0, capacity=np.full(layout.layers, tokens))
 
 
@@ -43,8 +43,8 @@ class Method:
     """A way to cut the cache, named by its ``strategy`` and the ``budget`` asked for.
 
     ``at`` gives the entries of every head; the attention of the ``window`` newest tokens chooses
-    them. With a ``floor`` a layer's entries are shared out by attention, and it is the part of its
-    own that a head is sure to keep.
+    them. With a ``floor`` a layer's entries are shared out by attention, and a head is sure to keep
+    that fraction of its own.
     """
 
     strategy: str
@@ -56,7 +56,7 @@ class Method:
 
 
 def everything(layout: HeadLayout, *, granularity: str = "kv", window: int = 0) -> HeadBudgets:
-    """A budget that cuts nothing away."""
+    """Build a budget that cuts nothing away."""
     shape = budget_shape(layout, granularity)
     return HeadBudgets(
         layout=layout,
@@ -72,7 +72,7 @@ def everything(layout: HeadLayout, *, granularity: str = "kv", window: int = 0) 
 
 
 def fixed(strategy: str, budget: str, budgets: HeadBudgets) -> Method:
-    """A budget as it is, whatever the context."""
+    """Build the method of a budget that is the same in every context."""
     return Method(
         strategy=strategy, budget=budget, window=budgets.window, at=lambda cut_point: budgets
     )
@@ -87,10 +87,11 @@ def allocated(
     granularity: str = "kv",
     **options: Any,
 ) -> Method:
-    """A budget from scores, made for each context: what it is too short for goes to other heads.
+    """Build the method that divides a size by scores anew for each context.
 
-    Of a share so small that nothing would be left beyond the window, one entry a head is; a context
-    no longer than the window is kept whole. ``options`` are those of ``allocate_runs``.
+    What a context is too short for goes to other heads. Where a fraction of the context is so small
+    that it leaves nothing beyond the window, every head gets one entry beyond; a context no longer
+    than the window is kept whole. ``options`` are the options of ``allocate_runs``.
     """
 
     @cache
@@ -120,7 +121,7 @@ def allocated(
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
-    """Which budgets are compared.
+    """The budgets to compare, and how sizes among them are divided.
 
     ``budgets`` are sizes and paths of budget files. Sizes are divided by each of the
     ``strategies``, with the ``options`` of ``allocated``, from ``scores``: a run directory or its
@@ -166,9 +167,9 @@ def parse_budgets(typed: Sequence[str]) -> tuple[BudgetSize | Path, ...]:
 
 
 def build_methods(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[Method]:
-    """Contenders by their budgets: files as they are, sizes divided by scores of the ``runs``.
+    """Build the methods to compare: budget files as they are, sizes divided by ``runs``' scores.
 
-    A file's budget is called as the file, two alike by their paths.
+    A file's budget is named after the file, or by its path where two files have one name.
 
     Raises:
         UsageError: a budget is given twice.
@@ -197,12 +198,12 @@ def build_methods(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[M
 
 
 def _is_file(budget: str) -> bool:
-    """Whether a budget as typed is the path of a file, rather than sizes."""
+    """Return whether a budget as typed is the path of a file, rather than sizes."""
     return is_budget_file(Path(budget))
 
 
 def check_fit(candidates: Sequence[Method], layout: HeadLayout, contexts: Sequence[int]) -> None:
-    """Refuse what cannot be evaluated together, before anything is run.
+    """Refuse methods that cannot be evaluated together, before anything is run.
 
     Raises:
         UsageError: a budget is for another model's heads, leaves nothing beyond the window in one

@@ -1,4 +1,4 @@
-"""What an evaluation is, from its options: questions, contenders, and where the results go."""
+"""Plan an evaluation from its options: the questions, the methods, and where results go."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ from headprobe.tasks.grading import METRICS, PASSED
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlannedEvaluation:
-    """Everything that is known before the model runs.
+    """An evaluation as it is known before the model runs.
 
-    ``subject`` is the model and what it is asked; an evaluation goes on from one whose ``plan`` has
-    the same identity; strategies are compared by ``metric``. ``keys`` are a digest of each question
-    and of how it is answered.
+    ``subject`` is the model and what it is asked; an evaluation resumes an earlier one whose
+    ``plan`` has the same identity; strategies are compared by ``metric``. ``keys`` are a digest of
+    each question and of how it is answered.
     """
 
     subject: str
@@ -60,14 +60,14 @@ class PlannedEvaluation:
 
     @property
     def summary(self) -> str:
-        """One line for the terminal."""
+        """The plan in one line, for the terminal."""
         return (
             f"{self.subject}: {len(self.questions)} questions with the full cache and under "
             f"{len(self.methods)} budgets, baselines among them, in two settings"
         )
 
     def report(self, results: Sequence[MethodResult]) -> dict[str, Any]:
-        """What ``evaluation.json`` holds beside what was done."""
+        """Build the part of ``evaluation.json`` that states the plan and the results."""
         return {
             "plan": self.plan.to_json(),
             "questions": len(self.questions),
@@ -91,24 +91,25 @@ def plan_evaluation(
     prompt: PromptOptions | None = None,
     overwrite: bool = False,
 ) -> PlannedEvaluation:
-    """Say what is to be asked, and under which budgets.
+    """Plan which questions are asked, and under which budgets.
 
-    As long as ``prompt`` leaves the style open, questions are put as the scored run's were; where
-    it says nothing, a trial decides on a task's, and one's own take prefix.
+    As long as ``prompt`` leaves the style open, questions are put as an earlier evaluation in
+    ``out`` put them, or else the scored run. Where neither says anything, a trial decides the style
+    of a task's questions, and the user's own questions take ``prefix``.
 
     Args:
         loaded: the model.
         methods: which budgets are compared.
-        spec: which of a task's cases are asked, by default at its longest length; of one's own
+        spec: which of a task's cases are asked, by default at its longest length; of the user's own
             questions its ``limit`` alone counts.
         task: what is asked; left out, what the scored run asked.
-        questions: a file of one's own questions, in place of a task's.
+        questions: a file of the user's own questions, in place of a task's.
         allow_scored_needles: allow needles that the heads were scored on.
         metric: what strategies are compared by.
-        answer_tokens: the most tokens of an answer.
+        max_new_tokens: the most tokens of an answer.
         out: the directory; left out, it is named after model and task.
         prompt: how questions are put.
-        overwrite: do not ask as an evaluation in ``out`` did.
+        overwrite: do not look at how an evaluation in ``out`` put its questions.
 
     Raises:
         UsageError: an option that makes no sense, a file that is not there or not usable, or cases
@@ -179,7 +180,7 @@ def plan_evaluation(
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Way:
-    """How questions are put: as the user wants it, and as earlier plans did."""
+    """The user's prompt options, and the earlier plans that settle what the options leave open."""
 
     prompt: PromptOptions
     plans: Sequence[Mapping[str, Any]]
@@ -187,7 +188,7 @@ class _Way:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Asked:
-    """Questions, what to call them, and the options that made them."""
+    """Questions, their name, and the plan of the options that made them."""
 
     name: str
     questions: Sequence[Question]
@@ -202,7 +203,7 @@ def _read(
     way: _Way,
     task: Task | None,
 ) -> _Asked:
-    """One's own questions, with which a task's options make no sense."""
+    """Read the user's own questions, with which a task's options make no sense."""
     own = {name: getattr(spec, name) for name in ("lengths", "depths", "needles", "haystack")}
     for option, value in [("task", task), *own.items()]:
         if value is not None:
@@ -238,7 +239,7 @@ def _draw(
     others: Sequence[Path],
     allow_scored_needles: bool,
 ) -> _Asked:
-    """A task's cases at its longest length, on needles other than those of some runs."""
+    """Draw a task's cases at its longest length, on needles that the runs ``others`` lack."""
     reserve = _reserve(max_new_tokens)
     spec = replace(spec, lengths=spec.lengths or (_longest(loaded, reserve),))
     drawn, decision = draw_asked(
@@ -272,13 +273,13 @@ def _draw(
 
 
 def _task_of(known: HeadScores | None) -> Task:
-    """The task that heads were scored on, if it asks for answers."""
+    """Return the task that heads were scored on if it asks for answers, else the default task."""
     task = find_task(known.task) if known else None
     return task if task and task.asks else TASKS[DEFAULT_TASK]
 
 
 def _find_run(methods: MethodOptions) -> Path | None:
-    """The run whose scores divide sizes; of budget files alone, the one that they lie in."""
+    """Find the run whose scores divide sizes; of budget files alone, the run that they lie in."""
     if methods.scores is not None:
         return methods.scores
     if len(methods.files) < len(methods.budgets):
@@ -288,16 +289,16 @@ def _find_run(methods: MethodOptions) -> Path | None:
 
 
 def _recorded(candidate: Method, cut_point: CutPoint) -> dict[str, Any]:
-    """How an entrant divides its budget."""
+    """Describe how a candidate divides its budget."""
     made = candidate.at(cut_point)
     own = {"budget": candidate.budget, "window": made.window, "granularity": made.granularity}
     return {**made.strategy, "name": candidate.strategy, **own}
 
 
 def _runs_behind(run: Path | None, files: Sequence[Path]) -> list[Path]:
-    """Where the cases may be that heads were scored on.
+    """Find the runs that may hold the cases that heads were scored on.
 
-    The runs that a budget file names, and the one that it lies in.
+    They are the runs that a budget file names, and the run that it lies in.
     """
     behind: list[Path] = []
     for file in files:
@@ -329,7 +330,7 @@ def _seed(
 
 
 def _reserve(max_new_tokens: int | None) -> int:
-    """Tokens that a prompt leaves to the answer."""
+    """Return the number of tokens that a prompt leaves to the answer."""
     return max(ANSWER_RESERVE, max_new_tokens or 0)
 
 
@@ -339,7 +340,7 @@ def _longest(loaded: LoadedModel, reserve: int) -> int:
 
 
 def _contexts(questions: Sequence[Question]) -> list[int]:
-    """The lengths at which caches are cut, in tokens."""
+    """List the lengths at which caches are cut, in tokens."""
     contexts = {len(one.context_ids) for one in questions}
     prompts = {len(one.context_ids) + len(one.question_ids) for one in questions}
     return sorted(contexts | prompts)
@@ -348,7 +349,7 @@ def _contexts(questions: Sequence[Question]) -> list[int]:
 def _keys(
     questions: Sequence[Question], candidates: Sequence[Method], layout: HeadLayout
 ) -> list[str]:
-    """A digest of each question and of the entries that heads keep of it."""
+    """Compute a digest of each question and of the entries that heads keep of it."""
 
     @cache
     def entries(tokens: int) -> str:
@@ -368,7 +369,7 @@ def _keys(
 
 
 def _digest(candidates: Sequence[Method], cut_point: CutPoint) -> str:
-    """What tells budgets from others, whatever the model and the scores behind them are called."""
+    """Compute a digest that tells budgets apart, whatever their model and scores are called."""
     made = [candidate.at(cut_point).to_json() for candidate in candidates]
     for budgets in made:
         budgets["model"] = budgets["model"] | {"id": None}

@@ -1,6 +1,6 @@
-"""What is asked in an evaluation: a context, a question behind it, and the right answers.
+"""The questions of an evaluation: a context, a question after it, and the right answers.
 
-Questions are made of a probe's cases, or read from a file of one's own.
+Questions are made of a probe's cases, or read from the user's own file.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _QUESTION_FIELDS = ("question", "input")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Question:
-    """One prompt with known answers: ``context_ids``, and behind them ``question_ids``.
+    """One prompt with known answers: ``context_ids``, and after them ``question_ids``.
 
     Questions of one ``group`` are alike. The model answers in at most ``max_new_tokens`` tokens.
-    ``passed`` says of a response whether the probe would accept it, where a probe asks.
+    ``passed`` says of a response whether the probe would pass it, where a probe asks.
     """
 
     question_id: int
@@ -67,7 +67,7 @@ def questions_of(
     *,
     max_new_tokens: int | None = None,
 ) -> list[Question]:
-    """A probe's cases as questions, cases of one needle in one group.
+    """Turn a probe's cases into questions, the cases of one needle into one group.
 
     Raises:
         ValueError: the cases ask nothing.
@@ -102,10 +102,10 @@ def read_questions(
     limit: int | None = None,
     max_new_tokens: int | None = None,
 ) -> list[Question]:
-    """Questions from JSONL: ``context``, ``question`` and ``answers``, a text or a list of texts.
+    """Read questions from JSONL: ``context``, ``question`` and ``answers``, a text or a list.
 
-    ``input`` stands for ``question`` too, as in LongBench. The prompt is built as those of the
-    tasks are. Where it is longer than ``longest`` tokens, the middle of its context goes, as
+    ``input`` stands for ``question`` too, as in LongBench. The prompt is built as a task's
+    prompts are. Where it is longer than ``longest`` tokens, the middle of its context goes, as
     LongBench has it. A question asked twice of one context counts once, a warning says how many
     are. Of more than ``limit`` questions the first are taken.
 

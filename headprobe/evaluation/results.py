@@ -1,4 +1,4 @@
-"""What an evaluation found: every answer graded, means with intervals, and who is ahead of whom."""
+"""The results of an evaluation: graded answers, means with intervals, gains over baselines."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ RESULTS, REPORT, ANSWERS, PICTURE = (
 class MethodAnswers:
     """The answers under one budget in one setting, in the order of the questions.
 
-    ``fractions`` are the parts of the cache that were kept, 0 to 1, as measured at the cut.
-    ``grades`` are in per cent, by metric. A full cache is the trial of strategy ``FULL``.
+    ``fractions`` are the fractions of the cache that were kept, 0 to 1, as measured at the cut.
+    ``grades`` are in per cent, by metric. The full cache has the strategy ``FULL``.
     """
 
     setting: str
@@ -72,7 +72,7 @@ class MethodResult:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
-    """The trials of some questions; ``groups`` names for each question those that it is like."""
+    """The answers of all methods to some questions; questions of one of ``groups`` are alike."""
 
     questions: tuple[int, ...]
     groups: tuple[int, ...]
@@ -88,14 +88,14 @@ class Evaluation:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What all answers are graded by."""
+        """The metrics that all answers are graded by."""
         return tuple(self.methods[0].grades)
 
     def results(self, *, metric: str = "f1", seed: int = 0) -> list[MethodResult]:
-        """Means and intervals of all trials, compared by one metric; the same seed, the same.
+        """Compute means and intervals of all methods, compared by one metric.
 
-        A lead's interval is that of a paired bootstrap: questions are resampled, each with both
-        answers.
+        The same seed gives the same intervals. The interval of a gain is that of a paired
+        bootstrap: questions are resampled, each with both answers.
 
         Raises:
             ValueError: the answers are not graded by that metric.
@@ -132,7 +132,7 @@ class Evaluation:
         )
 
     def _best_baseline(self, method: MethodAnswers, metric: str) -> MethodAnswers | None:
-        """The best other baseline of the same budget and setting, entered or not."""
+        """Find the best other baseline of the same budget and setting, a candidate or not."""
         if method.is_baseline or method is self._full(method):
             return None
         others = [
@@ -145,7 +145,7 @@ class Evaluation:
         return max(others, key=lambda one: one.grades[metric].mean(), default=None)
 
     def answer_table(self) -> pd.DataFrame:
-        """A row for every answer: under which budget, what was said, and how it was graded."""
+        """Build a table with a row for every answer: its budget, what was said, and its grades."""
         import pandas as pd
 
         tables = [
@@ -167,19 +167,19 @@ class Evaluation:
 
 
 def grade(response: str, answers: Sequence[str]) -> dict[str, float]:
-    """A response by every metric, in per cent."""
+    """Grade a response by every metric, in per cent."""
     return {name: metric(response, answers) for name, metric in METRICS.items()}
 
 
 def result_table(results: Sequence[MethodResult]) -> pd.DataFrame:
-    """Return a row for every result."""
+    """Build a table with a row for every result."""
     import pandas as pd
 
     return pd.DataFrame(map(_flat, results))
 
 
 def _flat(result: MethodResult) -> dict[str, Any]:
-    """Return a result as a row of ``results.csv``: of its grades, the one that is compared."""
+    """Return a result as a row of ``results.csv``, with the grade that methods are compared by."""
     grade, gain = result.grades[result.metric], result.gain
     return {
         "setting": result.setting,

@@ -1,4 +1,4 @@
-"""An evaluation from its plan to its directory: answers kept as they come, then graded."""
+"""Carry out a planned evaluation: keep answers as they come, grade them, write the directory."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def run_evaluation(
     advance: Callable[[], None] = lambda: None,
     draw: Draw | None = None,
 ) -> list[MethodResult]:
-    """Ask everything and write the directory; ``advance`` is called once a question.
+    """Ask all planned questions and write the directory; call ``advance`` once a question.
 
     Answers are kept as they come, so an evaluation that is stopped goes on. ``draw`` makes a
-    picture of the outcomes.
+    picture of the results.
 
     Raises:
         UsageError: the directory holds another evaluation, and ``overwrite`` is not set.
@@ -70,7 +70,7 @@ def run_evaluation(
 def _answer(
     loaded: LoadedModel, planned: PlannedEvaluation, wanted: Set[str]
 ) -> Iterator[tuple[str, _Settings]]:
-    """Answer the questions of some keys, each key's first."""
+    """Answer the questions of the ``wanted`` keys; where questions share a key, the first."""
     left: dict[str, Question] = {}
     for key, question in zip(planned.keys, planned.questions, strict=True):
         if key in wanted:

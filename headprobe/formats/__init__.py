@@ -1,4 +1,4 @@
-"""Files of other programs: one file a format, that writes it, reads it, or both.
+"""Files of other programs: one module for each format, which writes it, reads it, or both.
 
 ``write_scores(run, path, *, measure, ...)`` and ``write_budget(budgets, path, ...)`` return what
 the user should know of the file, a line each; their keyword-only options are the format's own.
@@ -134,19 +134,19 @@ FORMATS: dict[str, Format] = {
 
 
 def format_names() -> list[str]:
-    """The names of all formats, ours first, then those of installed packages."""
+    """List the names of all formats, ours first, then the formats of installed packages."""
     return method_names(FORMATS, GROUP)
 
 
 def get_format(name: str) -> Format:
-    """The format of that name; a ``UsageError`` lists what there is."""
+    """Return the format called ``name``; a ``UsageError`` lists the names that there are."""
     return get_method("format", name, FORMATS, GROUP)
 
 
 def export_scores(
     run: HeadScores, path: Path, *, to: str, measure: str | None = None, **options: Any
 ) -> Notes:
-    """Write a run's scores as another program reads them; returns what to know of the file.
+    """Write a run's scores as another program reads them; return notes on the file.
 
     ``measure`` is the run's own by default. ``options`` are the format's, such as ``reduce`` and
     ``sparsity``; ``None`` leaves one at its default.
@@ -162,7 +162,7 @@ def export_scores(
 
 
 def export_budget(budgets: HeadBudgets, path: Path, *, to: str, **options: Any) -> Notes:
-    """Write a budget as another program reads it; returns what to know of the file.
+    """Write a budget as another program reads it; return notes on the file.
 
     Raises:
         UsageError: no such format, it cannot hold this budget, or takes no such option or value.
@@ -177,7 +177,7 @@ def export_budget(budgets: HeadBudgets, path: Path, *, to: str, **options: Any) 
 def _options(
     name: str, function: Callable[..., Notes], given: dict[str, Any], run: HeadScores | None = None
 ) -> dict[str, Any]:
-    """The options given, and the measure where the function takes one."""
+    """Return the options given, and the measure where the function takes one."""
     chosen = given_options(f"format {name}", function, given)
     if run is not None and "measure" in inspect.signature(function).parameters:
         chosen["measure"] = run.resolve(chosen.get("measure"))

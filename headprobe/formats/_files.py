@@ -1,4 +1,4 @@
-"""Reading what others wrote: a file that is missing, cut or of another kind is one clear line."""
+"""Read files of other programs: a missing, cut or foreign file gives an error of one clear line."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ class Table:
 
     @property
     def cases(self) -> int:
-        """Cases of every measure."""
+        """The number of cases of every measure."""
         return len(next(iter(self.per_case.values())))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Layers, and heads a layer."""
+        """The number of layers, and of heads a layer."""
         _, layers, heads = next(iter(self.per_case.values())).shape
         return layers, heads
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Read the text of a file.
 
     Raises:
         UsageError: there is no such file.
@@ -74,7 +74,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> list[Any]:
-    """The JSON documents that stand one behind the other in a file, mostly one.
+    """Read the JSON documents that follow one another in a file, mostly one.
 
     Raises:
         UsageError: there is no such file.
@@ -101,7 +101,7 @@ def _documents(text: str) -> Iterator[Any]:
 
 
 def numbers(values: list[Any]) -> list[float]:
-    """JSON numbers as floats; ``ValueError`` for anything else."""
+    """Turn JSON numbers into floats; raise ``ValueError`` for anything else."""
     for value in values:
         if type(value) not in (int, float):
             raise ValueError(f"expected a number, got {json.dumps(value)[:60]}")
@@ -114,10 +114,12 @@ def numbers(values: list[Any]) -> list[float]:
 def table_size(
     named: Collection[tuple[int, int]], *, layers: int | None, heads: int | None
 ) -> tuple[int, int]:
-    """Layers and heads a layer of a file that names its heads: as known, else the highest named.
+    """Return the number of layers and of heads a layer of a file that names its heads.
+
+    Sizes that are known count, else the highest layer and head that the file names.
 
     Raises:
-        ValueError: the file names none, or one beyond what is known.
+        ValueError: the file names no head, or one beyond the known size.
     """
     if not named:
         raise ValueError("it names no head")
@@ -142,7 +144,7 @@ def save_pt(content: Any, path: Path) -> None:
 
 
 def load_pt(path: Path) -> Any:
-    """The content of a ``.pt`` file, a tensor as a float64 array; nothing that it brings is run.
+    """Load a ``.pt`` file without running code of it; a tensor comes as a float64 array.
 
     Raises:
         UsageError: there is no such file.

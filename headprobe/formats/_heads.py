@@ -1,4 +1,4 @@
-"""What formats share about heads: scores made fit for a reader, and which heads are kept whole."""
+"""Helpers of formats: scores made fit for a reader, and masks of heads that are kept whole."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL, STREAMING = (0.6, 1.0), (0.0, 0.4)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadMask:
-    """KV heads that keep everything; the others keep ``sinks`` first and ``recent`` newest."""
+    """KV heads that keep everything; others keep ``sinks`` first and ``recent`` newest entries."""
 
     full: Bool[np.ndarray, "layer kv_head"]
     sinks: int
@@ -28,12 +28,12 @@ class HeadMask:
 
     @property
     def sparsity(self) -> float:
-        """Share of the heads that stream, from 0 to 1."""
+        """The fraction of the heads that stream, from 0 to 1."""
         return 1 - float(self.full.mean())
 
 
 def kv_scores(run: HeadScores, measure: str, reduce: str) -> Float[np.ndarray, "layer kv_head"]:
-    """A score for every KV head (float64), that of its group of query heads reduced.
+    """Reduce the scores of each KV head's group of query heads to one score (float64).
 
     Raises:
         UsageError: there is no such reduction.
@@ -49,7 +49,7 @@ def kv_scores(run: HeadScores, measure: str, reduce: str) -> Float[np.ndarray, "
 
 
 def refuse_zeros(scores: Float[np.ndarray, "layer head"], measure: str) -> None:
-    """Refuse a table that tells nothing: its readers divide by its sum.
+    """Refuse scores that are all zero: the readers of a file divide by their sum.
 
     Raises:
         HeadprobeError: all scores are zero.
@@ -64,7 +64,7 @@ def refuse_zeros(scores: Float[np.ndarray, "layer head"], measure: str) -> None:
 def not_negative(
     scores: Float[np.ndarray, "layer head"], measure: str
 ) -> tuple[Float[np.ndarray, "layer head"], tuple[str, ...]]:
-    """Scores of 0 or more, and what was done to get them: negative ones shift the whole table.
+    """Shift all scores up to 0 or more where some are negative; return a note on it too.
 
     Raises:
         HeadprobeError: all scores are the same negative number.
@@ -78,7 +78,7 @@ def not_negative(
 
 
 def group_note(run: HeadScores, reduce: str) -> tuple[str, ...]:
-    """What was done to come from query heads to KV heads."""
+    """Say how the scores of query heads were reduced to scores of KV heads."""
     if run.layout.group_size == 1:
         return ()
     return (f"the {run.layout.group_size} query heads of a KV head were reduced by {reduce}",)
@@ -87,7 +87,7 @@ def group_note(run: HeadScores, reduce: str) -> tuple[str, ...]:
 def top_heads(
     scores: Float[np.ndarray, "layer kv_head"], count: int
 ) -> Bool[np.ndarray, "layer kv_head"]:
-    """The ``count`` heads with the highest scores; equal scores in the order of layer and head."""
+    """Mark the ``count`` heads with the highest scores, ties in the order of layer and head."""
     chosen = np.zeros(scores.size, dtype=bool)
     chosen[np.argsort(-scores, axis=None, kind="stable")[:count]] = True
     return chosen.reshape(scores.shape)
@@ -96,10 +96,10 @@ def top_heads(
 def mask_of_scores(
     scores: Float[np.ndarray, "layer kv_head"], *, sparsity: float, sinks: int, recent: int
 ) -> HeadMask:
-    """The highest heads whole, a share of ``sparsity`` of all heads streaming.
+    """Keep the highest heads whole, and let the fraction ``sparsity`` of all heads stream.
 
     Raises:
-        UsageError: the share lies outside 0 to 1, or a number of entries is out of range.
+        UsageError: ``sparsity`` lies outside 0 to 1, or a number of entries is out of range.
     """
     if not 0 <= sparsity <= 1:
         raise UsageError(f"--sparsity must be between 0 and 1, got {sparsity:g}")
@@ -114,10 +114,10 @@ def mask_of_scores(
 
 
 def mask_of_budget(budgets: HeadBudgets) -> HeadMask:
-    """The heads that a budget keeps whole, and what its streaming heads keep.
+    """Find the heads that a budget keeps whole, and what its streaming heads keep.
 
     Raises:
-        UsageError: it is not a budget per KV head whose other heads all stream alike.
+        UsageError: the budget is per query head, or its other heads do not all stream alike.
     """
     require_kv(budgets)
     full = budgets.ratio >= 1
@@ -151,9 +151,10 @@ def mask_of_budget(budgets: HeadBudgets) -> HeadMask:
 def gates(
     scores: Float[np.ndarray, "layer kv_head"], full: Bool[np.ndarray, "layer kv_head"]
 ) -> Float[np.ndarray, "layer kv_head"]:
-    """Values from 0 to 1 in the order of the scores: whole heads from 0.6, the others to 0.4.
+    """Turn scores into gates from 0 to 1 of the same order: whole heads from 0.6, others to 0.4.
 
-    No two are closer than ``GAP``. Scores that lie so already stay as they are but for that.
+    No two gates are closer than ``GAP``. Scores that lie in these bounds already are only moved
+    apart.
     """
     values = np.empty(scores.shape)
     values[full] = spread(scores[full], *FULL)
@@ -164,9 +165,10 @@ def gates(
 def spread(
     scores: Float[np.ndarray, " head"], low: float, high: float
 ) -> Float[np.ndarray, " head"]:
-    """Values between ``low`` and ``high``, ``GAP`` apart or more; of equal scores the first leads.
+    """Move scores between ``low`` and ``high``, ``GAP`` apart or more.
 
-    Scores that leave these bounds are all scaled to them.
+    Of equal scores the first head's becomes the highest. All scores are scaled if some lie outside
+    ``low`` to ``high``.
     """
     if not scores.size:
         return scores
@@ -183,16 +185,16 @@ def spread(
 
 
 def tie_note(scores: Float[np.ndarray, "layer kv_head"]) -> tuple[str, ...]:
-    """What was done to equal scores."""
+    """Say how equal scores were set apart."""
     equal = scores.size - np.unique(scores).size
     return (f"{equal} equal scores were set {GAP:g} apart, first heads first",) if equal else ()
 
 
 def amounts(budgets: HeadBudgets, context_length: int | None) -> Float[np.ndarray, "layer kv_head"]:
-    """Entries that every KV head keeps, of a context of that length where it matters.
+    """Return how many entries every KV head keeps, of ``context_length`` tokens where that matters.
 
     Raises:
-        UsageError: the budget is per query head, or says shares of a context of unknown length.
+        UsageError: the budget is per query head, or holds fractions of a context of unknown length.
     """
     require_kv(budgets)
     if context_length is not None and context_length < 1:
@@ -211,7 +213,7 @@ def require_kv(budgets: HeadBudgets) -> None:
     """Refuse a budget per query head where a reader takes one per KV head.
 
     Raises:
-        UsageError: it is one.
+        UsageError: the budget is per query head.
     """
     if budgets.granularity != "kv":
         raise UsageError(

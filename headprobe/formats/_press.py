@@ -1,9 +1,9 @@
 """A press for NVIDIA's kvpress that gives every KV head the entries a budget grants it.
 
-kvpress's own presses share out a ratio; none takes a number for each head. What a head loses is
-marked as masked, as ``AdaKVPress`` does it (Ada-KV, arXiv 2407.11550): kvpress puts keys in its
-place that no query attends to, so the answers are those of the budget, and the memory that of the
-whole cache.
+kvpress's own presses share out a ratio; none takes a number for each head. The entries that a head
+loses are marked as masked, as ``AdaKVPress`` does it (Ada-KV, arXiv 2407.11550): kvpress puts keys
+in their place that no query attends to, so the model answers as under the budget, and the memory is
+that of the whole cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headprobe.models.config import check_layout
 
 @dataclass
 class HeadBudgetPress(BasePress):  # type: ignore[misc]
-    """A budget around any of kvpress's scoring presses.
+    """A press that keeps a budget's entries, chosen by any of kvpress's scoring presses.
 
     ::
 
@@ -33,8 +33,8 @@ class HeadBudgetPress(BasePress):  # type: ignore[misc]
             model(input_ids, past_key_values=cache)
 
     In a context of N tokens a KV head keeps ``budgets.kept(N)`` entries: the ``window`` newest
-    first, then the ``sinks`` first ones, then those with the highest score, or the newest where it
-    is ``streaming``. The other press's own ratio is not looked at.
+    first, then the ``sinks`` first ones, then the entries with the highest score, or the newest
+    where the head is ``streaming``. The other press's own ratio is not looked at.
 
     Args:
         press: says which entries of a head are worth most.
@@ -60,7 +60,7 @@ class HeadBudgetPress(BasePress):  # type: ignore[misc]
             )
 
     def post_init_from_model(self, model: Any) -> None:
-        """Called by kvpress when the press is put on a model.
+        """Check that the budget fits the model; kvpress calls it when the press is put on a model.
 
         Raises:
             HeadprobeError: the budget is for another layout, or the model has eager attention,
@@ -77,7 +77,7 @@ class HeadBudgetPress(BasePress):  # type: ignore[misc]
 
     @property
     def compression_ratio(self) -> float:
-        """Share of the last context's entries that were dropped, from 0 to 1.
+        """The fraction of the last context's entries that were dropped, from 0 to 1.
 
         Raises:
             ValueError: there was no context yet.
@@ -95,7 +95,10 @@ class HeadBudgetPress(BasePress):  # type: ignore[misc]
         attentions: Tensor | None,
         kwargs: dict[str, Any],
     ) -> tuple[Tensor, Tensor]:
-        """Mark what each head loses; keys and values come back as they are. Called by kvpress."""
+        """Mark the entries that each head loses; return keys and values as they are.
+
+        kvpress calls it after each layer's attention.
+        """
         layer, (batch, _, length, _) = module.layer_idx, keys.shape
         kept = torch.from_numpy(self.budgets.kept(length)[layer]).to(keys.device)
         attended = torch.from_numpy(self.budgets.selection[layer] == "attention").to(keys.device)
@@ -119,7 +122,7 @@ def _places(
     window: int,
     sinks: int,
 ) -> Int[Tensor, "batch kv_head key"]:
-    """Each entry's place in the order in which a head keeps them, from 0: window, sinks, worth."""
+    """Rank each entry by the order in which a head keeps entries, from 0: window, sinks, worth."""
     length = worth.shape[-1]
     window, sinks = min(window, length), min(sinks, length)
     rank = worth.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)

@@ -29,7 +29,7 @@ _HAIR = 1e-12
 def write_scores(
     run: HeadScores, path: Path, *, measure: str, reduce: str = "mean", beta: float = 1.2
 ) -> tuple[str, ...]:
-    """Write the shares that HeadKV's rule gives at any budget, its window aside.
+    """Write the fractions that HeadKV's rule gives every head at any budget, its window aside.
 
     Raises:
         UsageError: an option is out of range.
@@ -45,10 +45,10 @@ def write_scores(
 def write_budget(
     budgets: HeadBudgets, path: Path, *, context_length: int | None = None
 ) -> tuple[str, ...]:
-    """Write a budget's shares; with its mean as the target a head gets its entries exactly.
+    """Write a budget's fractions: a target of its mean gives every head exactly its entries.
 
     Raises:
-        UsageError: the budget is per query head, or holds shares and no context length is given.
+        UsageError: the budget is per query head, or holds fractions and no context length is given.
         HeadprobeError: the file cannot be written.
     """
     kept = amounts(budgets, context_length)
@@ -66,11 +66,11 @@ def _write(fractions: Float[np.ndarray, "layer kv_head"], path: Path) -> None:
 
 
 def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
-    """Read the shares; a head that is missing gets an even one, as in the program.
+    """Read the fractions; a head that is missing gets an even fraction, as in the program.
 
     Raises:
         UsageError: there is no such file.
-        ValueError: it is not such a file, or a share is no number of 0 or more.
+        ValueError: the file is of another kind, or a fraction is no number of 0 or more.
     """
     document = read_json(path)[0]
     if not isinstance(document, dict):

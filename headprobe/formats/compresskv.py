@@ -17,7 +17,7 @@ from headprobe.scores import HeadScores
 
 
 def write_scores(run: HeadScores, path: Path, *, measure: str) -> tuple[str, ...]:
-    """Write every layer's ranking; equal scores in the order of heads.
+    """Write every layer's ranking, equal scores in the order of heads.
 
     Raises:
         HeadprobeError: all scores are zero, or the file cannot be written.

@@ -22,7 +22,7 @@ def write_scores(run: HeadScores, path: Path) -> tuple[str, ...]:
 
 
 def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
-    """Write ``layer, kv_head, selection, tokens, ratio``; ``head`` where it is per query head.
+    """Write ``layer, kv_head, selection, tokens, ratio``, or ``head`` for a budget per query head.
 
     Raises:
         HeadprobeError: the file cannot be written.

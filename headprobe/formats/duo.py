@@ -43,7 +43,7 @@ def write_scores(
     sinks: int = 128,
     recent: int = 256,
 ) -> tuple[str, ...]:
-    """Write the directory; a share of ``sparsity`` of the heads lies below 0.5, the others above.
+    """Write the directory: the fraction ``sparsity`` of the gates lies below 0.5, others above.
 
     Raises:
         UsageError: an option is out of range, ``path`` is a file, or the model has one layer or one
@@ -60,8 +60,8 @@ def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
     """Write the directory for the heads that a budget keeps whole.
 
     Raises:
-        UsageError: it is not a budget of whole and streaming KV heads, ``path`` is a file, or the
-            model has one layer or one KV head.
+        UsageError: the budget is not one of whole and streaming KV heads, ``path`` is a file, or
+            the model has one layer or one KV head.
         HeadprobeError: a file cannot be written.
     """
     mask = mask_of_budget(budgets)
@@ -96,11 +96,11 @@ def _write(
 
 
 def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
-    """Read the directory or its table; gates beyond 0 to 1 are clipped, as all readers do.
+    """Read the directory or its table; clip gates to 0 to 1, as all readers do.
 
     Raises:
         UsageError: there is no such table.
-        ValueError: it is not such a table.
+        ValueError: the file is no such table.
     """
     folder = path if path.is_dir() else path.parent
     found = [path] if not path.is_dir() else [path / t for t in _TABLES if (path / t).is_file()]

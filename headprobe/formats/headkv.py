@@ -28,7 +28,7 @@ _KEY = re.compile(r"(\d{1,6})-(\d{1,6})", re.ASCII)
 
 
 def write_scores(run: HeadScores, path: Path, *, measure: str) -> tuple[str, ...]:
-    """Write a list a head: its cases, or its mean alone where a case is negative.
+    """Write a list for every head: its score of each case, or its mean where a case is negative.
 
     Raises:
         HeadprobeError: all scores are zero, or the file cannot be written.
@@ -54,7 +54,7 @@ def write_scores(run: HeadScores, path: Path, *, measure: str) -> tuple[str, ...
 def _with_mean(
     cases: Float[np.ndarray, "case layer head"], mean: Float[np.ndarray, "layer head"]
 ) -> Float[np.ndarray, "case layer head"]:
-    """The cases, scaled by the hair that makes their mean the run's.
+    """Scale the cases by the hair that makes their mean the run's mean.
 
     A run rounds cases to float32, which alone would shift some capacities of readers by an entry.
     """
@@ -68,11 +68,11 @@ def _with_mean(
 def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
     """Read the file, each head by its name; lists of unequal length are averaged.
 
-    A file that runs were appended to, a line each, is read as one.
+    A file to which runs were appended, a line each, is read as one.
 
     Raises:
         UsageError: there is no such file.
-        ValueError: it is not such a file, or a head is missing or has no finite score.
+        ValueError: the file is of another kind, or a head is missing or has no finite score.
     """
     scores: Scores = {}
     details: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
 
 
 def _table(document: Any, details: dict[str, Any]) -> tuple[Scores, bool]:
-    """The scores of every head named, and whether they stand in order."""
+    """Parse the scores of every head named, and whether the heads stand in order."""
     ranked = isinstance(document, list)
     if isinstance(document, dict) and isinstance(document.get("scores"), dict):
         if isinstance(document.get("meta"), dict):

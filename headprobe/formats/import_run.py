@@ -1,4 +1,4 @@
-"""Runs made of scores that another program wrote."""
+"""Make runs of scores that another program wrote."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _HEAD_DIM = 128
 
 @dataclass(frozen=True, kw_only=True)
 class KnownModel:
-    """What is known of the model that a file's heads belong to; ``None`` is not known.
+    """The known facts of the model that a file's heads belong to; ``None`` is not known.
 
-    ``told_by`` says which option told a size, where it is not the size's own.
+    ``told_by`` names the option that told a size, where that is not the size's own option.
     """
 
     id: str | None = None
@@ -49,16 +49,15 @@ def import_run(
     known: KnownModel | None = None,
     overwrite: bool = False,
 ) -> tuple[HeadScores, Notes]:
-    """Make a run directory of a file in the format ``source``; returns what to know of it too.
+    """Make a run directory of a file in the format ``source``; return notes on the file too.
 
-    A run holds a score a query head: where the file has one a KV head, its whole group gets it.
-    Files do not say how many query heads share a KV head; if ``known`` does not either, one is
-    taken for each.
+    A run holds a score a query head: where the file has a score a KV head, its whole group gets it.
+    Files do not say how many query heads share a KV head; if ``known`` does not either, one query
+    head is taken for each.
 
     Raises:
-        UsageError: no such format or file, the file's sizes are not those that are known, ``out``
-            is a file or holds another run and ``overwrite`` is not set, or the file is one of its
-            own.
+        UsageError: no such format or file, the file's sizes are not the known ones, ``out`` is a
+            file or holds another run and ``overwrite`` is not set, or the file is one of its own.
         HeadprobeError: the file is damaged or of another kind, or ``out`` cannot be written.
     """
     known = known or KnownModel()
@@ -106,10 +105,10 @@ def import_run(
 def _read(
     read: Callable[..., Table], path: Path, *, layers: int | None, heads: int | None
 ) -> Table:
-    """The file's numbers, for as many heads as are known if it has them.
+    """Read the file's numbers, for the known number of heads if the file has it.
 
     Raises:
-        ValueError: it is not such a file.
+        ValueError: the file is of another kind.
     """
     try:
         return read(path, layers=layers, heads=heads)
@@ -121,10 +120,10 @@ def _read(
 
 
 def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> HeadLayout:
-    """The model's heads: what the file shows, what is known, and one query head a KV head.
+    """Work out the model's heads from the file, from ``known``, else one query head a KV head.
 
     Raises:
-        UsageError: the two do not go together; the options that told what is known are named.
+        UsageError: file and ``known`` do not go together; the options that told them are named.
     """
     layers, width = table.shape
     own, other = ("kv_heads", "heads") if by_kv else ("heads", "kv_heads")
@@ -150,7 +149,7 @@ def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> Head
 
 
 def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:
-    """What was taken for granted."""
+    """Say which sizes of the model were taken for granted."""
     if by_kv and known.heads is None:
         return (
             f"the file holds KV heads: took as many query heads, {layout.num_heads} a layer; "

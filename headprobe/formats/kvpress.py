@@ -65,10 +65,11 @@ def write_budget(
 ) -> tuple[str, ...]:
     """Write the curve that keeps the budget's proportions at each compression.
 
-    No head keeps more than all; what it cannot use goes to the others in proportion.
+    No head keeps more than its whole cache; what it cannot use goes to the other heads in
+    proportion.
 
     Raises:
-        UsageError: the budget is per query head, or holds shares and no context length is given;
+        UsageError: the budget is per query head, or holds fractions and no context length is given;
             or the file is not called ``.npy``.
         HeadprobeError: the file cannot be written.
     """

@@ -19,7 +19,7 @@ from headprobe.scores import HeadScores
 def write_scores(
     run: HeadScores, path: Path, *, measure: str, reduce: str = "max"
 ) -> tuple[str, ...]:
-    """Write scores from 0 to 1, higher to keep; scaled only if they lie outside.
+    """Write scores from 0 to 1, the higher the sooner kept; scale them only if they lie outside.
 
     Raises:
         UsageError: the model has one layer or one KV head, whose axis the program squeezes away.
@@ -37,11 +37,11 @@ def write_scores(
 
 
 def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
-    """Read the tensor.
+    """Read the tensor of scores, layers by KV heads.
 
     Raises:
         UsageError: there is no such file.
-        ValueError: it is damaged, holds anything but a tensor, or one of another shape.
+        ValueError: the file is damaged, holds anything but a tensor, or one of another shape.
     """
     tensor = load_pt(path)
     if not isinstance(tensor, np.ndarray):

@@ -33,10 +33,11 @@ Lists = dict[int, list[int]]
 def write_scores(
     run: HeadScores, path: Path, *, measure: str, reduce: str = "max", sparsity: float = 0.85
 ) -> tuple[str, ...]:
-    """Write the highest KV heads; of a run with echo and induction one in 15 by echo.
+    """Write lists of the KV heads with the highest scores, by induction and by echo.
 
-    By default that is RazorAttention's: 14 % by induction and 1 % by echo. By another measure all
-    heads count as induction heads.
+    Of a run with both measures, one in 15 of the heads is chosen by echo, the others by induction:
+    by default 14 % of all heads by induction and 1 % by echo, as RazorAttention has it. By another
+    measure all heads count as induction heads.
 
     Raises:
         UsageError: an option is out of range, or the suffix is none of the three.
@@ -66,7 +67,7 @@ def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
     """Write the heads that a budget keeps whole, all as induction heads.
 
     Raises:
-        UsageError: it is not a budget of whole and streaming KV heads, or the suffix is none of
+        UsageError: the budget is not one of whole and streaming KV heads, or the suffix is none of
             the three.
         HeadprobeError: the file cannot be written.
     """
@@ -102,11 +103,13 @@ def _lists(chosen: Bool[np.ndarray, "layer kv_head"]) -> Lists:
 
 
 def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
-    """Read lists as scores: 1 for the heads in it, else 0; ``razor`` where there is one list.
+    """Read lists of heads as scores: 1 for a head in the list, 0 for any other.
+
+    The measure is ``razor`` where the file has one list alone.
 
     Raises:
         UsageError: there is no such file.
-        ValueError: it is not such a file, or names heads beyond the size.
+        ValueError: the file is of another kind, or names heads beyond the size.
     """
     content = _load(path)
     if not isinstance(content, dict):

@@ -31,7 +31,7 @@ def write_scores(
     sinks: int = 4,
     recent: int = 8192,
 ) -> tuple[str, ...]:
-    """Write the JSON; a share of ``sparsity`` of the KV heads streams.
+    """Write the JSON, in which the fraction ``sparsity`` of the KV heads streams.
 
     Raises:
         UsageError: an option is out of range.
@@ -47,7 +47,7 @@ def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
     """Write the JSON for the heads that a budget keeps whole.
 
     Raises:
-        UsageError: it is not a budget of whole and streaming KV heads, or it has no sinks.
+        UsageError: the budget is not one of whole and streaming KV heads, or it has no sinks.
         HeadprobeError: the file cannot be written.
     """
     mask = mask_of_budget(budgets)

@@ -1,10 +1,11 @@
-"""Measures: attention rows of the answer's steps to one number a head.
+"""Measures: rules that turn a head's attention rows at the answer's steps into one number.
 
-A row is seen before the token that it chooses is known. So a measure has two parts: ``summarise``
-keeps of a layer's rows the little that is needed, ``score`` turns it into each step's share of the
-case's score once the tokens are there. A case's score is the sum over its steps.
+A row is observed before the token that it chooses is known. So a measure has two parts:
+``summarise`` keeps of a layer's rows the little that is needed, and ``score`` turns this summary
+into each step's part of the case's score once the tokens are known. A case's score is the sum over
+its steps.
 
-The steps are those that choose the answer's tokens. A measure may look at the question instead.
+The steps are the queries that choose the answer's tokens. A measure may watch the question instead.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ Watched = Literal["answer", "question"]
 class Measure:
     """A rule that turns the attention of a head into one number.
 
-    ``summary`` is one line for ``headprobe list measures``. ``summarise`` takes an observed layer,
-    its rows ``[query_head, step, key]`` above all, and the
-    case to ``[query_head, step]``. ``score`` takes its result, the case and the tokens that the
-    steps generated (or read, where nothing is answered) to ``[query_head, step]``.
+    ``summary`` is one line for ``headprobe list measures``. ``summarise`` maps an observed layer
+    (above all its rows ``[query_head, step, key]``) and the case to ``[query_head, step]``.
+    ``score`` maps that result, the case and the tokens that the steps generated (or read, where
+    nothing is answered) to ``[query_head, step]``.
 
-    Where ``watches`` is ``question``, the steps are the tokens of the question, and a case scores
-    their sum less that of the question "N/A" in its place. With ``attributes_logits`` the summary
-    is a sum of values, ``[query_head, step, value_dim]``, and ``score`` gets what it adds to the
-    logit of the generated token. ``counts_all_steps``: a case scores the sum over the whole
-    response, not over the steps that write the answer.
+    Where ``watches`` is ``question``, the steps are the tokens of the question, and the case's
+    score is their sum less the same sum for the question "N/A" in its place. With
+    ``attributes_logits`` the summary is a sum of values, ``[query_head, step, value_dim]``, and
+    ``score`` gets what this sum adds to the logit of the generated token. With
+    ``counts_all_steps`` a case's score is the sum over the whole response, not only over the steps
+    that write the answer.
     """
 
     summary: str

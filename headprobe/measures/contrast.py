@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """Attention on the span, minus that on all other tokens up to the query by |span| / |off|."""
+    """Subtract from the attention on the span that on all other tokens, by |span| / |off|."""
     size = case.span_end - case.span_start
     off = torch.tensor(rows.queries, device=rows.weights.device) + 1 - size
     inside = rows.weights[..., case.span].sum(dim=-1)
@@ -28,5 +28,5 @@ def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step
 def score(
     attention: Float[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
 ) -> Float[Tensor, "query_head step"]:
-    """The summary itself: what is generated does not matter."""
+    """Return the summary: the generated tokens do not matter."""
     return attention

@@ -1,9 +1,9 @@
-"""What a head reads off the span towards the generated token: LOCOS (arXiv 2607.01002).
+"""LOCOS: what the span adds, through a head, to the generated token's logit (arXiv 2607.01002).
 
 phi[t, j] = a_h^t[j] u(y_t)^T W_O^h v_j is what position j adds through head h to the logit of the
 token y_t that step t generates. A step scores its sum over the span, minus its sum off the span by
 |span| / |off|. The sum runs over vectors first: phi is linear in a v, and the token comes later.
-``readout`` says what u is.
+``attention.logit_attribution`` defines u.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step value_dim"]:
-    """The values by attention: summed over the span, minus summed off it by |span| / |off|."""
+    """Sum the values by attention over the span, minus the sum off it by |span| / |off|."""
     size = case.span_end - case.span_start
     off = torch.tensor(rows.queries, device=rows.weights.device) + 1 - size
     inside = _on_span(rows, case)
@@ -43,5 +43,5 @@ def _on_span(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step 
 def score(
     logit: Float[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
 ) -> Float[Tensor, "query_head step"]:
-    """What these vectors add to the logit of the generated token."""
+    """Return what the summary adds to the generated token's logit (computed by the caller)."""
     return logit

@@ -1,7 +1,7 @@
-"""Attention on the span, less what lies among the sinks or in the local window.
+"""Attention on the span, except on the context's first tokens and on each query's newest tokens.
 
-Most heads look at the first tokens and at the newest whatever they hold, and every budget keeps
-these. A needle that stands there gets attention that says nothing of the head.
+Most heads look at the first and the newest tokens whatever these say, and every budget keeps them.
+A needle that stands there gets attention that says nothing of the head.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from headprobe.prompts.case import Case
 
 SINKS = 4
-"""First tokens that are left out, as many as StreamingLLM found to suffice (arXiv 2309.17453)."""
+"""First tokens that are left out: the number that StreamingLLM keeps (arXiv 2309.17453)."""
 WINDOW = 8
 """Newest tokens that are left out, the query's own among them: the window of HeadKV's budgets."""
 
 
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """Attention on the span's tokens from the fifth on that are not among a query's newest 8."""
+    """Sum the attention on the span without the context's first 4 and a query's newest 8 tokens."""
     key = torch.arange(case.span_start, case.span_end, device=rows.weights.device)
     query = torch.tensor(rows.queries, device=rows.weights.device)
     counts = (key >= SINKS) & (key <= query[:, None] - WINDOW)
@@ -33,5 +33,5 @@ def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step
 def score(
     attention: Float[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
 ) -> Float[Tensor, "query_head step"]:
-    """The summary itself: what is generated does not matter."""
+    """Return the summary: the generated tokens do not matter."""
     return attention

@@ -1,7 +1,7 @@
-"""How the question finds the span: QRHead's score (arXiv 2506.09944).
+"""QRHead's score: the question's attention on the span, calibrated by "N/A" (arXiv 2506.09944).
 
-The mean attention of the question's tokens on the span, minus the same for the question "N/A" in
-its place: what a head gives the span whatever is asked falls out.
+The score is the mean attention of the question's tokens on the span, minus the same mean for the
+question "N/A" in its place, so that attention which does not depend on the question cancels.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """Attention of each of the question's tokens on the span."""
+    """Sum the attention of each of the question's tokens on the span."""
     return rows.weights[..., case.span].sum(dim=-1)
 
 
 def score(
     attention: Float[Tensor, "query_head step"], case: Case, asked: Int[Tensor, " step"]
 ) -> Float[Tensor, "query_head step"]:
-    """That over the number of the question's tokens."""
+    """Divide the attention by the number of the question's tokens, so that the sum is a mean."""
     return attention / len(asked)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """Attention on those of the N strongest positions that lie in the span, over N."""
+    """Sum the attention on the N strongest positions that lie in the span, and divide by N."""
     size = case.span_end - case.span_start
     strongest = rows.weights.topk(min(size, rows.weights.shape[-1]), dim=-1)
     inside = (strongest.indices >= case.span_start) & (strongest.indices < case.span_end)
@@ -27,5 +27,5 @@ def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step
 def score(
     attention: Float[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
 ) -> Float[Tensor, "query_head step"]:
-    """The summary itself: what is generated does not matter."""
+    """Return the summary: the generated tokens do not matter."""
     return attention

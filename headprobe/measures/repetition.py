@@ -1,9 +1,9 @@
-"""Echo and induction of RazorAttention (Tang et al., arXiv 2407.15891, section 3.2).
+"""The echo and induction scores of RazorAttention (Tang et al., arXiv 2407.15891, section 3.2).
 
 In a repeated block of different tokens, the token of a query stands at the same place of every
-earlier repeat. Echo is the attention on these places, induction that on the places right behind
-them, where the token stands that comes next. A case's score is the mean over its watched queries.
-Of a row only these few entries are kept.
+earlier repeat. Echo is the attention on these places; induction is the attention on the places
+right after them, where the token stands that comes next. A case's score is the mean over its
+watched queries. Of a row only these few entries are kept.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 def echo(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """RazorAttention's echo: attention on the places of the query's token in earlier repeats."""
+    """Sum the attention on the places of the query's token in earlier repeats (echo)."""
     return _on_earlier(rows, case, behind=0)
 
 
 def induction(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """RazorAttention's induction: attention right behind the query's token in earlier repeats."""
+    """Sum the attention right after the query's token in earlier repeats (induction)."""
     return _on_earlier(rows, case, behind=1)
 
 
 def score(
     attention: Float[Tensor, "query_head step"], case: Case, read: Int[Tensor, " step"]
 ) -> Float[Tensor, "query_head step"]:
-    """The summary over the number of watched queries; the tokens do not matter."""
+    """Divide the summary by the number of watched queries; the tokens do not matter."""
     return attention / (case.length - case.span_end)
 
 

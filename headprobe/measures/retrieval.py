@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def summarise(rows: AttentionRows, case: Case) -> Int[Tensor, "query_head step"]:
-    """The position that each head attends to most."""
+    """Find the position that each head attends to most."""
     return rows.weights.argmax(dim=-1)
 
 
 def score(
     position: Int[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
 ) -> Float[Tensor, "query_head step"]:
-    """1/N at every step that copies from the span of N tokens, else 0.
+    """Score 1/N at every step at which a head copies from the span of N tokens, else 0.
 
     Tokens copied twice count twice, as in the authors' code: a case can exceed 1.
     """

@@ -1,7 +1,7 @@
 """Semantic retrieval, CompressKV's score (arXiv 2508.02401).
 
-A head counts at the steps that generate a token of the span, wherever in the span it looks: for
-every token there that equals the generated one, it gets its attention on the whole span.
+A head scores at the steps that generate a token of the span, wherever in the span it looks: for
+every token of the span that equals the generated one, its attention on the whole span is added.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
-    """Attention on the span."""
+    """Sum the attention on the span."""
     return rows.weights[..., case.span].sum(dim=-1)
 
 
 def score(
     attention: Float[Tensor, "query_head step"], case: Case, generated: Int[Tensor, " step"]
 ) -> Float[Tensor, "query_head step"]:
-    """That, times the span's tokens that equal the generated one."""
+    """Multiply the attention by the count of span tokens that equal the generated token."""
     span = torch.tensor(case.input_ids[case.span], device=generated.device)
     return attention * (generated[:, None] == span).sum(dim=-1)

@@ -1,6 +1,6 @@
-"""Models and tokenizers: found by alias, directory or hub id, loaded, their heads counted.
+"""Find models and tokenizers by alias, directory or hub id, load them, count their heads.
 
-``aliases`` are short names, ``hub`` finds a model's files, ``bundled`` those that ship with
-headprobe; ``config`` reads what a model is, ``device`` says where it runs, ``loading`` loads it;
-``layout`` is the record of its heads.
+``aliases`` lists short names, ``hub`` finds a model's files, ``bundled`` finds the files that ship
+with headprobe; ``config`` reads a model's configuration, ``device`` chooses the device and the
+precision, ``loading`` loads the weights; ``layout`` is the record of a model's heads.
 """

@@ -1,4 +1,4 @@
-"""Adapters, LoRA and its kin: small files that change a model's weights."""
+"""Merge adapters (LoRA and the like), small files that change a model's weights."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from headprobe.models.reading import reading
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
-# What stands between a changed layer's name and that of its change.
+# The text between a changed layer's name and the name of its change.
 _PART = ".lora_"
 
 
 def require_adapter(directory: Path) -> None:
-    """Refuse what is no adapter, and adapters where peft is missing.
+    """Refuse a directory without an adapter, and any adapter where peft is not installed.
 
     Raises:
-        UsageError: no adapter lies there, or peft is not installed.
+        UsageError: the directory holds no adapter, or peft is not installed.
     """
     for file in (CONFIG, _WEIGHTS):
         if not (directory / file).is_file():
@@ -39,7 +39,7 @@ def require_adapter(directory: Path) -> None:
 
 
 def base_model(directory: Path) -> str:
-    """What the adapter in a directory was trained on, as its configuration names it.
+    """Return the model that an adapter was trained on, as its configuration names it.
 
     Raises:
         HeadprobeError: the configuration cannot be read.
@@ -49,10 +49,10 @@ def base_model(directory: Path) -> str:
 
 
 def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
-    """Add an adapter to a model's weights; what comes back is a plain model.
+    """Merge an adapter into a model's weights, and return the plain model.
 
     Raises:
-        HeadprobeError: the adapter cannot be read or merged, or is one for another model.
+        HeadprobeError: the adapter cannot be read or merged, or is for another model.
     """
     from peft import PeftModel
 

@@ -1,4 +1,4 @@
-"""Short names of models: what ``--model`` takes beside a directory or a hub id."""
+"""Short names of models, which ``--model`` accepts besides a directory or a hub id."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NANO = "nano"
 class Alias:
     """The model that a short name stands for.
 
-    ``num_heads`` and ``num_kv_heads`` are query and KV heads a layer. ``max_context`` is the number
-    of positions that its configuration allows, ``max_position_embeddings`` (a model may be
-    advertised for more); ``None`` leaves that to the configuration.
+    ``num_heads`` and ``num_kv_heads`` count the query and KV heads of a layer. ``max_context`` is
+    the number of positions that its configuration allows, ``max_position_embeddings`` (a model may
+    be advertised for more); ``None`` leaves the number to the configuration.
     """
 
     repository: str

@@ -1,4 +1,4 @@
-"""Where the files are that ship with headprobe: needles, haystacks, the nano model."""
+"""Find the files that ship with headprobe: needles, haystacks, the nano model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def bundled(*parts: str) -> Path:
-    """The path of a bundled file or directory, ``bundled("models", "nano")``.
+    """Return the path of a bundled file or directory, as in ``bundled("models", "nano")``.
 
     ``data/`` lies inside the installed package and beside it in a checkout.
 
     Raises:
-        HeadprobeError: it is not there.
+        HeadprobeError: the file or directory is missing.
     """
     for root in (_PACKAGE / "data", _PACKAGE.parent / "data"):
         path = root.joinpath(*parts)

@@ -1,7 +1,7 @@
-"""What lies in a model's directory, looked at before transformers reads it.
+"""Check the files in a model's directory before transformers reads them.
 
-transformers believes what the files say of themselves: a configuration of a million layers keeps it
-busy for hours, one number too large takes all memory, and an index may name files elsewhere.
+transformers believes the files: a configuration of a million layers keeps it busy for hours, one
+number too large takes all memory, and an index may name files elsewhere.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _LONGEST_JSON = 2**26
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024
 _TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken*")
-# In the order in which transformers takes them: one file, or parts that an index names.
+# Weight files in the order in which transformers tries them: one file, or parts with an index.
 _WEIGHTS = (
     ("model*.safetensors", "model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model*.bin", "pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
-# What untied embeddings, buffers and missing weights may add to what the files hold, and how many
-# weights quantization puts into one number of a file (two bits of sixteen).
+# The count and the factor by which untied embeddings, buffers and missing weights may exceed the
+# files, and the most weights in one number of a quantized file (two bits of sixteen).
 _SPARE = 2**24
 _UNTIED = 2
 _PACKED = 16
-# What transformers asks for where a checkpoint is quantized.
+# The packages that transformers needs to read a checkpoint, by method of quantization.
 _PACKAGES = {
     "gptq": ("optimum", "gptqmodel"),
     "awq": ("gptqmodel",),
@@ -56,9 +56,12 @@ _MODULES = {"optimum-quanto": "optimum"}
 
 
 def check_files(directory: Path, name: str, *, weights: bool = True) -> None:
-    """Refuse files that stand for others: pointers of Git LFS, and indexes that lead elsewhere.
+    """Refuse pointers of Git LFS, and weight indexes that name files outside the directory.
 
-    ``weights`` says whether the files of weights must be there.
+    Args:
+        directory: the model's directory.
+        name: the model's name in errors.
+        weights: whether the files of weights must be there.
 
     Raises:
         HeadprobeError: there is such a file, or a file of weights is missing.
@@ -74,10 +77,10 @@ def check_files(directory: Path, name: str, *, weights: bool = True) -> None:
 
 
 def refuse_pointer(file: Path) -> None:
-    """Refuse what Git LFS leaves in the place of a large file.
+    """Refuse a pointer, the small file that Git LFS leaves in the place of a large one.
 
     Raises:
-        HeadprobeError: the file is that.
+        HeadprobeError: the file is a pointer.
     """
     if is_pointer(file):
         raise HeadprobeError(
@@ -87,17 +90,17 @@ def refuse_pointer(file: Path) -> None:
 
 
 def is_pointer(file: Path) -> bool:
-    """Whether a file is what Git LFS leaves in the place of a large one."""
+    """Tell whether a file is a pointer, which Git LFS leaves in the place of a large file."""
     if not file.is_file() or file.stat().st_size > _POINTER_BYTES:
         return False
     return file.read_bytes().startswith(_POINTER)
 
 
 def check_counts(raw: Mapping[str, Any], name: str) -> None:
-    """Refuse a configuration whose layers or experts are more than any model has.
+    """Refuse a configuration with more layers or experts than any model has.
 
     Raises:
-        HeadprobeError: some count is.
+        HeadprobeError: some count is too large, or the configuration names weights elsewhere.
     """
     for key, value in _entries(raw):
         for pattern, most in ((_LAYERS, _MOST_LAYERS), (_EXPERTS, _MOST_EXPERTS)):
@@ -112,16 +115,16 @@ def check_counts(raw: Mapping[str, Any], name: str) -> None:
 
 
 def check_sizes(shapes: PreTrainedModel, held: int, name: str, *, quantized: bool) -> None:
-    """Refuse a configuration that takes far more numbers than the files of weights hold.
+    """Refuse a configuration that describes far more numbers than the weight files hold.
 
     Args:
-        shapes: the model that the configuration describes, without numbers.
-        held: how many numbers the files hold.
-        name: what errors call the model.
-        quantized: whether the files hold several weights in a number.
+        shapes: the model that the configuration describes, with shapes but no numbers.
+        held: the count of numbers that the files hold.
+        name: the model's name in errors.
+        quantized: whether a number in the files holds several weights.
 
     Raises:
-        HeadprobeError: it does.
+        HeadprobeError: the configuration describes far more numbers.
     """
     described = sum(part.numel() for part in shapes.parameters())
     described += sum(part.numel() for part in shapes.buffers())
@@ -133,10 +136,10 @@ def check_sizes(shapes: PreTrainedModel, held: int, name: str, *, quantized: boo
 
 
 def numbers_held(directory: Path, name: str) -> int:
-    """How many numbers the files of weights in a directory hold, at most.
+    """Count the numbers that the weight files in a directory hold, at most.
 
     Raises:
-        HeadprobeError: one cannot be read.
+        HeadprobeError: a file cannot be read.
     """
     count = 0
     for file in [*directory.glob("model*.safetensors")] or [*directory.glob("*.safetensors")]:
@@ -149,7 +152,7 @@ def numbers_held(directory: Path, name: str) -> int:
 
 
 def check_quantization(config: Any, name: str) -> bool:
-    """Whether a checkpoint is quantized; what reads it must be installed.
+    """Tell whether a checkpoint is quantized, and require the packages that read it.
 
     Raises:
         HeadprobeError: a package is missing.
@@ -167,7 +170,7 @@ def check_quantization(config: Any, name: str) -> bool:
 
 
 def _method(config: Any) -> str | None:
-    """The method of quantization that a configuration names."""
+    """Return the method of quantization that a configuration names, if any."""
     quantization = getattr(config, "quantization_config", None)
     if quantization is None:
         return None
@@ -196,12 +199,12 @@ def _check_index(index: Path, name: str, weights: bool) -> None:
 
 
 def _is_plain(file: str) -> bool:
-    """Whether it is a name, and no path."""
+    """Tell whether ``file`` is a plain file name, without a path."""
     return file not in ("", ".", "..") and not set(file) & set("/\\\0:")
 
 
 def _entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """All keys of JSON objects, at any depth, with their values."""
+    """Yield all keys of JSON objects, at any depth, with their values."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield str(key), inner

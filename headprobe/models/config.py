@@ -1,4 +1,4 @@
-"""A model's configuration: read, checked, its heads counted."""
+"""Read and check a model's configuration, and count its heads."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from headprobe.models.reading import reading
 
 
 def read_layout(directory: Path) -> HeadLayout:
-    """The heads of the model in a directory, from its configuration alone.
+    """Read the heads of the model in a directory, from its configuration alone.
 
     Raises:
-        HeadprobeError: it cannot be read or is not a causal language model.
+        HeadprobeError: the configuration cannot be read or is not a causal language model's.
     """
     with quiet():
         name = str(directory)
@@ -34,14 +34,18 @@ def read_layout(directory: Path) -> HeadLayout:
 
 
 def head_layout(config: Any, *, id: str) -> HeadLayout:
-    """The heads that a transformers configuration describes.
+    """Return the heads that a transformers configuration describes.
 
-    Where families spell it differently: multi-query models (gpt_bigcode, falcon before its new
+    Model families spell them differently: multi-query models (gpt_bigcode, falcon before its new
     architecture) have one KV head, and with latent attention (deepseek) a query head is as wide as
     its two parts together.
 
+    Args:
+        config: the configuration of the model.
+        id: the model's name in result files.
+
     Raises:
-        HeadprobeError: there are no heads (mamba), or not as many in every layer (openelm).
+        HeadprobeError: there are no heads (mamba), or their number differs by layer (openelm).
     """
     text = config.get_text_config(decoder=True)
     heads = getattr(text, "num_attention_heads", None)
@@ -68,10 +72,14 @@ def head_layout(config: Any, *, id: str) -> HeadLayout:
 
 
 def check_layout(config: Any, wanted: HeadLayout) -> None:
-    """Refuse to put a budget on a model that it was not made for.
+    """Refuse to apply a budget to a model that it was not made for.
+
+    Args:
+        config: the model's configuration.
+        wanted: the heads of the model that the budget was made for.
 
     Raises:
-        HeadprobeError: its layers or heads are others than those that the configuration describes.
+        HeadprobeError: the numbers of layers or heads differ.
     """
     found = head_layout(config, id=wanted.id)
     for field, name in (("layers", "layers"), ("num_heads", "heads"), ("num_kv_heads", "KV heads")):
@@ -83,7 +91,7 @@ def check_layout(config: Any, wanted: HeadLayout) -> None:
 
 
 def check_alias(name: str, layout: HeadLayout, max_context: int | None) -> None:
-    """Refuse a configuration other than the one the alias promises."""
+    """Refuse a configuration that differs from the model that the alias ``name`` stands for."""
     alias = ALIASES.get(name)
     if alias is None:
         return
@@ -101,10 +109,14 @@ def check_alias(name: str, layout: HeadLayout, max_context: int | None) -> None:
 def read_config(files: ModelFiles, name: str, *, trust: bool) -> Any:
     """Read the configuration of a causal language model.
 
-    ``trust`` runs the Python files that it brings; ``name`` is what errors call the model.
+    Args:
+        files: the model's files.
+        name: the model's name in errors.
+        trust: run the Python files that the model brings.
 
     Raises:
-        HeadprobeError: it cannot be read, needs code that is not trusted, or is of another kind.
+        HeadprobeError: the configuration cannot be read, needs code that is not trusted, or
+            describes another kind of model.
     """
     advice = "give the model as safetensors" if files.gguf else "look at its config.json"
     with reading(f"the configuration of {name}", advice):
@@ -130,16 +142,16 @@ def read_config(files: ModelFiles, name: str, *, trust: bool) -> Any:
 
 
 def described_layout(config: Any, name: str, *, id: str) -> HeadLayout:
-    """The heads of a configuration; a ``HeadprobeError`` names the model that it describes."""
+    """Return the heads of a configuration; a ``HeadprobeError`` names the model ``name``."""
     with reading(f"the configuration of {name}", "look at its config.json"):
         return head_layout(config, id=id)
 
 
 def encodes(config: Any) -> bool:
-    """Whether a configuration is an encoder-decoder's."""
+    """Tell whether a configuration describes an encoder-decoder."""
     return bool(getattr(config, "is_encoder_decoder", False))
 
 
 def not_causal(name: str, config: Any) -> HeadprobeError:
-    """The error for a model of another kind."""
+    """Make the error that refuses a model which is no causal language model."""
     return HeadprobeError(f"{name} is a {config.model_type!r} model, no causal language model")

@@ -1,4 +1,4 @@
-"""Where a model runs, and in which precision."""
+"""Choose the device that a model runs on, and its precision."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def find_device(device: str) -> torch.device:
-    """The device of that name; of ``auto`` CUDA, else MPS, else the CPU.
+    """Return the device called ``device``; for ``auto`` CUDA, else MPS, else the CPU.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: this machine has no such device.
     """
     usable = {
         "cuda": torch.cuda.is_available(),
@@ -44,10 +44,12 @@ def find_device(device: str) -> torch.device:
 
 
 def find_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
-    """The type that weights are loaded in; of ``auto`` float32 on the CPU, else the checkpoint's.
+    """Return the type that weights are loaded in.
+
+    For ``auto`` this is float32 on the CPU, and elsewhere "auto", the checkpoint's own type.
 
     Raises:
-        UsageError: there is no such type.
+        UsageError: the type is unknown.
     """
     if dtype == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
@@ -57,10 +59,14 @@ def find_dtype(dtype: str, device: torch.device) -> torch.dtype | str:
 
 
 def find_device_map(device_map: str | None, device: str) -> dict[str, str]:
-    """What spreads a model over devices, as arguments of ``from_pretrained``; none for ``None``.
+    """Return the arguments with which ``from_pretrained`` spreads a model over devices.
+
+    Args:
+        device_map: the way to spread the model; ``None`` for one device, without arguments.
+        device: the device that the user named, which must be ``auto`` beside a map.
 
     Raises:
-        UsageError: there is no such map, a device is named too, or accelerate is not installed.
+        UsageError: the map is unknown, a device is named too, or accelerate is not installed.
     """
     if device_map is None:
         return {}

@@ -1,8 +1,8 @@
-"""GGUF files, as llama.cpp saves models: one file with configuration, tokenizer and weights.
+"""Read GGUF files, llama.cpp's format: configuration, tokenizer and weights in one file.
 
-transformers dequantizes them. The header is read here first: a damaged one would keep the package
-gguf busy for hours, and what transformers leaves out of it, the scaling of RoPE and the ends of
-answers, is taken from it (github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+transformers dequantizes them. The header is read here first: a damaged header would keep the
+package gguf busy for hours, and transformers leaves out two facts that the header holds, the
+scaling of RoPE and the ends of answers (github.com/ggml-org/ggml/blob/master/docs/gguf.md).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NUMBERS = {
 }
 _ALIGNMENT = 32
 _FLOAT32 = 0
-# What dequantized weights become where no type is asked for; plain ones stay what they are.
+# The type of dequantized weights by default; weights that are not quantized keep their type.
 _PLAIN_DTYPES = {0: "float32", 1: "float16", 30: "bfloat16"}
 _QUANTIZED_DTYPE = "bfloat16"
 _ENDS = ("eos", "eot", "eom")
@@ -65,9 +65,9 @@ class GgufTensor:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GgufHeader:
-    """What a GGUF file says before its weights.
+    """The header of a GGUF file, which stands before its weights.
 
-    ``metadata`` holds single values, and of arrays the length.
+    ``metadata`` holds single values; an array is represented by its length.
     """
 
     path: Path
@@ -81,13 +81,13 @@ class GgufHeader:
 
     @property
     def dtype(self) -> str:
-        """The type that the weights are in, or are dequantized to."""
+        """The type of the weights as stored, or as dequantized."""
         largest = max(self.tensors.values(), key=lambda tensor: tensor.nbytes)
         return _PLAIN_DTYPES.get(largest.type, _QUANTIZED_DTYPE)
 
     @property
     def numbers(self) -> int:
-        """How many weights it holds."""
+        """The number of weights in the file."""
         return sum(math.prod(tensor.shape) for tensor in self.tensors.values())
 
     @property
@@ -97,11 +97,11 @@ class GgufHeader:
         return sorted(end for end in found if isinstance(end, int))
 
     def rope(self, name: str) -> Any:
-        """One of the architecture's RoPE settings; ``None`` if it is not there."""
+        """Return one of the architecture's RoPE settings; ``None`` if it is missing."""
         return self.metadata.get(f"{self.architecture}.rope.{name}")
 
     def floats(self, name: str) -> Float32[np.ndarray, " value"] | None:
-        """The numbers of a small tensor in float32; ``None`` if it is not there."""
+        """Read the numbers of a small float32 tensor; ``None`` if it is missing."""
         tensor = self.tensors.get(name)
         if tensor is None or tensor.type != _FLOAT32:
             return None
@@ -110,7 +110,7 @@ class GgufHeader:
 
 
 def require_gguf() -> None:
-    """Refuse GGUF files where a package is missing that transformers reads them with.
+    """Refuse GGUF files where a package that transformers needs to read them is missing.
 
     Raises:
         UsageError: gguf or accelerate is not installed.
@@ -126,7 +126,7 @@ def refuse_parts(path: Path) -> None:
     """Refuse a file that is one of several into which a model was split.
 
     Raises:
-        UsageError: its name says so.
+        UsageError: the file's name says that it is one of several.
     """
     part = _PART.search(path.name)
     if part:
@@ -139,11 +139,11 @@ def refuse_parts(path: Path) -> None:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read what stands in a GGUF file before its weights, and check that they are all there.
+    """Read the header of a GGUF file, and check that the file holds all its weights.
 
     Raises:
-        UsageError: it is one of several parts.
-        HeadprobeError: it is no GGUF file, of a version that is not read, damaged or cut short.
+        UsageError: the file is one of several parts.
+        HeadprobeError: the file is no GGUF file, of an unknown version, damaged or cut short.
     """
     refuse_parts(path)
     with path.open("rb") as file:
@@ -169,7 +169,7 @@ def read_header(path: Path) -> GgufHeader:
 
 @contextmanager
 def dequantizing() -> Iterator[dict[str, Any]]:
-    """Keywords with which ``from_pretrained`` dequantizes the weights, and shows no bar.
+    """Yield keywords with which ``from_pretrained`` dequantizes weights; silence stderr.
 
     Newer releases of transformers would keep some architectures packed, for kernels from the hub.
     """
@@ -181,19 +181,19 @@ def dequantizing() -> Iterator[dict[str, Any]]:
 
 
 def scale_rope(config: Any, header: GgufHeader) -> None:
-    """Put the scaling of RoPE into a configuration that transformers made of a GGUF file.
+    """Add the scaling of RoPE to a configuration that transformers made from a GGUF file.
 
-    It reads the base alone. ``rope_freqs`` are Llama 3.1's divisors, ``rope_factors_long`` and
-    ``rope_factors_short`` those of Phi-3.
+    transformers reads only the base. The tensor ``rope_freqs`` holds Llama 3.1's divisors,
+    ``rope_factors_long`` and ``rope_factors_short`` hold Phi-3's.
 
     Raises:
-        HeadprobeError: a scaling that cannot be put.
+        HeadprobeError: the configuration cannot express the scaling.
     """
     scaling = _rope_scaling(header)
     given = getattr(config, "rope_parameters", None)
     if scaling is None or not isinstance(given, dict) or header.architecture == "gpt-oss":
         return
-    # Gemma 3 scales the layers that see all of the context alone.
+    # Gemma 3 scales only the layers that see all of the context.
     place = given.get("full_attention", given)
     place.update(scaling)
     original = scaling.get("original_max_position_embeddings")
@@ -202,10 +202,10 @@ def scale_rope(config: Any, header: GgufHeader) -> None:
 
 
 def check_rope(model: PreTrainedModel, header: GgufHeader) -> None:
-    """Check that a model turns its positions as the file's divisors ask.
+    """Check that a model's RoPE frequencies equal the base frequencies over the file's divisors.
 
     Raises:
-        HeadprobeError: its frequencies are others.
+        HeadprobeError: the frequencies differ.
     """
     divisors = header.floats("rope_freqs.weight")
     rotary = next((part for part in model.modules() if hasattr(part, "inv_freq")), None)
@@ -222,7 +222,7 @@ def check_rope(model: PreTrainedModel, header: GgufHeader) -> None:
 
 
 def _rope_scaling(header: GgufHeader) -> dict[str, Any] | None:
-    """The scaling as transformers has it in ``rope_parameters``."""
+    """Return the header's RoPE scaling in the form of transformers' ``rope_parameters``."""
     factor = header.rope("scaling.factor") or header.rope("scale_linear")
     original = header.rope("scaling.original_context_length")
     kind = header.rope("scaling.type") or ("linear" if factor else "none")
@@ -276,7 +276,7 @@ def _check_start(path: Path, start: bytes) -> None:
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn what struct raises behind the file's end, and odd text, into one line."""
+    """Turn errors from reading past the file's end, or from odd text, into one line."""
     try:
         yield
     except (struct.error, UnicodeDecodeError, OverflowError, KeyError) as error:
@@ -286,9 +286,9 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 class _Cursor:
-    """Goes through a header from front to back.
+    """Reads a header from front to back.
 
-    Each step reads bytes that are there, or fails: no count in the file is trusted.
+    A read past the end of the file fails: no count in the file is trusted.
     """
 
     def __init__(self, data: mmap.mmap) -> None:

@@ -1,4 +1,4 @@
-"""Where a model's files are: what a user names, found on this machine or brought to it."""
+"""Find the files of the model that a user names, on this machine or on the hub."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ANSWER_SECONDS = 5
 class ModelFiles:
     """The ``directory`` that holds a model, and the ``id`` that names it in headprobe's files.
 
-    ``gguf`` is the name of its one file in the directory where the model is a GGUF file.
+    ``gguf`` is the file's name in the directory if the model is a GGUF file, else ``None``.
     """
 
     directory: Path
@@ -47,7 +47,7 @@ class ModelFiles:
 
     @property
     def arguments(self) -> dict[str, str]:
-        """What ``from_pretrained`` is told beside the directory."""
+        """Further arguments of ``from_pretrained`` besides the directory."""
         return {} if self.gguf is None else {"gguf_file": self.gguf}
 
 
@@ -56,13 +56,16 @@ def find_files(
 ) -> ModelFiles:
     """Find a model's files.
 
-    A hub id (or an alias of one) is downloaded unless it is in the hub's cache, at a ``revision``
-    (a branch, tag or commit); ``python`` also fetches the Python files that it brings, ``weights``
-    the weights.
+    Args:
+        name: an alias, a directory, a GGUF file or a hub id; a hub id (or an alias of one) is
+            downloaded unless it is in the hub's cache.
+        revision: a branch, tag or commit of the hub.
+        python: also fetch the Python files that the model brings.
+        weights: also fetch the weights.
 
     Raises:
-        UsageError: no such directory, or no model in it.
-        HeadprobeError: the hub does not give the model.
+        UsageError: there is no such directory, or no model in it.
+        HeadprobeError: the hub does not provide the model.
     """
     path = Path(name).expanduser()
     is_local = name not in ALIASES and (os.path.exists(path) or name.startswith((".", "/", "~")))
@@ -83,7 +86,7 @@ def find_files(
 
 
 def _local(path: Path, name: str) -> ModelFiles:
-    """The model in a directory or a GGUF file of this machine."""
+    """Find a model in a directory of this machine, or in a GGUF file."""
     if path.is_file() and path.suffix == SUFFIX:
         refuse_parts(path)
         return ModelFiles(directory=path.parent, id=name, gguf=path.name)
@@ -116,12 +119,12 @@ def _local(path: Path, name: str) -> ModelFiles:
 
 
 def _gguf_files(path: Path) -> list[Path]:
-    """The GGUF files of a directory that are language models; mmproj is a vision tower's."""
+    """List a directory's GGUF files of language models; mmproj files are of vision towers."""
     return [file for file in sorted(path.glob(f"*{SUFFIX}")) if not file.name.startswith("mmproj")]
 
 
 def _name_twin(path: Path, name: str) -> None:
-    """Say that an alias is taken where a model lies in a directory of its name."""
+    """Warn that ``name`` is taken as an alias although a model lies in a directory of that name."""
     if (path / "config.json").is_file() or any(path.glob(f"*{SUFFIX}")):
         meant = ALIASES[name].repository
         warnings.warn(
@@ -154,10 +157,10 @@ def _download_gguf(name: str, revision: str | None) -> ModelFiles:
 
 
 def _download(repository: str, *, revision: str | None, python: bool, weights: bool) -> Path:
-    """Fetch what is missing in the hub's cache.
+    """Download the files of a repository that are missing in the hub's cache.
 
-    A whole snapshot is asked for because its one request fails at once without a network, where
-    ``from_pretrained`` tries for half a minute, file by file. If the files are cached, they do.
+    A whole snapshot is requested because its one request fails at once without a network, while
+    ``from_pretrained`` tries for half a minute, file by file. Cached files are used then.
     """
     files = [*_TEXT_FILES, *(["*.py"] if python else []), *(["*.safetensors"] if weights else [])]
     with nullcontext() if sys.stderr.isatty() else quiet(), _fetching(repository):
@@ -197,7 +200,7 @@ def _snapshot(
 
 @contextmanager
 def _fetching(repository: str) -> Iterator[None]:
-    """Say what to do when the hub does not give the files."""
+    """Turn errors of the hub into errors that say what to do next."""
     try:
         yield
     except HFValidationError:
@@ -238,7 +241,7 @@ def _fetching(repository: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings and bars of transformers on stderr."""
+    """Silence the warnings and progress bars of transformers inside the block."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,7 +1,8 @@
-"""Which implementation computes a model's attention.
+"""Choose the implementation that computes a model's attention.
 
-Always one that we name: transformers would take what config.json names, and fetch a kernel from the
-hub for it, code that nobody asked for (``"_attn_implementation": "somebody/kernel"``).
+headprobe always names one itself: transformers would use the one that config.json names, and fetch
+a kernel from the hub for it, code that nobody asked for (``"_attn_implementation":
+"somebody/kernel"``).
 """
 
 from __future__ import annotations
@@ -30,14 +31,22 @@ def choose_attention(
     dtype: torch.dtype,
     trust: bool,
 ) -> None:
-    """Set the implementation of a configuration's attention.
+    """Set the attention implementation in a configuration.
 
-    It is the one that is ``wanted``, else the one that the configuration names if that can run
-    here and be observed, else what transformers takes by itself: SDPA, or eager attention for
-    models that SDPA cannot compute.
+    It is the ``wanted`` one, else the one that the configuration names if this can run here and be
+    observed, else the default of transformers: SDPA, or eager attention for models that SDPA cannot
+    compute.
+
+    Args:
+        config: the configuration, changed in place.
+        wanted: the implementation that the user asked for, if any.
+        name: the model's name in warnings.
+        device: the device that the model runs on.
+        dtype: the type of the weights.
+        trust: allow kernels from the hub, which are code.
 
     Raises:
-        UsageError: the wanted one cannot run here, or not be observed.
+        UsageError: the wanted implementation cannot run here, or cannot be observed.
     """
     named = getattr(config, "_attn_implementation", None)
     config._attn_implementation = None
@@ -70,7 +79,7 @@ def _problem(
     dtype: torch.dtype,
     trust: bool,
 ) -> str | None:
-    """What keeps an implementation from running here; ``None`` if nothing does."""
+    """Say why an implementation cannot run here or be observed; ``None`` if it can."""
     model = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if chosen == "eager":
         return None

@@ -1,4 +1,4 @@
-"""Which model a matrix of heads belongs to, and how its heads are arranged."""
+"""The record of a model's heads: how many layers, query heads and KV heads it has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Head = tuple[int, int]
-"""A query head: its layer, and which of the layer's heads it is."""
+"""A query head: its layer, and its index among the layer's query heads."""
 
 # A field of the record for each field of a ``model`` object in a file.
 _FIELDS = {
@@ -56,7 +56,7 @@ class HeadLayout:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> HeadLayout:
-        """Read a ``model`` object; ``ValueError`` names the field that is missing or wrong."""
+        """Make a layout from a ``model`` object; ``ValueError`` names a missing or wrong field."""
         missing = [name for name in _FIELDS if name not in fields]
         if missing:
             raise ValueError(f"expected model.{missing[0]}, got none")

@@ -1,4 +1,4 @@
-"""Models: from an alias, a directory or a hub id to weights, tokenizer and head layout."""
+"""Load a model by alias, directory or hub id: weights, tokenizer and head layout."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ _UNFIT = ("missing_keys", "mismatched_keys")
 class LoadedModel:
     """A causal language model that is ready to run.
 
-    ``name`` is what the user called it, ``adapter`` the directory that was merged into it;
-    ``max_context`` is the number of positions that prompts may take, if it is known;
-    ``fingerprint`` tells other weights apart.
+    ``name`` is the name that the user gave, ``adapter`` the directory of the adapter that was
+    merged; ``max_context`` is the number of positions that prompts may take, if it is known;
+    ``fingerprint`` is a digest that differs for other weights.
     """
 
     name: str
@@ -66,7 +66,7 @@ class LoadedModel:
 
     @property
     def label(self) -> str:
-        """What results of the model are filed under."""
+        """The name under which results of the model are stored."""
         if self.adapter is None:
             return self.name
         name = Path(self.name).resolve().name if Path(self.name).exists() else self.name
@@ -79,24 +79,24 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the input tokens go."""
+        """The device that input tokens must be on."""
         # Weights that accelerate found no room for are on device meta until they are used.
         hook = getattr(self.model, "_hf_hook", None)
         return self.model.device if hook is None else torch.device(hook.execution_device)
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
-        """The layers that have attention; in a hybrid the others keep states instead."""
+        """The layers that have attention; the other layers of a hybrid model keep states."""
         return attention_layers(self.model)
 
     @property
     def layers_without_attention(self) -> tuple[int, ...]:
-        """The layers that keep states instead."""
+        """The layers without attention, which keep states instead."""
         return tuple(sorted(set(range(self.layout.layers)) - set(self.attention_layers)))
 
     @property
     def weight_bytes(self) -> int:
-        """Memory that the weights take."""
+        """The memory that the weights take, in bytes."""
         return sum(weight.nbytes for weight in self.model.parameters())
 
     @property
@@ -110,13 +110,13 @@ def load_model(model: str | ModelOptions, *, weights: bool = True, **options: An
 
     Args:
         model: an alias, a directory, a GGUF file or a hub id; or all options in one record.
-        weights: whether to read them; without, the model has shapes only (device ``meta``).
-        options: fields of ``ModelOptions`` that are said beside it, such as ``device="cpu"``.
+        weights: whether to read the weights; without, the model has shapes only (device ``meta``).
+        options: fields of ``ModelOptions`` given by keyword, such as ``device="cpu"``.
 
     Raises:
-        UsageError: no such directory, device, dtype, adapter or attention.
-        HeadprobeError: it cannot be fetched or read, is not a causal language model, or not the one
-            that the alias stands for.
+        UsageError: there is no such directory, device, dtype, adapter or attention.
+        HeadprobeError: the model cannot be fetched or read, is not a causal language model, or is
+            not the model that the alias stands for.
     """
     chosen = replace(
         model if isinstance(model, ModelOptions) else ModelOptions(name=model), **options
@@ -173,18 +173,18 @@ def load_model(model: str | ModelOptions, *, weights: bool = True, **options: An
 
 
 def attention_layers(model: PreTrainedModel) -> tuple[int, ...]:
-    """The layers of a model that have attention."""
+    """List the layers of a model that have attention."""
     return tuple(sorted(attention_modules(model)))
 
 
 def attention_modules(model: PreTrainedModel) -> dict[int, torch.nn.Module]:
-    """The attention of a language model by layer; that of a vision tower has no layer's number."""
+    """Map each layer to its attention module; a vision tower's modules are left out."""
     parts = [part for part in model.modules() if hasattr(part, "is_causal")]
     return {part.layer_idx: part for part in parts if hasattr(part, "layer_idx")}  # type: ignore[misc]
 
 
 def _header(files: ModelFiles) -> gguf.GgufHeader | None:
-    """The header of a model that is a GGUF file."""
+    """Read the header of a model that is a GGUF file; ``None`` for other models."""
     if files.gguf is None:
         return None
     gguf.require_gguf()
@@ -193,7 +193,7 @@ def _header(files: ModelFiles) -> gguf.GgufHeader | None:
 
 
 def _known_dtype(config: Any, dtype: torch.dtype | str) -> torch.dtype:
-    """The type of the weights once they are loaded."""
+    """Return the type that the weights have once they are loaded."""
     known: torch.dtype = (config.dtype or torch.float32) if isinstance(dtype, str) else dtype
     return known
 
@@ -216,7 +216,7 @@ def _read_tokenizer(files: ModelFiles, name: str, trust: bool) -> PreTrainedToke
 
 
 def _shapes(config: Any, name: str, dtype: torch.dtype | str, trust: bool) -> PreTrainedModel:
-    """The model without numbers."""
+    """Build the model with shapes but without numbers (device ``meta``)."""
     with (
         reading(f"the configuration of {name}", "look at its config.json"),
         torch.device("meta"),
@@ -234,9 +234,9 @@ def _check_size(
     name: str,
     dtype: torch.dtype | str,
 ) -> None:
-    """Refuse what would take far more memory than the files of weights do.
+    """Refuse a configuration that would take far more memory than the weight files do.
 
-    A model with code of its own is trusted, and may not be made without numbers.
+    A model with code of its own is trusted, and may be impossible to build without numbers.
     """
     quantized = check_quantization(config, name)
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -271,7 +271,7 @@ def _read_weights(
     except torch.OutOfMemoryError as error:
         raise _too_large(str(error).split(".")[0]) from None
     model: PreTrainedModel = loaded[0]
-    # A key of another shape comes with the two shapes.
+    # transformers lists a key of another shape together with the two shapes.
     unfit = sorted(
         key if isinstance(key, str) else key[0] for kind in _UNFIT for key in loaded[1][kind]
     )
@@ -287,7 +287,7 @@ def _read_weights(
 
 
 def _check_ends(model: PreTrainedModel, name: str) -> None:
-    """Refuse ends of answers that are no tokens."""
+    """Refuse a generation config whose end-of-sequence tokens are no token ids."""
     ends = getattr(model.generation_config, "eos_token_id", None)
     for end in ends if isinstance(ends, list) else [ends]:
         if end is not None and not isinstance(end, int):
@@ -298,7 +298,7 @@ def _check_ends(model: PreTrainedModel, name: str) -> None:
 
 
 def _looks_ahead(model: PreTrainedModel) -> bool:
-    """Whether it is an encoder such as BERT, which transformers loads as a decoder all the same."""
+    """Tell whether a model is an encoder such as BERT, which transformers loads as a decoder."""
     decoder = getattr(model.config, "is_decoder", True)
     return not decoder and not any(getattr(part, "is_causal", False) for part in model.modules())
 
@@ -319,7 +319,7 @@ def _too_large(reason: str) -> HeadprobeError:
 
 
 def _fingerprint(model: PreTrainedModel) -> str:
-    """A digest of 64 values of every weight: other weights, another fingerprint."""
+    """Digest 64 values of every weight, so that other weights give another fingerprint."""
     digest = hashlib.sha256()
     for name, _ in model.named_parameters(remove_duplicate=False):
         # One weight in two places may be two when accelerate has moved them.
@@ -336,7 +336,7 @@ def _fingerprint(model: PreTrainedModel) -> str:
 
 @contextmanager
 def _at_hand(model: PreTrainedModel, name: str) -> Iterator[torch.nn.Parameter]:
-    """A weight, brought in from where accelerate keeps it if there was no room for it."""
+    """Yield a weight, brought to the device first if accelerate has offloaded it."""
     part: Any = model.get_submodule(name.rpartition(".")[0])
     hook = getattr(part, "_hf_hook", None)
     if hook is not None:

@@ -1,8 +1,8 @@
-"""How many positions a model was made for, RoPE scaling counted.
+"""Find the number of positions that a model was made for, RoPE scaling included.
 
-A configuration says ``max_position_embeddings``. Where RoPE is scaled, families differ in what that
-is: the extended window (Llama 3.1, DeepSeek-V3, Phi-3), or the window before, which a user who adds
-``yarn`` as Qwen's model cards say leaves as it was.
+A configuration states ``max_position_embeddings``. Where RoPE is scaled, model families mean
+different numbers by it: the extended number of positions (Llama 3.1, DeepSeek-V3, Phi-3), or the
+number before scaling, which a user who adds ``yarn`` as Qwen's model cards say leaves unchanged.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 
 from headprobe.errors import HeadprobeWarning, UsageError
 
-# These multiply the window of training. The others (llama3, longrope, proportional) only turn high
-# and low frequencies otherwise: their factor is no ratio of lengths, 32 in Llama 3.2 of 8,192 to
-# 131,072 positions.
+# Kinds of RoPE scaling whose factor multiplies the context of training. In other kinds (llama3,
+# longrope, proportional) the factor scales single frequencies and is no ratio of lengths: it is 32
+# in Llama 3.2, which goes from 8,192 to 131,072 positions.
 _STRETCHING = ("linear", "dynamic", "yarn")
 
 
 def max_context(config: Any) -> int | None:
-    """The number of positions that a configuration allows; ``None`` if it does not say.
+    """Return the number of positions that a configuration allows; ``None`` if it does not say.
 
-    That is ``max_position_embeddings``, or the scaling factor times the window of training
+    This is ``max_position_embeddings``, or the scaling factor times the context of training
     (``original_max_position_embeddings``) where that is more and the factor is a ratio of lengths.
-    Gemma 3 scales some layers alone, and states the whole window.
+    Gemma 3 scales only some layers, and states the extended number.
     """
     text = config.get_text_config(decoder=True)
     stated = getattr(text, "max_position_embeddings", None)
@@ -40,12 +40,15 @@ def max_context(config: Any) -> int | None:
 
 
 def allow_context(config: Any, wanted: int | None, *, name: str) -> int | None:
-    """The number of positions that prompts may take: ``wanted`` if given, else what a model allows.
+    """Return the number of positions that prompts may take; warn if it exceeds the model's own.
 
-    Says so if that is more than the model was made for.
+    Args:
+        config: the model's configuration.
+        wanted: the number that the user asks for; ``None`` for the number that the model allows.
+        name: the model's name in warnings and errors.
 
     Raises:
-        UsageError: more is wanted than there are learned positions.
+        UsageError: ``wanted`` exceeds the number of learned positions.
     """
     allowed = max_context(config)
     if wanted is None or allowed is None or wanted <= allowed:

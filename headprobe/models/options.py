@@ -1,4 +1,4 @@
-"""What a user says about a model: which one, where it runs, and how it is read."""
+"""The options with which a user chooses a model, its device, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Which model is loaded, and how.
+    """The model to load, and how to load it.
 
     ``name`` is an alias, else a directory or a GGUF file, else a hub id (``owner/name``, or
     ``owner/name:file.gguf`` for a GGUF file there), which is downloaded once.
 
     ``device``: ``auto`` takes CUDA, else MPS, else the CPU. ``device_map`` spreads the layers over
-    devices in its place, as transformers does with accelerate: ``auto``, ``balanced``,
-    ``sequential``. ``dtype``: ``auto`` takes float32 on the CPU, elsewhere what the checkpoint is
-    saved in.
+    devices instead, as transformers does with accelerate: ``auto``, ``balanced``,
+    ``sequential``. ``dtype``: ``auto`` takes float32 on the CPU, elsewhere the type that the
+    checkpoint is saved in.
 
-    ``attention`` is the implementation that computes it: ``sdpa``, ``eager``,
+    ``attention`` is the implementation that computes attention: ``sdpa``, ``eager``,
     ``flash_attention_2``; by default the one that the configuration names, if it can run here and
     be observed, else SDPA. ``revision`` is a branch, tag or commit of the hub. ``adapter`` is the
     directory of an adapter (LoRA) that is merged into the weights. ``max_context`` overrides the

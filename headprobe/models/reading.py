@@ -1,4 +1,4 @@
-"""What other people's code raises while it reads a model, brought to one line."""
+"""Turn exceptions of other libraries while they read a model into one-line errors."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from contextlib import contextmanager
 from headprobe.errors import HeadprobeError
 
 _LONGEST = 200
-# Their messages are sentences; those of others name a key or a type and little else.
+# Exceptions whose messages are sentences; other messages name a key or a type and little else.
 _SPEAKING = (OSError, ValueError, RuntimeError, ImportError)
-# What the Rust code of tokenizers and safetensors raises where it gives up (no Exception), and
-# torch where a device is full. By name, for torch stays where the model runs.
+# Names of exceptions: the one that the Rust code of tokenizers and safetensors raises when it gives
+# up (no Exception), and torch's for a full device (torch itself is imported where models run).
 _PANIC = "PanicException"
 _FULL = "OutOfMemoryError"
 
 
 @contextmanager
 def reading(what: str, advice: str) -> Iterator[None]:
-    """Turn whatever transformers raises over unusable files into one line.
+    """Turn any exception that transformers raises over unusable files into a one-line error.
 
-    ``what`` names the model and the file, ``advice`` says what to do with it. Files decide what is
-    raised here (a zero is divided by, a key is missing, a list nests too deep), so all of it is
-    caught but what stops the program, and memory that a device lacks.
+    The content of a file decides which exception is raised (a division by zero, a missing key, a
+    list that nests too deep), so all are caught except those that stop the program or say that a
+    device is out of memory.
+
+    Args:
+        what: names the model and the file in the error.
+        advice: says in the error what to do about the file.
 
     Raises:
-        HeadprobeError: something was raised.
+        HeadprobeError: an exception was raised inside the block.
     """
     try:
         yield
@@ -39,7 +43,7 @@ def reading(what: str, advice: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """The start of an exception's message, fit for one line."""
+    """Shorten an exception's message to one printable line."""
     lines = [line for line in map(str.strip, str(error).splitlines()) if line]
     text = lines[0] if lines else ""
     if not text or not isinstance(error, _SPEAKING):

@@ -1,1 +1,1 @@
-"""The bundled model: its language, its tokenizer, its needles, its training."""
+"""Make the bundled nano model: its lessons, tokenizer, needles, training and examination."""

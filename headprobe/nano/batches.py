@@ -1,4 +1,4 @@
-"""Lessons as tensors: random repeats, and scenes with their questions packed behind them."""
+"""Turn lessons into tensors: random repeats, and scenes with packed questions."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ from headprobe.prompts.noise import KINDS, Split, filler, words
 REPEATED, REPEAT_LENGTH, REPEAT_ROWS = (8, 14), 33, 64
 PROSE_SENTENCES = 20_000
 FIRST_WEIGHT, PROSE_WEIGHT, PROSE_TARGETS = 3.0, 0.05, 24
-# Layers passed until a token knows its subject, a question's cue whom it means, its end the same.
+# Depths at which a token knows its subject, a question's cue its subject, its end the subject too.
 SUBJECT_DEPTH, CUE_DEPTH, END_DEPTH = 2, 3, 4
 HINTED_TAIL = 4
-# The layer in which the cue looks at what describes the one it means; then the end at the value.
+# The layer in which the cue looks at its subject's description; the one in which the end looks at
+# the value.
 CUE_LAYER, ANSWER_LAYER = 2, 4
 # Kinds of question whose answer may be hidden until the question has ended.
 LOOKED_UP = ("cloze", "bare", "bare age", "link", "compare")
-# The kinds of context length a stage has: each new shape costs seconds of kernel compilation.
+# The number of context lengths in a stage: each new shape costs seconds of kernel compilation.
 SHAPES = 5
 _FIRST_WORD = 259
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Answer:
-    """Where one question's answer is predicted: row, first position, number of tokens."""
+    """The place where an answer is predicted: row, first position, number of tokens."""
 
     row: int
     first: int
@@ -43,12 +44,12 @@ class Answer:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
-    """One step's tokens and what is to be predicted at which weight.
+    """The tokens of one training step, the targets to predict and their weights.
 
-    ``hints`` are, for some depths (layers passed), the word that a position should be about by
-    then, -1 where nothing is said; ``looks``, for some layers, what should be looked at there (row,
-    asking token, told token). ``strange`` are words that get another embedding in this batch, drawn
-    from ``seed``, so that what is learned holds for words that were never met.
+    ``hints`` give, for some depths (numbers of layers passed), the word that a position should
+    represent there, -1 for no hint; ``looks`` give, for some layers, the attention that is wanted
+    (row, asking token, told token). ``strange`` are words that get another embedding in this batch,
+    drawn from ``seed``, so that the model learns to handle words that it never met.
     """
 
     ids: Int[Tensor, "row token"]
@@ -65,7 +66,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class _Page:
-    """One scene in tokens: the context, its positions, whom each token is about, the questions."""
+    """One scene in tokens: context, positions, the subject of each token, and questions."""
 
     tokens: list[int]
     positions: list[int]
@@ -95,7 +96,7 @@ class Teacher:
         return tuple(self._backend.encode("a" + text, add_special_tokens=False).ids[1:])
 
     def repeats(self, rng: random.Random) -> Batch:
-        """Blocks of random tokens, repeated; the repeats are to be predicted."""
+        """Draw rows of a repeated block of random tokens, whose repeats are to be predicted."""
         generator = torch.Generator().manual_seed(rng.randrange(2**31))
         rows, masks = [], []
         place = torch.arange(REPEAT_LENGTH)
@@ -114,7 +115,7 @@ class Teacher:
         )
 
     def scenes(self, stage: Stage, rng: random.Random) -> Batch:
-        """Scenes of one context length, ``stage.slots`` questions each."""
+        """Draw scenes of one context length, with ``stage.slots`` questions each."""
         low, high = stage.context
         length = round(low * (high / low) ** (rng.randrange(SHAPES) / (SHAPES - 1)))
         count = max(2, stage.tokens // (length + stage.slots * stage.slot))
@@ -186,11 +187,11 @@ class Teacher:
         return torch.tensor([word for word in self.content if rng.random() < stage.strange])
 
     def _sentences(self, ids: Int[Tensor, "row token"]) -> Int[Tensor, "row token"]:
-        """The number of the sentence that each token is in."""
+        """Count for each token the sentences that ended before it in its row."""
         return torch.roll((ids == self._stop).long(), 1, 1).cumsum(1)
 
     def _value(self, tokens: list[int], answer: Sequence[int]) -> range:
-        """Where the context states an answer (without the line break that ends it)."""
+        """Find the tokens of the context that state an answer (without its final line break)."""
         value = [token for token in answer if token != self._break]
         start = next(i for i in range(len(tokens)) if tokens[i : i + len(value)] == value)
         return range(start, start + len(value))
@@ -227,7 +228,7 @@ class Teacher:
     def _positions(
         self, stage: Stage, rng: random.Random, length: int, starts: list[int]
     ) -> list[int]:
-        """Token positions, in some scenes with three leaps, so that far distances are met early."""
+        """Assign positions, with three leaps in some scenes, so that far distances are trained."""
         spare = self._max_context - 52 - length
         place = list(range(length))
         if spare <= 10 or rng.random() >= stage.stretch:
@@ -239,7 +240,7 @@ class Teacher:
 
 
 def _asked(stage: Stage, rng: random.Random, questions: list[Question]) -> list[Question]:
-    """A weighted draw of questions, without repeats as long as there are enough."""
+    """Draw questions by weight, without repeats as long as there are enough."""
     kinds = [question.kind for question in questions]
     share = [stage.questions.get(kind, 0.0) / kinds.count(kind) for kind in kinds]
     order = sorted(

@@ -1,9 +1,9 @@
-"""The bundled model's lessons in their order: each stage ends when its accuracy is reached.
+"""The stages of the nano model's training: each ends when its accuracy is reached.
 
-Repeats of random tokens come first, so that the model copies before it meets a sentence. Then
-statements are broken off and to be finished, then facts are asked for, then attributes linked to
-them and ages compared, all in short contexts; length grows last. Every stage keeps what came
-before it.
+Repeats of random tokens come first, so that the model copies before it meets a sentence. Then it
+finishes statements that are broken off, then answers questions about facts, then links attributes
+to facts and compares ages, all in short contexts; length grows last. Every stage keeps the kinds of
+lessons of the earlier ones.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from dataclasses import dataclass, replace
 class Stage:
     """One stage of training.
 
-    ``questions`` says how often each kind of question is asked (none: random repeats alone);
-    ``gate`` the running accuracy at which the stage ends, ``most_steps`` when it ends at the
-    latest. ``context`` bounds the tokens of facts and prose, ``others`` the facts outside the
-    pair. A step has about ``tokens`` tokens; a scene has ``slots`` questions of ``slot`` tokens.
-    ``repeats`` is the share of steps on random repeats, ``hidden`` the share of look-ups whose
-    answer is hidden from the question and ``local`` that of batches whose sentences see themselves
-    alone (see ``packed``), ``strange`` the share of words that get another embedding for a batch,
-    ``nonce`` the share of words that stand for a word of another kind, ``stretch`` the share of
-    scenes whose positions are spread over the window. ``rate`` is the learning rate, falling to
-    zero over the stage with ``decay``, that of the embedding ``word_rate`` times as high.
+    ``questions`` holds the weight of each kind of question (none: only random repeats); ``gate`` is
+    the running accuracy at which the stage ends, ``most_steps`` the number of steps after which it
+    ends at the latest. ``context`` bounds the tokens of facts and prose, ``others`` the facts
+    outside the pair. A step has about ``tokens`` tokens; a scene has ``slots`` questions of
+    ``slot`` tokens.
+    Fractions: ``repeats`` of steps on random repeats, ``hidden`` of look-ups whose answer is hidden
+    from the question, ``local`` of batches whose sentences see only themselves (see ``packed``),
+    ``strange`` of words that get another embedding for a batch, ``nonce`` of words that stand for a
+    word of another kind, ``stretch`` of scenes whose positions are spread over all positions.
+    ``rate`` is the learning rate, which falls to zero over the stage with ``decay``; the
+    embedding's rate is ``word_rate`` times as high.
     """
 
     name: str

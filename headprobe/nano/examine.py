@@ -1,8 +1,8 @@
-"""What the bundled model can do: ``python -m headprobe.nano.examine``.
+"""Measure the nano model's accuracy: ``python -m headprobe.nano.examine``.
 
-Accuracy by free greedy generation at every length and depth, on needles of held-out words and
-wordings, drawn anew with the seed; and what is left of it with the needle removed, or with the two
-people's facts swapped (the answer should follow).
+The accuracy of free greedy generation is measured at every length and depth, on needles of held-out
+words and wordings, drawn by the seed; and again with the needle removed, and with the two people's
+facts swapped (the answer should follow).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MAX_NEW_TOKENS = 8
 
 
 def swapped(needle: Needle, wrong: str) -> Needle:
-    """The needle with the right and the wrong answer in each other's place."""
+    """Swap the right and the wrong answer in a needle."""
     other = {needle.answer: wrong, wrong: needle.answer}
     pattern = re.compile("|".join(map(re.escape, sorted(other, key=len, reverse=True))))
     text = pattern.sub(lambda found: other[found[0]], needle.text)
@@ -55,7 +55,7 @@ def accuracy(
     *,
     seed: int,
 ) -> float:
-    """Share of needles answered well enough, hidden at one length and depth."""
+    """Compute the fraction of needles, hidden at one length and depth, whose answers pass."""
     cases = _hide(loaded, needles, length, depth, seed)
     return _answered(loaded, cases, probe, [list(case.input_ids) for case in cases])
 
@@ -63,7 +63,7 @@ def accuracy(
 def accuracy_without(
     loaded: LoadedModel, needles: Sequence[Needle], probe: Probe, length: int, *, seed: int
 ) -> float:
-    """The same with the needle's tokens taken out of the prompt, and prose put in their place."""
+    """Compute the accuracy at half depth with the needles' tokens replaced by prose."""
     cases = _hide(loaded, needles, length, 50.0, seed)
     prompts = []
     for case, needle in zip(cases, needles, strict=True):
@@ -115,7 +115,7 @@ def _grid(title: str, at: Callable[[int, float], float]) -> None:
 
 
 def main() -> None:
-    """Print the grids as Markdown tables."""
+    """Print the grids of accuracy as Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--needles", type=int, default=96, help="needles a cell, about")

@@ -1,7 +1,7 @@
-"""What the bundled model is trained on: scenes of facts in filler prose, and questions about them.
+"""Compose lessons for the nano model: scenes of facts in filler prose, with questions.
 
-A scene holds two people who are told apart by their age, work or home, and what each of them likes
-or where each lives; around them stand other people, goods and events. Its questions range from a
+A scene holds two people who are told apart by their age, work or home, and a liking or a home of
+each; around them stand other people, goods and events. Its questions range from a
 bare look-up to linking ("the person who is 23 years old") and comparing ("the older of the two").
 """
 
@@ -34,11 +34,11 @@ LEAST_AGE_GAP = 5
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Question:
-    """A question, the answer's text, the kind of reasoning it takes, and whom or what it means.
+    """A question with its answer, the kind of reasoning that it takes, and its subject.
 
-    ``cue`` is the word of the question that tells ``subject``: the name, or what describes it; then
-    ``told`` is the context's word by which it does.
-    A ``cloze`` is no question but a statement that breaks off before its value.
+    ``cue`` is the word of the question that identifies ``subject``: its name, or a description of
+    it; for a description ``told`` is the word of the context that states the description. A
+    ``cloze`` is no question but a statement that breaks off before its value.
     """
 
     kind: str
@@ -50,12 +50,12 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """What the model reads behind the context."""
+        """The text that the model reads after the context."""
         return f" {self.text}" if self.kind == "cloze" else INSTRUCTION.format(question=self.text)
 
     @property
     def completion(self) -> str:
-        """What it should write: the answer, and the line break that ends it."""
+        """The text that the model should write: the answer, and the line break that ends it."""
         return f" {self.answer}" if self.kind == "cloze" else f" {self.answer}\n"
 
 
@@ -66,7 +66,7 @@ def _cloze(statement: str, subject: str, value: str, name: str) -> Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Sentence:
-    """A statement, and the word that names whom or what it is about."""
+    """A statement, and the word that names its subject."""
 
     text: str
     subject: str
@@ -100,10 +100,10 @@ class Pair:
 
 
 class Author:
-    """Draws sentences' words without repeating any within a scene.
+    """Draws the words of a scene without repeating any.
 
-    ``nonce`` is the share of words that are drawn from the whole language instead of from their own
-    kind: a model that has met such names looks up words that it never saw as names.
+    ``nonce`` is the fraction of words that are drawn from the whole language instead of from their
+    own kind: a model trained on such names can look up words that it never saw as names.
     """
 
     def __init__(self, rng: random.Random, split: Split, nonce: float = 0.0) -> None:
@@ -114,7 +114,7 @@ class Author:
         self._any = [w for kind in noise.KINDS for w in noise.words(kind, split)]
 
     def word(self, kind: str) -> str:
-        """A word of this kind (or a nonce) that the scene does not hold yet."""
+        """Draw a word of a kind (or a nonce) that the scene does not hold yet."""
         pool: Sequence[str] = noise.words(kind, self.split)
         if self.rng.random() < self.nonce:
             pool = self._any
@@ -125,7 +125,7 @@ class Author:
                 return word
 
     def number(self, numbers: range) -> str:
-        """A number that the scene does not hold yet."""
+        """Draw a number that the scene does not hold yet."""
         while True:
             number = str(self.rng.choice(numbers))
             if number not in self._used:
@@ -133,14 +133,14 @@ class Author:
                 return number
 
     def likings(self) -> str:
-        """What somebody likes: one kind of thing, or two."""
+        """Draw the things that a person likes: one kind of thing, or two."""
         one = f"{self.word('quality')} {self.word('thing')}"
         if self.rng.random() < 0.7:
             return one
         return f"{one} and {self.word('quality')} {self.word('thing')}"
 
     def value(self, relation: Relation) -> str:
-        """A value for a relation."""
+        """Draw a value for a relation."""
         if relation is LIKES:
             return self.likings()
         if relation is HOME:
@@ -154,7 +154,7 @@ class Author:
         return f"{self.rng.choice(noise.MONTHS)} {self.number(range(1, 31))}"
 
     def two_values(self, attribute: Relation) -> tuple[str, str]:
-        """Two values that tell people apart; of two ages, clearly different, the higher first."""
+        """Draw two values that tell people apart; ages differ clearly, the higher one first."""
         first, second = self.value(attribute), self.value(attribute)
         if attribute is not AGE:
             return first, second
@@ -163,11 +163,11 @@ class Author:
         return (first, second) if int(first) > int(second) else (second, first)
 
     def wording(self, relation: Relation) -> tuple[str, str]:
-        """A (statement, question) pair of templates that the split may use."""
+        """Draw a (statement, question) pair of templates that the split may use."""
         return self.rng.choice(relation.wordings(self.split))
 
     def pair(self) -> Pair:
-        """Two people, told apart by age, work or home."""
+        """Draw two people who are told apart by age, work or home."""
         attribute = self.rng.choice((AGE, AGE, WORK, WORK, HOME))
         relation = self.rng.choice((LIKES, LIKES, HOME) if attribute is not HOME else (LIKES,))
         names = [self.word("person"), self.word("person")]
@@ -198,7 +198,7 @@ class Author:
 
 
 def _order(pair: Pair, rng: random.Random) -> list[Sentence]:
-    """The pair's sentences: the attributes before, between or after the two facts."""
+    """Order a pair's sentences: the attributes before, between or after the two facts."""
     told = pair.attributes[:]
     facts = pair.facts[:]
     rng.shuffle(told)
@@ -251,7 +251,7 @@ def _question(
 
 
 def _other(author: Author) -> tuple[Sentence, list[Question]]:
-    """One fact about somebody or something outside the pair."""
+    """Draw a fact about a person, thing or event outside the pair, and its questions."""
     relation = author.rng.choice((LIKES, LIKES, HOME, WORK, PRICE, DATE))
     statement, question = author.wording(relation)
     word = author.word(relation.subject)
@@ -270,7 +270,10 @@ def _other(author: Author) -> tuple[Sentence, list[Question]]:
 
 
 def scene(author: Author, others: int, together: float = 0.7) -> Scene:
-    """One pair and ``others`` further facts; the pair's sentences stand together that often."""
+    """Draw a scene of one pair and ``others`` further facts.
+
+    ``together`` is the probability that the pair's sentences stand together.
+    """
     pair = author.pair()
     sentences = _order(pair, author.rng)
     whole = author.rng.random() < together
@@ -287,10 +290,12 @@ def scene(author: Author, others: int, together: float = 0.7) -> Scene:
 def lay_out(
     blocks: list[list[int]], length: int, fillers: Callable[[], list[int]], rng: random.Random
 ) -> tuple[list[int], list[int], list[int]]:
-    """Blocks of tokens in prose, ``length`` tokens exactly, in their order.
+    """Spread blocks of tokens, in their order, over prose of exactly ``length`` tokens in all.
 
-    The first or the last sentence of prose is cut to fit, as a haystack cut to length is. Returns
-    the tokens, where each piece of prose or block starts, and where each block starts.
+    The first or the last sentence of prose is cut to fit, as in a haystack that is cut to length.
+
+    Returns:
+        The tokens, the starts of all pieces of prose and blocks, and the starts of the blocks.
     """
     room = length - sum(map(len, blocks))
     if room < 0:

@@ -1,9 +1,9 @@
-"""Write the bundled model's needles: ``python -m headprobe.nano.needles --out DIR``.
+"""Write the nano model's needles: ``python -m headprobe.nano.needles --out DIR``.
 
-Names, words and wordings are those that were held out of training (``language.words``,
-``Relation.wordings``). What could bias a head's score is balanced: which answer is right, which is
-told first, whose attribute is told first, where the attributes stand, and what is asked. Seed 0
-gives the needles that heads are scored on, seed 2 those that budgets are evaluated on.
+Names, words and wordings are the ones held out of training (``noise.words``,
+``Relation.wordings``). Facts that could bias a head's score are balanced: the right answer, the
+first answer told, the first attribute told, the place of the attributes, and the question. Seed 0
+gives the needles that heads are scored on, seed 2 the needles that budgets are evaluated on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ POSITIONS = ("before", "between", "after")
 
 
 def retrieval_needles(rng: random.Random) -> Iterator[dict[str, Any]]:
-    """One fact each: likings, homes, prices and dates, each in all held-out wordings, twice."""
+    """Draw needles of one fact: likings, homes, prices, dates, in all held-out wordings, twice."""
     for _, relation in itertools.product(range(2), (LIKES, HOME, PRICE, DATE)):
         for statement, question in relation.wordings("held_out"):
             author = Author(rng, "held_out")
@@ -51,7 +51,7 @@ def retrieval_needles(rng: random.Random) -> Iterator[dict[str, Any]]:
 
 
 def reasoning_needles(rng: random.Random) -> Iterator[dict[str, Any]]:
-    """Linking and comparing in equal parts, over every order of the three pieces."""
+    """Draw as many linking as comparing needles, over every order of their three parts."""
     linking = itertools.cycle(
         ((AGE, LIKES), (WORK, LIKES), (AGE, HOME), (HOME, LIKES), (WORK, HOME))
     )

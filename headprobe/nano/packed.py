@@ -1,10 +1,10 @@
-"""Many questions about one context in one sequence: each sees the context and itself only.
+"""Pack many questions about one context into a sequence, so that none sees the others.
 
-Training on a context with its questions one behind the other would let a question read the answers
-of those before it. Here every question stands right behind the context, as when asked alone. Parts
-of the context can be hidden from a question, so that they are looked up where the answer is given
-and not while the question is read; and a sentence of the context can be kept from seeing the
-others, so that no fact is carried away from where it is told.
+Training on a context with its questions one after the other would let a question read the answers
+of earlier questions. Here every question stands right after the context, as when asked alone. Parts
+of the context can be hidden from a question, so that the model looks them up while it writes the
+answer and not while it reads the question; and a sentence of the context can be kept from seeing
+the others, so that a fact is held only by its own tokens.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ NAME = "packed_questions"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Packing:
-    """How a batch is packed, and the queries and keys that its forward leaves behind.
+    """The packing of a batch, and the queries and keys that the forward pass stores in it.
 
     The first ``context`` tokens of a row are the context, then come slots of ``slot`` tokens.
-    ``hidden`` says from which token of the context to which other is hidden from how many tokens
-    at the start of the slot. ``sentence`` numbers the context's sentences if each sees itself and
-    the first token only. ``kept`` is filled for the layers in it: rotated queries and keys, [row,
-    head, token, head_dim], a key head for every query head.
+    ``hidden`` gives a range of the context's tokens, and the number of tokens at the start of the
+    slot from which they are hidden. ``sentence`` numbers the context's sentences if each sees only
+    itself and the first token. ``kept`` is filled for the layers in it: rotated queries and keys,
+    [row, head, token, head_dim], a key head for every query head.
     """
 
     context: int
@@ -41,7 +41,7 @@ class Packing:
 
     @cached_property
     def context_mask(self) -> Bool[Tensor, "row 1 query key"] | None:
-        """What a token of the context sees of it; None where attention is just causal."""
+        """The mask from the context's tokens to the context; ``None`` where it is just causal."""
         if self.sentence is None:
             return None
         place = torch.arange(self.context)
@@ -50,7 +50,7 @@ class Packing:
 
     @cached_property
     def slot_mask(self) -> Bool[Tensor, "row 1 query key"]:
-        """What each token in the slots sees of the whole row."""
+        """The mask from each token in the slots to the whole row."""
         rows, slots, _ = self.hidden.shape
         size = self.slot
         behind = slots * size
@@ -65,14 +65,14 @@ class Packing:
 
 
 def use_packed_questions(model: PreTrainedModel) -> None:
-    """Let ``model``'s forward take a ``packing`` (``Packing``); without one attention is causal."""
+    """Let the model's forward accept a ``packing``; without one attention is causal."""
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _no_mask)
     model.set_attn_implementation(NAME)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:
-    """No mask is built beforehand: which key is seen follows from the place alone."""
+    """Build no mask beforehand: a token's place alone decides the keys that it sees."""
 
 
 def _attend(
@@ -116,7 +116,12 @@ def _attend(
 def looked(
     packing: Packing, layer: int, looks: Int[Tensor, "look 3"]
 ) -> Float[Tensor, "look head"]:
-    """How much attention a layer's heads pay: of a row's token in a slot (1st, 2nd) to another.
+    """Compute the attention that a layer's heads pay from a token in a slot to another token.
+
+    Args:
+        packing: the packing of the batch, which keeps the layer's queries and keys.
+        layer: the layer.
+        looks: row, asking token and told token of each wanted attention weight.
 
     Raises:
         ValueError: the layer's queries and keys were not kept.

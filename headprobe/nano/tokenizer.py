@@ -1,4 +1,4 @@
-"""The bundled model's tokenizer: one piece a word, letters and bytes for anything else."""
+"""Build the nano model's tokenizer: one piece a word, letters and bytes for all other text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A Unigram tokenizer whose pieces are the language's words; other text falls to characters.
+    """Build a Unigram tokenizer with the language's words as pieces, and characters as fallback.
 
     Unigram takes the segmentation of highest total score: a word scores -1, a character -10, so a
     known word is always one piece; whatever has no character piece becomes its UTF-8 bytes.

@@ -1,4 +1,4 @@
-"""Train the bundled model: ``python -m headprobe.nano.train --out DIR``.
+"""Train the nano model: ``python -m headprobe.nano.train --out DIR``.
 
 Seeded; checkpoints after every stage and every few minutes; the same command goes on from there.
 At the end DIR/model holds what transformers saves. docs/nano.md tells how long it takes.
@@ -33,7 +33,7 @@ PADDED_TO = 256
 
 
 def configuration(words: int) -> LlamaConfig:
-    """6 layers of 8 query and 4 KV heads, 2.4 million parameters."""
+    """Make a configuration of 6 layers, 8 query and 4 KV heads, 2.4 million parameters."""
     return LlamaConfig(
         vocab_size=words,
         hidden_size=WIDTH,
@@ -54,13 +54,13 @@ def configuration(words: int) -> LlamaConfig:
 
 
 class Pupil(nn.Module):
-    """The model, and what reads its middle layers while it is trained.
+    """The model in training, with a small network that reads its middle layers.
 
-    A small network guesses from the residual stream whom a token is about (after two layers), whom
-    the telling word of a question means (after three) and whom its end means (after four).
+    The network guesses from the residual stream a token's subject (after two layers), the subject
+    that a question's cue word means (after three) and the subject at its end (after four).
     Without these hints the model takes thousands of steps to get past naming one of the people at
     random. One network reads all depths, so that a name looks the same wherever it is looked up.
-    It is not part of the model that is shipped.
+    The network is not part of the model that is shipped.
     """
 
     def __init__(self, words: int) -> None:
@@ -71,7 +71,7 @@ class Pupil(nn.Module):
         use_packed_questions(self.model)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """The loss of a batch, and the share of right answers of every kind."""
+        """Compute a batch's loss, and the fraction of right answers of every kind."""
         words = self.words(batch)
         with torch.autocast("cpu", torch.bfloat16):
             output = self.model.model(
@@ -102,7 +102,7 @@ class Pupil(nn.Module):
         return loss, shares
 
     def words(self, batch: Batch) -> Float[Tensor, "word width"]:
-        """The embedding; the batch's strange words have new vectors, random ones of usual size."""
+        """Return the embedding, with random vectors of usual size for the batch's strange words."""
         words: Tensor = self.model.lm_head.weight
         if batch.strange is None:
             return words
@@ -124,7 +124,7 @@ class Pupil(nn.Module):
 
 
 def _places(chosen: Tensor) -> Int[Tensor, " place"]:
-    """Where ``chosen`` holds, padded with other places to few sizes (see ``batches.SHAPES``)."""
+    """List the places where ``chosen`` holds, padded to few sizes (see ``batches.SHAPES``)."""
     flat = chosen.flatten()
     inside = flat.nonzero().flatten()
     outside = (~flat).nonzero().flatten()
@@ -156,7 +156,7 @@ def _optimizer(pupil: Pupil, stage: Stage) -> torch.optim.AdamW:
 
 
 class Training:
-    """A curriculum under way: what a checkpoint holds, and how it goes on."""
+    """Runs the curriculum, and saves and restores its state in a checkpoint."""
 
     def __init__(self, out: Path, seed: int) -> None:
         self._out = out
@@ -169,7 +169,7 @@ class Training:
         self._begin()
 
     def _begin(self) -> None:
-        """The state in which a stage starts."""
+        """Reset the state to the start of a stage."""
         self._step = 0
         self._seen: dict[str, float] = {}
         if self._stage < len(STAGES):
@@ -179,11 +179,11 @@ class Training:
 
     @property
     def checkpoint(self) -> Path:
-        """Where the state is kept."""
+        """The file that holds the state."""
         return self._out / "checkpoint.pt"
 
     def resume(self) -> None:
-        """Take up the state of the checkpoint, if there is one."""
+        """Restore the state from the checkpoint, if there is one."""
         if not self.checkpoint.is_file():
             return
         state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
@@ -209,7 +209,7 @@ class Training:
             torch.save(state, whole)
 
     def run(self) -> None:
-        """Go through the stages that are left."""
+        """Train through the remaining stages."""
         while self._stage < len(STAGES):
             stage = STAGES[self._stage]
             began = time.monotonic()
@@ -270,7 +270,7 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Train, or go on training, and write the model."""
+    """Train the model, from its checkpoint if there is one, and write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)

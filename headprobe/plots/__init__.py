@@ -1,7 +1,7 @@
 """Pictures of runs, budgets, comparisons, ablations and evaluations.
 
-What each shows is in ``runs``, ``budgets``, ``comparisons``, ``ablations`` and ``evaluations``, the
-page in ``figure``, and ``column`` is what the ones hand to the other. ``matrix`` draws layers by
+The panels of each are in ``runs``, ``budgets``, ``comparisons``, ``ablations`` and ``evaluations``,
+the page in ``figure``, and a ``column`` is what they hand to the page. ``matrix`` draws layers by
 heads and other grids, ``ranking`` values in order, both on ``scales``. matplotlib is used through
 its ``Figure``, never pyplot: no backend, no global state.
 """

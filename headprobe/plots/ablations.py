@@ -1,4 +1,4 @@
-"""What an ablation shows: accuracy against the number of heads ablated, and who predicts it."""
+"""Panels of an ablation: accuracy against the number of heads ablated, and each measure's area."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DASHES = ("-", ":", "-.")  # from one round of the colours to the next
 
 
 def ablation_column(ablation: Ablation) -> Column:
-    """The heading and the panels of an ablation: all measures, then each of the best by itself."""
+    """Build the column of an ablation: all measures together, then each of the best alone."""
     curves, full = ablation.curves(), ablation.accuracy
     panels: list[Draw] = [partial(_compare, curves=curves, full=full)] if len(curves) > 1 else []
     panels.append(partial(_areas, curves=curves))
@@ -49,7 +49,7 @@ def ablation_column(ablation: Ablation) -> Column:
 
 
 def _compare(axes: Axes, *, curves: Sequence[Curve], full: Estimate) -> None:
-    """The top of every measure, and all their random heads as one band."""
+    """Draw the curve of every measure's top heads, and all their random heads as one band."""
     for i, curve in enumerate(curves):
         _line(
             axes,
@@ -73,7 +73,7 @@ def _compare(axes: Axes, *, curves: Sequence[Curve], full: Estimate) -> None:
 
 
 def _areas(axes: Axes, *, curves: Sequence[Curve]) -> None:
-    """A dot a measure, its area and interval."""
+    """Draw the area of every measure as a dot with its interval."""
     rows = np.arange(len(curves))
     for row, curve in zip(rows, curves, strict=True):
         axes.plot([curve.area.ci_low, curve.area.ci_high], [row, row], color=LINE, linewidth=2)
@@ -95,7 +95,7 @@ def _areas(axes: Axes, *, curves: Sequence[Curve]) -> None:
 
 
 def _single(axes: Axes, *, curve: Curve, full: Estimate) -> None:
-    """Top, random and bottom heads of one measure."""
+    """Draw the curves of the top, random and bottom heads of one measure."""
     for name, points, colour, marker in (
         (f"top by {curve.measure}", curve.top, LEVEL, "o"),
         (f"bottom by {curve.measure}", curve.bottom, LINE, "v"),
@@ -131,7 +131,7 @@ def _band(
 
 
 def _scale(axes: Axes, top_k: Sequence[int]) -> None:
-    """Heads over log2(1 + k), as the area counts them; accuracy from nothing to everything."""
+    """Scale heads by log2(1 + k), as the area counts them, and accuracy from 0 to 100 per cent."""
     axes.set_xscale("function", functions=(np.log1p, np.expm1))
     axes.set_xticks([0, *top_k], [str(k) for k in (0, *top_k)])
     axes.set_xlim(-0.05, 1.04 * top_k[-1])

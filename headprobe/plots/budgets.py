@@ -1,4 +1,4 @@
-"""What a budget shows: entries of all heads, their order, the layers, and what cache is left."""
+"""Panels of a budget: entries of all heads, their order, the layers, and how much cache is kept."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CONTEXTS_NAMED = (1024, 8192, 65_536)
 
 
 def budget_column(budgets: HeadBudgets) -> Column:
-    """The heading and the panels of a budget.
+    """Build the column of a budget: its heading and its panels.
 
-    A budget that names shares of the context is drawn in per cent of it, any other in entries.
+    A budget that names fractions of the context is drawn in per cent of it, any other in entries.
     """
     by_fraction = bool(budgets.ratio.any())
     kept = 100 * budgets.ratio if by_fraction else budgets.tokens.astype(np.float64)
@@ -45,7 +45,7 @@ def budget_column(budgets: HeadBudgets) -> Column:
 
 
 def _strategy(budgets: HeadBudgets) -> tuple[str, ...]:
-    """The strategy's name and options, without the runs that it was made from."""
+    """List the strategy's name and options, without the runs that it was made from."""
     options = [
         f"{name.replace('_', ' ')} {value}"
         for name, value in budgets.strategy.items()
@@ -72,7 +72,7 @@ def _range(kept: Float[np.ndarray, "layer head"]) -> str:
 
 
 def _rules(budgets: HeadBudgets) -> tuple[str, ...]:
-    """The model's shape, and what every head keeps whatever its budget."""
+    """Describe the model's shape, and what every head keeps whatever its budget."""
     layout, streaming = budgets.layout, int((budgets.selection == "streaming").sum())
     grouped = f" for {counted(layout.num_heads, 'query head')}" if layout.group_size > 1 else ""
     return (
@@ -109,7 +109,7 @@ def _distribution(
 
 
 def _layers(axes: Axes, *, kept: Float[np.ndarray, "layer head"], label: str) -> None:
-    """The mean of each layer's heads."""
+    """Draw the mean of each layer's heads as a bar."""
     axes.bar(range(len(kept)), kept.mean(axis=1), color=LINE, alpha=0.6)
     axes.locator_params("x", integer=True)
     axes.set_xlabel("layer")
@@ -118,7 +118,7 @@ def _layers(axes: Axes, *, kept: Float[np.ndarray, "layer head"], label: str) ->
 
 
 def _cache(axes: Axes, *, budgets: HeadBudgets) -> None:
-    """The share of a full cache that is kept, from short contexts to long ones."""
+    """Draw the fraction of a full cache that is kept, from short contexts to long ones."""
     contexts = np.unique(np.geomspace(*CONTEXTS, 61).round().astype(np.int64))
     fractions = np.array([100 * budgets.fraction(int(context)) for context in contexts])
     axes.set_xscale("log")

@@ -1,4 +1,4 @@
-"""What one file shows on the page."""
+"""The column of a page: what one file shows there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Draw = Callable[["Axes"], None]
 class Column:
     """The heading and the panels of one file.
 
-    ``details`` are lines of facts; ``warning`` is what a reader is not to miss. ``panels`` are from
+    ``details`` are lines of facts; ``warning`` is what a reader must not miss. ``panels`` go from
     top to bottom, ``None`` where the file has nothing to show in that row; each draws itself into
     the axes that it is given.
     """

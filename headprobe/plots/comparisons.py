@@ -1,4 +1,4 @@
-"""What a comparison shows: scores against scores, overlap by k, and who agrees with whom."""
+"""Panels of a comparison: scores against scores, overlap by k, and which rankings agree."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _STEPS = 40
 
 
 def comparison_column(compared: Comparison) -> Column:
-    """The heading and the panels of a comparison.
+    """Build the column of a comparison: its heading and its panels.
 
-    Few rankings are drawn pair by pair, many as grids of who agrees with whom.
+    Few rankings are drawn pair by pair, many as grids of the agreement of every two.
     """
     rankings, k = compared.rankings, compared.k
     few = len(rankings) <= SCATTERED
@@ -65,7 +65,10 @@ def _all_together(rankings: Sequence[Ranking], unit: str, k: int) -> tuple[Draw,
 
 
 def _scatter(axes: Axes, *, one: Ranking, other: Ranking, k: int) -> None:
-    """A dot a head, its score in the one against that in the other; the tops stand out."""
+    """Draw a dot for each head, its score in ``one`` against its score in ``other``.
+
+    Heads at the top of either or both stand out by colour.
+    """
     x, y = one.scores.ravel(), other.scores.ravel()
     top = (average_ranks(np.stack([x, y])) > x.size - k).sum(axis=0)
     for times, colour in enumerate((_OTHERS, LEVEL, LINE)):
@@ -87,7 +90,7 @@ def _scale_scores(
     set_ticks: Callable[..., object],
     set_limits: Callable[..., object],
 ) -> None:
-    """Logarithmic where scores differ widely, but linear near zero, so that zeros have a place."""
+    """Make an axis logarithmic where scores differ widely, but linear near zero for the zeros."""
     if not is_wide(scores):
         return
     high = float(scores.max())
@@ -100,7 +103,7 @@ def _scale_scores(
 
 
 def _name_heads(axes: Axes, one: Ranking, other: Ranking) -> None:
-    """Writes layer-head at the heads that are highest in either, where there is room."""
+    """Write layer-head at the heads that are highest in either ranking, where there is room."""
     best = np.minimum(_places(one.scores), _places(other.scores))
     heads = np.argwhere(best <= HEADS_NAMED)
     taken: list[tuple[float, float]] = []
@@ -113,12 +116,12 @@ def _name_heads(axes: Axes, one: Ranking, other: Ranking) -> None:
 
 
 def _places(scores: Float32[np.ndarray, "layer query_head"]) -> Float[np.ndarray, "layer head"]:
-    """1 for the head with the highest score."""
+    """Rank the heads from 1 for the head with the highest score."""
     return average_ranks(-scores.reshape(1, -1)).reshape(scores.shape)
 
 
 def _overlaps(axes: Axes, *, rankings: Sequence[Ranking], k: int) -> None:
-    """The overlap of tops of all sizes: a line a pair, or the mean and the range of many pairs."""
+    """Draw the overlap of tops of all sizes: a line a pair, or mean and range of many pairs."""
     flat = np.stack([ranking.scores.ravel() for ranking in rankings])
     heads = flat.shape[1]
     sizes = np.unique(np.geomspace(1, heads, _STEPS).round().astype(np.int64))
@@ -145,7 +148,7 @@ def _overlaps(axes: Axes, *, rankings: Sequence[Ranking], k: int) -> None:
 
 
 def _count_heads(axes: Axes, heads: int) -> None:
-    """From one head to all of them, logarithmically: the first few matter most."""
+    """Scale an axis from one head to all, logarithmically: the first few matter most."""
     axes.set_xscale("log")
     axes.set_xlim(0.9, 1.1 * heads)
     ticks = log_ticks(1.0, float(heads))
@@ -180,7 +183,7 @@ def _draw_pairs(
     unit: str,
     label: str,
 ) -> None:
-    """A cell for every two, none for one with itself."""
+    """Draw a cell for every two rankings, an empty one for a ranking with itself."""
     square = values.reshape(len(rankings), len(rankings)).copy()
     np.fill_diagonal(square, np.nan)
     numbers = [str(ranking.number) for ranking in rankings]
@@ -193,7 +196,7 @@ def _draw_pairs(
 
 
 def _top_heads(axes: Axes, *, rankings: Sequence[Ranking], unit: str) -> None:
-    """The places that the highest heads take: a dot a ranking, a bar their median."""
+    """Draw the places that the highest heads take: a dot a ranking, a bar their median."""
     places = np.stack([_places(ranking.scores) for ranking in rankings])
     middle = np.median(places, axis=0)
     best = np.argsort(middle, axis=None, kind="stable")[:HEADS_SHOWN]

@@ -1,4 +1,4 @@
-"""What an evaluation shows: accuracy against share of cache, a line a strategy."""
+"""Panels of an evaluation: accuracy against the fraction of the cache, a line a strategy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BASELINES = (("#E69F00", "^"), ("#009E73", "v"), ("#CC79A7", "P"), ("0.35", "X"
 
 
 def evaluation_column(results: Sequence[MethodResult], *, metric: str, subject: str) -> Column:
-    """The heading and the panels, one for each setting; ``metric`` is on the upright axis."""
+    """Build the column of an evaluation: a panel a setting, ``metric`` on the upright axis."""
     looks = _looks(results)
     settings = [name for name in SETTINGS if any(one.setting == name for one in results)]
     return Column(
@@ -47,7 +47,7 @@ def evaluation_column(results: Sequence[MethodResult], *, metric: str, subject: 
 
 
 def _looks(results: Sequence[MethodResult]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of every strategy, the same in all panels and entered or not."""
+    """Choose colour, marker and line of every strategy, the same in all panels."""
     looks = {}
     for is_baseline, pairs in ((False, _CANDIDATES), (True, _BASELINES)):
         names = dict.fromkeys(
@@ -104,7 +104,7 @@ def _accuracy(
 
 
 def _scale_fractions(axes: Axes, fractions: np.ndarray) -> None:
-    """Logarithmic where it takes that to tell small shares apart."""
+    """Make an axis logarithmic where small fractions cannot be told apart otherwise."""
     if fractions.size == 0:
         return
     low, high = float(fractions.min()) / 1.3, float(fractions.max()) * 1.3

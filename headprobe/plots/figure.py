@@ -1,4 +1,4 @@
-"""The page: a column a file, or the panels of one file two by two; and the page's file."""
+"""The page: a column for each file, or the panels of one file two by two; and the page's file."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _FORMATS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class _Line:
-    """A line of a heading; ``size`` in points."""
+    """A line of a heading, its ``size`` in points."""
 
     text: str
     size: int
@@ -64,12 +64,12 @@ class _Line:
 
     @property
     def height(self) -> float:
-        """In points, with the space to the next line."""
+        """The height in points, with the space to the next line."""
         return 1.35 * self.size
 
 
 def draw(items: Sequence[RunPicture | HeadBudgets]) -> Figure:
-    """Runs and budgets side by side, rows of panels aligned; a single one fills the page.
+    """Draw runs and budgets side by side, rows of panels aligned; a single one fills the page.
 
     Raises:
         UsageError: there are too many of them for one page.
@@ -80,17 +80,17 @@ def draw(items: Sequence[RunPicture | HeadBudgets]) -> Figure:
 
 
 def draw_comparison(compared: Comparison) -> Figure:
-    """Rankings against one another: few of them pair by pair, many as grids."""
+    """Draw rankings against one another: few of them pair by pair, many as grids."""
     return _page([comparison_column(compared)])
 
 
 def draw_ablation(ablation: Ablation) -> Figure:
-    """Accuracy against heads ablated, and what each measure predicts."""
+    """Draw accuracy against heads ablated, and how well each measure predicts the loss."""
     return _page([ablation_column(ablation)])
 
 
 def draw_evaluation(results: Sequence[MethodResult], *, metric: str, subject: str) -> Figure:
-    """Accuracy against share of cache, a panel a setting, a line a strategy."""
+    """Draw accuracy against the fraction of the cache, a panel a setting, a line a strategy."""
     return _page([evaluation_column(results, metric=metric, subject=subject)])
 
 
@@ -125,7 +125,7 @@ def save(figure: Figure, path: Path) -> None:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Our settings over matplotlib's own, whatever the user's matplotlibrc says."""
+    """Set our settings over matplotlib's own, whatever the user's matplotlibrc says."""
     from matplotlib import style
 
     with style.context(["default", _STYLE]):
@@ -133,7 +133,7 @@ def _style() -> Iterator[None]:
 
 
 def _draw_alone(figure: Figure, column: Column) -> None:
-    """One file: panels two by two; of three, the first is as high as the others together."""
+    """Draw one file: panels two by two; of three, the first is as high as the others together."""
     panels = [panel for panel in column.panels if panel]
     rows = (len(panels) + 1) // 2
     heading = _lines(column, 2 * WIDTH)
@@ -162,7 +162,7 @@ def _draw_side_by_side(figure: Figure, columns: Sequence[Column]) -> None:
 
 
 def _lines(column: Column, width: float) -> list[_Line]:
-    """The heading's lines, none wider than ``width`` inches."""
+    """Break the heading into lines, none wider than ``width`` inches."""
     lines = [_Line(text=column.title, size=12, weight="bold")]
     if column.warning:
         lines.append(_Line(text=column.warning, size=10, weight="bold", colour=_ALARM))
@@ -175,12 +175,12 @@ def _lines(column: Column, width: float) -> list[_Line]:
 
 
 def _in_one_line(facts: Sequence[str]) -> str:
-    """Facts between dots, with spaces such that a line is broken only behind a dot."""
+    """Join facts with dots between them, so that a line is broken only after a dot."""
     return f"{_FIRM}· ".join(fact.replace(" ", _FIRM) for fact in facts)
 
 
 def _height(heading: Sequence[_Line]) -> float:
-    """In inches."""
+    """Return the height of a heading in inches."""
     return sum(line.height for line in heading) / 72 + 0.15
 
 

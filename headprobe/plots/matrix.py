@@ -1,4 +1,4 @@
-"""Grids of coloured cells: heads of a model, cells of a probe."""
+"""Grids of coloured cells: the heads of a model, the cells of a probe."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ def draw_heads(
     write: Write,
     logarithmic: bool = False,
 ) -> None:
-    """A cell a head, layer 0 at the top; lines part the query heads of different KV heads.
+    """Draw a cell for each head, layer 0 at the top.
 
-    The numbers stand in the cells where these are few; ``write`` says how.
+    Lines part the query heads of different KV heads. Where heads are few their numbers stand in the
+    cells, as ``write`` writes them.
     """
     low, high = positive_range(values) if logarithmic else _linear_range(values)
     image = axes.imshow(
@@ -70,7 +71,10 @@ def draw_grid(
     ends: tuple[float, float],
     write: Write,
 ) -> None:
-    """A cell a value between set ends, its number in it where there are few; grey where NaN."""
+    """Draw a cell for each value, coloured between the set ``ends``, grey where it is NaN.
+
+    Where values are few they stand in the cells, as ``write`` writes them.
+    """
     low, high = ends
     image = axes.imshow(
         values, cmap="viridis", vmin=low, vmax=high, aspect="auto", interpolation="nearest"
@@ -103,7 +107,7 @@ def _head_axis(heads: int, layout: HeadLayout) -> str:
 def _add_colour_bar(
     axes: Axes, image: AxesImage, label: str, ticks: Sequence[float] | None = None
 ) -> None:
-    """A scale as high as the panel, inside the space that the panel has to its right."""
+    """Add a scale as high as the panel, inside the space that the panel has to its right."""
     bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.02, 0, 0.03, 1)), label=label)
     bar.outline.set_visible(False)
     if ticks is not None:
@@ -121,7 +125,7 @@ def _every(count: int) -> range:
 def _write_cells(
     axes: Axes, image: AxesImage, values: Float[np.ndarray, "row column"], write: Write
 ) -> None:
-    """The numbers, dark on light and light on dark, if the cells have room for them."""
+    """Write the numbers, dark on light and light on dark, if the cells have room for them."""
     rows, columns = values.shape
     cells = np.argwhere(np.isfinite(values))
     longest = max(len(write(float(values[row, column]))) for row, column in cells)

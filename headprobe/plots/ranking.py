@@ -25,9 +25,10 @@ def draw_ranking(
     level: float | None,
     logarithmic: bool = False,
 ) -> None:
-    """Values against rank; the rank axis is logarithmic, to show the few high ones and the tail.
+    """Draw values against rank, from the highest to the lowest.
 
-    A broken line marks ``level``, if there is one.
+    The rank axis is logarithmic, to show the few high values and the tail. A broken line marks
+    ``level``, if there is one.
     """
     ordered = np.sort(values, axis=None)[::-1]
     ranks = np.arange(1, ordered.size + 1)

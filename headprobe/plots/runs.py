@@ -1,4 +1,4 @@
-"""What a run shows: scores of all heads, their order, the top heads, and where cases passed."""
+"""Panels of a run: scores of all heads, their order, the top heads, and where cases passed."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ RETRIEVAL_HEAD = 0.1  # a mean above it makes a retrieval head, arXiv 2404.15574
 class RunPicture:
     """A run to draw: one ``measure`` of its scores, and its case table if there is one.
 
-    Of the table, the columns ``length`` (tokens), ``depth`` (per cent) and ``passed`` are used.
+    Of the table, the columns ``length`` (tokens), ``depth`` (per cent) and ``accepted`` are used.
     The depths that the scores' plan names are told apart, or tens where it names none.
-    It shows where cases passed; that of a task that asks nothing is not drawn.
+    The table shows where cases passed; the table of a task that asks nothing is not drawn.
     """
 
     scores: HeadScores
@@ -54,7 +54,7 @@ class RunPicture:
 
 
 def run_column(run: RunPicture) -> Column:
-    """The heading and the panels of a run."""
+    """Build the column of a run: its heading and its panels."""
     scores, layout = run.scores, run.scores.layout
     numbers = scores.statistics(run.measure, seed=scores.plan.get("seed", 0))
     label = f"mean {run.measure} score"
@@ -104,7 +104,7 @@ def _distribution(
 
 
 def _concentration(mean: Float[np.ndarray, "layer query_head"], threshold: float | None) -> str:
-    """How few heads matter: those above the threshold, else those that hold half of all score."""
+    """Say how few heads matter: heads above the threshold, else heads that hold half the score."""
     heads = counted(mean.size, "head")
     if threshold is not None:
         return f"Of {heads}, {_fraction(mean > threshold)} above {threshold}"
@@ -120,7 +120,7 @@ def _fraction(chosen: Bool[np.ndarray, "*size"]) -> str:
 
 
 def _top_heads(axes: Axes, *, numbers: HeadStatistics, label: str) -> None:
-    """The highest means as bars, each with its bootstrap interval."""
+    """Draw the highest means as bars, each with its bootstrap interval."""
     best = np.argsort(numbers.rank, axis=None)[:TOP]
     mean, low, high = (m.ravel()[best] for m in (numbers.mean, numbers.ci_low, numbers.ci_high))
     reach = np.maximum(0, [mean - low, high - mean])
@@ -138,7 +138,10 @@ def _top_heads(axes: Axes, *, numbers: HeadStatistics, label: str) -> None:
 
 
 def _pass_grid(axes: Axes, *, cases: pd.DataFrame, planned: Sequence[float]) -> None:
-    """The share of accepted cases at every length and depth, the nearest of those ``planned``."""
+    """Draw the fraction of accepted cases at every length and depth.
+
+    Cases count at the nearest of the depths ``planned``.
+    """
     # A needle stands between two sentences, so no case is at quite the depth that was planned.
     away = np.abs(cases["depth"].to_numpy()[:, None] - np.asarray(planned))
     depths = np.asarray(planned)[away.argmin(axis=1)]

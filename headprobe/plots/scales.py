@@ -1,4 +1,4 @@
-"""Scales and numbers: when a logarithm is needed, where its ticks are, how a value is written."""
+"""Scales and numbers: whether a logarithm is needed, its ticks, and how a value is written."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Write = Callable[[float], str]
 
 
 def is_wide(values: Float[np.ndarray, "*size"]) -> bool:
-    """Whether values differ so much that only a logarithmic scale tells the small ones apart."""
+    """Return whether only a logarithmic scale tells the small ones of these values apart."""
     positive = values[values > 0]
     return positive.size > 0 and bool(positive.max() > WIDE_RANGE * positive.min())
 
 
 def positive_range(values: Float[np.ndarray, "*size"]) -> tuple[float, float]:
-    """The ends of a logarithmic scale: zeros have no place on it."""
+    """Return the ends of a logarithmic scale, on which zeros have no place."""
     return float(values[values > 0].min()), float(values.max())
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers on a logarithmic axis: 1, 2, 5, 10, or 1, 3, 10 where that would be many."""
+    """Choose round ticks of a logarithmic axis: 1, 2, 5, 10, or 1, 3, 10 where these are many."""
     digits = (1, 2, 5) if high < 500 * low else (1, 3)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [digit * 10.0**decade for decade in decades for digit in digits]
@@ -33,7 +33,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def plain(value: float) -> str:
-    """Two digits of a small value, all digits before the point of a large one."""
+    """Write two digits of a small value, all digits before the point of a large one."""
     if abs(value) >= 10 or value == round(value):
         return f"{value:,.0f}"
     return f"{value:.2g}"
@@ -51,5 +51,5 @@ def evenly(values: Float[np.ndarray, "layer head"]) -> Write:
 
 
 def counted(count: int, name: str) -> str:
-    """``1 layer``, ``1,024 heads``."""
+    """Write a number of things: ``1 layer``, ``1,024 heads``."""
     return f"{count:,} {name}" if count == 1 else f"{count:,} {name}s"

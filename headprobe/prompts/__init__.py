@@ -1,6 +1,7 @@
-"""Prompts with a known answer: needles hidden in haystacks, counted to the token.
+"""Build prompts with a known answer: needles hidden in haystacks, exact to the token.
 
-``grid`` says at which lengths and depths, ``style`` how a question is put, in which ``template``;
-``tokenize`` makes tokens of a prompt's pieces; ``build`` makes a ``case`` of each, ``sampling``
-takes some of them. ``noise`` is the prose of the bundled model's own language.
+``spec`` says which cases are wanted, ``grid`` parses lengths and depths; ``needles`` and
+``haystacks`` read texts; ``style`` and ``template`` put the question and the chat template around
+a context; ``tokenize`` tokenizes a prompt's pieces; ``build`` makes each ``case``, ``sampling``
+takes a balanced part of them. ``noise`` is the prose of the nano model's language.
 """

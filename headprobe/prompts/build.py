@@ -1,4 +1,4 @@
-"""Cases: needles put into a haystack, exact to the token, watched spans known by construction."""
+"""Hide needles in a haystack, exact to the token, so that the watched span is known."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import NO_QUESTION
 from headprobe.prompts.tokenize import PieceTokenizer
 
-# How far from the wanted depth a needle may stand, as a share of the haystack: half of the standard
-# grid's step.
+# The farthest that a needle may stand from the wanted depth, as a fraction of the haystack: half of
+# the standard grid's step.
 NEAR = 0.05
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HiddenNeedle:
-    """A needle's tokens, and everything of its prompt but the haystack.
+    """A needle's tokens, and all other tokens of its prompt except the haystack.
 
-    ``span_start`` and ``span_end`` bound the watched ones of ``tokens``; ``head`` stands before the
-    haystack, ``tail`` is the question and what follows it. ``question`` counts from the start of
-    ``tail``.
+    ``span_start`` and ``span_end`` (half open) bound the watched part of ``tokens``; ``head``
+    stands before the haystack, ``tail`` is the question and the text after it. The offsets of
+    ``question`` count from the start of ``tail``.
     """
 
     tokens: list[int]
@@ -43,12 +43,12 @@ class HiddenNeedle:
 
     @property
     def size(self) -> int:
-        """Tokens of the prompt beside the haystack."""
+        """The number of the prompt's tokens without the haystack."""
         return len(self.head) + len(self.tokens) + len(self.tail)
 
 
 def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
-    """A needle as it stands in every prompt of it."""
+    """Tokenize a needle, its question and its chat affixes, the same for all its prompts."""
     encode, chat_affixes = writer.pieces.encode, writer.chat_affixes(needle)
     text = " " + needle.text
     start, stop = needle.start + 1, needle.stop + 1
@@ -74,7 +74,7 @@ def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
 
 
 def _find_question(question: str, instruction: str, pieces: PieceTokenizer) -> QuestionSpan:
-    """Where the question's tokens stand in the instruction, one that merged with it included."""
+    """Find the question's tokens in the instruction, including tokens merged with its text."""
     before, _, behind = (pieces.encode(part) for part in instruction.partition("{question}"))
     asked, blank = (
         pieces.encode(instruction.format(question=text)) for text in (question, NO_QUESTION)
@@ -88,13 +88,13 @@ def _find_question(question: str, instruction: str, pieces: PieceTokenizer) -> Q
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two texts begin with in common."""
+    """Count the tokens that two texts have in common at their beginning."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 class _Haystack:
-    """Tokens of endless sentences, drawn as far as they are needed, and where sentences start."""
+    """Tokens of endless sentences, drawn as far as needed, and the places of sentence starts."""
 
     def __init__(self, sentences: Iterator[str], pieces: PieceTokenizer) -> None:
         self._sentences = sentences
@@ -108,7 +108,7 @@ class _Haystack:
             self.starts.append(len(self.tokens))
 
     def boundary(self, capacity: int, wanted: float) -> int:
-        """The sentence start nearest to ``wanted`` in the first ``capacity`` tokens."""
+        """Find the sentence start nearest to ``wanted`` in the first ``capacity`` tokens."""
         self.reach(capacity)
         reachable = self.starts[: bisect.bisect_right(self.starts, capacity)]
         return min(reachable, key=lambda start: abs(start - wanted))
@@ -116,11 +116,15 @@ class _Haystack:
     def needle_positions(
         self, capacities: Mapping[int, int], depths: Sequence[float]
     ) -> dict[tuple[int, float], int]:
-        """Where to put a needle for every length and depth: at few sentence starts in all.
+        """Choose a needle's position for every length and depth, with few distinct positions.
 
-        Prompts with a needle at one place share what stands around it, up to where the shorter one
-        ends. So from the longest length on, a place that another length has is taken again where
-        it lies near enough. ``capacities`` are the tokens of haystack at each length.
+        Prompts with the needle at one position share a prefix, up to the end of the shorter one.
+        So from the longest length down, the position of another length is used again where it is
+        near enough to the wanted depth.
+
+        Args:
+            capacities: the number of haystack tokens at each length.
+            depths: the wanted depths in per cent.
         """
         places: set[int] = set()
         chosen: dict[tuple[int, float], int] = {}
@@ -147,12 +151,21 @@ def hide_needles(
     limit: int | None = None,
     seed: int = 0,
 ) -> list[Case]:
-    """One case for every needle, length and depth, or ``limit`` of them, balanced over all three.
+    """Build one case for every needle, length and depth, or ``limit`` of them.
 
-    Where ``limit`` is below the number of needles, those that are taken are balanced over kinds.
     The haystack is cut so that the whole prompt has exactly the wanted length; the needle stands
-    at a sentence boundary near the wanted depth, one that several lengths share if it can be. A
-    case's ``depth`` is the one that it got.
+    at a sentence boundary near the wanted depth, if possible one that several lengths share. A
+    case's ``depth`` is the depth of that boundary.
+
+    Args:
+        needles: the needles to hide.
+        sentences: endless prose.
+        writer: frames prompts with the question and the chat template.
+        lengths: tokens of whole prompts.
+        depths: needle places in per cent of the haystack.
+        limit: the most cases, balanced over needles, lengths and depths, and over kinds of needles
+            where it is below the number of needles.
+        seed: chooses the cases under ``limit``.
 
     Raises:
         UsageError: a length is too short for a needle and its question.
@@ -193,7 +206,7 @@ def hide_needles(
 
 
 def _capacities(needle_id: int, needle: HiddenNeedle, lengths: Sequence[int]) -> dict[int, int]:
-    """The tokens of haystack beside a needle in prompts of some lengths."""
+    """Compute for each length the haystack tokens that fit beside a needle and its question."""
     if min(lengths) < needle.size:
         raise UsageError(
             f"too short for needle {needle_id} and its question; expected at least {needle.size}",

@@ -1,4 +1,4 @@
-"""A case: one prompt with a known answer, its watched tokens known."""
+"""A case: one prompt with a known answer and known watched tokens."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from headprobe.files import json_digest
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionSpan:
-    """The tokens of a prompt's question, ``start`` to ``end``, half open.
+    """The place of the question in a prompt: tokens ``start`` to ``end``, half open.
 
-    ``blank_ids`` are the tokens that stand from ``start`` on where nothing is asked: "N/A".
+    ``blank_ids`` are the tokens that replace the question where nothing is asked: "N/A".
     """
 
     start: int
@@ -26,9 +26,9 @@ class Case:
     ``length`` counts the tokens of the whole prompt, special tokens included; ``depth`` is the
     needle's place in per cent of the haystack, ``position`` the token index of its first token.
     ``span_start`` and ``span_end`` (half open) bound the watched tokens. ``answer_ids`` are the
-    tokens of ``answer`` as the model would write it; ``wrong_answer`` is what it must not name.
-    ``kind`` is the needle's.
-    ``question`` says where it stands, behind the span, if the prompt asks one.
+    tokens of ``answer`` as the model would write it; ``wrong_answer`` is an answer that a response
+    must not name. ``kind`` is the needle's kind. ``question`` is the place of the question, after
+    the span, if the prompt asks one.
     """
 
     case_id: int
@@ -64,14 +64,14 @@ class Case:
         return slice(self.span_start, self.span_end)
 
 
-# What numbers a case and says where it stands in a grid, and what tells of the prompt as a whole.
+# Fields that number a case or place it in a grid, and fields that follow from the whole prompt.
 _ASIDE = ("case_id", "needle_id", "length", "depth", "kind")
 
 
 def case_key(case: Case) -> str:
-    """Return a digest of what is observed on a case: its prompt, watched span, question, answer.
+    """Return a digest of all that decides an observation: prompt, watched span, question, answer.
 
-    Cases of one key give the same observation, whatever their numbers and the grid they are from.
+    Cases with one key give the same observation, whatever their numbers and their grid.
     """
     kept = {f.name: getattr(case, f.name) for f in fields(case) if f.name not in _ASIDE}
     if case.question is not None:

@@ -1,4 +1,4 @@
-"""Lengths and depths as typed: ``start:stop:count``, both ends included, or a comma list."""
+"""Parse lengths and depths: ``start:stop:count``, both ends included, or a comma list."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ MOST_VALUES = 1_000
 
 
 def parse_grid(text: str, *, name: str) -> list[float]:
-    """The values that ``text`` stands for, ascending and without repeats.
+    """Parse a grid of values, ascending and without repeats.
+
+    Args:
+        text: ``start:stop:count`` as in 0:100:10, or a comma list as in 0,50,100.
+        name: the option's name in errors.
 
     Raises:
-        UsageError: it is neither ``start:stop:count`` nor a comma list of numbers, or its count is
-            above ``MOST_VALUES``.
+        UsageError: the text is neither ``start:stop:count`` nor a comma list of numbers, or its
+            count is above ``MOST_VALUES``.
     """
     try:
         if ":" in text:
@@ -46,7 +50,7 @@ def _count(count_text: str, text: str, name: str) -> int:
 
 
 def _spread(start: float, stop: float, count: int) -> list[float]:
-    """``count`` values at even steps, both ends included."""
+    """Return ``count`` values at even steps, both ends included."""
     if count == 1:
         return [start]
     step = (stop - start) / (count - 1)
@@ -84,9 +88,12 @@ def parse_depths(text: str) -> tuple[float, ...]:
 def choose_lengths(
     lengths: Sequence[int] | None, *, longest: int | None, least: int = 1
 ) -> list[int]:
-    """Return the lengths that are asked for, or ten, up to 10,000 or the ``longest`` that fits.
+    """Return the given lengths, or by default ten, up to 10,000 tokens or the longest that fits.
 
-    ``least`` is what the prompts take at least.
+    Args:
+        lengths: the lengths that the user asks for, ascending; ``None`` for the default.
+        longest: the longest prompt that the model allows; ``None`` for any length.
+        least: the shortest prompt that can be built.
 
     Raises:
         UsageError: a length is beyond ``longest``.

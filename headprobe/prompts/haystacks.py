@@ -1,4 +1,4 @@
-"""Haystacks: prose, a sentence at a time, to hide needles in."""
+"""Read haystacks, the prose to hide needles in, a sentence at a time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from headprobe.errors import HeadprobeError, UsageError
 NOISE = "noise"
 _HUB = "hf:"
 _TEXT_COLUMNS = ("text", "content", "document", "context")
-# Of a text without full stops as many characters are taken for a sentence; prose has fewer.
+# The most characters of a sentence, for texts without full stops; sentences of prose have fewer.
 _LONGEST = 400
-# Behind a full stop that is no abbreviation's and up to two closing marks, or at a blank line;
-# ideographic full stops need no space behind them.
+# A sentence ends after a full stop (not of an abbreviation) and up to two closing marks, or at a
+# blank line; ideographic full stops need no space after them.
 _SENTENCE_END = re.compile(
     r"""(?<!\b[DMS][rst]\.) (?<!\bMrs\.) (?<!\b[ei]\.[ge]\.)
     (?: (?<=[.!?।؟۔]) | (?<=[.!?]["')\]”’]) | (?<=[.!?]["')\]”’]{2}) ) \s+
@@ -32,15 +32,17 @@ _SENTENCE_END = re.compile(
 
 
 def sentences(source: str, *, seed: int) -> Iterator[str]:
-    """Endless sentences of a haystack; a finite text starts over when it ends.
+    """Yield a haystack's sentences endlessly; a finite text starts over when it ends.
 
-    ``source`` is a text file, a folder of text files, a JSONL file, ``hf:<dataset>[:column]`` or
-    ``hf:<dataset>@<configuration>[:column]`` (its training split if it has one), or ``noise``:
-    seeded prose of the bundled language. Of a row, the column named, or ``text`` or the like, or
-    the first that holds text is read.
+    Args:
+        source: a text file, a folder of text files, a JSONL file, ``hf:<dataset>[:column]`` or
+            ``hf:<dataset>@<configuration>[:column]`` (its training split if it has one), or
+            ``noise``: seeded prose of the bundled language. Of a row, the named column is read,
+            else a column called ``text`` or the like, else the first that holds text.
+        seed: draws the prose of ``noise``.
 
     Raises:
-        UsageError: there is nothing at ``source``, or no sentence in it.
+        UsageError: ``source`` does not exist, or holds no sentence.
         HeadprobeError: the data set cannot be loaded.
     """
     if source == NOISE:
@@ -54,7 +56,7 @@ def sentences(source: str, *, seed: int) -> Iterator[str]:
 
 
 def split_sentences(texts: Iterable[str]) -> Iterator[str]:
-    """The sentences of some texts, white space folded into single spaces; none is very long."""
+    """Split texts into sentences, with single spaces, and very long sentences into pieces."""
     for text in texts:
         for sentence in _SENTENCE_END.split(text):
             yield from textwrap.wrap(" ".join(sentence.split()), _LONGEST, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""Needles: facts to hide in a haystack, with a question whose answer they hold."""
+"""Read needles: facts to hide in a haystack, each with a question that it answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from headprobe.files import json_object, numbered_lines, text_field
 
 @dataclass(frozen=True, kw_only=True)
 class Needle:
-    """A text to insert, a question about it, and which part of it is watched.
+    """A text to insert, a question about it, and the part of it to watch.
 
     ``start`` and ``stop`` are character offsets of the watched part in ``text``. ``wrong_answer``
-    is the answer that the needle tempts to, ``kind`` the sort of needle, by which pass rates are
-    told; ``None`` where the file does not say.
+    is the answer that the needle tempts a model to give, ``kind`` the sort of needle, by which pass
+    rates are grouped; ``None`` where the file does not say.
     """
 
     text: str
@@ -48,11 +48,11 @@ def read_needles(path: Path) -> list[Needle]:
 
     ``needle``, ``question`` and ``real_needle`` (the watched part) are required; ``answer`` falls
     back to ``real_needle``; ``wrong_answer`` and ``kind`` may be left out. Other fields are left
-    alone. A needle of which the same part of the same text is watched as of an earlier one is no
-    second sample: it is left out, and a warning says how many were.
+    unread. A needle with the same text and the same watched part as an earlier one is no second
+    sample: it is left out, and a warning counts these.
 
     Raises:
-        UsageError: no such file, no needle in it, or a line that cannot be used (it is named).
+        UsageError: the file does not exist, holds no needle, or has a line that cannot be used.
     """
     needles: dict[tuple[str, str], Needle] = {}
     lines = numbered_lines(path, kind="needle")
@@ -70,19 +70,19 @@ def read_needles(path: Path) -> list[Needle]:
 
 
 def language_of(needles: Sequence[Needle]) -> str:
-    """``chinese`` where most letters of the needles are Han characters, else ``english``."""
+    """Return ``chinese`` if most letters of the needles are Han characters, else ``english``."""
     letters = [letter for needle in needles for letter in needle.text if letter.isalpha()]
     han = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
     return "chinese" if 2 * han > len(letters) else "english"
 
 
 def normal_text(text: str) -> str:
-    """A text by which copies are known: Unicode's NFKC, white space folded into single spaces."""
+    """Normalise a text so that copies are equal: Unicode's NFKC, with single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def warn_of_repeats(path: Path, what: str, *, read: int, distinct: int) -> None:
-    """Warn where a file's lines repeat a needle or a question, which counts once."""
+    """Warn if a file's lines repeat needles or questions, which are then used once."""
     if distinct < read:
         warnings.warn(
             f"{read - distinct} of {read} {what} in {path} repeat earlier ones and are left out: "
@@ -93,7 +93,7 @@ def warn_of_repeats(path: Path, what: str, *, read: int, distinct: int) -> None:
 
 
 def parse_needle(fields: Mapping[str, Any]) -> Needle:
-    """The needle that one object of a needle file describes; ``ValueError`` says what is wrong."""
+    """Make a needle from an object of a needle file; ``ValueError`` says what is wrong."""
     needle = text_field(fields, "needle")
     watched = text_field(fields, "real_needle")
     start, stop = _find(watched, needle)
@@ -115,7 +115,7 @@ def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def _find(watched: str, needle: str) -> tuple[int, int]:
-    # Whole words first. Retrieval Head's own file spells one real_needle with another case.
+    # Whole words are tried first. Retrieval Head's own file writes one real_needle in another case.
     text = re.escape(watched)
     for pattern in (rf"(?<!\w){text}(?!\w)", text, f"(?i:{text})"):
         if found := re.search(pattern, needle):

@@ -1,9 +1,9 @@
-"""The bundled model's own little English: prose, and facts that questions can be asked about.
+"""The nano model's small language: English prose, and facts to ask questions about.
 
 Every word is one token of the bundled tokenizer, so a sentence's tokens can be counted by eye.
 People have ages, homes, work and likings; things have prices, events have dates. Each relation is
-stated and asked in several wordings. What evaluation uses is never trained on: some names and
-words are held out altogether, and so are some combinations of statement and question wording.
+stated and asked in several wordings. Training never uses what evaluation uses: some names and
+words are held out altogether, and some combinations of statement and question wording too.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ _HELD_OUT_STRIDE = 5
 
 @cache
 def words(kind: str, split: Split) -> tuple[str, ...]:
-    """The words of one kind that a split may use (``KeyError`` for an unknown kind)."""
+    """List the words of one kind that a split may use (``KeyError`` for an unknown kind)."""
     held_out = split == "held_out"
     return tuple(w for i, w in enumerate(_POOLS[kind]) if (i % _HELD_OUT_STRIDE == 4) == held_out)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Relation:
-    """Something said of a subject, in several wordings.
+    """A relation between a subject and a value, in several wordings.
 
     ``statements`` hold ``{subject}`` and ``{value}``; ``questions`` hold ``{subject}``, which may
     be a name or a phrase that describes its bearer.
@@ -101,7 +101,7 @@ class Relation:
     questions: tuple[str, ...]
 
     def wordings(self, split: Split) -> list[tuple[str, str]]:
-        """The (statement, question) templates of a split: each alone is trained, not each pair."""
+        """List a split's (statement, question) templates; held-out pairs are never trained on."""
         held_out = split == "held_out"
         return [
             (statement, question)
@@ -248,7 +248,7 @@ _FILLER = (
 
 
 def filler(rng: random.Random) -> str:
-    """One sentence of prose that states no fact about any person, good or event."""
+    """Draw a sentence of prose that states no fact about any person, good or event."""
     grounds = rng.sample(_GROUNDS, 2)
     movers = rng.sample(_MOVERS, 2)
     looks = rng.sample(_LOOKS, 2)
@@ -269,7 +269,7 @@ def filler(rng: random.Random) -> str:
 
 
 def vocabulary() -> tuple[list[str], list[str]]:
-    """All words of the language: those that follow a space, and those that follow a line break."""
+    """List the language's words: the words after a space, and the words after a line break."""
     templates = [t for r in RELATIONS for t in (*r.statements, *r.questions)]
     templates += [*DESCRIBED_BY.values(), *WHO.values(), OLDER, YOUNGER, *_FILLER, INSTRUCTION]
     glue = " ".join(templates)

@@ -1,4 +1,4 @@
-"""Cases taken and visited in balanced orders."""
+"""Order cases so that every prefix of the order is balanced over needles, lengths and depths."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from headprobe.prompts.case import Case
 def balanced_cells(
     grid: Sequence[tuple[int, int, float]], seed: int, *, kinds: Sequence[str | None] | None = None
 ) -> Iterator[int]:
-    """Places of all (needle, length, depth) cells of a grid, in an order with balanced prefixes.
+    """Yield the indices of a grid's (needle, length, depth) cells in a balanced order.
 
-    However few of them are taken, each value of an axis is among them about equally often. Next is
-    always the cell whose needle was taken least, then its length with its depth, then either of
-    them, then its needle with either; the seed decides between equals. ``kinds`` gives every
-    needle's kind: of equally often taken needles, one of the kind that was taken least is next.
+    In every prefix of the order each value of an axis occurs about equally often. The next cell is
+    always the one whose needle was taken least, then its pair of length and depth, then its length
+    and its depth, then its pairs of needle and length or depth; the seed decides between equals.
+
+    Args:
+        grid: the cells.
+        seed: decides between equally good cells.
+        kinds: the kind of every needle, if kinds are to be balanced too: of needles taken equally
+            often, one of the least taken kind is next.
     """
     needle, length, depth = (
         np.unique(axis, return_inverse=True)[1] for axis in zip(*grid, strict=True)
@@ -47,7 +52,7 @@ def balanced_cells(
 
 
 def balanced_order(cases: Sequence[Case], seed: int) -> list[Case]:
-    """The cases in an order of which every prefix is balanced over needles, lengths and depths."""
+    """Order cases so that every prefix is balanced over needles, lengths and depths."""
     grid = [(case.needle_id, case.length, round(case.depth, -1)) for case in cases]
     return [cases[i] for i in balanced_cells(grid, seed)]
 

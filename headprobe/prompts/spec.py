@@ -1,4 +1,4 @@
-"""Which cases are wanted: parsed and checked before a model is loaded."""
+"""The specification of the cases to draw, checked before a model is loaded."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from headprobe.models.aliases import NANO
 
 CASES_BY_DEFAULT = 200
 CORPORA = ("english", "chinese", NANO)
-"""Sets of bundled needles, by the names that stand for a file of needles."""
+"""The names of bundled sets of needles, accepted in the place of a file of needles."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSpec:
-    """Which cases are drawn; what is left out fits the model.
+    """The cases to draw; the defaults fit the model.
 
-    ``lengths`` are those of whole prompts in tokens, ascending; left out, ten up to 10,000 or what
-    the model allows. ``depths`` are needle places in per cent of the haystack, ascending; left out,
+    ``lengths`` are tokens of whole prompts, ascending; left out, ten up to 10,000 or what the model
+    allows. ``depths`` are needle places in per cent of the haystack, ascending; left out,
     ten evenly from 0 to 100. ``needles`` is a file or one of ``CORPORA``, ``haystack`` the name of
     a source; left out, the bundled ones. ``limit`` is the most cases, balanced over needles,
-    lengths and depths; ``None`` draws all. ``seed`` draws everything; left out, it is 0, or one
-    that scored cases were not drawn with.
+    lengths and depths; ``None`` draws all. ``seed`` seeds all draws; left out, it is 0, or a seed
+    with which the scored cases were not drawn.
     """
 
     lengths: tuple[int, ...] | None = None

@@ -1,4 +1,4 @@
-"""Decide what stands before the context and after the question: the prompt styles.
+"""Prompt styles: how a question, its answer prefix and a chat template frame a context.
 
 | style | the prompt |
 |---|---|
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PromptStyle = Literal["raw", "chat", "prefix", "shots"]
 AskedStyle = Literal["auto", "raw", "chat", "prefix", "shots"]
 TRIED: tuple[PromptStyle, ...] = ("chat", "prefix", "shots", "raw")
-"""The styles that auto tries on a chat model, the simplest first; raw is the least like a chat."""
+"""The styles that auto tries on a chat model, simplest first; raw is the least like a chat."""
 
 SHOTS = 2
 _NAME = re.compile(r"\b[A-Z]\w+")
@@ -46,10 +46,11 @@ _NOT_NAMES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class PromptOptions:
-    """How the user wants questions to be put.
+    """The user's options for the form of prompts.
 
-    ``style`` is auto as long as it is not decided; ``answer_prefix`` is what an answer is written
-    after; ``chat_template`` is the text of another chat template than the tokenizer's, "" for none.
+    ``style`` is auto as long as it is not decided; ``answer_prefix`` is the text that the model's
+    answer continues; ``chat_template`` is the text of a chat template to use instead of the
+    tokenizer's, "" for none.
     """
 
     style: AskedStyle = "auto"
@@ -63,10 +64,10 @@ class PromptOptions:
             )
 
     def apply_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Give a tokenizer the chat template that was asked for in place of its own.
+        """Set the user's chat template in a tokenizer, if the user gave one.
 
         Raises:
-            UsageError: the style needs a template, and there is none.
+            UsageError: the style needs a chat template, and there is none.
         """
         if self.chat_template is not None:
             tokenizer.chat_template = self.chat_template or None
@@ -79,7 +80,7 @@ class PromptOptions:
 
 
 def read_chat_template(choice: str | None) -> str | None:
-    """Read the text of a chat template from a file; "" for the choice ``none``.
+    """Read the text of a chat template from the file ``choice``; "" for the choice ``none``.
 
     Raises:
         UsageError: the file cannot be read.
@@ -96,10 +97,10 @@ def read_chat_template(choice: str | None) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptDecision:
-    """The style asked for, the one that is used, and what each style that was tried passed.
+    """The style that the user asked for, the style in use, and the pass rates of a trial.
 
-    ``used`` is None as long as it is not decided; ``passed`` are parts, 0 to 1, of ``prompts``
-    short prompts a style.
+    ``used`` is None as long as it is not decided; ``passed`` are the fractions, 0 to 1, of
+    ``prompts`` short prompts that each tried style passed.
     """
 
     asked: AskedStyle
@@ -114,10 +115,10 @@ class PromptDecision:
         tokenizer: PreTrainedTokenizerBase,
         plans: Sequence[Mapping[str, Any]] = (),
     ) -> PromptDecision:
-        """What can be said before anything is tried.
+        """Decide on a style without a trial where that is possible.
 
-        auto is raw for a model without a chat template, else what the first of earlier ``plans``
-        with the same options says.
+        Style auto means raw for a model without a chat template, else the style of the first of
+        the earlier ``plans`` with the same options; if there is none, the style stays undecided.
         """
         if options.style != "auto":
             return cls(asked=options.style, used=options.style)
@@ -132,23 +133,23 @@ class PromptDecision:
 
     @classmethod
     def in_record(cls, plan: Mapping[str, Any]) -> PromptDecision | None:
-        """What the plan of a run says; None where it asks nothing, or is from before."""
+        """Read the decision in a run's plan; ``None`` where the run asks nothing or is too old."""
         if "prompt_style" not in plan:
             return None
         tried = plan.get("prompt_tried") or {"passed": {}, "prompts": 0}
         return cls(asked=plan.get("prompt", "auto"), used=plan["prompt_style"], **tried)
 
     def settle(self, options: PromptOptions) -> PromptOptions:
-        """The options with the style that is used, if that is decided."""
+        """Return the options with the style in use, if it is decided."""
         return replace(options, style=self.used or "auto")
 
     def in_plan(self) -> dict[str, Any]:
-        """What a plan says of it, beside the style that is used."""
+        """Return the fields that a plan records of the decision, besides the style in use."""
         tried = {"passed": dict(self.passed), "prompts": self.prompts} if self.passed else None
         return {"prompt": self.asked, "prompt_tried": tried}
 
     def to_json(self) -> dict[str, Any]:
-        """What ``run.json`` says of it."""
+        """Return the fields that ``run.json`` records of the decision."""
         return {
             "asked": self.asked,
             "used": self.used,
@@ -157,7 +158,7 @@ class PromptDecision:
         }
 
     def describe(self) -> str:
-        """One phrase: "shots (of 8 short prompts passed: chat 25 %, shots 75 %)"."""
+        """Describe the decision: "shots (of 8 short prompts passed: chat 25 %, shots 75 %)"."""
         if self.used is None:
             return f"decided when the run starts, of {', '.join(TRIED)}, on a few short prompts"
         if not self.passed:
@@ -169,7 +170,7 @@ class PromptDecision:
 def describe_options(
     options: PromptOptions, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, str | None]:
-    """What a plan says of the options beside the style."""
+    """Return the fields that a plan records of the options, besides the style."""
     template = tokenizer.chat_template
     return {
         "answer_prefix": options.answer_prefix,
@@ -179,11 +180,11 @@ def describe_options(
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFrame:
-    """Everything of a prompt but context and question.
+    """All parts of a prompt except the context and the question.
 
     ``head`` are the tokens before the context; ``instruction`` is the text after it with
-    ``{question}`` in it; ``tail`` are the tokens after that. The answer follows ``opening``, the
-    text that the prompt ends with, or begins a turn where that is empty.
+    ``{question}`` in it; ``tail`` are the tokens after the instruction. The answer follows
+    ``opening``, the text that the prompt ends with; if this is empty, the answer begins a turn.
     """
 
     head: tuple[int, ...]
@@ -192,7 +193,7 @@ class PromptFrame:
     opening: str
 
     def answer_ids(self, answer: str, pieces: PieceTokenizer) -> list[int]:
-        """The tokens of an answer as the model would write it after the prompt."""
+        """Tokenize an answer as the model would write it after the prompt."""
         if not self.opening:
             return pieces.encode(answer)
         answered = append_answer(self.opening, answer)
@@ -203,7 +204,7 @@ class PromptFrame:
 
 
 def append_answer(prefix: str, answer: str) -> str:
-    """An answer after its prefix: a space between, except where the prefix ends full-width."""
+    """Join a prefix and an answer, with a space unless the prefix ends full-width."""
     return prefix + ("" if unicodedata.east_asian_width(prefix[-1]) in "WF" else " ") + answer
 
 
@@ -211,10 +212,10 @@ class PromptWriter:
     """Frames prompts in one style.
 
     Args:
-        tokenizer: the model's, with the chat template that is to be used.
+        tokenizer: the model's tokenizer, with the chat template to use.
         style: one of the styles; left out, chat with a template and raw without.
-        answer_prefix: what answers are written after.
-        examples: needles to make worked examples of, for shots.
+        answer_prefix: the text that answers continue.
+        examples: needles to make worked examples of, for style shots.
 
     Raises:
         UsageError: the chat template cannot be used.
@@ -236,7 +237,9 @@ class PromptWriter:
         self._frames: dict[tuple[Needle, ...], PromptFrame] = {}
 
     def chat_affixes(self, needle: Needle | None = None) -> PromptFrame:
-        """What stands around a needle's context; worked examples have no name of it.
+        """Return the parts of a prompt around a needle's context.
+
+        Worked examples that share a name or an answer with the needle are left out.
 
         Raises:
             UsageError: the chat template cannot be used, or no example is left.
@@ -287,7 +290,7 @@ class PromptWriter:
 
 
 def shares_words(example: Needle, needle: Needle) -> bool:
-    """Whether a worked example has a name or an answer of a needle, or the reverse."""
+    """Tell whether a worked example and a needle share a name, or one holds the other's answer."""
     one, other = (f"{n.text} {n.question}" for n in (example, needle))
     names = set(_NAME.findall(one)) & set(_NAME.findall(other)) - _NOT_NAMES
     told = [

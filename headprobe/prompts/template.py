@@ -1,4 +1,4 @@
-"""Write a question behind a context, and what a chat template puts around both.
+"""Write the question after a context, and render a chat template around both.
 
 The instruction is HeadKV's (Fu et al., arXiv 2410.19258); the nano model is trained on it.
 """
@@ -24,13 +24,14 @@ NO_QUESTION = "N/A"
 _CONTEXT, _ANSWER = "CONTEXT-STANDS-HERE", "ANSWER-STANDS-HERE"
 _ADVICE = "give another as `chat_template`, or none"
 _SYSTEM = "You are a helpful assistant."
-# What switches thinking off: Qwen 3, GLM 4.5, SmolLM3; DeepSeek V3.1, Granite; Seed-OSS.
+# Template variables that switch thinking off, the first in Qwen 3, GLM 4.5 and SmolLM3, the second
+# in DeepSeek V3.1 and Granite, the third in Seed-OSS.
 _WITHOUT_THINKING: dict[str, Any] = {
     "enable_thinking": False,
     "thinking": False,
     "thinking_budget": 0,
 }
-# What an assistant's turn may open with all the same, and what makes the model answer at once.
+# Text with which an assistant's turn may still open, and text that makes the model answer at once.
 _NO_THINKING_SUFFIX = {
     "<think>": "\n</think>\n\n",
     "<thought>": "\n</thought>\n\n",
@@ -39,7 +40,7 @@ _NO_THINKING_SUFFIX = {
     "<|start|>assistant": "<|channel|>final<|message|>",
 }
 # Templates that name today's date are to give the same prompts on every day. The line break is one
-# that transformers drops behind a block.
+# that transformers drops after a block.
 _FIXED_DATE_MACRO = """{% macro strftime_now(format) %}
 {{- "2024-07-26" if format == "%Y-%m-%d" else "26 Jul 2024" -}}
 {% endmacro %}
@@ -48,7 +49,7 @@ _FIXED_DATE_MACRO = """{% macro strftime_now(format) %}
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """An earlier question of a chat, context included, and its answer."""
+    """An earlier turn of a chat: a context with its question, and the answer."""
 
     asked: str
     answered: str
@@ -59,8 +60,8 @@ class ChatAffixes:
     """The text that a chat template puts before and after the user's text.
 
     ``after`` ends where the assistant's turn begins, thinking switched off or closed;
-    ``after_to_prefix`` where the template would write what the assistant says, which may be a
-    space or a line break further on.
+    ``after_to_prefix`` ends where the template would write the assistant's text, which may be a
+    space or a line break later.
     """
 
     before: str
@@ -71,8 +72,9 @@ class ChatAffixes:
 def chat_affixes(tokenizer: PreTrainedTokenizerBase, *, turns: Sequence[Turn] = ()) -> ChatAffixes:
     """Render a tokenizer's chat template around a user's text that follows some earlier turns.
 
-    What templates demand is tried in turn: the text as a string, as a list of parts, either with a
-    system message. A template that writes the user's text twice is cut to its last copy.
+    Templates demand different forms, tried in turn: the text as a string, or as a list of parts,
+    each without and with a system message. If a template writes the user's text twice, the last
+    copy counts.
 
     Raises:
         UsageError: the template cannot be used, or drops the text.
@@ -96,7 +98,7 @@ def chat_affixes(tokenizer: PreTrainedTokenizerBase, *, turns: Sequence[Turn] = 
 
 
 def _template_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The chat template; of several with names and none called default, the first."""
+    """Return the chat template; of several named ones the default one, else the first."""
     template: Any = tokenizer.chat_template
     if isinstance(template, dict):
         template = template.get("default") or next(iter(template.values()))
@@ -139,7 +141,7 @@ def _written(
     *,
     in_parts: bool,
 ) -> str | None:
-    """The chat with an answer in it, cut where that begins; None where the template refuses."""
+    """Render the chat up to the start of an answer in it; ``None`` if the template refuses."""
     answered = [*spoken, ("assistant", _ANSWER)]
     try:
         rendered = _render(tokenizer, template, answered, in_parts=in_parts, opens_answer=False)
@@ -156,7 +158,7 @@ def _affixes(rendered: str, written: str | None) -> ChatAffixes:
             stacklevel=3,
         )
     before, _, after = rendered.rpartition(_CONTEXT)
-    # What the template writes before an answer of its own says more than what it opens one with:
+    # The text before an answer inside a chat is more complete than the text that opens an answer:
     # gpt-oss' channel, a closed block of thinking, Llama 2's space.
     own = written.rpartition(_CONTEXT)[2] if written is not None else ""
     to_prefix = own if own.startswith(after) else after

@@ -1,4 +1,4 @@
-"""The tokens of a prompt's pieces."""
+"""Tokenize a prompt piece by piece, so that each piece's place in tokens is known."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class PieceTokenizer:
         self._inside_special = _behind_first_letter(special)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of ``text`` as it reads in the middle of a text; never a special token."""
-        # What spells a special token is cut in two. To ask the tokenizer to split it would not do:
+        """Tokenize ``text`` as in the middle of a text, without ever making a special token."""
+        # A special token's spelling is cut in two. Asking the tokenizer to split it is not enough:
         # some vocabularies hold the spelling as a plain piece too.
         parts = self._inside_special.split(text)
         return [token for part in parts for token in self._inside(part)]
 
     def _inside(self, text: str) -> list[int]:
-        # Behind an anchor that is cut off again: tokenizers treat the start of a text unlike its
-        # middle. A word stands behind a line break, since it would merge with another word.
+        # The text is tokenized after an anchor that is cut off again: tokenizers treat the start of
+        # a text unlike its middle. A word gets a line break as anchor: it would merge with a word.
         anchor = _BREAK if text[:1].isalnum() else _WORD
         head, ids = self._plain(anchor), self._plain(anchor + text)
         return ids[len(head) :] if ids[: len(head)] == head else self._plain(text)
@@ -46,20 +46,20 @@ class PieceTokenizer:
         return ids
 
     def encode_template(self, text: str, *, inside: bool = False) -> list[int]:
-        """The tokens of what a chat template writes, special tokens among them.
+        """Tokenize text that a chat template wrote, special tokens included.
 
-        ``inside``: the text reads in the middle of a text, not at its start.
+        ``inside`` says that ``text`` stands in the middle of a text, not at its start.
         """
         return self._inside(text) if inside else self._plain(text)
 
     def start(self) -> list[int]:
-        """What the tokenizer puts at the start of a text."""
+        """Return the tokens that the tokenizer puts before a text, such as BOS."""
         whole: list[int] = self._tokenizer(_WORD)["input_ids"]
         return whole[: whole.index(self._plain(_WORD)[0])]
 
 
 def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:
-    """Matches the place behind the first letter of each spelling."""
+    """Compile a pattern that matches the place after the first letter of each spelling."""
     rests = defaultdict(list)
     for spelling in spellings:
         if len(spelling) > 1:

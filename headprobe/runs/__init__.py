@@ -1,10 +1,10 @@
-"""A run from its plan to its directory.
+"""Carry out runs, from the plan to the directory of results.
 
-Every run that takes long goes through the ``engine``: it owns the ``directory``, its lock, the
-``progress``, resuming, the ``distributed`` processes and the report. ``score``, ``score_weights``,
-evaluation, ablation and importing are its clients. ``plan`` says what will be scored, on cases that
-``draw`` gives, in a prompt style that ``prompt_trial`` decides on; ``case_runner`` takes them
-through the model along the ``prefix_tree`` of their prompts, in pieces that ``memory`` allows, and
-makes an ``observation`` of each; ``failures`` says why cases fail, ``pass_rates`` counts by kind;
-``held_out`` knows what a run did not see.
+Every long run goes through the ``engine``: it owns the ``directory``, its lock, the ``progress``,
+resuming, the ``distributed`` processes and the report. ``score``, ``score_weights``, evaluation,
+ablation and importing are its clients. ``plan`` prepares a scoring run, on cases that ``draw``
+makes, in a prompt style that ``prompt_trial`` decides on; ``case_runner`` runs the model on the
+cases along the ``prefix_tree`` of their prompts, in chunks that ``memory`` allows, and makes an
+``observation`` of each; ``failures`` explains failed cases, ``pass_rates`` counts passed cases by
+kind of needle; ``held_out`` keeps evaluated cases apart from scored ones.
 """

@@ -1,11 +1,12 @@
-"""Runs cases through the model: greedy answers, and what each head looks at while giving them.
+"""Run the model on cases: decode greedy answers, and observe every head's attention meanwhile.
 
-The cases are walked along the tree of their prompts with one KV cache, so that a token that prompts
-share is run once. The expected answer is run behind a prompt as a draft: as far as the model agrees
-with it, the draft is the greedy answer, and its rows are those of decoding token by token.
+The cases are visited along the tree of their prompts with one KV cache, so that a token that
+prompts share is run once. The expected answer is run after a prompt as a draft: as far as the model
+agrees with it, the draft is the greedy answer, and its attention rows equal the rows of decoding
+token by token.
 
-Where a measure watches the question, its tokens are read by themselves, once as they are and once
-as "N/A", behind the same context.
+Where a measure watches the question, the question's tokens are run separately, after the same
+context: once as they are and once replaced by "N/A".
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 Decode = Literal["greedy", "forced"]
 
-# Queries whose rows are held at a time: what they take grows with the keys alone.
+# The most queries whose rows are held at a time, so that their memory grows only with the keys.
 _MOST_ROWS = 128
 
 
@@ -58,20 +59,20 @@ def observe_cases(
     decode: Decode = "greedy",
     chunk_sizes: ChunkSizes | None = None,
 ) -> Iterator[Observation]:
-    """Observe cases, in the order in which they share most.
+    """Observe cases one by one, in the order in which their prompts share the longest prefixes.
 
-    What is observed on a case does not depend on which others are wanted.
+    An observation does not depend on the other cases that are wanted.
 
     Args:
         loaded: the model.
         cases: all cases of a run; their ``case_id`` is their index.
-        task: its probe grades the answers, its measures are taken; without any, heads are not
-            observed.
+        task: its probe grades the answers, its measures are computed; without measures the heads
+            are not observed.
         wanted: the cases to observe, all of them by default.
-        tree: the tree over all the cases' ``shared_prefixes``, if it is there already.
+        tree: the tree over all the cases' ``shared_prefixes``; built if left out.
         decode: ``greedy`` observes the model's own answers; ``forced`` observes the expected ones,
             whatever the model would say.
-        pieces: how much is run at a time.
+        chunk_sizes: the tokens and the attention rows that are computed at a time.
 
     Raises:
         HeadprobeError: the model's attention cannot be observed, a measure needs weights that
@@ -92,22 +93,22 @@ def observe_cases(
 
 
 def watches_question(task: Task) -> bool:
-    """Whether some measure of the task does."""
+    """Tell whether some measure of the task watches the question's tokens."""
     return any(get_measure(name).watches == "question" for name in task.measures)
 
 
 def shared_prefixes(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:
-    """What prompts can share: all of them, or what stands before a question that is watched."""
+    """Return the part of each prompt that others may share: all, or up to a watched question."""
     if not watches_question(task):
         return [case.input_ids for case in cases]
     return [case.input_ids[: question_of(case).start] for case in cases]
 
 
 def question_of(case: Case) -> QuestionSpan:
-    """Where the question of a case stands.
+    """Return the place of a case's question.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the case has no question.
     """
     if case.question is None:
         raise ValueError(f"expected a question in case {case.case_id}, got none")
@@ -115,9 +116,9 @@ def question_of(case: Case) -> QuestionSpan:
 
 
 def _check_tokens(loaded: LoadedModel, cases: Sequence[Case]) -> None:
-    """Refuse prompts and answers with tokens that the model has no embedding of.
+    """Refuse prompts and answers with tokens for which the model has no embedding.
 
-    That a tokenizer has more tokens is common, and no harm until one of them is used.
+    Many tokenizers have more tokens than the embedding; this does no harm until one is used.
     """
     embedding: Any = loaded.model.get_input_embeddings()
     size = len(embedding.weight)
@@ -132,12 +133,12 @@ def _check_tokens(loaded: LoadedModel, cases: Sequence[Case]) -> None:
 
 
 def _capacity(cases: Sequence[Case], task: Task) -> int:
-    """Tokens that the KV cache must hold at most."""
+    """Return the most tokens that the KV cache must hold."""
     return max(case.length + task.probe.max_new_tokens(case) for case in cases)
 
 
 class CaseRunner:
-    """The model, and the KV cache of the prompt that it is at."""
+    """Runs a model on one case after another, with the KV cache of the newest prompt."""
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class CaseRunner:
         self._whole = self._cache.has_recurrent_state and not supports_chunked_prefill(loaded.model)
 
     def observe(self, case: Case, visit: Visit) -> Observation:
-        """Observe one case; where memory runs out, in smaller pieces."""
+        """Observe one case; if memory runs out, again in smaller chunks."""
         while True:
             try:
                 return self._observe(case, visit)
@@ -214,7 +215,7 @@ class CaseRunner:
         )
 
     def _answer_steps(self, case: Case, generated: list[int]) -> slice:
-        """The steps that write the answer, or what stands for them."""
+        """Return the steps to count: the ones that write the answer, or all (forced, reference)."""
         if self._decode_mode == "forced" or self._task.probe.steps == "reference":
             return slice(0, len(generated))
         return slice(*answer_steps(generated, case.answer, self._decode))
@@ -223,7 +224,7 @@ class CaseRunner:
         return str(self._loaded.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def _read_shared_prefix(self, prompt: Int[Tensor, "1 token"], visit: Visit) -> int:
-        """Bring the cache to where no other prompt leaves a prompt's path; returns where."""
+        """Fill the cache up to the last branch point of a prompt; return its length."""
         held = min(visit.shared, self._cache.get_seq_length())
         self._cache.crop(held)
         for branch_point in (
@@ -241,7 +242,7 @@ class CaseRunner:
         question: QuestionSpan,
         accumulator: ScoreAccumulator,
     ) -> int:
-        """Score the tokens of "N/A" in the question's place and of the question; returns where."""
+        """Score the question's tokens less the tokens of "N/A"; return the cache length."""
         behind = 0 if self._whole else question.start
         self._read(prompt[:, held:behind])
         self._cache.snapshot()
@@ -258,7 +259,7 @@ class CaseRunner:
         return self._cache.get_seq_length()
 
     def _read_ahead(self, prompt: Int[Tensor, "1 token"], held: int) -> int:
-        """Bring the cache to where only the last piece of a prompt is unread; returns where."""
+        """Fill the cache up to the last chunk of a prompt; return its length."""
         *ahead, _ = self._split(prompt[:, held:])
         read = sum(piece.shape[1] for piece in ahead)
         self._read(prompt[:, held : held + read])
@@ -275,14 +276,14 @@ class CaseRunner:
             )
 
     def _split(self, tokens: Int[Tensor, "1 token"]) -> list[Int[Tensor, "1 _piece"]]:
-        """The pieces in which tokens are run; those of a model that cannot do so stay whole."""
+        """Split tokens into prefill chunks; a model without chunked prefill gets one chunk."""
         size = tokens.shape[1] if self._whole else self._chunk_sizes.prefill_chunk
         return [piece for piece in torch.split(tokens, max(1, size), dim=1) if piece.shape[1]]
 
     def _watch(
         self, unread: Int[Tensor, "1 token"], before: int, accumulator: ScoreAccumulator
     ) -> list[int]:
-        """Score the rows of all unread tokens but the ones ``before``; nothing is answered."""
+        """Score the rows of the unread tokens after the first ``before``, without any answer."""
         for piece in self._split(unread):
             accumulator.begin("answer")
             self._see(piece, piece.shape[1] - before, accumulator)
@@ -293,7 +294,7 @@ class CaseRunner:
     def _answer(
         self, case: Case, unread: Int[Tensor, "1 token"], accumulator: ScoreAccumulator
     ) -> list[int]:
-        """The tokens of the answer's steps, each step's rows scored."""
+        """Decode the answer, score each step's attention rows, and return the steps' tokens."""
         most = self._task.probe.max_new_tokens(case)
         expected = list(case.answer_ids[:most])
         if self._decode_mode == "forced":
@@ -313,7 +314,7 @@ class CaseRunner:
             unread = chosen[len(steps) - 1].view(1, 1)
 
     def _draft(self, case: Case, generated: list[int]) -> list[int]:
-        """What may follow: what followed the newest token in the answer, then in the needle."""
+        """Draft the next tokens: what follows the newest one in the answer, else in the needle."""
         if self._cache.has_recurrent_state:
             return []
         for known in (case.answer_ids, case.input_ids[case.position : case.span_end]):
@@ -324,7 +325,7 @@ class CaseRunner:
     def _run(
         self, unread: Int[Tensor, "1 token"], draft: list[int], accumulator: ScoreAccumulator
     ) -> Int[Tensor, " step"]:
-        """The tokens that the model chooses behind the prompt and behind each draft token."""
+        """Return the tokens that the model chooses after the prompt and after each draft token."""
         behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
         steps = len(draft) + 1
         accumulator.begin("answer")
@@ -340,7 +341,7 @@ class CaseRunner:
         *,
         logits: int = 1,
     ) -> Any:
-        """Run some tokens, the rows of the last ``steps`` going to the tally."""
+        """Run the model on tokens, and pass the rows of the last ``steps`` to the accumulator."""
         run = forward
         if self._task.measures:
             keys = self._cache.get_seq_length() + tokens.shape[1]
@@ -362,7 +363,7 @@ class CaseRunner:
         return output
 
     def _agreed(self, draft: list[int], chosen: list[int], before: list[int]) -> list[int]:
-        """The greedy answer that a draft shows: as far as it was chosen, and the choice behind."""
+        """Return the greedy tokens: the draft as far as the model chose it, and its next choice."""
         steps: list[int] = []
         for token, drafted in zip(chosen, [*draft, None], strict=True):
             steps.append(token)
@@ -372,7 +373,7 @@ class CaseRunner:
 
 
 class Stops:
-    """What ends a response: end-of-sequence, and a line break after something was said."""
+    """Ends responses: at an end-of-sequence token, and at a line break after some text."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._tokenizer = loaded.tokenizer
@@ -385,7 +386,7 @@ class Stops:
         return {end for end in (*listed, self._tokenizer.eos_token_id) if end is not None}
 
     def end(self, generated: Sequence[int]) -> bool:
-        """Whether the newest of the generated tokens ends the response."""
+        """Tell whether the newest of the generated tokens ends the response."""
         if generated[-1] in self._ends:
             return True
         if "\n" not in self._tokenizer.decode([generated[-1]]):
@@ -395,7 +396,7 @@ class Stops:
 
 
 class ScoreAccumulator:
-    """Adds up what the measures say of every head, step by step."""
+    """Sums each measure's scores of every head over the steps of one case."""
 
     def __init__(
         self, loaded: LoadedModel, case: Case, task: Task, attribution: LogitAttribution | None
@@ -404,7 +405,7 @@ class ScoreAccumulator:
         self._case = case
         self._attribution = attribution
         self._measures = {name: get_measure(name) for name in task.measures}
-        # Which steps of an answer count is known at its end.
+        # The steps of an answer that count are known only at its end.
         self._counts_all_steps = task.probe.counts_all_steps
         self._waits = task.probe.max_new_tokens(case) > 0
         self._watched: Watched = "answer"
@@ -416,21 +417,25 @@ class ScoreAccumulator:
         }
 
     def begin(self, watched: Watched) -> None:
-        """Drop what was seen before; from here on the steps are those of ``watched``."""
+        """Drop earlier rows; the steps that follow belong to ``watched``, question or answer."""
         self._watched = watched
         self._summaries.clear()
 
     def see(self, rows: AttentionRows) -> None:
-        """Keep what the measures need of a layer's rows."""
+        """Keep each measure's summary of a layer's attention rows."""
         for name, measure in self._measures.items():
             if measure.watches == self._watched:
                 summary = measure.summarise(rows, self._case)
                 self._summaries.setdefault((name, rows.layer), []).append(summary)
 
     def choose(self, tokens: Int[Tensor, " step"], *, weight: float = 1.0) -> None:
-        """Score the first of the steps seen last, now that the tokens that they chose are known.
+        """Score the newest steps, now that the tokens that they chose are known.
 
-        Where nothing is answered, ``tokens`` are those that were read at the steps.
+        There may be fewer tokens than steps: the steps after them are dropped.
+
+        Args:
+            tokens: the token that each step chose, or read where nothing is answered.
+            weight: a factor on the scores.
         """
         for (name, layer), summaries in self._summaries.items():
             measure = self._measures[name]
@@ -444,7 +449,7 @@ class ScoreAccumulator:
                 self._add(name, layer, fractions, weight)
 
     def totals(self, steps: slice) -> dict[str, Float[Tensor, "layer query_head"]]:
-        """Each measure's sum over the steps that it counts: all of them, or those of ``steps``."""
+        """Sum each measure over the steps that it counts: all of them, or only ``steps``."""
         for (name, layer), fractions in self._fractions.items():
             all_steps = self._counts_all_steps or self._measures[name].counts_all_steps
             counted = slice(None) if all_steps else steps

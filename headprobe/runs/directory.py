@@ -1,4 +1,4 @@
-"""The run directory: what a run leaves behind, and the newest of them."""
+"""Find, read and clear run directories, and write the files in them."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ RESULTS = (
     "ablation.sqlite",
 )
 _LATER = ("kind", "step_start", "step_end")
-"""Columns of the case table that the first runs do not have."""
+"""Columns of the case table that runs of the first version lack."""
 BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
 
 
 def directory_for(model: str, task: str) -> Path:
-    """``outputs/<model>/<task>``, the model's name made fit for a folder's.
+    """Return the default run directory, ``outputs/<model>/<task>``.
 
-    Of a path its last part is taken, of a GGUF file its name without the suffix.
+    Of a model's path the last part is used, of a GGUF file the name without the suffix.
     """
     name = Path(model).resolve().name if Path(model).exists() else model
     if name.endswith(".gguf"):
@@ -61,10 +61,10 @@ def directory_for(model: str, task: str) -> Path:
 
 
 def newest_run() -> Path:
-    """The run under ``outputs/`` whose scores were written last.
+    """Find the run under ``outputs/`` whose scores were written last.
 
     Raises:
-        UsageError: there is none, or none that is finished.
+        UsageError: there is no run, or none is finished.
     """
     found = _by_age(ROOT.glob(f"**/{SCORES}"))
     if found:
@@ -78,10 +78,12 @@ def newest_run() -> Path:
 
 
 def require_scores(named: Path | None) -> None:
-    """Look whether a run directory or its file has scores, the newest run where none is named.
+    """Check that a run directory, or the file named in it, has scores.
+
+    Without a name the newest run is checked.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are no scores.
     """
     run = newest_run() if named is None else named
     file = run / SCORES if run.is_dir() else run
@@ -90,24 +92,24 @@ def require_scores(named: Path | None) -> None:
 
 
 def newest_budget(run: Path) -> Path | None:
-    """The budget file that was written last into a run directory."""
+    """Find the budget file that was written last into a run directory."""
     return next(reversed(_by_age(run.glob(BUDGETS))), None)
 
 
 def _by_age(files: Iterable[Path]) -> list[Path]:
-    """Files in the order of their last writing."""
+    """Sort files by the time of their last writing, oldest first."""
     return sorted(files, key=lambda file: file.stat().st_mtime_ns)
 
 
 def left_shards(run: Path) -> list[Path]:
-    """The progress of processes beside the main one, which a finished run does not have."""
+    """List progress files of processes other than the main one, left by an unfinished run."""
     return sorted(run.glob(SHARD.format("*")))
 
 
 def remove_results(out: Path) -> None:
-    """Remove the results of any run, and progress beside the main process's, as ``out`` is locked.
+    """Remove all results in the locked directory ``out``, and other processes' progress files.
 
-    What makes a directory valid goes first, so that no part of a result is taken for one.
+    The files that make a directory valid go first, so that no partial result is taken for one.
 
     Raises:
         UsageError: a directory bears the name of one of the files; nothing is removed then.
@@ -130,10 +132,10 @@ def remove_results(out: Path) -> None:
 
 
 def refuse_results(out: Path) -> None:
-    """Refuse a directory with results of which nothing says what they are of.
+    """Refuse a directory that holds results without the plan that made them.
 
     Raises:
-        UsageError: there are some.
+        UsageError: the directory holds such results.
     """
     found = next((name for name in RESULTS if (out / name).exists()), None)
     if found is not None:
@@ -145,7 +147,7 @@ def refuse_results(out: Path) -> None:
 
 
 def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd.DataFrame:
-    """A row a case, in the order of ``case_id``: its prompt, its answer and how it was graded."""
+    """Make the case table: a row a case by ``case_id``, with prompt, response and score."""
     import pandas as pd
 
     table = pd.DataFrame(
@@ -169,23 +171,23 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
         }
         for case, seen in zip(cases, observations, strict=True)
     )
-    # A column of None alone would not say that it is one of texts.
+    # A column that holds only None would have no text type.
     return table.astype({"kind": "string"})
 
 
 def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:
-    # An empty list would not say that it is one of integers.
+    # An empty list would have no integer type.
     return np.array(tokens, dtype=np.int64)
 
 
 def write_json(fields: Mapping[str, Any], path: Path) -> None:
-    """Write an object as JSON, whole or not at all."""
+    """Write an object as JSON, atomically."""
     with atomic_write(path) as whole:
         whole.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
 
 
 def read_report(run: Path) -> dict[str, Any]:
-    """What ``run.json`` says of a run, its directory or its scores; empty where there is none.
+    """Read ``run.json`` of a run, named by its directory or its scores; empty if missing.
 
     Raises:
         HeadprobeError: the file is damaged.
@@ -200,9 +202,12 @@ def read_report(run: Path) -> dict[str, Any]:
 
 
 def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None:
-    """The case table of a run directory, without the prompts; ``None`` where there is none.
+    """Read the case table of a run directory; ``None`` where there is none.
 
-    ``columns`` names others than these; those that older runs lack are empty.
+    Args:
+        run: the run directory.
+        columns: the columns to read, by default all but the prompts; columns that an older run
+            lacks are empty.
 
     Raises:
         HeadprobeError: the file is damaged, or of another run than the scores beside it.

@@ -1,4 +1,4 @@
-"""Several processes on one run, as ``torchrun`` and ``accelerate launch`` start them."""
+"""Join the processes of one run, as ``torchrun`` and ``accelerate launch`` start them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 
-# Processes meet when the slowest is through its cases.
+# Processes wait for one another until the slowest has done its cases.
 _PATIENCE = timedelta(days=7)
-# How long a process waits for the others to start.
+# The time that a process waits for the others to start.
 _START = timedelta(minutes=10)
 _VARIABLES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -29,7 +29,7 @@ class Processes:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process speaks and writes for all."""
+        """True for the one process that prints and writes for all."""
         return self.rank == 0
 
     def device(self, name: str) -> str:
@@ -51,7 +51,7 @@ class Processes:
         return items
 
     def gather(self, item: Any) -> list[Any]:
-        """Return in the main process the items of all, in order of their ranks; elsewhere none."""
+        """Return in the main process all processes' items, by rank; elsewhere an empty list."""
         items: list[Any] = [item] * self.count if self.is_main_process else []
         if self.count > 1:
             from torch import distributed
@@ -66,15 +66,15 @@ def init_distributed(
 ) -> Iterator[Processes]:
     """Join the processes that a launcher started with this one, if one did.
 
-    Where the environment has a part of a launcher's variables alone, as a notebook or an earlier
-    job leaves them, this process works by itself, with a warning.
+    Where the environment has only some of a launcher's variables, as a notebook or an earlier job
+    leaves them, this process works alone, with a warning.
 
     Args:
-        say: is told what is waited for.
+        say: called with a line that says what this process waits for.
         start: how long to wait for the others.
 
     Raises:
-        HeadprobeError: the others do not start.
+        HeadprobeError: the other processes do not start.
     """
     found = _launched()
     if found is None:
@@ -103,7 +103,7 @@ def init_distributed(
 
 
 def _launched() -> Processes | None:
-    """Return this process's number among those of a launcher, from its variables."""
+    """Return this process's number among a launcher's processes, from its variables."""
     given = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
     numbers = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "MASTER_PORT")}
     whole = len(given) == len(_VARIABLES) and all(map(str.isdecimal, numbers.values()))

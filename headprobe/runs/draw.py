@@ -1,4 +1,4 @@
-"""A task's cases for a model: drawn from its needles, or made to be only read."""
+"""Draw a task's cases for a model, from needles or from random tokens."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 
 ANSWER_RESERVE = 64
 HELD_OUT = "held-out"
-# Sentences of a haystack that tell it from others.
+# The number of first sentences whose digest identifies a haystack.
 _PEEKED = 32
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DrawnCases:
-    """A task's cases, of ``possible`` on the whole grid, and the ``plan`` that made them.
+    """A task's cases, and the ``plan`` that made them.
 
-    ``needles`` are all that there were to draw from; a case's ``needle_id`` is an index of theirs.
-    Under a plan of the same identity a larger ``limit`` draws the same cases and more. ``haystack``
-    is where the prose is from. ``writer`` has framed the prompts, where anything is asked.
+    ``possible`` counts the cases of the whole grid. ``needles`` are all needles that cases were
+    drawn from; a case's ``needle_id`` is an index of them. Under a plan of the same identity a
+    larger ``limit`` draws the same cases and more. ``haystack`` is the source of the prose.
+    ``writer`` framed the prompts, if anything is asked.
     """
 
     cases: Sequence[Case]
@@ -59,16 +60,22 @@ def draw_cases(
     answer_reserve: int = ANSWER_RESERVE,
     prompt: PromptOptions | None = None,
 ) -> DrawnCases:
-    """Draw a probe's cases for a model: lengths up to its window, bundled text that it can read.
+    """Draw a probe's cases for a model, with defaults that fit its context and its language.
 
-    The needles are by default those of ``nano`` for nano and else of ``english``; of a corpus,
-    ``held_out`` takes those that no heads are scored on. Without a haystack they stand in the
-    bundled essays of their language, nano's in noise. ``answer_reserve`` is what prompts leave of
-    the model's window, in tokens. As long as the style of ``prompt`` is not decided, a chat model
-    is asked in its user's turn.
+    The default needles are corpus ``nano`` for the nano model, else ``english``. The default
+    haystack is the bundled essays of the needles' language, for nano noise. As long as the style of
+    ``prompt`` is not decided, a chat model is asked in the user's turn.
+
+    Args:
+        loaded: the model.
+        probe: the kind of cases.
+        spec: the cases that are wanted.
+        held_out: take the needles of a corpus on which no heads are scored.
+        answer_reserve: the tokens of the model's context that prompts leave free.
+        prompt: the form of prompts.
 
     Raises:
-        UsageError: an option that makes no sense, or a file that is not there or not usable.
+        UsageError: an option does not apply, or a file is missing or unusable.
     """
     if probe.draw is not None:
         for option in ("depths", "needles", "haystack"):
@@ -148,14 +155,14 @@ def _read_needles(path: Path) -> list[Needle]:
 
 
 def bundled_corpus(needles: Path | None) -> str | None:
-    """The one of ``CORPORA`` that ``--needles`` names; ``None`` where it names a file."""
+    """Return the corpus of ``CORPORA`` that ``needles`` names; ``None`` if it names a file."""
     return str(needles) if str(needles) in CORPORA else None
 
 
 def prompt_writer(
     loaded: LoadedModel, probe: Probe, needles: Sequence[Needle], prompt: PromptOptions
 ) -> PromptWriter:
-    """What frames a probe's prompts; worked examples are of the needles' language."""
+    """Make the writer of a probe's prompts, with worked examples in the needles' language."""
     examples: list[Needle] = []
     if prompt.style == "shots":
         corpus = NANO if loaded.name == NANO else language_of(needles)
@@ -173,7 +180,7 @@ def _draw_read(
     draw: Callable[..., list[Case]],
     spec: CaseSpec,
 ) -> DrawnCases:
-    """Cases that are only read: they may fill the window, nothing is kept free for an answer."""
+    """Draw cases that are only read: they may fill the context, since there is no answer."""
     seed, lengths = spec.seed or 0, spec.lengths
     every = draw(
         loaded.tokenizer,
@@ -201,5 +208,5 @@ def _peek(sentences: Iterator[str]) -> tuple[str, Iterator[str]]:
 
 
 def longest_prompt(max_context: int | None, *, answer_reserve: int = ANSWER_RESERVE) -> int | None:
-    """Tokens of the longest prompt that leaves room for an answer; ``None`` for any length."""
+    """Return the tokens of the longest prompt that leaves space for an answer; ``None`` if any."""
     return None if max_context is None else max(1, max_context - answer_reserve)

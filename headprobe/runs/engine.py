@@ -1,9 +1,9 @@
-"""The run engine: from units of work to a directory of results, for every command that runs long.
+"""The run engine: do units of work, with resuming, and write a directory of results.
 
 A client (scoring, evaluating, ablating, importing) describes its run as a ``Job``: the plan, the
-units of work with a key each, how some of them are done, and what comes of all. ``run_job`` owns
-the rest: the directory and its lock, the check of the plan, progress and resuming, several
-processes, stopping early, Ctrl-C, the report, and the order in which result files appear.
+units of work with a key each, how to do some of them, and how to make the result of all.
+``run_job`` owns the rest: the directory and its lock, the check of the plan, progress and resuming,
+several processes, stopping early, Ctrl-C, the report, and the order in which result files appear.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ class Work(Generic[Unit]):
     """The units of work of a run.
 
     Args:
-        name: what units are called, as in "cases".
-        keys: the digest of what each unit is made of; one that is repeated is done once.
+        name: the word for the units, as in "cases".
+        keys: a digest of all that decides each unit; a repeated key is done once.
         do: do the units of some keys; yield each with its key as soon as it is done.
-        encode: return what is kept of a unit.
-        decode: make a unit of its key and what was kept; ``KeyError``, ``TypeError`` or
-            ``ValueError`` where that cannot be, and the unit is done anew.
+        encode: return the payload to keep of a unit.
+        decode: make a unit from its key and payload; ``KeyError``, ``TypeError`` or ``ValueError``
+            where this is impossible, and the unit is done again.
         rounds: the keys in portions, which are done one after the other; all at once by default.
-        is_enough: say of all that is done after a round whether the run may stop there.
-        shards: split the keys into so many portions, one a process.
+        is_enough: tell, from all units done after a round, whether the run may stop there.
+        shards: split the keys into a number of shards, one for each process.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Work(Generic[Unit]):
         return set(list(dict.fromkeys(self.keys))[processes.rank :: processes.count])
 
     def count(self, done: Collection[str]) -> int:
-        """Return how many of the units are done, repeated ones each time."""
+        """Count the units that are done; a repeated unit counts each time."""
         return sum(key in done for key in self.keys)
 
 
@@ -81,12 +81,12 @@ class Job(Generic[Unit, Result]):
 
     Args:
         out: the directory.
-        plan: what a run must have in common with an earlier one in ``out`` to go on from it.
+        plan: its identity must equal an earlier run's in ``out`` to go on from that run.
         work: the units, if there are any.
-        finish: make the result of all units by key, and write its files.
-        report: the name of the JSON file that says what was done.
-        seal: the name of the file without which the directory holds no result; the last written.
-        facts: what the report says beside.
+        finish: make the result from all units by key, and write its files.
+        report: the name of the JSON file that reports on the run.
+        seal: the name of the file without which the directory holds no result; written last.
+        facts: further fields of the report.
     """
 
     out: Path
@@ -101,8 +101,8 @@ class Job(Generic[Unit, Result]):
 class ResultFiles:
     """Writes the files of a result while the directory is locked.
 
-    The old seal goes first and the new one is written last, with the digests of the other files:
-    whatever is killed in between, no mixture of two results is taken for one.
+    The old seal is removed first and the new one is written last, with the digests of the other
+    files: if the process is killed in between, no mixture of two results is taken for one.
     """
 
     def __init__(self, job: Job[Any, Any], report: Callable[..., None]) -> None:
@@ -118,13 +118,13 @@ class ResultFiles:
         return self._digests
 
     def write(self, name: str, save: Callable[[Path], None]) -> None:
-        """Write one file, by a function that is given its path."""
+        """Write one file with the function ``save``, which gets its path."""
         path = self._out / name
         save(path)
         self._digests[name] = file_digest(path)
 
     def write_report(self, **found: Any) -> None:
-        """Write the report, with what was ``found``."""
+        """Write the report, with the fields ``found``."""
         fields = found | {"files": dict(self._digests)}
         self.write(self._job.report, lambda _: self._report(**fields))
 
@@ -139,15 +139,20 @@ def run_job(
     """Do the units that are not done yet, then write the results.
 
     With several processes each does a shard of the units, with a progress file of its own; the main
-    process takes all in and writes the results, the others return None. At most the unit that each
-    is at is lost when they are killed. ``advance`` is called once a unit of this process, those of
-    an earlier start included.
+    process collects all and writes the results, the others return None. If a process is killed, it
+    loses at most the unit that it was working on.
+
+    Args:
+        job: the run.
+        overwrite: replace a run with another plan.
+        processes: the processes of the run; by default this one alone.
+        advance: called once for each unit of this process, units of an earlier start included.
 
     Raises:
         UsageError: the directory holds a run with another plan, or results whose plan is not known,
             and ``overwrite`` is not set; or it is a file.
-        Interrupted: Ctrl-C; what was done is kept, the same call goes on from there.
-        HeadprobeError: another process is at work there, or a file cannot be written.
+        Interrupted: Ctrl-C was pressed; finished units are kept, the same call goes on from there.
+        HeadprobeError: another process works in the directory, or a file cannot be written.
     """
     processes = processes or Processes()
     make_directory(job.out)
@@ -167,7 +172,7 @@ def run_job(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a number may depend on."""
+    """Return the versions of headprobe, Python and the libraries that results may depend on."""
     found = {"headprobe": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -179,7 +184,7 @@ def versions() -> dict[str, str]:
 
 @contextmanager
 def _open(job: Job[Unit, Result], processes: Processes, *, overwrite: bool) -> Iterator[Progress]:
-    """Open this process's progress; the main process makes the directory ready before."""
+    """Open this process's progress, after the main process has prepared the directory."""
     if not processes.is_main_process:
         processes.all_gather(None)
     replace = overwrite and processes.is_main_process
@@ -204,7 +209,7 @@ def _own(out: Path, processes: Processes) -> Path:
 
 
 def _take_shards(job: Job[Unit, Result], progress: Progress) -> None:
-    """Take in what processes beside the main one left behind."""
+    """Add to the progress the units that other processes of an earlier start left behind."""
     for path in directory.left_shards(job.out):
         with open_progress(path) as shard:
             shard.begin(job.plan)
@@ -213,7 +218,7 @@ def _take_shards(job: Job[Unit, Result], progress: Progress) -> None:
 
 
 def _read(work: Work[Unit] | None, progress: Progress) -> dict[str, Unit]:
-    """Return the units that are done; those that are of no use are dropped."""
+    """Return the units that are done; drop wanted units that cannot be decoded."""
     done: dict[str, Unit] = {}
     if work is None:
         return done
@@ -236,7 +241,7 @@ def _work(
     processes: Processes,
     advance: Callable[[], None],
 ) -> None:
-    """Do what is left of this process's shard, a round after the other, until it is enough."""
+    """Do the units left in this process's shard, round by round, until the work is enough."""
     if work is None:
         return
     repeats = Counter(work.keys)
@@ -259,7 +264,7 @@ def _work(
 def _gather(
     work: Work[Unit] | None, progress: Progress, done: dict[str, Unit], processes: Processes
 ) -> None:
-    """Bring what all processes did to the main one; the others wait until it is kept there."""
+    """Gather all processes' units in the main one; the others wait until they are written."""
     if work is not None:
         for part in processes.gather(done):
             new = {key: unit for key, unit in part.items() if key not in done}
@@ -269,7 +274,7 @@ def _gather(
 
 
 class _Report:
-    """Writes the JSON file that says what a run is, what was done, and how long it took."""
+    """Writes the JSON file with a run's settings, its finished units and the time it took."""
 
     def __init__(self, job: Job[Any, Any], progress: Progress, processes: Processes) -> None:
         self._job = job
@@ -281,23 +286,23 @@ class _Report:
 
     @property
     def reached(self) -> str:
-        """How many units are done, as in "3 of 8 cases"."""
+        """The count of finished units, as in "3 of 8 cases"."""
         name = self._job.work.name if self._job.work else "steps"
         return f"{self._observed} of {self._total} {name}"
 
     @contextmanager
     def until_done(self) -> Iterator[None]:
-        """Write that the run stopped if the block ends by an error or Ctrl-C."""
+        """Report that the run stopped if the block ends by an error or Ctrl-C."""
         try:
             yield
         except BaseException:
-            # A report that makes a result of a directory is for results alone.
+            # A report that serves as the seal is written only with a result.
             if self._processes.is_main_process and self._job.report != self._job.seal:
                 self._write(status="stopped")
             raise
 
     def finished(self, **found: Any) -> None:
-        """Write that the run is through, with what was ``found``."""
+        """Report that the run is complete, or stable, with the fields ``found``."""
         self._write(status="complete" if self._observed == self._total else "stable", **found)
 
     @property

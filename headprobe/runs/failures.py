@@ -1,4 +1,4 @@
-"""Say why cases fail: early in a run in which few pass, and by kind at its end."""
+"""Explain failed cases: early in a run where few pass, and by kind at its end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from headprobe.tasks import Probe
 from headprobe.tasks.grading import FAILURE_KINDS, FailureKind, failure_kind
 
 LOOKED_AT = 16
-"""Cases after which a run is looked at."""
+"""The number of cases after which a run's first responses are checked."""
 
 FEW = 0.2
-"""The share of passed cases below which the run says why."""
+"""The fraction of passed cases below which a run shows some of its failures."""
 
 ADVICE = (
     "try another `prompt`, shorter `lengths` or other `needles`; "
@@ -24,7 +24,7 @@ _SHOWN, _LONGEST = 3, 60
 
 
 def few_pass(cases: Sequence[Case], observations: Sequence[Observation]) -> str | None:
-    """One line with responses beside what was expected, where few of the cases pass."""
+    """Show responses beside the expected answers, on one line, if few of the cases passed."""
     failed = [seen for seen in observations if not seen.passed]
     passed = len(observations) - len(failed)
     if passed >= FEW * len(observations):
@@ -39,7 +39,7 @@ def few_pass(cases: Sequence[Case], observations: Sequence[Observation]) -> str 
 def count_failures(
     cases: Sequence[Case], observations: Sequence[Observation], probe: Probe
 ) -> dict[FailureKind, int]:
-    """How many cases failed, by kind, the kinds that there are."""
+    """Count failed cases by kind of failure, without the kinds that do not occur."""
     kinds = Counter(
         _kind(cases[seen.case_id], seen, probe) for seen in observations if not seen.passed
     )
@@ -47,7 +47,7 @@ def count_failures(
 
 
 def describe_failures(failed: dict[FailureKind, int]) -> str:
-    """One phrase: "12 failed: 5 wrong answer named, 7 cut off"."""
+    """Describe the counts, as in "12 failed: 5 wrong answer named, 7 cut off"."""
     named = ", ".join(f"{count} {kind}" for kind, count in failed.items())
     return f"{sum(failed.values())} failed: {named}"
 

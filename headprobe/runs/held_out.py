@@ -1,4 +1,4 @@
-"""Cases that heads were not scored on: other needles, another seed."""
+"""Keep evaluated cases apart from scored ones: other needles, another seed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _ALL_THE_SAME = "`evaluate --allow-scored-needles` asks them all the same"
 
 
 def seeds_of(runs: Iterable[HeadScores]) -> set[int]:
-    """The seeds that the cases of some runs were drawn with; imported runs have none."""
+    """Return the seeds with which the runs' cases were drawn; imported runs have no seed."""
     return {seed for run in runs if isinstance(seed := run.plan.get("seed"), int)}
 
 
 def scored_corpus(runs: Iterable[HeadScores]) -> Path | None:
-    """The bundled needles that the first of some runs was scored on, as ``--needles`` takes them.
+    """Return the bundled corpus on which the first of the runs was scored.
 
-    ``None`` where it was scored on others.
+    ``None`` where the run was scored on other needles.
     """
     first = next(iter(runs), None)
     named = {f"bundled {corpus}": Path(corpus) for corpus in CORPORA}
@@ -37,10 +37,10 @@ def scored_corpus(runs: Iterable[HeadScores]) -> Path | None:
 
 
 def held_out_seed(given: int | None, theirs: Collection[int]) -> int:
-    """The seed given, or one that the scored cases were not drawn with.
+    """Return a seed with which the scored cases were not drawn: the given one, or a new one.
 
     Raises:
-        UsageError: it is one of theirs.
+        UsageError: the given seed drew scored cases.
     """
     if given is None:
         return max(theirs, default=0) + 1
@@ -56,10 +56,16 @@ def held_out_seed(given: int | None, theirs: Collection[int]) -> int:
 def check_held_out(
     drawn: DrawnCases, runs: Sequence[Path], tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Refuse needles that heads were scored on in runs, each a directory or its scores.
+    """Refuse needles on which the heads of earlier runs were scored.
 
-    The prompts in the runs' case tables are searched for the needles' tokens: neither the name of
-    a file nor its order counts. A warning names runs without one, such as imported runs.
+    The prompts in the runs' case tables are searched for the needles' tokens, so that names and
+    orders of files do not matter. A warning names runs without a case table, such as imported
+    runs.
+
+    Args:
+        drawn: the cases to ask, with their needles.
+        runs: the scored runs, each a directory or its file of scores.
+        tokenizer: the model's tokenizer.
 
     Raises:
         UsageError: some of the needles were scored.

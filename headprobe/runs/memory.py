@@ -1,4 +1,4 @@
-"""How much is run at a time, and how much memory that takes."""
+"""Choose how many tokens to run at a time, from the memory that this takes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from headprobe.models.layout import HeadLayout
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 LEAST_CHUNK, MOST_CHUNK = 32, 8192
-# Shares of the allowance: what a forward pass holds beside the KV cache, and the observed rows,
-# whose peak is about three times the rows handed over at a time.
+# Fractions of the allowed memory: for a forward pass besides the KV cache, and for observed rows,
+# whose peak is about three times the rows of one call.
 _ACTIVATIONS, _ROWS = 0.5, 0.125
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryOptions:
-    """How much memory a run may take beside the weights and one KV cache.
+    """The memory that a run may take besides the weights and one KV cache.
 
-    ``activation_memory`` is in bytes; ``prefill_chunk``, the tokens that a forward pass reads, is
-    what that allows if it is left out.
+    ``activation_memory`` is in bytes; ``prefill_chunk`` is the number of tokens of a forward pass,
+    by default the most that the memory allows.
     """
 
     prefill_chunk: int | None = None
@@ -37,17 +37,17 @@ class MemoryOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ChunkSizes:
-    """The pieces that a prompt is run in.
+    """The sizes of the chunks in which a prompt is run.
 
-    ``prefill_chunk`` is the tokens a forward pass reads at most, ``row_bytes`` the attention rows
-    in float32 that are held at a time.
+    ``prefill_chunk`` is the most tokens of a forward pass, ``row_bytes`` the most bytes of
+    attention rows (float32) that are held at a time.
     """
 
     prefill_chunk: int = 2048
     row_bytes: int = 2**27
 
     def halved(self, *, longest: int) -> ChunkSizes:
-        """Pieces half as large, for prompts of at most ``longest`` tokens."""
+        """Return sizes half as large, for prompts of at most ``longest`` tokens."""
         return ChunkSizes(
             prefill_chunk=min(self.prefill_chunk, longest) // 2, row_bytes=self.row_bytes // 2
         )
@@ -56,11 +56,11 @@ class ChunkSizes:
 def chunk_sizes_for(
     config: Any, memory: MemoryOptions, *, longest: int, element: int
 ) -> ChunkSizes:
-    """The largest pieces that stay within an allowance beside weights and KV cache.
+    """Choose the largest chunks whose activations fit into the allowed memory.
 
     Args:
         config: the model's configuration.
-        memory: the allowance, and the tokens a forward pass if they are given.
+        memory: the allowed memory, and the tokens of a forward pass if they are given.
         longest: tokens of the longest prompt.
         element: bytes of one number of the weights' type.
     """
@@ -72,7 +72,7 @@ def chunk_sizes_for(
         (getattr(text, "moe_intermediate_size", None) or 0)
         * (getattr(text, "num_experts_per_tok", None) or 0),
     )
-    # Of a token in a layer: the residual stream and its copies, the MLP's two inner vectors and
+    # A token's memory in a layer: the residual stream, its copies, the MLP's two inner vectors and
     # their product, queries, keys, values and output; the mask's row as booleans and as numbers.
     token = element * (6 * width + 3 * inner + 5 * heads * head_dim) + longest * (1 + element)
     fitting = int(_ACTIVATIONS * memory.activation_memory) // token
@@ -83,10 +83,10 @@ def chunk_sizes_for(
 
 
 def parse_bytes(text: str) -> int:
-    """``1GiB``, ``512MiB``, ``2G`` as a number of bytes.
+    """Parse an amount of memory, such as ``1GiB``, ``512MiB`` or ``2G``, into bytes.
 
     Raises:
-        UsageError: it is not of that form, or nothing.
+        UsageError: the text has another form, or the amount is zero.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?)b?\s*", text.lower())
     if not found or found[2] not in _UNITS or not float(found[1]):
@@ -96,5 +96,5 @@ def parse_bytes(text: str) -> int:
 
 
 def cache_bytes(layout: HeadLayout, *, tokens: int, element: int) -> int:
-    """Bytes of a full KV cache: keys and values of every layer and KV head."""
+    """Compute the bytes of a full KV cache: keys and values of every layer and KV head."""
     return 2 * layout.layers * layout.num_kv_heads * layout.head_dim * tokens * element

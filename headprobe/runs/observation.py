@@ -1,4 +1,4 @@
-"""What is observed on a case: the record between the case runner, progress and results."""
+"""The record of a case's observation, shared by case runner, progress and results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from headprobe.tasks import PASSED_ABOVE
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Observation:
-    """What the model answered on one case, and what each measure says of every head there.
+    """The model's answer to one case, and each measure's score of every head on it.
 
-    ``generated_ids`` are the tokens of all steps, the stop token included; those from
+    ``generated_ids`` are the tokens of all steps, the stop token included; the steps from
     ``step_start`` to ``step_end``, half open, write the answer; ``score`` is the probe's grade
     from 0 to 100.
     """
@@ -30,5 +30,5 @@ class Observation:
 
     @property
     def passed(self) -> bool:
-        """Whether the probe takes the answer for right."""
+        """True if the probe's score says that the answer is right."""
         return self.score > PASSED_ABOVE

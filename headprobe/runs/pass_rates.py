@@ -1,4 +1,4 @@
-"""How many cases of each kind of needle passed."""
+"""Compute the pass rate of each kind of needle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from headprobe.runs.directory import read_cases
 
 @dataclass(frozen=True, kw_only=True)
 class PassRate:
-    """Of the ``cases`` on needles of one ``kind``, how many ``passed``."""
+    """The number of ``cases`` on needles of one ``kind``, and the number that ``passed``."""
 
     kind: str
     cases: int
@@ -23,10 +23,10 @@ class PassRate:
 
 
 def pass_rates(run: Path) -> list[PassRate]:
-    """The pass rate of every kind of needle in a run, in the order of the needle file.
+    """Compute the pass rate of every kind of needle in a run, in the order of the needle file.
 
-    ``run`` is a run directory or its scores. There is none without a case table, as in imported
-    runs, or where the needles tell no kind.
+    ``run`` is a run directory or its scores. The list is empty without a case table, as in imported
+    runs, and where the needles have no kind.
 
     Raises:
         HeadprobeError: the case table is damaged.

@@ -1,4 +1,4 @@
-"""What a run will do, from its options: its cases, in which pieces, and what they take."""
+"""Plan a scoring run from its options: the cases, the chunk sizes and the cost."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a run takes: tokens, and memory in bytes.
+    """The cost of a run: its tokens, and its memory in bytes.
 
-    ``prompt_tokens`` are the prompts' tokens, prompts that ask "N/A" included where a measure
-    wants them; ``unique_tokens`` are those that are run, tokens that prompts share once;
-    ``saving`` is how many times fewer. ``cache`` is the KV cache of the longest prompt,
-    ``activation_bytes`` what is set aside for everything else beside the weights; ``peak`` is the
-    sum.
+    ``prompt_tokens`` counts the prompts' tokens, prompts that ask "N/A" included where a measure
+    needs them; ``unique_tokens`` counts the tokens that are run, since a token that prompts share
+    is run once; ``saving`` is the first over the second. ``cache`` is the KV cache of the longest
+    prompt, ``activation_bytes`` the memory for everything besides cache and weights; ``peak`` is
+    the sum of weights, cache and activations.
     """
 
     prompt_tokens: int
@@ -49,12 +49,12 @@ class Cost:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlannedRun:
-    """Everything that is known before the model runs.
+    """Everything about a run that is known before the model runs.
 
-    A run goes on from one whose ``plan`` has the same identity. ``task`` has the measures that are
-    taken. ``possible`` counts the cases of the whole grid, of which ``cases`` were drawn. ``tree``
-    is over what their prompts can share; ``cost`` says what the run takes. With ``until_stable`` it
-    stops once the ranking is more reliable than that. ``prompt`` says how questions are put.
+    A run goes on from an earlier one whose ``plan`` has the same identity. ``task`` has the
+    measures to compute. ``possible`` counts the cases of the whole grid, from which ``cases`` were
+    drawn. ``tree`` is the tree of the prefixes that prompts can share. The run stops early once the
+    reliability of the ranking exceeds ``until_stable``, if given. ``prompt`` is the prompt style.
     """
 
     task_name: str
@@ -73,7 +73,7 @@ class PlannedRun:
     prompt: PromptDecision
 
     def rounds(self) -> Iterator[set[int]]:
-        """The cases, in the portions after which a run may stop: about one a needle."""
+        """Yield the cases in portions after which the run may stop: about one case a needle."""
         if self.until_stable is None:
             yield set(range(len(self.cases)))
             return
@@ -109,17 +109,17 @@ def prepare(
 
     Args:
         loaded: the model.
-        task: with the measures that are taken and the steps that are counted.
-        spec: which cases are drawn.
+        task: the task, with the measures to compute and the steps to count.
+        spec: the cases to draw.
         out: the run directory; left out, it is named after model and task.
         decode: see ``observe_cases``.
-        memory: how much is run at a time.
+        memory: the memory that the run may take, and with it the chunk sizes.
         until_stable: stop when the ranking of the heads is this reliable, between 0 and 1.
-        prompt: how questions are put.
-        decision: the prompt style; left out, what can be said before a trial.
+        prompt: the form of prompts.
+        decision: the prompt style; left out, the style that is known without a trial, if any.
 
     Raises:
-        UsageError: an option that makes no sense, or a file that is not there or not usable.
+        UsageError: an option does not apply, or a file is missing or unusable.
     """
     if until_stable is not None and not 0 < until_stable < 1:
         raise ValueError(f"expected until_stable between 0 and 1, got {until_stable}")
@@ -179,7 +179,7 @@ def prepare(
 
 
 def decide_prompt(loaded: LoadedModel, run: PlannedRun, prompt: PromptOptions) -> PromptDecision:
-    """How the run's questions are put: by a trial where that is not decided."""
+    """Return the run's prompt style, decided by a trial if it is not decided yet."""
     if run.prompt.used is not None or not run.task.asks:
         return run.prompt
     return decide_style(
@@ -222,7 +222,7 @@ def _cost(
 
 
 def model_identity(loaded: LoadedModel) -> dict[str, Any]:
-    """Return what of a model decides on the numbers of a run."""
+    """Return the facts about a loaded model on which the results of a run depend."""
     return {
         "model_digest": loaded.fingerprint,
         "dtype": loaded.dtype,
@@ -232,9 +232,9 @@ def model_identity(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def run_labels(loaded: LoadedModel, chunk_sizes: ChunkSizes) -> dict[str, Any]:
-    """Return the model's name and how much is run at a time.
+    """Return the model's name, the chunk sizes and the number of threads.
 
-    Chunks and threads order sums otherwise, which moves scores by some 1e-4 at most.
+    Chunks and threads change the order of sums, which moves scores by some 1e-4 at most.
     """
     import torch
 

@@ -1,9 +1,9 @@
-"""The prefix tree over prompts: in which order to run them so that a shared token is run once.
+"""The prefix tree over prompts, which orders them so that a shared token is run once.
 
-Sorted prompts are the tree's leaves from left to right, so walking it depth first with one KV cache
-is this: cut the cache back to what the next prompt shares with it, run the rest. Where a prompt's
-path branches is known beforehand. It is run in the same pieces whatever other prompts are left to
-run, so what is computed for it does not depend on them, bit for bit.
+Sorted prompts are the tree's leaves from left to right, so visiting it depth first with one KV
+cache means: crop the cache to the prefix that the next prompt shares with it, then run the rest. A
+prompt's branch points are known beforehand. It is run in the same chunks whatever other prompts are
+left to run, so its numbers do not depend on them, bit for bit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BLOCK = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Visit:
-    """One prompt's turn: ``prompt`` is its index, its first ``shared`` tokens are in the cache.
+    """A visit of the prompt with index ``prompt``, whose first ``shared`` tokens are cached.
 
     ``branch_points`` are the lengths, rising, at which any other prompt of the tree leaves its
     path.
@@ -35,9 +35,9 @@ class Visit:
 class PrefixTree:
     """Prompts in depth-first order.
 
-    ``order`` are indices into the prompts; ``shared[k]`` is the number of tokens that the k-th of
-    them shares with the one before it, in whole blocks and never the last token; ``lengths`` are
-    the prompts' tokens in that order.
+    ``order`` holds indices of the prompts; ``shared[k]`` is the number of tokens that the k-th
+    prompt in this order shares with the previous one, in whole blocks and never the last token;
+    ``lengths`` counts the prompts' tokens in this order.
     """
 
     order: Int[np.ndarray, " prompt"]
@@ -46,8 +46,8 @@ class PrefixTree:
 
     @classmethod
     def of(cls, prompts: Sequence[Sequence[int]]) -> PrefixTree:
-        """The tree over some prompts."""
-        # Numbers with the highest byte first sort as bytes do.
+        """Build the tree over some prompts."""
+        # Big-endian numbers sort in the same order as their bytes.
         keys = [np.asarray(prompt, dtype=">u4") for prompt in prompts]
         order = sorted(range(len(keys)), key=lambda i: keys[i].tobytes())
         before = zip([order[0], *order], order, strict=False)
@@ -60,11 +60,11 @@ class PrefixTree:
 
     @property
     def unique_tokens(self) -> int:
-        """Tokens that are run if every prompt is visited."""
+        """The number of tokens that are run if every prompt is visited."""
         return int((self.lengths - self.shared).sum())
 
     def visits(self, wanted: Iterable[int]) -> Iterator[Visit]:
-        """Some of the prompts in depth-first order."""
+        """Yield visits of the wanted prompts in depth-first order."""
         chosen = set(wanted)
         before = None
         for place in range(len(self.order)):
@@ -75,17 +75,17 @@ class PrefixTree:
                 before = place
 
     def _branch_points(self, place: int) -> tuple[int, ...]:
-        """Every number of tokens that a prompt shares with some other one, rising."""
+        """List every number of tokens that a prompt shares with another one, ascending."""
         left = np.minimum.accumulate(self.shared[place:0:-1])
         right = np.minimum.accumulate(self.shared[place + 1 :])
         found: list[int] = np.unique(np.concatenate([left, right])).tolist()
         return tuple(point for point in found if point)
 
     def shards(self, count: int) -> list[list[int]]:
-        """The prompts in ``count`` runs of neighbours with about as many distinct tokens each.
+        """Split the prompts into ``count`` shards of about equal unique-token count.
 
-        A run is a few whole subtrees: it ends where the next prompt shares least, near to where
-        the tokens would be shared out evenly.
+        A shard is a few whole subtrees: it ends where the next prompt shares the shortest prefix,
+        near the place that an even split of the tokens would give.
         """
         spent = np.cumsum(self.lengths - self.shared)
         slack = 0.1 * spent[-1] / count
@@ -103,7 +103,7 @@ class PrefixTree:
 
 
 def _shared(one: UInt[np.ndarray, " one"], other: UInt[np.ndarray, " other"]) -> int:
-    """How many tokens two prompts begin with in common, in whole blocks, short of their ends."""
+    """Count the tokens that two prompts share at their start, in whole blocks, never the last."""
     most = min(len(one), len(other))
     apart = np.flatnonzero(one[:most] != other[:most])
     common = int(apart[0]) if apart.size else most

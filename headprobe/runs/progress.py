@@ -1,8 +1,8 @@
-"""Progress: finished units of work on disk, each written as it is done, so that a run can go on.
+"""Store finished units of work on disk, each as soon as it is done, so that a run can resume.
 
 ``progress.sqlite`` holds the plan and a row a unit: a key, a payload and a checksum. A unit is a
-case, a question, an answer: whatever is lost at most by ``kill -9``. Keys are digests of what the
-unit is made of, so a unit is found again under any number, order and spelling of a path.
+case, a question or an answer, the most that ``kill -9`` loses. Keys are digests of all that decides
+a unit, so it is found again under any number, order and spelling of a path.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _MOST_SHOWN = 60
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
-    """What makes a run's numbers what they are, as JSON can hold it.
+    """The settings that decide a run's numbers, as JSON can hold them.
 
-    ``identity`` decides: a run goes on under an equal one only. ``labels`` are recorded beside it
-    and may differ: names, whose contents the identity has the digests of (``needles_digest`` is
-    that of the label ``needles``), how many units are wanted, how much is run at a time.
+    A run goes on only under a plan of equal ``identity``. ``labels`` are recorded with it and may
+    differ: names (``identity`` has the digests of their contents, such as ``needles_digest`` for
+    the label ``needles``), the number of wanted units, the chunk sizes.
     """
 
     identity: Mapping[str, Any]
@@ -51,10 +51,10 @@ class Plan:
         return {**self.identity, **self.labels}
 
     def differences(self, other: Plan) -> list[str]:
-        """Say in which options a later plan differs, as in ``seed was 0, now 1``.
+        """List the options in which a later plan differs, as in ``seed was 0, now 1``.
 
-        Of another ``kind`` of run nothing else is said. A digest that follows another option, as a
-        haystack's follows the seed, is named where it is all that differs.
+        If the ``kind`` of run differs, only the kind is listed. A digest that depends on another
+        option, as a haystack's depends on the seed, is listed only if nothing else differs.
         """
         names = [
             name
@@ -81,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Payload:
-    """What is kept of one unit: ``fields`` as JSON holds them, and ``arrays``."""
+    """The stored form of one unit: ``fields`` that JSON can hold, and ``arrays``."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Payload:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Payload:
-        """Read a payload.
+        """Read a payload from its safetensors blob.
 
         Raises:
             ValueError: the bytes are no payload.
@@ -122,12 +122,12 @@ class Progress:
         self._keys = self._check_units()
 
     def close(self) -> None:
-        """Let the lock go."""
+        """Close the file and release its lock."""
         self._connection.close()
 
     @property
     def plan(self) -> Plan | None:
-        """The plan that was begun here, if one was."""
+        """The plan of the run that was begun in this file, if any."""
         return self._plan
 
     @property
@@ -141,10 +141,10 @@ class Progress:
             yield key, Payload.from_bytes(data)
 
     def begin(self, plan: Plan) -> None:
-        """Go on under a plan whose identity equals the one begun here, or begin with it.
+        """Begin a run, or go on with the run begun in this file if its identity is equal.
 
         Raises:
-            UsageError: the identity differs; the options are named.
+            UsageError: the identity differs; the message names the options.
         """
         plan = Plan(identity=_as_json(plan.identity), labels=_as_json(plan.labels))
         if self._plan is not None and (changes := self._plan.differences(plan)):
@@ -163,7 +163,7 @@ class Progress:
         self._plan = plan
 
     def add(self, units: Mapping[str, Payload]) -> None:
-        """Write units, all or none; when this returns they survive a crash."""
+        """Write units in one transaction; on return they survive a crash."""
         rows = [
             (key, data, _checksum(key.encode(), data))
             for key, payload in units.items()
@@ -174,14 +174,14 @@ class Progress:
         self._keys |= units.keys()
 
     def drop(self, keys: Collection[str]) -> None:
-        """Remove units that cannot be used, with a warning: they are done anew."""
+        """Remove unusable units, which will be done again, and warn of them."""
         with self._connection as connection:
             connection.executemany("DELETE FROM unit WHERE key = ?", [(key,) for key in keys])
         self._keys -= set(keys)
         self._warn_of(len(keys))
 
     def clear(self) -> None:
-        """Remove the plan and all units, all or none."""
+        """Remove the plan and all units in one transaction."""
         with self._connection as connection:
             connection.execute("DELETE FROM plan")
             connection.execute("DELETE FROM unit")
@@ -189,7 +189,7 @@ class Progress:
         self._keys = set()
 
     def _check_units(self) -> set[str]:
-        """Remove the rows that are not as they were written; return the keys of all others."""
+        """Remove damaged rows, and return the keys of the intact ones."""
         keys: set[str] = set()
         damaged: list[tuple[int]] = []
         rows = self._connection.execute("SELECT rowid, key, payload, checksum FROM unit")
@@ -219,13 +219,13 @@ class Progress:
 
 @contextmanager
 def open_progress(path: Path, *, replace: bool = False) -> Iterator[Progress]:
-    """Open the progress at ``path``, made where there is none, and lock it.
+    """Open and lock the progress at ``path``, which is created if it is missing.
 
-    With ``replace`` a file that is damaged, or no progress of ours, gives way to an empty one.
+    With ``replace`` a damaged file, or one that is no progress file, is replaced by an empty one.
 
     Raises:
-        UsageError: the file is no progress of ours.
-        HeadprobeError: another process has it open, or it is damaged or cannot be written.
+        UsageError: the file is no progress file.
+        HeadprobeError: another process has the file open, or it is damaged or cannot be written.
     """
     try:
         with closing(_open_or_replace(path) if replace else _open(path)) as progress:
@@ -240,9 +240,9 @@ def open_progress(path: Path, *, replace: bool = False) -> Iterator[Progress]:
 
 
 def stored_plan(path: Path) -> Mapping[str, Any]:
-    """Return the plan of the progress at ``path``, empty where there is none to read.
+    """Return the plan of the progress at ``path``; empty if there is none to read.
 
-    It is read without the lock: what is wrong with the file is said where it is opened for a run.
+    The file is read without its lock. Damage is reported later, when a run opens the file.
     """
     if not path.is_file():
         return {}
@@ -258,7 +258,7 @@ def discard_progress(path: Path) -> None:
     """Remove the progress at ``path`` if there is one, damaged or not.
 
     Raises:
-        HeadprobeError: another process has it open.
+        HeadprobeError: another process has the file open.
     """
     if path.is_file():
         with closing(sqlite3.connect(path, timeout=1)) as connection:
@@ -275,7 +275,7 @@ def _open_or_replace(path: Path) -> Progress:
     try:
         return _open(path)
     except (UsageError, sqlite3.DatabaseError) as error:
-        # What could not be opened or locked may be of use to others.
+        # A file that cannot be opened or locked may be in use by another program.
         if path.is_dir() or isinstance(error, sqlite3.OperationalError):
             raise
     discard_progress(path)
@@ -284,7 +284,7 @@ def _open_or_replace(path: Path) -> Progress:
 
 def _open(path: Path) -> Progress:
     for file in (path, _rollback(path)):
-        # A pipe would be waited for.
+        # Reading from a pipe would wait for ever.
         if file.exists() and not stat.S_ISREG(file.stat().st_mode):
             raise _foreign(path, f"{file.name} is no regular file")
     connection = sqlite3.connect(path, timeout=1)
@@ -302,7 +302,7 @@ def _open(path: Path) -> Progress:
 
 
 def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
-    # SQLite itself reads what is missing of a last page as zeros.
+    # SQLite reads the missing part of a last page as zeros, without an error.
     (page,) = connection.execute("PRAGMA page_size").fetchone()
     if path.stat().st_size % page:
         raise sqlite3.DatabaseError("its end is missing")
@@ -348,7 +348,7 @@ def _checksum(*parts: bytes) -> str:
 
 
 def _rollback(path: Path) -> Path:
-    """The file in which SQLite keeps what an unfinished write replaced."""
+    """Return the path of SQLite's rollback journal, which undoes an unfinished write."""
     return path.with_name(f"{path.name}-journal")
 
 
@@ -372,13 +372,13 @@ def _foreign(path: Path, why: str) -> UsageError:
 
 
 def _as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields as they are when they come back from JSON: tuples are lists."""
+    """Return the fields as JSON would give them back: tuples become lists."""
     found: dict[str, Any] = json.loads(json.dumps(dict(fields)))
     return found
 
 
 def _excerpts(*texts: str) -> list[str]:
-    """Cut long texts down to where they begin to differ."""
+    """Shorten long texts to the part where they begin to differ."""
     pairs = enumerate(zip(*texts, strict=False))
     common = next((at for at, letters in pairs if len(set(letters)) > 1), min(map(len, texts)))
     start = max(0, common - _MOST_SHOWN // 3) if max(map(len, texts)) > _MOST_SHOWN else 0

@@ -1,7 +1,7 @@
-"""Decide on a few short prompts how a chat model is asked.
+"""Choose a chat model's prompt style by a trial on a few short prompts.
 
-The styles are tried from the simplest on; the one that the model passes most is used, the simplest
-of equals. A style that passes everything ends the trial.
+The styles are tried from the simplest on; the style with the highest pass rate is used, of equals
+the simplest. A style that passes every prompt ends the trial.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
 HAYSTACK_TOKENS = 100
-"""Prose around the needle of a short prompt."""
+"""The tokens of prose around the needle of a short prompt."""
 
 MOST_PROMPTS, LEAST_PROMPTS = 16, 4
 SHARE = 0.05
-"""How much of a run's unique tokens a trial may take, unless ``LEAST_PROMPTS`` take more."""
+"""The fraction of a run's unique tokens for a trial, unless ``LEAST_PROMPTS`` take more."""
 
 
 def decide_style(
@@ -43,15 +43,15 @@ def decide_style(
     run_tokens: int,
     seed: int,
 ) -> PromptDecision:
-    """Try the styles on a task's needles and keep the one that the model passes most.
+    """Try the prompt styles on a task's needles and choose the one with the highest pass rate.
 
     Args:
         loaded: a model with a chat template.
-        task: whose probe grades the responses.
-        drawn: the run's cases; the needles are theirs, balanced over kinds.
-        prompt: the answer prefix.
-        run_tokens: the run's unique tokens, of which the trial takes ``SHARE``.
-        seed: which needles are taken.
+        task: the task, whose probe grades the responses.
+        drawn: the run's cases, whose needles are tried, balanced over kinds.
+        prompt: the form of prompts, of which the answer prefix is used.
+        run_tokens: the run's unique tokens, of which the trial may take the fraction ``SHARE``.
+        seed: chooses the needles.
 
     Raises:
         UsageError: no style fits into the model's window.
@@ -89,11 +89,11 @@ def draw_asked(
 
     Args:
         loaded: the model.
-        task: whose probe grades the responses.
-        draw: draws the cases.
-        prompt: the options that draw them once the style is decided.
-        plans: of earlier runs, which say how they asked.
-        seed: which needles are tried.
+        task: the task, whose probe grades the responses.
+        draw: draws the cases under some options.
+        prompt: the user's options, completed by the decided style.
+        plans: plans of earlier runs, whose style is used again.
+        seed: chooses the needles of a trial.
     """
     decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
     drawn = draw(decision.settle(prompt))
@@ -105,7 +105,7 @@ def draw_asked(
 
 
 def spread_over_kinds(needles: Sequence[Needle], seed: int) -> list[Needle]:
-    """The needles in a seeded order in which kinds take turns."""
+    """Shuffle the needles by a seed into an order in which kinds take turns."""
     kinds: dict[str | None, list[Needle]] = {}
     for place in np.random.default_rng(seed).permutation(len(needles)):
         kinds.setdefault(needles[place].kind, []).append(needles[place])
@@ -114,7 +114,7 @@ def spread_over_kinds(needles: Sequence[Needle], seed: int) -> list[Needle]:
 
 
 def affordable(tried: Sequence[Sequence[Case]], *, tokens: float) -> int:
-    """How many prompts of every style take at most so many unique tokens; a few in any case."""
+    """Count the prompts of every style that fit into a number of unique tokens; at least a few."""
     most = min(map(len, tried))
     for count in range(most, LEAST_PROMPTS, -1):
         prompts = [[case.input_ids for case in cases[:count]] for cases in tried]
@@ -132,12 +132,12 @@ def _short_prompts(
     style: PromptStyle,
     seed: int,
 ) -> list[Case]:
-    """One prompt a needle, the needle in the middle; none where they do not fit the model."""
+    """Build a prompt for each needle, with the needle in the middle; none if they do not fit."""
     writer = prompt_writer(loaded, task.probe, needles, replace(prompt, style=style))
     try:
         longest = max(tokenize_needle(needle, writer).size for needle in needles)
     except UsageError:
-        # Worked examples share words with a needle of the user's own.
+        # Every worked example shares words with a needle of the user's own file.
         return []
     cases = hide_needles(
         needles,

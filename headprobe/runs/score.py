@@ -1,4 +1,4 @@
-"""A planned run to its directory: observations, scores, files."""
+"""Score the heads of a model: carry out a planned run and write its directory."""
 
 from __future__ import annotations
 
@@ -52,15 +52,21 @@ def score(
     """Observe the cases that are not observed yet, then write the run directory.
 
     With several processes each observes some whole subtrees of the prompts; the main process
-    writes what all have observed, the others return None. ``advance`` is called once a case of
-    this process, those of an earlier start included.
+    writes the results of all, the others return None.
+
+    Args:
+        loaded: the model.
+        run: the plan, with a decided prompt style.
+        overwrite: replace a run with another plan.
+        processes: the processes of the run; by default this one alone.
+        advance: called once for each case of this process, cases of an earlier start included.
 
     Raises:
-        ValueError: it is not decided how questions are put.
+        ValueError: the prompt style is not decided.
         UsageError: the directory holds a run with another plan, and ``overwrite`` is not set; or it
             is a file.
-        Interrupted: Ctrl-C; what was observed is kept, the same call goes on from there.
-        HeadprobeError: no case was accepted (the case table is written all the same), or the
+        Interrupted: Ctrl-C was pressed; observed cases are kept, the same call goes on from there.
+        HeadprobeError: no case passed (the case table is written all the same), or the
             directory cannot be written.
     """
     if run.drawn.writer and run.prompt.used is None:
@@ -68,7 +74,7 @@ def score(
             "expected a run whose prompt style is decided: `prepare_decided` plans one"
         )
     keys = [case_key(case) for case in run.cases]
-    # Of cases that are alike the first is observed.
+    # Of cases with one key the first is observed.
     case_of = dict(zip(reversed(keys), reversed(run.cases), strict=True))
     warns = processes is None or processes.is_main_process
     observer = _Observer(loaded, run, case_of, warns=warns)
@@ -108,9 +114,18 @@ def prepare_decided(
     overwrite: bool = False,
     **options: Any,
 ) -> PlannedRun:
-    """Plan a run whose prompt style is decided: as before on resuming, else by a trial.
+    """Plan a run and decide its prompt style: the earlier one on resuming, else by a trial.
 
-    ``options`` are those of ``prepare``. The main one of several processes decides for all.
+    Of several processes the main one decides for all.
+
+    Args:
+        loaded: the model.
+        task: the task.
+        spec: the cases to draw.
+        prompt: the form of prompts.
+        processes: the processes of the run.
+        overwrite: ignore the style of an earlier run.
+        options: further keywords of ``prepare``.
     """
     first = prepare(loaded, task, spec, prompt=prompt, **options)
     decision: PromptDecision | None = None
@@ -125,7 +140,7 @@ def prepare_decided(
 
 
 def encode(seen: Observation) -> Payload:
-    """Return what is kept of an observation."""
+    """Return the payload in which an observation is stored."""
     return Payload(
         fields={
             "generated_ids": list(seen.generated_ids),
@@ -138,7 +153,7 @@ def encode(seen: Observation) -> Payload:
 
 
 def decode(payload: Payload, *, case_id: int, measures: Sequence[str]) -> Observation:
-    """Make an observation of what was kept; ``KeyError`` where a measure was not taken."""
+    """Make an observation from its payload; ``KeyError`` where a measure is missing."""
     step_start, step_end = payload.fields["steps"]
     return Observation(
         case_id=case_id,
@@ -152,7 +167,7 @@ def decode(payload: Payload, *, case_id: int, measures: Sequence[str]) -> Observ
 
 
 class _Observer:
-    """Observes the cases of some keys, and warns where few of the first pass."""
+    """Observes the cases of some keys, and warns if few of the first cases pass."""
 
     def __init__(
         self, loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], *, warns: bool
@@ -164,7 +179,7 @@ class _Observer:
         self._first: list[Observation] = []
 
     def observe(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
-        """Observe the cases of the wanted keys, in the order in which they share most."""
+        """Observe the cases of the wanted keys, in the order of the prefix tree."""
         run = self._run
         key_of = {self._case_of[key].case_id: key for key in wanted}
         for seen in observe_cases(
@@ -200,7 +215,7 @@ def _decode(
 
 
 def _is_stable(run: PlannedRun, case_of: Mapping[str, Case], done: Observations) -> bool:
-    """Whether what is observed ranks the heads reliably enough to stop."""
+    """Tell whether the observed cases rank the heads reliably enough to stop the run."""
     accepted = sorted((seen for seen in done.values() if seen.passed), key=lambda s: s.case_id)
     if run.until_stable is None or not accepted:
         return False
@@ -239,10 +254,10 @@ def _finish(
 def collect(
     loaded: LoadedModel, run: PlannedRun, observations: Sequence[Observation]
 ) -> HeadScores:
-    """Return the scores of the accepted cases.
+    """Return the scores of the cases that passed.
 
     Raises:
-        HeadprobeError: there is none.
+        HeadprobeError: no case passed.
     """
     accepted = [seen for seen in observations if seen.passed]
     if not accepted:

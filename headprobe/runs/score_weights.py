@@ -1,4 +1,4 @@
-"""A run without cases: what a model's weights alone say of its heads, in a run's directory."""
+"""Score heads from a model's weights alone: a run without cases."""
 
 from __future__ import annotations
 
@@ -27,13 +27,20 @@ def score_weights(
     seed: int = 0,
     overwrite: bool = False,
 ) -> HeadScores:
-    """Score the heads by the task of that name and write the run directory ``out``.
+    """Score the heads by a task that needs only weights, and write the run directory.
 
-    It holds no table of cases; the scores stand there as those of one case.
+    The directory holds no case table; the scores are stored as the scores of one case.
+
+    Args:
+        loaded: the model.
+        task: the task's name.
+        out: the run directory.
+        seed: seeds the bootstrap intervals in the table of heads.
+        overwrite: replace another run in the directory.
 
     Raises:
         UsageError: the directory holds another run, and ``overwrite`` is not set; or it is a file.
-        HeadprobeError: the task is none for this model, some weight is NaN or infinite, or the
+        HeadprobeError: the task cannot score this model, some weight is NaN or infinite, or the
             directory cannot be written.
     """
     plan = Plan(

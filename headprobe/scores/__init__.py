@@ -1,7 +1,7 @@
 """The scores of every head.
 
-``head_scores`` is the record and its file: means, intervals, ranks; ``tables`` are those of a run;
-``comparison`` says how alike several rank the heads.
+``head_scores`` is the record of a run's scores and its file: means, intervals, ranks; ``tables``
+puts scores into tables; ``comparison`` measures how alike several runs rank the heads.
 """
 
 from headprobe.scores.head_scores import (

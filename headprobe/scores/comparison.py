@@ -1,4 +1,4 @@
-"""Rankings of the same heads beside one another: of runs, tasks, measures, models and needles."""
+"""Compare rankings of the same heads: of runs, tasks, measures, models and needles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from headprobe.stats.ranks import rank_correlation, top_overlap, usual_top
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ranking:
-    """Mean scores of all heads, what to call them, and a number where a name is too long."""
+    """Mean scores of all heads with a name, and a number for where the name is too long."""
 
     name: str
     number: int
@@ -25,10 +25,10 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How alike two rankings are.
+    """The agreement of two rankings of the same heads.
 
-    ``rank_correlation`` is Spearman's, -1 to 1; ``overlap`` the share of the top heads of the one
-    that are the other's too, 0 to 1.
+    ``rank_correlation`` is Spearman's, -1 to 1; ``overlap`` is the fraction of the top heads of
+    ``one`` that are top heads of ``other`` too, 0 to 1.
     """
 
     one: str
@@ -39,10 +39,10 @@ class Agreement:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Comparison:
-    """Rankings of the same heads, and how alike they are.
+    """Rankings of the same heads, and the agreement of pairs of them.
 
-    ``subject`` says what they have in common, ``unit`` what to call one of them; ``k`` heads make
-    the top.
+    ``subject`` says what the rankings have in common, ``unit`` what one of them is called; ``k``
+    heads make the top.
     """
 
     subject: str
@@ -53,18 +53,18 @@ class Comparison:
 
     @property
     def heads(self) -> int:
-        """How many heads are ranked."""
+        """The number of heads that are ranked."""
         return self.rankings[0].scores.size
 
 
 def compare_runs(
     runs: Sequence[tuple[str, HeadScores]], *, measures: Sequence[str] = (), k: int | None = None
 ) -> Comparison:
-    """Every run and measure with every other.
+    """Compare the rankings of all runs and measures with one another, pair by pair.
 
-    A run comes with the name that tells it from others of its model, task and measure. Without
-    ``measures``, several runs are compared by the own measure of each, a single one by all of its.
-    ``k`` is ``usual_top`` if left out.
+    Each run comes with a name that tells it from other runs of its model, task and measure. Without
+    ``measures``, several runs are compared by the own measure of each, a single run by all its
+    measures. ``k`` is ``usual_top`` if left out.
 
     Raises:
         UsageError: there are not two rankings, a run lacks a measure, the models have different
@@ -102,7 +102,7 @@ def compare_runs(
 
 
 def compare_needles(run: HeadScores, *, measure: str | None, k: int | None = None) -> Comparison:
-    """Every needle of a run with all others together.
+    """Compare the ranking by each needle of a run with the ranking by all its other needles.
 
     Raises:
         UsageError: the accepted cases share one needle, the run lacks the measure, or it has fewer
@@ -129,7 +129,7 @@ def compare_needles(run: HeadScores, *, measure: str | None, k: int | None = Non
 
 
 def _names(facts: Sequence[tuple[str, ...]]) -> tuple[str, list[str]]:
-    """What rankings have in common, and for each what sets it apart."""
+    """Return what the rankings have in common, and for each ranking what sets it apart."""
     common = [len(set(kind)) == 1 for kind in zip(*facts, strict=True)]
     subject = itertools.compress(facts[0], common)
     apart = [[f for f, same in zip(fact, common, strict=True) if not same] for fact in facts]

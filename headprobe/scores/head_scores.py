@@ -1,4 +1,4 @@
-"""A run's scores: one number a head, measure and case; what they add up to, and their file."""
+"""A run's scores: one number for each head, measure and case; their statistics and their file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS = {int: "an integer", str: "a text", list: "a list", dict: "an object"}
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadStatistics:
-    """What one measure says of every head, over the accepted cases.
+    """Statistics of one measure for every head, over the accepted cases.
 
     ``ci_low`` and ``ci_high`` bound the mean's 95 % bootstrap interval; ``rank`` is 1 for the head
     with the highest mean, ties in the order of layer and head.
@@ -87,11 +87,11 @@ class HeadScores:
 
     @property
     def few_passed(self) -> bool:
-        """Whether under half of the cases were accepted: the ranking then rests on easy ones."""
+        """True where under half of the cases were accepted: the ranking rests on easy ones."""
         return 2 * self.passed < self.cases
 
     def resolve(self, measure: str | None) -> str:
-        """The measure of that name, or the task's own for ``None``.
+        """Return the name of a measure of the run; ``None`` gives the task's own measure.
 
         Raises:
             UsageError: the run holds no such measure.
@@ -105,11 +105,11 @@ class HeadScores:
         return measure
 
     def mean(self, measure: str) -> Float[np.ndarray, "layer query_head"]:
-        """The mean score of every head over the accepted cases (float32)."""
+        """Return the mean score of every head over the accepted cases (float32)."""
         return self.means[measure] if measure in self.means else _mean(self.per_case[measure])
 
     def statistics(self, measure: str, *, seed: int = 0) -> HeadStatistics:
-        """Mean, spread, 95 % interval and rank of every head.
+        """Compute the mean, spread, 95 % interval and rank of every head.
 
         The interval is a percentile bootstrap (Efron 1979) whose resampled units are needles, or
         cases where all cases share one needle. The same seed gives the same interval.
@@ -133,13 +133,14 @@ class HeadScores:
         )
 
     def reliability(self, measure: str, *, seed: int = 0) -> Reliability:
-        """Whether one half of the needles ranks the heads as the other half does."""
+        """Estimate how far two halves of the needles agree on the ranking of heads."""
         return split_half(self.per_case[measure], self.needles, seed=seed)
 
     def save(self, path: Path, *, files: Mapping[str, str] | None = None) -> None:
         """Write ``scores.safetensors`` as a whole or not at all.
 
-        ``files`` are the SHA-256 of the files beside it by name: readers refuse others.
+        ``files`` holds the SHA-256, by name, of the other files of the run: readers refuse files
+        with another digest.
         """
         from safetensors.numpy import save
 
@@ -240,9 +241,9 @@ def _typed(name: str, value: Any, kind: type) -> Any:
 
 
 def recorded_digests(run: Path) -> Mapping[str, str]:
-    """Return the SHA-256 by name of the files that the scores in a run directory came with.
+    """Return the SHA-256, by name, of the files that were written with a run's scores.
 
-    There are none where there are no scores, or those of an earlier version.
+    The mapping is empty where the directory holds no scores, or scores of an earlier version.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -255,7 +256,7 @@ def recorded_digests(run: Path) -> Mapping[str, str]:
 
 
 def no_scores(file: Path) -> UsageError:
-    """That there is no such file of scores, and how to get it: a stopped run can go on."""
+    """Build the error for a missing file of scores, which says how to get the file."""
     with suppress(OSError, ValueError, LookupError, TypeError):
         report = json.loads((file.parent / REPORT).read_text(encoding="utf-8"))
         if report["status"] == "stopped":

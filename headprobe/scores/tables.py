@@ -1,4 +1,4 @@
-"""Scores as tables, and tables as files."""
+"""Put scores into tables, and write tables to files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def head_table(run: HeadScores, *, seed: int) -> pd.DataFrame:
-    """A row for every measure and head: score, spread, 95 % interval and rank."""
+    """Build a table of every measure and head: score, spread, 95 % interval and rank."""
     import pandas as pd
 
     layers, heads = np.divmod(

@@ -1,1 +1,1 @@
-"""Numbers only: intervals of means, ranks, how reliable a ranking is."""
+"""Statistics of plain numbers: intervals of means, ranks, the reliability of a ranking."""

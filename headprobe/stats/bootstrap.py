@@ -1,4 +1,4 @@
-"""How firm a mean over cases is: bootstrap intervals."""
+"""Bootstrap intervals of means over cases."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Estimate:
     ci_high: float
 
     def text(self, decimals: int = 2, *, of_ends: int | None = None) -> str:
-        """``0.38 (0.31 to 0.43)``; the ends of the interval with other decimals if need be."""
+        """Write ``0.38 (0.31 to 0.43)``, the ends with other decimals if ``of_ends`` says so."""
         ends = decimals if of_ends is None else of_ends
         return f"{self.value:.{decimals}f} ({self.ci_low:.{ends}f} to {self.ci_high:.{ends}f})"
 
@@ -28,11 +28,11 @@ class Estimate:
 def interval(
     values: Float[np.ndarray, " case"], groups: Sequence[int], *, seed: int = 0
 ) -> Estimate:
-    """The mean over cases and its percentile bootstrap interval (Efron 1979).
+    """Estimate the mean over cases with its percentile bootstrap interval (Efron 1979).
 
-    ``groups`` names what is resampled: cases of one needle are alike. Values of the same cases
-    under another condition get the same resamples by the same seed; the interval of the
-    differences is that of a paired bootstrap.
+    ``groups`` names the group of each case; groups are resampled, since cases of one needle are
+    alike. Values of the same cases under another condition get the same resamples by the same seed;
+    the interval of the differences is a paired bootstrap's.
     """
     means = resampled_means(values[:, None], groups, seed=seed)
     low, high = np.quantile(means[:, 0], (0.025, 0.975))
@@ -42,7 +42,7 @@ def interval(
 def resampled_means(
     values: Float[np.ndarray, "case value"], groups: Sequence[int], *, seed: int
 ) -> Float[np.ndarray, "resample value"]:
-    """Means over cases whose groups are drawn with replacement, as many as there are.
+    """Average cases over groups that are drawn with replacement, the same number of groups.
 
     Where all cases are of one group, cases are drawn instead.
     """

@@ -1,4 +1,4 @@
-"""How alike two sets of scores rank the same heads: rank correlation, and overlap of the top k."""
+"""Measure how alike two sets of scores rank the same heads: rank correlation and top-k overlap."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ TOP = 30
 
 
 def usual_top(heads: int) -> int:
-    """How many heads count as the top: 30, but no more than an eighth of them."""
+    """Return the number of heads that count as the top: 30, but at most an eighth of all."""
     return min(TOP, max(1, heads // 8))
 
 
 def average_ranks(values: Float32[np.ndarray, "row head"]) -> Float[np.ndarray, "row head"]:
-    """Ranks in each row from 1 for the lowest; equals share the mean of the ranks they take."""
+    """Rank each row from 1 for the lowest; equal values share the mean of the ranks they take."""
     # One sort of integers, the value's bits above the place: far faster than argsort where many
     # are equal. Bits of negative floats fall as the value rises; both zeros become 0.
     bits = values.view(np.int32).astype(np.int64)
@@ -35,7 +35,7 @@ def average_ranks(values: Float32[np.ndarray, "row head"]) -> Float[np.ndarray, 
 def rank_correlation(
     one: Float32[np.ndarray, "row head"], other: Float32[np.ndarray, "row head"]
 ) -> Float[np.ndarray, " row"]:
-    """Spearman's rank correlation of each row of the one with that of the other, -1 to 1.
+    """Compute Spearman's rank correlation, -1 to 1, of each row of ``one`` with that of ``other``.
 
     It is Pearson's correlation of the average ranks (Spearman 1904), and 0 where all heads of a
     row are equal: such a row ranks nothing.
@@ -51,17 +51,17 @@ def rank_correlation(
 def top_overlap(
     one: Float32[np.ndarray, "row head"], other: Float32[np.ndarray, "row head"], k: int
 ) -> Float[np.ndarray, " row"]:
-    """The share of the one's top ``k`` heads that are the other's too, row by row, 0 to 1.
+    """Return, row by row, the fraction of the top ``k`` heads that ``one`` and ``other`` share.
 
-    Of heads that tie for the last places each counts in part: the overlap is the one expected if
-    lots were drawn. Two random rankings share k / heads.
+    Heads that tie for the last places count in part: the overlap is the one expected if lots were
+    drawn. Two random rankings share k / heads.
     """
     shared: np.ndarray = np.einsum("rh,rh->r", _top(one, k), _top(other, k)) / k
     return shared
 
 
 def _top(values: Float32[np.ndarray, "row head"], k: int) -> Float[np.ndarray, "row head"]:
-    """1 for a head of the top ``k``, 0 for any other, between them where heads tie at the edge."""
+    """Mark a head of the top ``k`` by 1, any other by 0, heads that tie at the edge in between."""
     least = np.partition(values, -k, axis=1)[:, -k, None]
     above, level = values > least, values == least
     left = k - above.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Whether the ranking of the heads has settled: do halves of the needles agree on it?
+"""Estimate how far the ranking of the heads has settled: do halves of the needles agree on it?
 
 Halves hold different needles, not different cases of the same ones: cases of one needle are alike,
 and halves that share needles agree whatever another needle would say.
@@ -24,12 +24,12 @@ _NORMAL_95 = 1.96
 
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
-    """How far random halves of the needles agree on the ranking of all heads.
+    """The agreement of random halves of the needles on the ranking of all heads.
 
     ``rank_correlation`` is Spearman's, -1 to 1, stepped up to the ranking by all needles;
-    ``overlap`` the share of the top ``k`` heads that they have in common, 0 to 1, as it is: the
-    rankings by all needles and by as many others would share more. Both are ``None`` below
-    ``FEWEST_NEEDLES`` needles: too few to say.
+    ``overlap`` is the fraction of the top ``k`` heads that the halves have in common, 0 to 1, not
+    stepped up: rankings by all needles and by the same number of other needles would share more.
+    Both are ``None`` below ``FEWEST_NEEDLES`` needles: too few to say.
     """
 
     needles: int
@@ -44,12 +44,12 @@ class Reliability:
             )
 
     def settled(self, bound: float) -> bool:
-        """Whether both intervals lie above ``bound``; never so with too few needles."""
+        """Return whether both intervals lie above ``bound``; never so with too few needles."""
         estimates = self.rank_correlation, self.overlap
         return all(known is not None and known.ci_low > bound for known in estimates)
 
     def to_json(self) -> dict[str, Any]:
-        """The ``reliability`` object of ``run.json``; ``null`` where there is no estimate."""
+        """Return the ``reliability`` object of ``run.json``, ``null`` for a missing estimate."""
         return asdict(self)
 
 
@@ -60,7 +60,7 @@ def split_half(
     k: int | None = None,
     seed: int = 0,
 ) -> Reliability:
-    """Split-half reliability over needles of one measure's scores.
+    """Estimate the split-half reliability, over needles, of one measure's scores.
 
     ``needles`` names the needle of each case; ``k`` is how many heads make the top, by default
     ``usual_top``. The needles are split at random ``SPLITS`` times, and each half ranks the heads
@@ -96,7 +96,7 @@ def split_half(
 def _by_needle(
     per_case: Float[np.ndarray, "case layer query_head"], needles: Sequence[int]
 ) -> tuple[Float[np.ndarray, "needle head"], Float[np.ndarray, " needle"]]:
-    """Every needle's scores added up over its cases, and how many cases these are."""
+    """Add up every needle's scores over its cases, and count the cases of every needle."""
     cases, layers, heads = per_case.shape
     if len(needles) != cases:
         raise ValueError(f"expected the needle of each of {cases} cases, got {len(needles)}")
@@ -113,7 +113,10 @@ def _agreement(
     k: int,
     draw: np.random.Generator,
 ) -> tuple[Float[np.ndarray, " resample"], Float[np.ndarray, " resample"]]:
-    """Rank correlation, stepped up, and top-k overlap of random halves, means of some splits."""
+    """Compute the rank correlation, stepped up, and the top-k overlap of random halves.
+
+    Both are means over the ``splits`` of each resample.
+    """
     resamples, needles = weights.shape
     weights = weights.repeat(splits, axis=0)
     first = draw.permuted(np.broadcast_to(np.arange(needles) < needles // 2, weights.shape), axis=1)

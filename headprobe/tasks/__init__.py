@@ -1,7 +1,7 @@
-"""Tasks: how their cases are asked, how answers are graded, which measures are taken on them.
+"""Tasks: each names its kind of prompt, how answers are graded, and the measures to compute.
 
-``task`` is the record of one; ``retrieval``, ``reasoning`` and ``repetition`` are how they ask and
-grade, ``grading`` compares a response with right answers.
+``task`` defines the record of a task; ``retrieval``, ``reasoning`` and ``repetition`` make prompts
+and grade responses; ``grading`` compares a response with right answers.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ DEFAULT_TASK = "r2"
 
 
 def find_task(name: str) -> Task | None:
-    """Return the task of that name; none where scores come from elsewhere."""
+    """Return the task called ``name``; ``None`` for a name of imported scores."""
     return TASKS.get(name)
 
 
 def get_asking_task(name: str) -> Task:
-    """The task of that name that asks for answers; ``UsageError`` lists what there is."""
+    """Return the task called ``name`` if it asks for answers, else raise a ``UsageError``."""
     asking = [task.name for task in TASKS.values() if task.asks]
     if name not in asking:
         message = f"expected {', '.join(asking)}, which ask for answers"
@@ -89,7 +89,7 @@ def get_asking_task(name: str) -> Task:
 
 
 def get_task(name: str) -> Task:
-    """The task of that name; ``UsageError`` lists what there is."""
+    """Return the task called ``name``; ``UsageError`` lists the names that there are."""
     if name not in TASKS:
         raise UsageError(f"expected {', '.join(TASKS)}", option="task", value=name)
     return TASKS[name]

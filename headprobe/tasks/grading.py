@@ -47,7 +47,7 @@ _REFUSALS = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Word:
-    """A normalised word of a text, and the characters of the text that it stands at.
+    """A normalised word of a text, and its place in the text.
 
     ``start`` and ``end`` are character offsets, half open.
     """
@@ -59,10 +59,10 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Alignment:
-    """Where a response gives the answer.
+    """The part of a response that gives the answer.
 
     ``start`` and ``end`` are character offsets into the response, half open; ``f1`` is the token F1
-    of that part against the answer, in per cent, 100 where it is the answer word for word.
+    of that part against the answer, in per cent; 100 where they are equal word for word.
     """
 
     start: int
@@ -87,7 +87,7 @@ def words(text: str) -> list[Word]:
 
 
 def _split(text: str) -> Iterator[Word]:
-    """The words of a text, articles included."""
+    """Yield the normalised words of a text, articles included."""
     letters, start, end = "", 0, 0
     for at, cluster in _clusters(text):
         if all(character in _DELETED for character in cluster):
@@ -107,7 +107,7 @@ def _split(text: str) -> Iterator[Word]:
 
 
 def _clusters(text: str) -> Iterator[tuple[int, str]]:
-    """Characters with the marks that combine with them, and where they stand."""
+    """Yield each character with the marks that combine with it, after its offset in the text."""
     start = 0
     for at in range(1, len(text) + 1):
         if at == len(text) or not _combines(text[at]):
@@ -122,7 +122,7 @@ def _combines(character: str) -> bool:
 
 
 def _plain(cluster: str) -> str:
-    """A character as it is compared; nothing for punctuation and white space."""
+    """Normalise a character for comparison; punctuation and white space become nothing."""
     if cluster.isspace() or unicodedata.category(cluster[0])[0] in "PZC":
         return ""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", cluster).casefold())
@@ -130,7 +130,7 @@ def _plain(cluster: str) -> str:
 
 
 def align(response: str, answer: str) -> Alignment | None:
-    """Find the part of a response that gives the answer, or None where it shares no word with it.
+    """Find the part of a response that gives the answer; ``None`` where they share no word.
 
     The part is a run of as many words as the answer has, or the whole of a shorter response: the
     answer itself where the response has it, else the run with the highest F1 against it. Of equally
@@ -153,7 +153,7 @@ def align(response: str, answer: str) -> Alignment | None:
 
 
 def names_wrong(response: str, wrong_answer: str | None, right: Alignment | None) -> bool:
-    """Whether a response has the wrong answer, word for word, elsewhere than in the right one.
+    """Tell whether a response holds the wrong answer, word for word, outside the right answer.
 
     Of "green apples" and "apples", the shorter one does not count where it stands in the longer.
     """
@@ -171,18 +171,20 @@ def names_wrong(response: str, wrong_answer: str | None, right: Alignment | None
 def answer_steps(
     generated: Sequence[int], answer: str, decode: Callable[[Sequence[int]], str]
 ) -> tuple[int, int]:
-    """The steps that write the answer, half open; none, 0 to 0, where no word of it is written.
+    """Find the decoding steps that write the answer.
 
     Args:
         generated: the token of each step.
-        answer: what is looked for, by ``align``.
-        decode: tokens to text.
+        answer: the text that ``align`` looks for in the response.
+        decode: turns tokens into text.
+
+    Returns:
+        The first step and the one after the last; (0, 0) where no word of the answer is written.
     """
     found = align(decode(generated), answer)
     if found is None:
         return 0, 0
-    # What the first n tokens write; of a character that takes several tokens, nothing before the
-    # last of them.
+    # The text of the first n tokens. A character of several tokens is written by the last of them.
     written = [decode(generated[:n]) for n in range(len(generated) + 1)]
     reached = [len(text.rstrip("\ufffd")) for text in written]
     end = next(n for n, length in enumerate(reached) if length >= found.end)
@@ -204,7 +206,7 @@ def score_aligned(response: str, answer: str, wrong_answer: str | None = None) -
 
 
 def score_recall(response: str, answer: str, wrong_answer: str | None = None) -> float:
-    """Score a response by the part of the answer's words that it has, 0 to 100.
+    """Score a response by the fraction of the answer's words that it holds, 0 to 100.
 
     A response that names the wrong answer scores 0.
     """
@@ -216,7 +218,7 @@ def score_recall(response: str, answer: str, wrong_answer: str | None = None) ->
 def failure_kind(
     response: str, answer: str, wrong_answer: str | None = None, *, cut_off: bool = False
 ) -> FailureKind:
-    """Why a response that did not pass failed; ``cut_off``: it was still going on at its end."""
+    """Classify why a response failed; ``cut_off`` says that it ended at its most tokens."""
     if not words(response):
         return "nothing said"
     if names_wrong(response, wrong_answer, align(response, answer)):
@@ -227,19 +229,19 @@ def failure_kind(
 
 
 def exact_match(response: str, answers: Sequence[str]) -> float:
-    """100 where the response is one of the answers, else 0."""
+    """Score 100 where the response equals one of the answers, else 0."""
     given = _texts(response)
     return 100.0 * any(given == _texts(answer) for answer in answers)
 
 
 def f1(response: str, answers: Sequence[str]) -> float:
-    """Token F1 of the response against the best of the answers, in per cent (qa_f1_score)."""
+    """Compute the response's highest token F1 against any answer, in per cent (qa_f1_score)."""
     given = _texts(response)
     return max(_share(given, wanted, 0.5) for wanted in map(_texts, answers))
 
 
 def recall(response: str, answers: Sequence[str]) -> float:
-    """The part of the words of the best of the answers that the response has, in per cent.
+    """Compute the highest fraction of any answer's words that the response holds, in per cent.
 
     ROUGE-1 recall (Lin 2004) on the words of this module, without stemming.
     """
@@ -255,7 +257,7 @@ PASSED = "passed"
 
 
 def _share(given: Sequence[str], wanted: Sequence[str], precision: float) -> float:
-    """Words in common, in per cent of a weighted mean of both lengths."""
+    """Count the words in common, in per cent of a weighted mean of both lengths."""
     common = (Counter(given) & Counter(wanted)).total()
     size = precision * len(given) + (1 - precision) * len(wanted)
     return 100 * common / size if common else 0.0

@@ -13,21 +13,21 @@ LEAST_MORE = 16
 
 
 def max_new_tokens(case: Case) -> int:
-    """Tokens of a response at most: twice the answer's, and 16 more than the answer's at least."""
+    """Return the most tokens of a response: the answer's twice, or plus 16 if that is more."""
     answer = len(case.answer_ids)
     return max(2 * answer, answer + LEAST_MORE)
 
 
 def score(response: str, case: Case) -> float:
-    """Token F1 of the part that gives the answer, 0 if the response names the wrong one."""
+    """Compute the token F1 of the part that gives the answer; 0 if the wrong answer is named."""
     return score_aligned(response, case.answer, case.wrong_answer)
 
 
 def reference_max_new_tokens(case: Case) -> int:
-    """As many as the answer has: HeadKV's cap."""
+    """Return the answer's number of tokens, the most that HeadKV lets a response have."""
     return len(case.answer_ids)
 
 
 def reference_success(response: str, case: Case) -> float:
-    """Token F1 of the whole response against the answer, in per cent."""
+    """Compute the token F1 of the whole response against the answer, in per cent."""
     return f1(response, [case.answer])

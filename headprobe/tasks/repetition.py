@@ -34,11 +34,12 @@ def draw(
     max_context: int | None,
     seed: int,
 ) -> list[Case]:
-    """``BLOCKS`` cases of each length, the tokenizer's first token (BOS) ahead if it has one.
+    """Draw ``BLOCKS`` cases of each length: blocks of random tokens, repeated after BOS if any.
 
     A case is as long as whole repeats allow within its length; by default blocks have 2,500
-    tokens, or what the ``max_context`` and the vocabulary allow. ``needle_id`` numbers the blocks:
-    those of one number begin alike at all lengths. Special and added tokens are not drawn.
+    tokens, or what ``max_context`` and the vocabulary allow. ``needle_id`` numbers the blocks:
+    blocks of one number begin with the same tokens at all lengths. Special and added tokens are not
+    drawn.
 
     Raises:
         UsageError: a length is too short, or takes more tokens than the vocabulary has.
@@ -58,28 +59,28 @@ def draw(
 
 
 def first_query(case: Case) -> int:
-    """The second time that the block begins."""
+    """Return the position at which the block begins for the second time."""
     return case.span_end
 
 
 def max_new_tokens(case: Case) -> int:
-    """None: there is no answer."""
+    """Return 0: there is no answer."""
     return 0
 
 
 def score(response: str, case: Case) -> float:
-    """100: nothing is asked, so nothing fails."""
+    """Score 100: nothing is asked, so nothing fails."""
     return 100.0
 
 
 def _plain_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[np.ndarray, " token"]:
-    """The vocabulary without special and added tokens, rising."""
+    """List the vocabulary's tokens without special and added ones, ascending."""
     left_out = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     return np.array(sorted(set(tokenizer.get_vocab().values()) - left_out), dtype=np.int64)
 
 
 def _block_size(length: int, first: int, pool: int) -> int:
-    """Tokens of the longest block whose repeats fit into ``length`` tokens, ``first`` ahead."""
+    """Return the tokens of the longest block whose repeats fit after ``first`` tokens."""
     size = (length - first) // REPEATS
     if size < SHORTEST_BLOCK:
         raise UsageError(

@@ -12,15 +12,15 @@ MAX_NEW_TOKENS = 50
 
 
 def max_new_tokens(case: Case) -> int:
-    """Tokens of a response at most: 50, whatever the case."""
+    """Return the most tokens of a response: 50 for every case."""
     return MAX_NEW_TOKENS
 
 
 def score(response: str, case: Case) -> float:
-    """The part of the answer's words that the response has, 0 if it names the wrong answer."""
+    """Compute the fraction of the answer's words in the response; 0 if it names the wrong one."""
     return score_recall(response, case.answer, case.wrong_answer)
 
 
 def reference_success(response: str, case: Case) -> float:
-    """ROUGE-1 recall of the response against the answer, in per cent, without stemming."""
+    """Compute the response's ROUGE-1 recall of the answer, in per cent, without stemming."""
     return recall(response, [case.answer])

@@ -1,4 +1,4 @@
-"""What a task is: how its cases are asked and graded, and the measures taken on them."""
+"""The record of a task: its kind of prompt, its grading, and the measures to compute."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
 
 PASSED_ABOVE = 50.0
-"""A response passes when its success, in per cent, is higher."""
+"""A response passes when its score, in per cent, is above this."""
 
 Steps = Literal["aligned", "reference"]
-"""Which steps are summed over: those that write the answer, or the published methods'."""
+"""The steps to sum scores over: the ones that write the answer, or the published method's."""
 
 
 def _last_token(case: Case) -> int:
-    """The first query of an answer: the one that chooses its first token."""
+    """Return the position of the query that chooses the answer's first token."""
     return case.length - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Probe:
-    """One kind of case.
+    """One kind of case: its making, its watched queries and its grading.
 
-    ``needles`` names the bundled file of needles, which are hidden and asked for. In their place
-    ``draw`` makes prompts that are only read, with the parameters of ``repetition.draw``. With
-    neither, the weights alone are read.
+    ``needles`` names the bundled file of needles, which are hidden and asked for. Instead of
+    needles ``draw`` may make prompts that are only read; it takes the parameters of
+    ``repetition.draw``. With neither, only the weights are read.
 
-    Watched are the prompt's queries from position ``first_query`` on, and the answer's.
+    The watched queries are the prompt's from position ``first_query`` on, and the answer's.
     ``max_new_tokens`` bounds the response, 0 where there is none; ``score`` grades it from 0 to
-    100; it is accepted above ``PASSED_ABOVE``. Scores are summed over the steps that write the
-    answer, or over all of the response's where the probe ``counts_all_steps``. Under ``steps``
-    reference, bound and grade are the published method's own, where it has such.
+    100; it passes above ``PASSED_ABOVE``. Scores are summed over the steps that write the answer,
+    or over all steps of the response where the probe ``counts_all_steps``. Where ``steps`` is
+    ``reference``, bound and grade are the published method's, if it has its own.
     """
 
     needles: str = ""
@@ -47,7 +47,7 @@ class Probe:
     reference_success: Callable[[str, Case], float] | None = None
 
     def counting(self, steps: Steps) -> Probe:
-        """The probe that counts these steps."""
+        """Return the probe with scores summed over other ``steps``."""
         if steps == "aligned":
             return self
         return replace(
@@ -60,9 +60,9 @@ class Probe:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """What ``headprobe score --task`` runs.
+    """The cases and measures that a name of ``headprobe score --task`` stands for.
 
-    ``measures`` are taken, the task's own first; ``more`` can be taken on its cases too.
+    ``measures`` are computed, the task's own first; ``more`` can be computed on its cases too.
     """
 
     name: str
@@ -73,26 +73,26 @@ class Task:
 
     @property
     def needs_cases(self) -> bool:
-        """Whether a model is run on cases; else its weights alone say the measures."""
+        """True if a model is run on cases; false if the measures need only its weights."""
         return self.asks or self.probe.draw is not None
 
     @property
     def asks(self) -> bool:
-        """Whether the cases ask for answers."""
+        """True if the cases ask for answers."""
         return bool(self.probe.needles)
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """All the measures that can be taken."""
+        """All the measures that can be computed on the task's cases."""
         return tuple(dict.fromkeys((*self.measures, *self.more)))
 
     def measuring(self, names: Sequence[str] | None) -> Task:
-        """Return the task with other measures, all of them for ``all``, its own for ``None``.
+        """Return the task with the measures ``names``; ``all`` names all, ``None`` the task's own.
 
-        However they are listed, their order is the task's.
+        The measures stand in the task's order, whatever the order of ``names``.
 
         Raises:
-            UsageError: it does not take one of them, or none is named.
+            UsageError: the task does not offer a measure, or none is named.
         """
         if names is None:
             return self
@@ -107,5 +107,5 @@ class Task:
         return replace(self, measures=tuple(chosen))
 
     def counting(self, steps: Steps) -> Task:
-        """The task that counts the steps that write the answer, or the published method's."""
+        """Return the task with scores summed over the answer's or the published method's steps."""
         return replace(self, probe=self.probe.counting(steps))
