@@ -129,7 +129,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         os.replace(temporary, target)
         _flush_directory(target.parent)
     except OSError as error:
-        # Of the block's own errors, only those about our file: it may be reading others.
+        # Only errors about this file count: the block may read other files.
         if error.filename is None or str(error.filename) == str(temporary):
             raise _cannot_write(path, error) from error
         raise

@@ -56,7 +56,7 @@ class _Layer:
 def scopes(
     model: PreTrainedModel, *, epsilon: float = EPSILON
 ) -> Float[Tensor, "layer query_head"]:
-    """Compute for every head the distance beyond which its attention weights stay below a bound.
+    """Compute for every head the distance from which its attention weights stay below a bound.
 
     Args:
         model: a bloom, falcon or mpt model with ALiBi, its weights in memory.
@@ -91,7 +91,7 @@ def _largest_logit(layer: _Layer) -> Float[Tensor, " query_head"]:
     query, query_bias = _through_norm(layer.norm, layer.query, layer.query_bias)
     key, key_bias = _through_norm(layer.norm, layer.key, layer.key_bias)
     size = query.shape[-1]
-    # ||A^T B|| is that of the two small triangles, A^T = Q R.
+    # ||A^T B|| equals ||R_A R_B^T||, the norm of two small triangles, with A^T = Q_A R_A.
     _, query_triangle = torch.linalg.qr(query.mT)
     _, key_triangle = torch.linalg.qr(key.mT)
     if layer.clip is None:

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from headprobe.errors import HeadprobeError
 from headprobe.models.loading import attention_modules
 
-# What families call them, most of them what stands first.
+# Names of these parts by model family, the most common name first.
 _PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj", "wo", "Wo")
 _NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "embedding_norm", "norm_f")
 _PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -115,7 +115,7 @@ def _read_norm(norm: Any, like: Tensor) -> tuple[Float[Tensor, " hidden"], bool]
     """
     signs = like.new_ones(like.shape[1])
     signs[1::2] = -1
-    # Large, or the norm's epsilon would show.
+    # Scaled up, so that the norm's epsilon does not matter.
     given = 100 * torch.stack([signs, -signs, signs.abs(), -signs.abs()])
     up, down, high, low = norm(given[None])[0].float()
     gain = (up - down) / 2 * signs.float()

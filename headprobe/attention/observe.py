@@ -131,7 +131,7 @@ def patched_attention(model: PreTrainedModel, attend: Callable[..., Any]) -> Ite
     if not _use_interface(modules):
         raise _out_of_reach(model)
 
-    # Bound here, not looked up: not every model passes unknown keywords on (stablelm, nemotron).
+    # A closure, since not every model passes unknown keywords on (stablelm, nemotron).
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         def pass_on(module: Any, *tensors: Any, **attention_kwargs: Any) -> Any:
             if module not in modules:
@@ -152,7 +152,7 @@ def _places(name: str, modules: Iterable[nn.Module]) -> list[tuple[MutableMappin
     """List the (mapping, key) places in which models look up the attention function ``name``."""
     if name != "eager":
         return [(ALL_ATTENTION_FUNCTIONS, name)]
-    # It is not in the registry: each modelling file has a function of its own.
+    # Eager attention is not in the registry: each modelling file has a function of its own.
     return [(vars(file), _EAGER) for file in modelling_files(modules) if hasattr(file, _EAGER)]
 
 
@@ -243,7 +243,7 @@ def share_heads(
     batch, heads, queries, _ = query.shape
     kv_heads = key.shape[1]
     if isinstance(attention_mask, Tensor) and attention_mask.ndim == 4:
-        # In older releases of transformers some have room for one more key (persimmon, stablelm).
+        # In older releases of transformers some masks have one key more (persimmon, stablelm).
         attention_mask = attention_mask[..., : key.shape[2]]
     alike = isinstance(attention_mask, Tensor) and batch == 1 and attention_mask.shape[1] == 1
     plain = all(attention_kwargs.get(name) is None for name in ("softcap", "position_bias"))
@@ -274,7 +274,7 @@ def _report(
     # The keys end where the queries do; a sliding-window cache has dropped the oldest.
     dropped = order.length - key.shape[1]
     key = key.float()
-    # Flash kernels get the window as a number, the others have it in their mask.
+    # Flash kernels get the sliding window as a number, other kernels get it in the mask.
     sliding_window = (
         attention_kwargs.get("sliding_window") if "flash" in order.implementation else None
     )
@@ -362,7 +362,7 @@ def check_attention_kwargs(implementation: str, attention_kwargs: dict[str, Any]
     unknown = [name for name in _UNKNOWN_KWARGS if attention_kwargs.get(name) is not None]
     if unknown:
         raise HeadprobeError(f"cannot follow attention that depends on {unknown[0]!r}")
-    # Newer releases of transformers refuse this themselves, 5.17 leaves the cap out.
+    # Newer releases of transformers refuse a soft cap under SDPA; 5.17 leaves the cap out.
     if implementation == "sdpa" and attention_kwargs.get("softcap") is not None:
         raise HeadprobeError(
             "SDPA has no soft cap: load the model with attn_implementation='eager'"

@@ -16,7 +16,7 @@ from headprobe.models.reading import reading
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
-# What stands between a changed layer's name and that of its change.
+# The text between a changed layer's name and the name of its change.
 _PART = ".lora_"
 
 

@@ -28,17 +28,17 @@ _LONGEST_JSON = 2**26
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _POINTER_BYTES = 1024
 _TOKENIZERS = ("tokenizer*", "vocab*", "*.model", "*.tiktoken", "tekken*")
-# In the order in which transformers takes them: one file, or parts that an index names.
+# Weight files in the order in which transformers tries them: one file, or parts with an index.
 _WEIGHTS = (
     ("model*.safetensors", "model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model*.bin", "pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
-# What untied embeddings, buffers and missing weights may add to what the files hold, and how many
-# weights quantization puts into one number of a file (two bits of sixteen).
+# The count and the factor by which untied embeddings, buffers and missing weights may exceed the
+# files, and the most weights in one number of a quantized file (two bits of sixteen).
 _SPARE = 2**24
 _UNTIED = 2
 _PACKED = 16
-# What transformers asks for where a checkpoint is quantized.
+# The packages that transformers needs to read a checkpoint, by method of quantization.
 _PACKAGES = {
     "gptq": ("optimum", "gptqmodel"),
     "awq": ("gptqmodel",),

@@ -47,7 +47,7 @@ _NUMBERS = {
 }
 _ALIGNMENT = 32
 _FLOAT32 = 0
-# What dequantized weights become where no type is asked for; plain ones stay what they are.
+# The type of dequantized weights by default; weights that are not quantized keep their type.
 _PLAIN_DTYPES = {0: "float32", 1: "float16", 30: "bfloat16"}
 _QUANTIZED_DTYPE = "bfloat16"
 _ENDS = ("eos", "eot", "eom")
@@ -193,7 +193,7 @@ def scale_rope(config: Any, header: GgufHeader) -> None:
     given = getattr(config, "rope_parameters", None)
     if scaling is None or not isinstance(given, dict) or header.architecture == "gpt-oss":
         return
-    # Gemma 3 scales the layers that see all of the context alone.
+    # Gemma 3 scales only the layers that see all of the context.
     place = given.get("full_attention", given)
     place.update(scaling)
     original = scaling.get("original_max_position_embeddings")

@@ -271,7 +271,7 @@ def _read_weights(
     except torch.OutOfMemoryError as error:
         raise _too_large(str(error).split(".")[0]) from None
     model: PreTrainedModel = loaded[0]
-    # A key of another shape comes with the two shapes.
+    # transformers lists a key of another shape together with the two shapes.
     unfit = sorted(
         key if isinstance(key, str) else key[0] for kind in _UNFIT for key in loaded[1][kind]
     )

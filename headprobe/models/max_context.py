@@ -13,9 +13,9 @@ from typing import Any
 
 from headprobe.errors import HeadprobeWarning, UsageError
 
-# These multiply the window of training. The others (llama3, longrope, proportional) only turn high
-# and low frequencies otherwise: their factor is no ratio of lengths, 32 in Llama 3.2 of 8,192 to
-# 131,072 positions.
+# Kinds of RoPE scaling whose factor multiplies the context of training. In other kinds (llama3,
+# longrope, proportional) the factor scales single frequencies and is no ratio of lengths: it is 32
+# in Llama 3.2, which goes from 8,192 to 131,072 positions.
 _STRETCHING = ("linear", "dynamic", "yarn")
 
 

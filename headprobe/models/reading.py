@@ -10,8 +10,8 @@ from headprobe.errors import HeadprobeError
 _LONGEST = 200
 # Exceptions whose messages are sentences; other messages name a key or a type and little else.
 _SPEAKING = (OSError, ValueError, RuntimeError, ImportError)
-# What the Rust code of tokenizers and safetensors raises where it gives up (no Exception), and
-# torch where a device is full. By name, for torch stays where the model runs.
+# Names of exceptions: the one that the Rust code of tokenizers and safetensors raises when it gives
+# up (no Exception), and torch's for a full device (torch itself is imported where models run).
 _PANIC = "PanicException"
 _FULL = "OutOfMemoryError"
 

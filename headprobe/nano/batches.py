@@ -20,14 +20,15 @@ from headprobe.prompts.noise import KINDS, Split, filler, words
 REPEATED, REPEAT_LENGTH, REPEAT_ROWS = (8, 14), 33, 64
 PROSE_SENTENCES = 20_000
 FIRST_WEIGHT, PROSE_WEIGHT, PROSE_TARGETS = 3.0, 0.05, 24
-# Layers passed until a token knows its subject, a question's cue whom it means, its end the same.
+# Depths at which a token knows its subject, a question's cue its subject, its end the subject too.
 SUBJECT_DEPTH, CUE_DEPTH, END_DEPTH = 2, 3, 4
 HINTED_TAIL = 4
-# The layer in which the cue looks at what describes the one it means; then the end at the value.
+# The layer in which the cue looks at its subject's description; the one in which the end looks at
+# the value.
 CUE_LAYER, ANSWER_LAYER = 2, 4
 # Kinds of question whose answer may be hidden until the question has ended.
 LOOKED_UP = ("cloze", "bare", "bare age", "link", "compare")
-# The kinds of context length a stage has: each new shape costs seconds of kernel compilation.
+# The number of context lengths in a stage: each new shape costs seconds of kernel compilation.
 SHAPES = 5
 _FIRST_WORD = 259
 

@@ -16,8 +16,8 @@ from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import NO_QUESTION
 from headprobe.prompts.tokenize import PieceTokenizer
 
-# How far from the wanted depth a needle may stand, as a share of the haystack: half of the standard
-# grid's step.
+# The farthest that a needle may stand from the wanted depth, as a fraction of the haystack: half of
+# the standard grid's step.
 NEAR = 0.05
 
 

@@ -64,7 +64,7 @@ class Case:
         return slice(self.span_start, self.span_end)
 
 
-# What numbers a case and says where it stands in a grid, and what tells of the prompt as a whole.
+# Fields that number a case or place it in a grid, and fields that follow from the whole prompt.
 _ASIDE = ("case_id", "needle_id", "length", "depth", "kind")
 
 

@@ -17,10 +17,10 @@ from headprobe.errors import HeadprobeError, UsageError
 NOISE = "noise"
 _HUB = "hf:"
 _TEXT_COLUMNS = ("text", "content", "document", "context")
-# Of a text without full stops as many characters are taken for a sentence; prose has fewer.
+# The most characters of a sentence, for texts without full stops; sentences of prose have fewer.
 _LONGEST = 400
-# Behind a full stop that is no abbreviation's and up to two closing marks, or at a blank line;
-# ideographic full stops need no space after them.
+# A sentence ends after a full stop (not of an abbreviation) and up to two closing marks, or at a
+# blank line; ideographic full stops need no space after them.
 _SENTENCE_END = re.compile(
     r"""(?<!\b[DMS][rst]\.) (?<!\bMrs\.) (?<!\b[ei]\.[ge]\.)
     (?: (?<=[.!?।؟۔]) | (?<=[.!?]["')\]”’]) | (?<=[.!?]["')\]”’]{2}) ) \s+

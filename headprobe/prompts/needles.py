@@ -115,7 +115,7 @@ def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
 
 
 def _find(watched: str, needle: str) -> tuple[int, int]:
-    # Whole words first. Retrieval Head's own file spells one real_needle with another case.
+    # Whole words are tried first. Retrieval Head's own file writes one real_needle in another case.
     text = re.escape(watched)
     for pattern in (rf"(?<!\w){text}(?!\w)", text, f"(?i:{text})"):
         if found := re.search(pattern, needle):

@@ -24,13 +24,14 @@ NO_QUESTION = "N/A"
 _CONTEXT, _ANSWER = "CONTEXT-STANDS-HERE", "ANSWER-STANDS-HERE"
 _ADVICE = "give another as `chat_template`, or none"
 _SYSTEM = "You are a helpful assistant."
-# What switches thinking off: Qwen 3, GLM 4.5, SmolLM3; DeepSeek V3.1, Granite; Seed-OSS.
+# Template variables that switch thinking off, the first in Qwen 3, GLM 4.5 and SmolLM3, the second
+# in DeepSeek V3.1 and Granite, the third in Seed-OSS.
 _WITHOUT_THINKING: dict[str, Any] = {
     "enable_thinking": False,
     "thinking": False,
     "thinking_budget": 0,
 }
-# What an assistant's turn may open with all the same, and what makes the model answer at once.
+# Text with which an assistant's turn may still open, and text that makes the model answer at once.
 _NO_THINKING_SUFFIX = {
     "<think>": "\n</think>\n\n",
     "<thought>": "\n</thought>\n\n",
@@ -157,7 +158,7 @@ def _affixes(rendered: str, written: str | None) -> ChatAffixes:
             stacklevel=3,
         )
     before, _, after = rendered.rpartition(_CONTEXT)
-    # What the template writes before an answer of its own says more than what it opens one with:
+    # The text before an answer inside a chat is more complete than the text that opens an answer:
     # gpt-oss' channel, a closed block of thinking, Llama 2's space.
     own = written.rpartition(_CONTEXT)[2] if written is not None else ""
     to_prefix = own if own.startswith(after) else after

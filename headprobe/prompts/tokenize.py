@@ -27,14 +27,14 @@ class PieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Tokenize ``text`` as in the middle of a text, without ever making a special token."""
-        # What spells a special token is cut in two. To ask the tokenizer to split it would not do:
+        # A special token's spelling is cut in two. Asking the tokenizer to split it is not enough:
         # some vocabularies hold the spelling as a plain piece too.
         parts = self._inside_special.split(text)
         return [token for part in parts for token in self._inside(part)]
 
     def _inside(self, text: str) -> list[int]:
-        # Behind an anchor that is cut off again: tokenizers treat the start of a text unlike its
-        # middle. A word stands after a line break, since it would merge with another word.
+        # The text is tokenized after an anchor that is cut off again: tokenizers treat the start of
+        # a text unlike its middle. A word gets a line break as anchor: it would merge with a word.
         anchor = _BREAK if text[:1].isalnum() else _WORD
         head, ids = self._plain(anchor), self._plain(anchor + text)
         return ids[len(head) :] if ids[: len(head)] == head else self._plain(text)

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 Decode = Literal["greedy", "forced"]
 
-# Queries whose rows are held at a time: what they take grows with the keys alone.
+# The most queries whose rows are held at a time, so that their memory grows only with the keys.
 _MOST_ROWS = 128
 
 
@@ -215,7 +215,7 @@ class CaseRunner:
         )
 
     def _answer_steps(self, case: Case, generated: list[int]) -> slice:
-        """Return the steps that write the answer; all steps where decoding or the probe says so."""
+        """Return the steps to count: the ones that write the answer, or all (forced, reference)."""
         if self._decode_mode == "forced" or self._task.probe.steps == "reference":
             return slice(0, len(generated))
         return slice(*answer_steps(generated, case.answer, self._decode))
@@ -405,7 +405,7 @@ class ScoreAccumulator:
         self._case = case
         self._attribution = attribution
         self._measures = {name: get_measure(name) for name in task.measures}
-        # Which steps of an answer count is known at its end.
+        # The steps of an answer that count are known only at its end.
         self._counts_all_steps = task.probe.counts_all_steps
         self._waits = task.probe.max_new_tokens(case) > 0
         self._watched: Watched = "answer"

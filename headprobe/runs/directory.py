@@ -171,12 +171,12 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
         }
         for case, seen in zip(cases, observations, strict=True)
     )
-    # A column of None alone would not say that it is one of texts.
+    # A column that holds only None would have no text type.
     return table.astype({"kind": "string"})
 
 
 def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:
-    # An empty list would not say that it is one of integers.
+    # An empty list would have no integer type.
     return np.array(tokens, dtype=np.int64)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 
-# Processes meet when the slowest is through its cases.
+# Processes wait for one another until the slowest has done its cases.
 _PATIENCE = timedelta(days=7)
-# How long a process waits for the others to start.
+# The time that a process waits for the others to start.
 _START = timedelta(minutes=10)
 _VARIABLES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ANSWER_RESERVE = 64
 HELD_OUT = "held-out"
-# Sentences of a haystack that tell it from others.
+# The number of first sentences whose digest identifies a haystack.
 _PEEKED = 32
 
 

@@ -71,7 +71,7 @@ class Work(Generic[Unit]):
         return set(list(dict.fromkeys(self.keys))[processes.rank :: processes.count])
 
     def count(self, done: Collection[str]) -> int:
-        """Return how many of the units are done, repeated ones each time."""
+        """Count the units that are done; a repeated unit counts each time."""
         return sum(key in done for key in self.keys)
 
 
@@ -296,7 +296,7 @@ class _Report:
         try:
             yield
         except BaseException:
-            # A report that makes a result of a directory is for results alone.
+            # A report that serves as the seal is written only with a result.
             if self._processes.is_main_process and self._job.report != self._job.seal:
                 self._write(status="stopped")
             raise

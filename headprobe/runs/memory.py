@@ -12,8 +12,8 @@ from headprobe.models.layout import HeadLayout
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 LEAST_CHUNK, MOST_CHUNK = 32, 8192
-# Shares of the allowance: what a forward pass holds beside the KV cache, and the observed rows,
-# whose peak is about three times the rows handed over at a time.
+# Fractions of the allowed memory: for a forward pass besides the KV cache, and for observed rows,
+# whose peak is about three times the rows of one call.
 _ACTIVATIONS, _ROWS = 0.5, 0.125
 
 
@@ -72,7 +72,7 @@ def chunk_sizes_for(
         (getattr(text, "moe_intermediate_size", None) or 0)
         * (getattr(text, "num_experts_per_tok", None) or 0),
     )
-    # Of a token in a layer: the residual stream and its copies, the MLP's two inner vectors and
+    # A token's memory in a layer: the residual stream, its copies, the MLP's two inner vectors and
     # their product, queries, keys, values and output; the mask's row as booleans and as numbers.
     token = element * (6 * width + 3 * inner + 5 * heads * head_dim) + longest * (1 + element)
     fitting = int(_ACTIVATIONS * memory.activation_memory) // token

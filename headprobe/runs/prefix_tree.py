@@ -47,7 +47,7 @@ class PrefixTree:
     @classmethod
     def of(cls, prompts: Sequence[Sequence[int]]) -> PrefixTree:
         """Build the tree over some prompts."""
-        # Numbers with the highest byte first sort as bytes do.
+        # Big-endian numbers sort in the same order as their bytes.
         keys = [np.asarray(prompt, dtype=">u4") for prompt in prompts]
         order = sorted(range(len(keys)), key=lambda i: keys[i].tobytes())
         before = zip([order[0], *order], order, strict=False)

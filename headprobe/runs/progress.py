@@ -275,7 +275,7 @@ def _open_or_replace(path: Path) -> Progress:
     try:
         return _open(path)
     except (UsageError, sqlite3.DatabaseError) as error:
-        # What could not be opened or locked may be of use to others.
+        # A file that cannot be opened or locked may be in use by another program.
         if path.is_dir() or isinstance(error, sqlite3.OperationalError):
             raise
     discard_progress(path)
@@ -284,7 +284,7 @@ def _open_or_replace(path: Path) -> Progress:
 
 def _open(path: Path) -> Progress:
     for file in (path, _rollback(path)):
-        # A pipe would be waited for.
+        # Reading from a pipe would wait for ever.
         if file.exists() and not stat.S_ISREG(file.stat().st_mode):
             raise _foreign(path, f"{file.name} is no regular file")
     connection = sqlite3.connect(path, timeout=1)
@@ -302,7 +302,7 @@ def _open(path: Path) -> Progress:
 
 
 def _check_whole(connection: sqlite3.Connection, path: Path) -> None:
-    # SQLite itself reads what is missing of a last page as zeros.
+    # SQLite reads the missing part of a last page as zeros, without an error.
     (page,) = connection.execute("PRAGMA page_size").fetchone()
     if path.stat().st_size % page:
         raise sqlite3.DatabaseError("its end is missing")

@@ -137,7 +137,7 @@ def _short_prompts(
     try:
         longest = max(tokenize_needle(needle, writer).size for needle in needles)
     except UsageError:
-        # Worked examples share words with a needle of the user's own.
+        # Every worked example shares words with a needle of the user's own file.
         return []
     cases = hide_needles(
         needles,

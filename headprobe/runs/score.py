@@ -74,7 +74,7 @@ def score(
             "expected a run whose prompt style is decided: `prepare_decided` plans one"
         )
     keys = [case_key(case) for case in run.cases]
-    # Of cases that are alike the first is observed.
+    # Of cases with one key the first is observed.
     case_of = dict(zip(reversed(keys), reversed(run.cases), strict=True))
     warns = processes is None or processes.is_main_process
     observer = _Observer(loaded, run, case_of, warns=warns)

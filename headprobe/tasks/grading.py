@@ -184,8 +184,7 @@ def answer_steps(
     found = align(decode(generated), answer)
     if found is None:
         return 0, 0
-    # What the first n tokens write; of a character that takes several tokens, nothing before the
-    # last of them.
+    # The text of the first n tokens. A character of several tokens is written by the last of them.
     written = [decode(generated[:n]) for n in range(len(generated) + 1)]
     reached = [len(text.rstrip("\ufffd")) for text in written]
     end = next(n for n, length in enumerate(reached) if length >= found.end)

@@ -13,7 +13,7 @@ LEAST_MORE = 16
 
 
 def max_new_tokens(case: Case) -> int:
-    """Return the most tokens of a response: twice the answer's, at least 16 more than these."""
+    """Return the most tokens of a response: the answer's twice, or plus 16 if that is more."""
     answer = len(case.answer_ids)
     return max(2 * answer, answer + LEAST_MORE)
 

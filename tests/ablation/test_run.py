@@ -229,7 +229,7 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     said = [units[key].fields["response"] for key in run.keys[()]]
     answers = [[case.answer] for case in run.cases]
     np.testing.assert_array_equal(again.full, [*map(f1, said, answers)])
-    with pytest.raises(UsageError, match='silence was "zero", now "mean"'):
+    with pytest.raises(UsageError, match='ablation was "zero", now "mean"'):
         ablate(nano, planned(nano, tmp_path / "stopped", ablation="mean"))
 
 

@@ -75,7 +75,7 @@ def plainly(
     prompt = torch.cat([context, torch.tensor([question.question_ids])], dim=1)
     end = (context if setting == QUERY_AGNOSTIC else prompt).shape[1]
     capacity = np.full(nano.layout.layers, end)
-    given = method.at(CutPoint(tokens=end, question_id=question.question_id, capacity=capacity))
+    given = method.at(CutPoint(tokens=end, question_id=question.draw_id, capacity=capacity))
     written: list[int] = []
     with HeadBudgetCache(nano.model, given, compress_at=end, floor=method.floor) as cache:
         if setting == QUERY_AGNOSTIC:
