@@ -159,6 +159,7 @@ def evaluate(
             message = "`questions` brings its own questions: leave it out"
             raise UsageError(message, option=option)
     parsing.existing(questions, kind="question")
+    parsing.needle_file(needles)
     spec = parsing.case_spec(
         lengths=lengths,
         depths=depths,

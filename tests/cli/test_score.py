@@ -76,13 +76,13 @@ def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> N
     cost = done.json()
     assert cost["cases"] == 24
     assert cost["prompt_tokens"] == 12 * 128 + 12 * 256
-    assert cost["saving"] == cost["prompt_tokens"] / cost["distinct_tokens"] > 1.2
+    assert cost["saving"] == cost["prompt_tokens"] / cost["unique_tokens"] > 1.2
     # Keys and values, layers, KV heads, dimensions, bytes; the prompt and its answer.
     assert cost["cache"] // (2 * 6 * 4 * 32 * 4) in range(272, 290)
     assert cost["peak"] == cost["weights"] + cost["cache"] + 2**30
     assert not list(tmp_path.iterdir())
     table = headprobe("score", *GRID, "--dry-run", cwd=tmp_path)
-    assert f"{cost['distinct_tokens']:,}" in table.stdout
+    assert f"{cost['unique_tokens']:,}" in table.stdout
 
 
 def test_forced_decoding_counts_every_case(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_dry_run_counts_the_questions_that_ask_nothing(tmp_path: Path) -> None
         for more in ([], ["--measures", "mass,locos"], ["--measures", "r2,qr"])
     ]
     assert costs[0] == costs[1]
-    assert 0 < costs[2]["distinct_tokens"] - costs[0]["distinct_tokens"] < 24 * 32
+    assert 0 < costs[2]["unique_tokens"] - costs[0]["unique_tokens"] < 24 * 32
     assert costs[2]["prompt_tokens"] > 1.5 * costs[0]["prompt_tokens"]
 
 
@@ -178,7 +178,7 @@ def test_measures_are_listed_with_the_tasks_that_take_them(tmp_path: Path) -> No
     [
         (["--measures", "r2,eco"], "measures", "eco", "r2, retrieval"),
         (["--task", "alibi", "--measures", "r2"], "measures", None, "task alibi has no cases"),
-        (["--activation-memory", "lots"], "memory_allowance", "lots", "1GiB"),
+        (["--activation-memory", "lots"], "activation_memory", "lots", "1GiB"),
         (["--until-stable", "1.5"], "until_stable", 1.5, "between 0 and 1"),
         (["--device-map", "wild"], "device_map", "wild", "auto"),
         (["--device", "cpu", "--device-map", "auto"], "device_map", "auto", "exclude each other"),
@@ -218,7 +218,7 @@ def test_a_model_with_a_chat_template_is_asked_in_the_style_that_a_trial_decides
     again = succeed(*command, cwd=tmp_path)
     assert again.stdout == done.stdout
     other = refusal(*command, "--prompt", "raw", cwd=tmp_path)
-    assert 'prompt was "auto", now "raw"' in str(other)
+    assert 'prompt_style was "prefix", now "raw"' in str(other)
 
 
 def test_prompt_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
