@@ -116,7 +116,7 @@ def test_chunks_hold_the_same_rows(architecture: str, chunk_bytes: int) -> None:
     observe(model, ids, whole, watch=slice(3, None))
     observe(model, ids, chunked, watch=slice(3, None), chunk_bytes=chunk_bytes)
     for layer, rows in whole.rows().items():
-        torch.testing.assert_close(chunked.weights()[layer], rows, **CLOSE)
+        torch.testing.assert_close(chunked.rows()[layer], rows, **CLOSE)
         assert chunked.queries(layer) == whole.queries(layer) == list(range(3, LENGTH))
         sizes = {len(chunk.queries) for chunk in chunked.chunks[layer]}
         assert sizes == ({1} if chunk_bytes == 1 else {2})
@@ -239,7 +239,7 @@ def test_a_sink_may_observe_another_model(tiny_llama: PreTrainedModel) -> None:
     assert dict(ALL_ATTENTION_FUNCTIONS) == registered
     assert [len(chunks) for chunks in outer.chunks.values()] == [1, 1]
     assert [len(chunks) for chunks in inner.chunks.values()] == [2, 2, 2, 2]
-    for layer, rows in alone.weights().items():
+    for layer, rows in alone.rows().items():
         assert torch.equal(outer.rows()[layer], rows)
 
 

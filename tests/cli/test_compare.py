@@ -102,7 +102,7 @@ def test_a_picture_is_drawn_where_wanted(tmp_path: Path) -> None:
         (["a", "b", "--measure", "echo"], {"option": "measure", "value": "echo"}, "holds r2"),
         (["a", "b", "--by-needle"], {"option": "by_needle"}, "splits one run by one measure"),
         (["a", "--by-needle", "--measure", "r2", "--measure", "r2"], {"option": "by_needle"}, ""),
-        (["a", "b", "--top-k", "17"], {"option": "top", "value": 17}, "1 to 16"),
+        (["a", "b", "--top-k", "17"], {"option": "top_k", "value": 17}, "1 to 16"),
         (["a", "b", "--out", "x.jpg"], {"path": Path("x.jpg")}, ".png, .svg or .pdf"),
         ([], {}, "one ranking has nothing"),
     ],

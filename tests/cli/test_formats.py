@@ -85,7 +85,9 @@ def test_the_sizes_of_an_alias_are_taken(heads: Path) -> None:
     succeed(*arguments)
     model = succeed("show", "llama", "--json").json()["model"]
     assert (model["id"], model["kv_heads"]) == ("meta-llama/Meta-Llama-3-8B-Instruct", 8)
-    succeed(*arguments, "--kv-heads", "16")
+    error = refusal(*arguments, "--kv-heads", "16")
+    assert "kv_heads was 8, now 16" in error.message
+    succeed(*arguments, "--kv-heads", "16", "--overwrite")
     assert succeed("show", "llama", "--json").json()["model"]["kv_heads"] == 16
     heads.write_text('{"0-0": [1.0]}')
     error = refusal(*arguments, "--heads", "16")

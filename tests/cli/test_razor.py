@@ -118,7 +118,7 @@ def test_a_dry_run_counts_the_default_cases(tmp_path: Path) -> None:
     ("options", "option", "value", "message"),
     [
         (["--depths", "0,50"], "depths", "0,50", "this task hides no needles"),
-        (["--needles", "n.jsonl"], "needles", Path("n.jsonl"), "this task hides no needles"),
+        (["--needles", __file__], "needles", Path(__file__), "this task hides no needles"),
         (["--haystack", "noise"], "haystack", "noise", "this task hides no needles"),
         (["--decode", "forced"], "decode", "forced", "task razor has no answers to force"),
         (["--lengths", "20"], "lengths", 20, "expected at least 65"),

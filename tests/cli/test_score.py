@@ -218,7 +218,7 @@ def test_a_model_with_a_chat_template_is_asked_in_the_style_that_a_trial_decides
     again = succeed(*command, cwd=tmp_path)
     assert again.stdout == done.stdout
     other = refusal(*command, "--prompt", "raw", cwd=tmp_path)
-    assert 'prompt_style was "prefix", now "raw"' in str(other)
+    assert f'prompt_style was "{prompt["used"]}", now "raw"' in str(other)
 
 
 def test_prompt_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:

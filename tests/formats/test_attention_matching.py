@@ -80,7 +80,7 @@ def test_what_is_written_is_read_and_a_missing_head_gets_the_even_share(tmp_path
     assert notes[0] == "1 heads are missing and get the even share, as in the program"
     assert "give `heads` if they share KV heads" in notes[1]
     known = KnownModel(layers=2, heads=6, kv_heads=3)
-    run, notes = import_run(path, tmp_path / "run", source="attention-matching", known=known)
+    run, notes = import_run(path, tmp_path / "wider", source="attention-matching", known=known)
     assert run.mean("attention-matching").shape == (2, 6)
     assert notes == ("3 heads are missing and get the even share, as in the program",)
 

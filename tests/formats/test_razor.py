@@ -116,7 +116,9 @@ def test_sizes_that_the_lists_do_not_show_are_guessed_aloud(tmp_path: Path) -> N
     assert run.mean("razor").tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
     assert notes[0].startswith("the file lists kept heads only: took 3 layers of 4 KV heads")
     known = KnownModel(layers=4, kv_heads=8, heads=8)
-    run, notes = import_run(tmp_path / "heads.json", tmp_path / "run", source="razor", known=known)
+    run, notes = import_run(
+        tmp_path / "heads.json", tmp_path / "known", source="razor", known=known
+    )
     assert run.mean("razor").shape == (4, 8)
     assert notes == ()
 
