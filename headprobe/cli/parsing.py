@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from headprobe.errors import UsageError
@@ -74,6 +74,21 @@ def needle_file(path: Path | None) -> None:
             option="needles",
             path=path,
         )
+
+
+def budget_files(typed: Sequence[str]) -> None:
+    """Refuse the path of a budget file where there is none.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    for text in typed:
+        parts = [text] if Path(text).exists() else text.split(",")
+        for path in (Path(part.strip()) for part in parts):
+            if path.suffix.lower() == ".json" and not path.exists():
+                raise UsageError(
+                    f"no budget file at {path}; make one with `headprobe allocate`", path=path
+                )
 
 
 def existing(path: Path | None, *, kind: str) -> None:
