@@ -95,6 +95,7 @@ def ablate(
     asked = None if task is None else get_asking_task(task)
     parsing.one_of("ablation", ablation, ("zero", "mean"))
     parsing.one_of("metric", metric, (PASSED, *METRICS))
+    parsing.needle_file(needles)
     spec = parsing.case_spec(
         lengths=lengths,
         depths=depths,

@@ -139,6 +139,7 @@ def evaluate(
 
     Example: headprobe evaluate --budget budget-headkv-128.json --questions own.jsonl
     """
+    parsing.budget_files(budget or [])
     from headprobe.allocators import get_strategy
     from headprobe.evaluation.methods import MethodOptions, parse_budgets
     from headprobe.runs.directory import require_scores
@@ -159,6 +160,7 @@ def evaluate(
             message = "`questions` brings its own questions: leave it out"
             raise UsageError(message, option=option)
     parsing.existing(questions, kind="question")
+    parsing.needle_file(needles)
     spec = parsing.case_spec(
         lengths=lengths,
         depths=depths,
@@ -174,8 +176,8 @@ def evaluate(
         "measure": measure,
         "beta": beta,
         "reduce": reduce,
-        "floor": min_entries,
-        "saturation": fill_to,
+        "min_entries": min_entries,
+        "fill_to": fill_to,
         "window": window,
         "granularity": granularity,
     }

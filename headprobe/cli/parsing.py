@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from headprobe.errors import UsageError
@@ -24,12 +24,12 @@ def case_spec(
     """Read the options that say which cases are wanted; a ``limit`` of 0 wants all.
 
     Raises:
-        UsageError: lengths or depths cannot be read, or there is no such file of needles.
+        UsageError: lengths or depths cannot be read.
     """
     return CaseSpec(
         lengths=None if lengths is None else parse_lengths(lengths),
         depths=None if depths is None else parse_depths(depths),
-        needles=_needle_file(needles),
+        needles=needles,
         haystack=haystack,
         limit=limit or None,
         seed=seed,
@@ -62,26 +62,43 @@ def prompt_options(
     )
 
 
-def _needle_file(path: Path | None) -> Path | None:
-    """Return a file of needles, or a name of bundled ones, as it is; ``UsageError`` for neither."""
-    if path is None or str(path) in CORPORA or path.exists():
-        return path
-    raise UsageError(
-        f"no needle file {path}; bundled needles are named {', '.join(CORPORA)}",
-        option="needles",
-        path=path,
-    )
+def needle_file(path: Path | None) -> None:
+    """Refuse a path that is neither a file of needles nor a name of bundled ones.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if path is not None and str(path) not in CORPORA and not path.exists():
+        raise UsageError(
+            f"no needle file {path}; bundled needles are named {', '.join(CORPORA)}",
+            option="needles",
+            path=path,
+        )
 
 
-def existing(path: Path | None, *, kind: str) -> Path | None:
-    """Return a path after a check that it exists.
+def budget_files(typed: Sequence[str]) -> None:
+    """Refuse the path of a budget file where there is none.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    for text in typed:
+        parts = [text] if Path(text).exists() else text.split(",")
+        for path in (Path(part.strip()) for part in parts):
+            if path.suffix.lower() == ".json" and not path.exists():
+                raise UsageError(
+                    f"no budget file at {path}; make one with `headprobe allocate`", path=path
+                )
+
+
+def existing(path: Path | None, *, kind: str) -> None:
+    """Refuse a path where there is nothing.
 
     Raises:
         UsageError: there is no such ``kind`` of file, as in "needle".
     """
     if path is not None and not path.exists():
         raise UsageError(f"no {kind} file {path}", path=path)
-    return path
 
 
 def comma_list(text: str | None) -> tuple[str, ...] | None:
@@ -89,8 +106,8 @@ def comma_list(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
-def one_of(option: str, value: str, choices: Collection[str]) -> str:
-    """Return a value after a check that it is one of the choices.
+def one_of(option: str, value: str, choices: Collection[str]) -> None:
+    """Refuse a value that is none of the choices.
 
     Raises:
         UsageError: the value is none of the choices.
@@ -98,11 +115,10 @@ def one_of(option: str, value: str, choices: Collection[str]) -> str:
     if value not in choices:
         *others, last = choices
         raise UsageError(f"expected {', '.join(others)} or {last}", option=option, value=value)
-    return value
 
 
-def reliability(value: float | None) -> float | None:
-    """Return a reliability to stop at after a check of its range.
+def reliability(value: float | None) -> None:
+    """Refuse a reliability to stop at that is never reached or always is.
 
     Raises:
         UsageError: the reliability does not lie between 0 and 1.
@@ -110,4 +126,3 @@ def reliability(value: float | None) -> float | None:
     if value is not None and not 0 < value < 1:
         message = "expected a number between 0 and 1"
         raise UsageError(message, option="until_stable", value=value)
-    return value

@@ -101,7 +101,7 @@ def score(
     parsing.reliability(until_stable)
     from headprobe.tasks import get_task
 
-    chosen = get_task(task).measuring(parsing.comma_list(measures)).counting(steps)
+    chosen = get_task(task)
     if not chosen.needs_cases:
         given = {
             "measures": measures,
@@ -115,6 +115,14 @@ def score(
         }
         for option in (name for name, value in given.items() if value is not None):
             raise UsageError(f"task {task} has no cases: leave it out", option=option)
+    if not chosen.asks:
+        of_needles = {"depths": depths, "needles": needles, "haystack": haystack}
+        for option, value in of_needles.items():
+            if value is not None:
+                message = "this task hides no needles: leave it out"
+                raise UsageError(message, option=option, value=value)
+    parsing.needle_file(needles)
+    chosen = chosen.measuring(parsing.comma_list(measures)).counting(steps)
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
     from headprobe.models.options import ModelOptions

@@ -151,17 +151,13 @@ def parse_budgets(typed: Sequence[str]) -> tuple[BudgetSize | Path, ...]:
     """Read ``128``, ``1.5%``, several with commas, or the path of a budget file.
 
     Raises:
-        UsageError: a text is no budget, or there is no such file.
+        UsageError: a text is no budget.
     """
     texts = [
         [text] if _is_file(text) and Path(text).exists() else text.split(",") for text in typed
     ]
     budgets: list[BudgetSize | Path] = []
     for text in [part.strip() for parts in texts for part in parts]:
-        if _is_file(text) and not Path(text).is_file():
-            raise UsageError(
-                f"no budget file at {text}; make one with `headprobe allocate`", path=Path(text)
-            )
         budgets.append(Path(text) if _is_file(text) else parse_budget(text))
     return tuple(budgets)
 

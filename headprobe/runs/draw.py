@@ -116,8 +116,8 @@ def draw_cases(
     end = max(case.length + probe.max_new_tokens(case) for case in cases)
     if loaded.max_context is not None and end > loaded.max_context:
         raise UsageError(
-            f"a prompt and its answer take {end} tokens, the model's window holds "
-            f"{loaded.max_context}: try shorter `lengths`"
+            f"a prompt and its answer take {end} tokens, the model takes {loaded.max_context}: "
+            "try shorter `lengths`"
         )
     return DrawnCases(
         cases=cases,

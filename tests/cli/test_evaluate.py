@@ -118,6 +118,14 @@ def test_a_budget_of_a_task_that_asks_nothing_is_asked_r2(inside: Path) -> None:
     assert found["results"][1]["strategy"] == "razor"
 
 
+@pytest.mark.slow
+def test_options_of_a_strategy_reach_it(inside: Path) -> None:
+    tuned = ["--strategy", "tuned", "--min-entries", "6", "--fill-to", "20"]
+    found = evaluate(*SMALL, "--budget", "24", *tuned, "--out", "tuned", "--json").json()
+    (method,) = found["plan"]["methods"]
+    assert (method["min_entries"], method["fill_to"]) == (6, 20)
+
+
 def test_what_is_the_default_may_be_said_when_it_resumes(inside: Path) -> None:
     options = [*SMALL, "--budget", "30", "--out", "twice"]
     assert evaluate(*options).returncode == 0

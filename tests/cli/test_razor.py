@@ -117,7 +117,7 @@ def test_a_dry_run_counts_the_default_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "option", "value", "message"),
     [
-        (["--depths", "0,50"], "depths", (0.0, 50.0), "this task hides no needles"),
+        (["--depths", "0,50"], "depths", "0,50", "this task hides no needles"),
         (["--needles", __file__], "needles", Path(__file__), "this task hides no needles"),
         (["--haystack", "noise"], "haystack", "noise", "this task hides no needles"),
         (["--decode", "forced"], "decode", "forced", "task razor has no answers to force"),

@@ -113,5 +113,5 @@ def test_an_answer_that_does_not_fit_behind_its_prompt_is_refused(
     path.write_text(json.dumps(needle | {"answer": long}))
     spec = partial(CaseSpec, depths=(50.0,), needles=path)
     assert draw_cases(nano, TASKS["r2"].probe, spec(lengths=(1024,))).cases
-    with pytest.raises(UsageError, match=r"take .* tokens, the model's window holds 2112"):
+    with pytest.raises(UsageError, match=r"take .* tokens, the model takes 2112"):
         draw_cases(nano, TASKS["r2"].probe, spec(lengths=(2048,)))
