@@ -70,7 +70,7 @@ class PlannedAblation:
         """The plan in one line, for the terminal."""
         return (
             f"{self.task_name}: {len(self.cases)} cases, {len(self.groups) - 1} groups of heads "
-            f"silenced by {self.plan.identity['ablation']}, {self.total:,} answers"
+            f"ablated by {self.plan.identity['ablation']}, {self.total:,} answers"
         )
 
     @property

@@ -45,7 +45,7 @@ class Answers:
     ``fractions`` are the fractions of the cache that were kept, 0 to 1.
     """
 
-    fractions: Float[np.ndarray, " contender"]
+    fractions: Float[np.ndarray, " method"]
     responses: Sequence[str]
 
 
@@ -96,7 +96,7 @@ def answer(
             yield reader.answer(question)
         except torch.OutOfMemoryError as error:
             tokens = len(question.context_ids) + len(question.question_ids)
-            hint = "fewer --budget, shorter prompts"
+            hint = "a smaller `budget` list or shorter prompts"
             raise out_of_memory(error, tokens=tokens, hint=hint) from error
         except NotFinite:
             prompt = [*question.context_ids, *question.question_ids]

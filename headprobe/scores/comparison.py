@@ -113,7 +113,7 @@ def compare_needles(run: HeadScores, *, measure: str | None, k: int | None = Non
     if len(needles) < 2:
         raise UsageError(
             f"all {run.passed} accepted cases have one needle: there is nothing to compare; "
-            "score more needles (--needles, --limit)"
+            "score more needles (`needles`, `limit`)"
         )
     k = _checked_top(k, run.layout.layers * run.layout.num_heads)
     scores, needle_of = run.per_case[name], np.array(run.needles)
