@@ -46,12 +46,22 @@ def rankable_scores(
     layers, heads = scores.shape
     groups = scores.astype(np.float64).reshape(layers, heads // group, group)
     reduced: Float[np.ndarray, "layer head"] = REDUCTIONS[reduce](groups, axis=-1)
-    if not scores.any():
-        raise HeadprobeError(
-            "all scores are zero: nothing was retrieved, so no head can be told from another; "
-            "score more or easier cases, or use --strategy uniform"
-        )
+    refuse_zeros(scores)
     return reduced
+
+
+def refuse_zeros(scores: Float[np.ndarray, "layer head"], *, measure: str = "") -> None:
+    """Refuse scores that are all zero: they rank nothing, and their sum divides nothing.
+
+    Raises:
+        HeadprobeError: all scores are zero.
+    """
+    if not scores.any():
+        named = f"{measure} scores" if measure else "scores"
+        raise HeadprobeError(
+            f"all {named} are zero, so no head can be told from another; "
+            "score more or easier cases, or take another `measure`"
+        )
 
 
 def _refuse(

@@ -10,22 +10,13 @@ from jaxtyping import Bool, Float
 from headprobe.allocators._allocation import Allocation
 from headprobe.budgets import MAX_TOKENS
 from headprobe.errors import UsageError
+from headprobe.stats.ranks import top_heads
 
 # DuoAttention's config.json.
 SINKS, RECENT = 128, 256
 
 
-def best_heads(
-    heads: Float[np.ndarray, "layer head"], count: int
-) -> Bool[np.ndarray, "layer head"]:
-    """Mark the ``count`` heads with the highest scores, ties in the order of layer and head."""
-    order = np.argsort(-heads, axis=None, kind="stable")
-    chosen = np.zeros(heads.size, dtype=np.bool_)
-    chosen[order[:count]] = True
-    return chosen.reshape(heads.shape)
-
-
-def best_fraction(
+def top_fraction(
     heads: Float[np.ndarray, "layer head"], fraction: float, *, option: str
 ) -> Bool[np.ndarray, "layer head"]:
     """Mark the ``fraction`` of all heads with the highest scores, rounded up to whole heads.
@@ -35,7 +26,7 @@ def best_fraction(
     """
     check_fraction(fraction, option)
     # 0.14 * 50 is a little more than 7 in floats, and 7 heads are meant.
-    return best_heads(heads, math.ceil(round(fraction * heads.size, 6)))
+    return top_heads(heads, math.ceil(round(fraction * heads.size, 6)))
 
 
 def full_or_streaming(

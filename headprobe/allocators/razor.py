@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 
 from headprobe.allocators._allocation import Allocation
 from headprobe.allocators._reduction import rankable_scores
-from headprobe.allocators._streaming import best_fraction, full_or_streaming
+from headprobe.allocators._streaming import full_or_streaming, top_fraction
 
 
 def razor(
@@ -48,7 +48,7 @@ def razor(
         raise ValueError(f"expected the scores of the measure {missing[0]!r}, got none")
     full: Bool[np.ndarray, "layer head"] = np.any(
         [
-            best_fraction(
+            top_fraction(
                 rankable_scores(measured[measure], group=group, reduce="max"),
                 fraction,
                 option=f"--{measure}",

@@ -14,12 +14,12 @@ from headprobe.allocators._reduction import rankable_scores
 from headprobe.allocators._streaming import (
     RECENT,
     SINKS,
-    best_fraction,
-    best_heads,
     check_fraction,
     full_or_streaming,
+    top_fraction,
 )
 from headprobe.errors import UsageError
+from headprobe.stats.ranks import top_heads
 
 
 def duo(
@@ -46,7 +46,7 @@ def duo(
     """
     heads = rankable_scores(scores, group=group, reduce=reduce)
     check_fraction(sparsity, "--sparsity")
-    chosen = best_fraction(heads, 1 - sparsity, option="--sparsity")
+    chosen = top_fraction(heads, 1 - sparsity, option="--sparsity")
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
 
 
@@ -103,5 +103,5 @@ def top(
     reduced = rankable_scores(scores, group=group, reduce=reduce)
     if not 0 <= top_k <= reduced.size:
         raise UsageError(f"--top-k must be 0 to {reduced.size}, all there are, got {top_k}")
-    chosen = best_heads(reduced, top_k)
+    chosen = top_heads(reduced, top_k)
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)

@@ -48,7 +48,7 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
         output.note(line)
 
 
-def top_heads(
+def show_top_heads(
     run: HeadScores,
     *,
     measure: str | None,

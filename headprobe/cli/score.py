@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from headprobe.cli import options, output, parsing
-from headprobe.cli.runs import describe, show_cost, top_heads
+from headprobe.cli.runs import describe, show_cost, show_top_heads
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def score(
             )
     if scores is not None:
         rates = pass_rates(run.out)
-        top_heads(scores, measure=None, seed=seed, top_k=10, rates=rates, json=json)
+        show_top_heads(scores, measure=None, seed=seed, top_k=10, rates=rates, json=json)
         describe(scores, path=run.out)
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
@@ -204,6 +204,6 @@ def _from_weights(
 
     run = out or directory_for(loaded.label, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=overwrite)
-    top_heads(scores, measure=None, seed=seed, top_k=10, rates=(), json=json)
+    show_top_heads(scores, measure=None, seed=seed, top_k=10, rates=(), json=json)
     describe(scores)
     output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")

@@ -30,7 +30,7 @@ def show(
     """
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.cli.budgets import summarise
-    from headprobe.cli.runs import describe, top_heads
+    from headprobe.cli.runs import describe, show_top_heads
     from headprobe.runs.directory import newest_run
     from headprobe.runs.pass_rates import pass_rates
     from headprobe.scores import HeadScores
@@ -40,5 +40,5 @@ def show(
         return
     path = file or newest_run()
     run = HeadScores.load(path)
-    top_heads(run, measure=measure, seed=seed, top_k=top_k, rates=pass_rates(path), json=json)
+    show_top_heads(run, measure=measure, seed=seed, top_k=top_k, rates=pass_rates(path), json=json)
     describe(run, path=path)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from headprobe.allocators._reduction import REDUCTIONS
+from headprobe.allocators._reduction import rankable_scores, refuse_zeros
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.scores import HeadScores
+from headprobe.stats.ranks import top_heads
 
 # DuoAttention's reader adds up to 1e-6 of unseeded noise to break ties.
 GAP = 1e-5
@@ -33,32 +34,9 @@ class HeadMask:
 
 
 def kv_scores(run: HeadScores, measure: str, reduce: str) -> Float[np.ndarray, "layer kv_head"]:
-    """Reduce the scores of each KV head's group of query heads to one score (float64).
-
-    Raises:
-        UsageError: there is no such reduction.
-        HeadprobeError: all scores are zero.
-    """
-    if reduce not in REDUCTIONS:
-        raise UsageError(f"--reduce takes {', '.join(REDUCTIONS)}, got {reduce!r}")
-    refuse_zeros(mean := run.mean(measure).astype(np.float64), measure)
-    layout = run.layout
-    groups = mean.reshape(layout.layers, layout.num_kv_heads, layout.group_size)
-    reduced: Float[np.ndarray, "layer kv_head"] = REDUCTIONS[reduce](groups, axis=-1)
-    return reduced
-
-
-def refuse_zeros(scores: Float[np.ndarray, "layer head"], measure: str) -> None:
-    """Refuse scores that are all zero: the readers of a file divide by their sum.
-
-    Raises:
-        HeadprobeError: all scores are zero.
-    """
-    if not scores.any():
-        raise HeadprobeError(
-            f"all {measure} scores are zero, so no head can be told from another; "
-            "score more or easier cases, or export another --measure"
-        )
+    """Reduce a run's scores to KV heads as strategies do; errors are ``rankable_scores``'s."""
+    refuse_zeros(mean := run.mean(measure), measure=measure)
+    return rankable_scores(mean, group=run.layout.group_size, reduce=reduce)
 
 
 def not_negative(
@@ -73,7 +51,7 @@ def not_negative(
     if lowest >= 0:
         return scores, ()
     shifted = scores - lowest
-    refuse_zeros(shifted, f"{measure} (less the lowest)")
+    refuse_zeros(shifted, measure=f"{measure} (less the lowest)")
     return shifted, (f"{measure} has negative scores: all were shifted up by {-lowest:g}",)
 
 
@@ -82,15 +60,6 @@ def group_note(run: HeadScores, reduce: str) -> tuple[str, ...]:
     if run.layout.group_size == 1:
         return ()
     return (f"the {run.layout.group_size} query heads of a KV head were reduced by {reduce}",)
-
-
-def top_heads(
-    scores: Float[np.ndarray, "layer kv_head"], count: int
-) -> Bool[np.ndarray, "layer kv_head"]:
-    """Mark the ``count`` heads with the highest scores, ties in the order of layer and head."""
-    chosen = np.zeros(scores.size, dtype=bool)
-    chosen[np.argsort(-scores, axis=None, kind="stable")[:count]] = True
-    return chosen.reshape(scores.shape)
 
 
 def mask_of_scores(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from headprobe.allocators._reduction import refuse_zeros
 from headprobe.files import atomic_write
-from headprobe.formats._heads import refuse_zeros
 from headprobe.scores import HeadScores
 
 
@@ -23,7 +23,7 @@ def write_scores(run: HeadScores, path: Path, *, measure: str) -> tuple[str, ...
         HeadprobeError: all scores are zero, or the file cannot be written.
     """
     mean = run.mean(measure)
-    refuse_zeros(mean, measure)
+    refuse_zeros(mean, measure=measure)
     rankings = np.argsort(-mean, axis=1, kind="stable").tolist()
     with atomic_write(path) as whole:
         whole.write_text(

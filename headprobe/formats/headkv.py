@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.allocators._reduction import refuse_zeros
 from headprobe.files import atomic_write
 from headprobe.formats._files import Table, numbers, read_json, table_size
-from headprobe.formats._heads import not_negative, refuse_zeros
+from headprobe.formats._heads import not_negative
 from headprobe.scores import HeadScores
 
 # The cases of each head, by layer and number.
@@ -34,7 +35,7 @@ def write_scores(run: HeadScores, path: Path, *, measure: str) -> tuple[str, ...
         HeadprobeError: all scores are zero, or the file cannot be written.
     """
     mean = run.mean(measure).astype(np.float64)
-    refuse_zeros(mean, measure)
+    refuse_zeros(mean, measure=measure)
     cases = run.per_case[measure].astype(np.float64)
     notes: tuple[str, ...] = ()
     if (cases < 0).any():

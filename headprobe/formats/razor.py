@@ -20,8 +20,9 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write
 from headprobe.formats._files import Table, load_pt, read_json, read_text, save_pt, table_size
-from headprobe.formats._heads import group_note, kv_scores, mask_of_budget, top_heads
+from headprobe.formats._heads import group_note, kv_scores, mask_of_budget
 from headprobe.scores import HeadScores
+from headprobe.stats.ranks import top_heads
 
 INDUCTION, ECHO = "prefix_matching", "copying"
 _MEASURES = {INDUCTION: "induction", ECHO: "echo"}

@@ -41,7 +41,7 @@ def test_bad_scores_are_refused_though_the_mean_would_hide_them(
 
 
 def test_scores_that_are_all_zero_are_refused_with_a_way_out() -> None:
-    with pytest.raises(HeadprobeError, match=r"all scores are zero: .*--strategy uniform"):
+    with pytest.raises(HeadprobeError, match=r"all scores are zero, .*another `measure`"):
         usable_scores(np.zeros((2, 2)), group=2, reduce="max")
 
 

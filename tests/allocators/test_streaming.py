@@ -3,22 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headprobe.allocators._streaming import best_fraction, best_heads, full_or_streaming
+from headprobe.allocators._streaming import full_or_streaming, top_fraction
 from headprobe.errors import UsageError
-
-
-def test_the_best_heads_are_those_of_a_plain_sort_ties_in_order() -> None:
-    scores = np.array([[0.2, 0.9, 0.5], [0.9, 0.5, 0.1]])
-    assert best_heads(scores, 3).tolist() == [[False, True, True], [True, False, False]]
-    assert not best_heads(scores, 0).any()
-    assert best_heads(scores, 6).all()
 
 
 @given(per_cent=st.integers(0, 100), heads=st.integers(1, 400))
 def test_a_share_of_the_heads_is_rounded_up_as_in_decimal_arithmetic(
     per_cent: int, heads: int
 ) -> None:
-    chosen = best_fraction(np.arange(heads, dtype=float)[None], per_cent / 100, option="--sparsity")
+    chosen = top_fraction(np.arange(heads, dtype=float)[None], per_cent / 100, option="--sparsity")
     assert chosen.sum() == -(-per_cent * heads // 100)
 
 

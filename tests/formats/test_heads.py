@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.formats._heads import GAP, amounts, gates, mask_of_budget, spread, top_heads
+from headprobe.formats._heads import GAP, amounts, gates, mask_of_budget, spread
 
 MakeBudget = Callable[..., HeadBudgets]
 SCORES = arrays(
@@ -43,11 +43,6 @@ def test_gates_without_a_head_on_one_side() -> None:
     scores = np.array([[0.1, 0.2], [0.3, 0.4]])
     assert gates(scores, np.ones((2, 2), dtype=bool)).min() >= 0.6
     assert gates(scores, np.zeros((2, 2), dtype=bool)).max() <= 0.4
-
-
-def test_of_equal_scores_the_first_heads_are_the_top() -> None:
-    chosen = top_heads(np.array([[1.0, 2.0], [1.0, 1.0]]), 2)
-    assert chosen.tolist() == [[True, True], [False, False]]
 
 
 def test_a_mask_is_read_off_a_budget(streaming_budget: HeadBudgets) -> None:

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headprobe.stats.ranks import average_ranks, rank_correlation, top_overlap, usual_top
+from headprobe.stats.ranks import (
+    average_ranks,
+    rank_correlation,
+    top_heads,
+    top_overlap,
+    usual_top,
+)
 
 # Few values, so that many are equal; of both signs, with both zeros and very small ones.
 VALUES = st.sampled_from([-3.5, -1.0, -1e-40, -0.0, 0.0, 1e-40, 0.1, 0.25, 7e30])
@@ -83,6 +89,15 @@ def test_the_overlap_is_the_mean_over_all_ways_to_break_ties(
     one, other = sides(pairs)
     k = data.draw(st.integers(1, len(pairs)))
     assert overlap_of(one, other, k) == pytest.approx(plain_overlap(one, other, k))
+
+
+def test_the_top_heads_are_those_of_a_plain_sort_ties_in_order() -> None:
+    scores = np.array([[0.2, 0.9, 0.5], [0.9, 0.5, 0.1]])
+    assert top_heads(scores, 3).tolist() == [[False, True, True], [True, False, False]]
+    assert not top_heads(scores, 0).any()
+    assert top_heads(scores, 6).all()
+    equal = np.array([[1.0, 2.0], [1.0, 1.0]])
+    assert top_heads(equal, 2).tolist() == [[True, True], [False, False]]
 
 
 def test_rows_do_not_mix() -> None:
