@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from headprobe.ablation.rankings import Trial
 from headprobe.models.layout import HeadLayout
-from headprobe.stats.bootstrap import RESAMPLES, Estimate, resampled_means
+from headprobe.stats.bootstrap import RESAMPLES, Estimate, estimate, resampled_means
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -189,9 +189,5 @@ def area_between(
 
 
 def _estimate(values: Float[np.ndarray, " row"]) -> Estimate:
-    """Estimate the first value, with the percentile interval (Efron 1979) of the other values.
-
-    The other values are its resamples.
-    """
-    low, high = np.quantile(values[1:], (0.025, 0.975))
-    return Estimate(value=float(values[0]), ci_low=float(low), ci_high=float(high))
+    """Estimate the first value; the other values are its resamples."""
+    return estimate(float(values[0]), values[1:])

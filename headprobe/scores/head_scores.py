@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.models.layout import HeadLayout
-from headprobe.stats.bootstrap import resampled_means
+from headprobe.stats.bootstrap import percentile_interval, resampled_means
 from headprobe.stats.reliability import Reliability, split_half
 
 FORMAT_VERSION = 1
@@ -116,9 +116,7 @@ class HeadScores:
         """
         scores = self.per_case[measure].astype(np.float64)
         flat = scores.reshape(len(scores), -1)
-        low, high = np.quantile(
-            resampled_means(flat, self.needles, seed=seed), (0.025, 0.975), axis=0
-        )
+        low, high = percentile_interval(resampled_means(flat, self.needles, seed=seed))
         mean = self.mean(measure)
         order = np.argsort(-mean, axis=None, kind="stable")
         rank = np.empty(mean.size, dtype=np.int64)

@@ -25,18 +25,31 @@ class Estimate:
         return f"{self.value:.{decimals}f} ({self.ci_low:.{ends}f} to {self.ci_high:.{ends}f})"
 
 
+def estimate(value: float, resamples: Float[np.ndarray, " resample"]) -> Estimate:
+    """Put a number beside the percentile interval of its resamples."""
+    low, high = percentile_interval(resamples)
+    return Estimate(value=value, ci_low=float(low), ci_high=float(high))
+
+
+def percentile_interval(
+    resamples: Float[np.ndarray, "resample ..."],
+) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+    """Compute the ends of the 95 % percentile bootstrap interval (Efron 1979) of each value."""
+    low, high = np.quantile(resamples, (0.025, 0.975), axis=0)
+    return np.asarray(low), np.asarray(high)
+
+
 def interval(
     values: Float[np.ndarray, " case"], groups: Sequence[int], *, seed: int = 0
 ) -> Estimate:
-    """Estimate the mean over cases with its percentile bootstrap interval (Efron 1979).
+    """Estimate the mean over cases with its percentile bootstrap interval.
 
     ``groups`` names the group of each case; groups are resampled, since cases of one needle are
     alike. Values of the same cases under another condition get the same resamples by the same seed;
     the interval of the differences is a paired bootstrap's.
     """
     means = resampled_means(values[:, None], groups, seed=seed)
-    low, high = np.quantile(means[:, 0], (0.025, 0.975))
-    return Estimate(value=float(values.mean()), ci_low=float(low), ci_high=float(high))
+    return estimate(float(values.mean()), means[:, 0])
 
 
 def resampled_means(
