@@ -58,5 +58,10 @@ def out_of_memory(
     )
 
 
+def excerpt(text: str, *, longest: int = 60) -> str:
+    """Shorten a text for a message: its first characters, and dots where more follow."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 class HeadprobeWarning(UserWarning):
     """The work goes on, but not exactly as asked for; the command line shows one line."""

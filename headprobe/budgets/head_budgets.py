@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError, UsageError, excerpt
 from headprobe.files import atomic_write
 from headprobe.models.layout import HeadLayout
 
@@ -268,7 +268,7 @@ def _numbers(value: Any, where: str) -> Iterator[tuple[str, float]]:
 def _check_version(fields: Any) -> None:
     found = fields.get("format") if isinstance(fields, dict) else None
     if found != FORMAT:
-        raise ValueError(f"format: expected {FORMAT!r}, got {_brief(found)}")
+        raise ValueError(f"format: expected {FORMAT!r}, got {excerpt(json.dumps(found))}")
     version = fields.get("version")
     if isinstance(version, int) and version > VERSION:
         raise ValueError(
@@ -287,12 +287,7 @@ def _check_schema(fields: dict[str, Any]) -> None:
     # In our own words: the library's print a whole matrix where a matrix is at fault.
     if error.validator in _EXPECTED:
         expected = _EXPECTED[error.validator].format(json.dumps(error.validator_value))
-        problem = f"expected {expected}, got {_brief(error.instance)}"
+        problem = f"expected {expected}, got {excerpt(json.dumps(error.instance))}"
     else:
         problem = error.message[:200]
     raise ValueError(f"{path.removeprefix('.')}: {problem}" if path else problem)
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -106,7 +106,7 @@ def check_counts(raw: Mapping[str, Any], name: str) -> None:
         for pattern, most in ((_LAYERS, _MOST_LAYERS), (_EXPERTS, _MOST_EXPERTS)):
             if isinstance(value, int) and value > most and pattern.fullmatch(key):
                 raise HeadprobeError(
-                    f"the config.json of {name} gives {key[:80]} {_short(value)}; {most:,} are the "
+                    f"the config.json of {name} gives {key[:80]} {_count(value)}; {most:,} are the "
                     "most that are read: look at it"
                 )
     weights = raw.get("transformers_weights")
@@ -214,5 +214,5 @@ def _entries(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _entries(inner)
 
 
-def _short(value: int) -> str:
+def _count(value: int) -> str:
     return f"{value:,}" if value < 10**15 else f"of {value.bit_length()} bits"

@@ -14,7 +14,7 @@ from headprobe.prompts.needles import Needle
 from headprobe.prompts.sampling import balanced_cells
 from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import NO_QUESTION
-from headprobe.prompts.tokenize import PieceTokenizer
+from headprobe.prompts.tokenize import PieceTokenizer, common_prefix
 
 # The farthest that a needle may stand from the wanted depth, as a fraction of the haystack: half of
 # the standard grid's step.
@@ -79,18 +79,12 @@ def _find_question(question: str, instruction: str, pieces: PieceTokenizer) -> Q
     asked, blank = (
         pieces.encode(instruction.format(question=text)) for text in (question, NO_QUESTION)
     )
-    start = min(_common(before, asked), _common(before, blank))
+    start = min(common_prefix(before, asked), common_prefix(before, blank))
     end, blank_end = (
-        len(whole) - (max(1, _common(behind[::-1], whole[::-1])) if behind else 0)
+        len(whole) - (max(1, common_prefix(behind[::-1], whole[::-1])) if behind else 0)
         for whole in (asked, blank)
     )
     return QuestionSpan(start=start, end=end, blank_ids=tuple(blank[start:blank_end]))
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Count the tokens that two texts have in common at their beginning."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 class _Haystack:

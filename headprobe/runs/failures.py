@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from headprobe.errors import excerpt
 from headprobe.prompts.case import Case
 from headprobe.runs.observation import Observation
 from headprobe.tasks import Probe
@@ -20,7 +21,7 @@ ADVICE = (
     "try another `prompt`, shorter `lengths` or other `needles`; "
     "`decode=forced` scores the heads on the expected answers all the same"
 )
-_SHOWN, _LONGEST = 3, 60
+_SHOWN = 3
 
 
 def few_pass(cases: Sequence[Case], observations: Sequence[Observation]) -> str | None:
@@ -30,7 +31,7 @@ def few_pass(cases: Sequence[Case], observations: Sequence[Observation]) -> str 
     if passed >= FEW * len(observations):
         return None
     shown = "; ".join(
-        f"{_short(seen.response)} for {_short(cases[seen.case_id].answer)}"
+        f"{_on_a_line(seen.response)} for {_on_a_line(cases[seen.case_id].answer)}"
         for seen in failed[:_SHOWN]
     )
     return f"{passed} of the first {len(observations)} cases passed: {shown}; {ADVICE}"
@@ -61,6 +62,5 @@ def _kind(case: Case, seen: Observation, probe: Probe) -> FailureKind:
     )
 
 
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return repr(line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "...")
+def _on_a_line(text: str) -> str:
+    return repr(excerpt(" ".join(text.split())))

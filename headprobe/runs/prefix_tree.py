@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, UInt
 
+from headprobe.prompts.tokenize import common_prefix
+
 # Prompts share whole blocks of tokens: a branch of fewer is not worth a forward pass of its own.
 BLOCK = 16
 
@@ -104,7 +106,4 @@ class PrefixTree:
 
 def _shared(one: UInt[np.ndarray, " one"], other: UInt[np.ndarray, " other"]) -> int:
     """Count the tokens that two prompts share at their start, in whole blocks, never the last."""
-    most = min(len(one), len(other))
-    apart = np.flatnonzero(one[:most] != other[:most])
-    common = int(apart[0]) if apart.size else most
-    return min(common, most - 1) // BLOCK * BLOCK
+    return min(common_prefix(one, other), len(one) - 1, len(other) - 1) // BLOCK * BLOCK
