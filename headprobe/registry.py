@@ -75,8 +75,3 @@ def given_options(
             message = f"{method} takes no such option; it takes {known}"
             raise UsageError(message, option=option)
     return chosen
-
-
-def flag(option: str) -> str:
-    """Spell an option as users type it: ``context_length`` becomes ``--context-length``."""
-    return f"--{option.replace('_', '-')}"

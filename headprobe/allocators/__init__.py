@@ -152,9 +152,10 @@ def allocate(
                 f"expected scores of shape {(layout.layers, layout.num_heads)}, got {matrix.shape}"
             )
     if granularity not in GRANULARITIES:
-        raise UsageError(f"--granularity takes {' or '.join(GRANULARITIES)}, got {granularity!r}")
+        message = f"expected {' or '.join(GRANULARITIES)}"
+        raise UsageError(message, option="granularity", value=granularity)
     if not 0 <= window <= MAX_TOKENS:
-        raise UsageError(f"--window must be 0 to {MAX_TOKENS}, got {window}")
+        raise UsageError(f"expected 0 to {MAX_TOKENS}", option="window", value=window)
     function = get_strategy(strategy).allocate
     chosen = _options(strategy, function, {"budget": budget, **options})
     group = layout.group_size if granularity == "kv" else 1

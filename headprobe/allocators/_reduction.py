@@ -24,7 +24,7 @@ def usable_scores(
         HeadprobeError: a score is negative or not finite, or all are zero.
     """
     heads = rankable_scores(scores, group=group, reduce=reduce)
-    advice = "take --strategy top or duo, which only compare heads, or another --measure"
+    advice = "use `strategy=top` or `strategy=duo`, which only compare heads, or another `measure`"
     _refuse(scores, scores < 0, f"negative, and a budget cannot be; {advice}")
     return heads
 
@@ -41,7 +41,8 @@ def rankable_scores(
         HeadprobeError: a score is not finite, or all are zero.
     """
     if reduce not in REDUCTIONS:
-        raise UsageError(f"--reduce takes {', '.join(REDUCTIONS)}, got {reduce!r}")
+        message = f"expected one of {', '.join(REDUCTIONS)}"
+        raise UsageError(message, option="reduce", value=reduce)
     _refuse(scores, ~np.isfinite(scores), f"not a finite number; {_ADVICE}")
     layers, heads = scores.shape
     groups = scores.astype(np.float64).reshape(layers, heads // group, group)

@@ -17,7 +17,7 @@ def is_reference(rounding: str) -> bool:
         UsageError: there is no such rounding.
     """
     if rounding not in ROUNDINGS:
-        raise UsageError(f"--rounding takes {' or '.join(ROUNDINGS)}, got {rounding!r}")
+        raise UsageError(f"expected {' or '.join(ROUNDINGS)}", option="rounding", value=rounding)
     return rounding == "reference"
 
 

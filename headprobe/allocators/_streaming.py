@@ -46,10 +46,11 @@ def full_or_streaming(
     Raises:
         UsageError: an option is out of range.
     """
-    for option, count in (("--sinks", sinks), ("--recent", recent)):
+    for option, count in (("sinks", sinks), ("recent", recent)):
         if not 0 <= count <= MAX_TOKENS // 2:
-            raise UsageError(f"{option} must be 0 or more, got {count}")
-    check_fraction(recent_fraction, "--recent-fraction")
+            message = f"expected 0 to {MAX_TOKENS // 2}"
+            raise UsageError(message, option=option, value=count)
+    check_fraction(recent_fraction, "recent_fraction")
     return Allocation(
         tokens=np.full(full.shape, sinks + max(recent, window), dtype=np.int64),
         ratio=np.where(full, 1.0, recent_fraction),
@@ -66,4 +67,4 @@ def check_fraction(fraction: float, option: str) -> None:
         UsageError: ``fraction`` lies outside 0 to 1.
     """
     if not 0 <= fraction <= 1:
-        raise UsageError(f"{option} is a fraction from 0 to 1, got {fraction:g}")
+        raise UsageError("expected a fraction from 0 to 1", option=option, value=fraction)

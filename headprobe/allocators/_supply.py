@@ -23,13 +23,13 @@ class BudgetSize:
 
     def __post_init__(self) -> None:
         if (self.tokens is None) == (self.fraction is None):
-            raise ValueError("expected either tokens or a share of the context")
+            raise ValueError("expected either tokens or a fraction of the context")
         if self.tokens is not None and not 1 <= self.tokens <= MAX_TOKENS:
-            raise UsageError(f"a budget in tokens must be 1 to {MAX_TOKENS}, got {self.tokens}")
+            message = f"expected 1 to {MAX_TOKENS} tokens"
+            raise UsageError(message, option="budget", value=self.tokens)
         if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise UsageError(
-                f"a budget must be above 0 % and at most 100 %, got {100 * self.fraction:g}%"
-            )
+            message = "expected above 0 % and at most 100 %"
+            raise UsageError(message, option="budget", value=f"{100 * self.fraction:g}%")
 
     @property
     def as_given(self) -> int | str:
@@ -44,8 +44,10 @@ class BudgetSize:
         """
         if self.tokens is None:
             raise UsageError(
-                f"--rounding reference takes a budget in tokens, got {self.as_given}; "
-                "leave it out, or give --budget as a number"
+                f"takes a budget in tokens, not {self.as_given}: leave it out, or give `budget` "
+                "a number",
+                option="rounding",
+                value="reference",
             )
         return self.tokens
 
@@ -56,7 +58,7 @@ class BudgetSize:
             UsageError: nothing is left beyond the window, or the context length is no length.
         """
         if context_length is not None and context_length < 1:
-            raise UsageError(f"--context-length must be 1 or more, got {context_length}")
+            raise UsageError("expected 1 or more", option="context_length", value=context_length)
         if self.fraction is not None and context_length is None:
             return BudgetPool(
                 mean=self.fraction, total=self.fraction * heads, floor=0.0, cap=1.0, entries=False
@@ -105,7 +107,7 @@ def parse_budget(text: str) -> BudgetSize:
     if re.fullmatch(r"(\d+\.?\d*|\.\d+) ?%", text, re.ASCII):
         return BudgetSize(fraction=float(Decimal(text.rstrip(" %")) / 100))
     raise UsageError(
-        "expected tokens a head (128) or a share of the context (1.5%)",
+        "expected tokens a head (128) or a fraction of the context (1.5%)",
         option="budget",
         value=text,
     )

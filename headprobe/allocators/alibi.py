@@ -33,7 +33,7 @@ def alibi(
         HeadprobeError: a scope is negative or not finite, or all are zero.
     """
     if context_length is not None and context_length < 1:
-        raise UsageError(f"--context-length must be 1 or more, got {context_length}")
+        raise UsageError("expected 1 or more", option="context_length", value=context_length)
     scope = np.ceil(usable_scores(scores, group=group, reduce="max")).clip(min=window)
     full = scope >= (context_length or MAX_TOKENS)
     return Allocation(

@@ -1,7 +1,7 @@
 """HeadKV: a floor for every head, the rest by score (Fu et al., arXiv 2410.19258, section 3.3).
 
 With b entries a head, window w and base = b - w, every head gets base - base / beta for itself and
-a part of the pool base / beta * heads by its share of the scores; the w newest come on top. The
+a part of the pool base / beta * heads by its fraction of the scores; the w newest come on top. The
 larger beta is, the smaller the pool. The authors' code (FYYFU/HeadKV, headkv/snapkv_utils.py)
 divides with ``//`` and rounds each head for itself, so its total is off by some entries; and what
 a context shorter than a capacity cannot use is lost there.
@@ -32,18 +32,18 @@ def headkv(
     rounding: str = "exact",
     context_length: int | None = None,
 ) -> Allocation:
-    """Divide a budget by the heads' shares of all scores, above a floor that ``beta`` sets.
+    """Divide a budget by the heads' fractions of all scores, above a floor that ``beta`` sets.
 
     Entries are exact in total, clipped at ``context_length`` with the surplus to the other heads;
-    ``rounding="reference"`` gives the authors' integers, clipped with the surplus lost. As shares
-    of scores count, reducing a group by ``sum`` is the same as by ``mean``.
+    ``rounding="reference"`` gives the authors' integers, clipped with the surplus lost. As
+    fractions of scores count, reducing a group by ``sum`` is the same as by ``mean``.
 
     Raises:
         UsageError: an option is out of range, or the authors' rounding is asked of a fraction.
         HeadprobeError: a score is negative or not finite, or all are zero.
     """
     if not 1 <= beta < math.inf:
-        raise UsageError(f"--beta of headkv must be 1 or more, got {beta:g}")
+        raise UsageError("expected a number of 1 or more", option="beta", value=beta)
     heads = usable_scores(scores, group=group, reduce=reduce)
     pool = budget.pool(heads.size, window=window, context_length=context_length)
     if is_reference(rounding):

@@ -21,8 +21,8 @@ from headprobe.scores import HeadScores
 class WeightedRun:
     """A run whose scores go into a budget, and its weight among the runs.
 
-    ``name`` is what messages and the budget call it; of ``weight``, above 0, only its share of all
-    runs' weights matters.
+    ``name`` is what messages and the budget call it; of ``weight``, above 0, only its fraction of
+    all runs' weights matters.
     """
 
     name: str
@@ -61,8 +61,8 @@ def allocate_runs(
     """Allocate a budget from the scores of one run, or of several runs mixed by weight.
 
     Several runs are mixed: each run's scores are divided by their sum over all heads, multiplied by
-    the run's share of the weights, and added up. ``measure`` is taken of every run, each task's own
-    for ``None``. The budget's strategy records under ``scores`` what went in.
+    the run's fraction of the weights, and added up. ``measure`` is taken of every run, each task's
+    own for ``None``. The budget's strategy records under ``scores`` what went in.
 
     Raises:
         UsageError: a run lacks a measure, the strategy reads others than ``measure``, or it
@@ -72,7 +72,7 @@ def allocate_runs(
     if len(runs) > 1 and get_strategy(strategy).in_own_unit:
         raise UsageError(
             f"strategy {strategy} compares scores in their own unit, which a mixture of runs has "
-            "not; give one run, or use --strategy duo or top"
+            "not; give one run, or use `strategy=duo` or `strategy=top`"
         )
     for other in runs[1:]:
         _check_layout(runs[0], other)
@@ -108,13 +108,14 @@ def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str
             message = f"of {run.name}: {error.message}"
             raise UsageError(message, option=error.option, value=error.value) from None
     if measure is not None:
-        raise UsageError(f"strategy {strategy} reads {' and '.join(read)}; leave out --measure")
+        message = f"strategy {strategy} reads {' and '.join(read)}: leave it out"
+        raise UsageError(message, option="measure", value=measure)
     for name in read:
         if name not in run.scores.measures:
             raise UsageError(
                 f"strategy {strategy} reads the measure {name!r}, and {run.name} holds "
                 f"{', '.join(run.scores.measures)}; "
-                f"make it with `headprobe score --task {strategy}`"
+                f"score the model with `task={strategy}`"
             )
     return read
 
@@ -140,7 +141,7 @@ def _fractions(run: WeightedRun, measure: str) -> Float[np.ndarray, "layer query
         problem = "some are negative" if scores.any() else "all are zero"
         raise HeadprobeError(
             f"the {measure} scores of {run.name} cannot be mixed with others: {problem}; "
-            "leave that run out, or give another --measure"
+            "leave that run out, or give another `measure`"
         )
     fractions: Float[np.ndarray, "layer query_head"] = scores / scores.sum()
     return fractions

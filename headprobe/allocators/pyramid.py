@@ -40,7 +40,7 @@ def pyramid(
         UsageError: an option is out of range, or the authors' rounding is asked of a fraction.
     """
     if not 1 <= beta < math.inf:
-        raise UsageError(f"--beta of pyramid must be 1 or more, got {beta:g}")
+        raise UsageError("expected a number of 1 or more", option="beta", value=beta)
     layers, query_heads = scores.shape
     heads = query_heads // group
     pool = budget.pool(layers * heads, window=window, context_length=context_length)

@@ -51,7 +51,7 @@ def razor(
             top_fraction(
                 rankable_scores(measured[measure], group=group, reduce="max"),
                 fraction,
-                option=f"--{measure}",
+                option=measure,
             )
             for measure, fraction in fractions.items()
         ],

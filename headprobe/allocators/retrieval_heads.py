@@ -45,8 +45,8 @@ def duo(
         HeadprobeError: a score is not finite, or all are zero.
     """
     heads = rankable_scores(scores, group=group, reduce=reduce)
-    check_fraction(sparsity, "--sparsity")
-    chosen = top_fraction(heads, 1 - sparsity, option="--sparsity")
+    check_fraction(sparsity, "sparsity")
+    chosen = top_fraction(heads, 1 - sparsity, option="sparsity")
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
 
 
@@ -74,8 +74,10 @@ def threshold(
     chosen = heads > threshold
     if not chosen.any():
         raise UsageError(
-            f"no head scores above {threshold:g}, the highest {heads.max():.3g}; "
-            "give a lower --threshold, or use --strategy top"
+            f"no head scores above it, the highest {heads.max():.3g}: "
+            "give a lower one, or use `strategy=top`",
+            option="threshold",
+            value=threshold,
         )
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
 
@@ -102,6 +104,7 @@ def top(
     """
     reduced = rankable_scores(scores, group=group, reduce=reduce)
     if not 0 <= top_k <= reduced.size:
-        raise UsageError(f"--top-k must be 0 to {reduced.size}, all there are, got {top_k}")
+        message = f"expected 0 to {reduced.size}, the number of heads"
+        raise UsageError(message, option="top_k", value=top_k)
     chosen = top_heads(reduced, top_k)
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)

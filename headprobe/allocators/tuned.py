@@ -36,7 +36,7 @@ def tuned(
     reduce: str = "max",
     context_length: int | None = None,
 ) -> Allocation:
-    """Divide a budget by the heads' shares of all scores, above a floor of a few entries.
+    """Divide a budget by the heads' fractions of all scores, above a floor of a few entries.
 
     The floor is ``headkv``'s with this ``beta``, but at most ``min_entries`` entries beyond the
     window. Heads are filled up to ``fill_to`` entries first, and what is left then goes on by
@@ -49,16 +49,19 @@ def tuned(
         HeadprobeError: a score is negative or not finite, or all are zero.
     """
     if not 1 <= beta < math.inf:
-        raise UsageError(f"--beta of tuned must be 1 or more, got {beta:g}")
+        raise UsageError("expected a number of 1 or more", option="beta", value=beta)
     if not 0 <= min_entries <= MAX_TOKENS // 2:
-        raise UsageError(f"--min-entries must be 0 or more, got {min_entries}")
+        message = f"expected 0 to {MAX_TOKENS // 2}"
+        raise UsageError(message, option="min_entries", value=min_entries)
     if fill_to is not None and fill_to < 1:
-        raise UsageError(f"--fill-to must be 1 or more, got {fill_to}")
+        raise UsageError("expected 1 or more", option="fill_to", value=fill_to)
     heads = usable_scores(scores, group=group, reduce=reduce)
     pool = budget.pool(heads.size, window=window, context_length=context_length)
     if not pool.entries and fill_to is not None:
         raise UsageError(
-            "--fill-to counts entries: give --budget in tokens, or --context-length with a share"
+            "counts entries: give `budget` in tokens, or a fraction of a known `context_length`",
+            option="fill_to",
+            value=fill_to,
         )
     base = pool.mean - pool.floor
     start = pool.floor + min(min_entries if pool.entries else math.inf, base - base / beta)

@@ -50,7 +50,7 @@ def import_scores(
     given = {"layers": layers, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
     given = {name: value for name, value in given.items() if value is not None}
     of_model = _known(model)
-    told_by = dict.fromkeys(of_model.keys() - given.keys(), f"--model {model}")
+    told_by = dict.fromkeys(of_model.keys() - given.keys(), f"`model={model}`")
     known = KnownModel(**of_model | given, told_by=told_by)
     run, notes = import_run(file, out, source=source, known=known, overwrite=overwrite)
     for line in notes:

@@ -27,7 +27,7 @@ def worded(error: HeadprobeError) -> str:
 def in_options(text: str) -> str:
     """Turn parameters in backquotes into options: "`device_map=auto`" into "--device-map auto".
 
-    What others write in backquotes stays.
+    "`compensation=False`" becomes "--no-compensation". What others write in backquotes stays.
     """
     from headprobe.cli import app
 
@@ -44,6 +44,8 @@ def in_options(text: str) -> str:
 
 def _typed(name: str, value: object) -> str:
     option = f"--{name.replace('_', '-')}"
+    if value == "False":
+        return option.replace("--", "--no-", 1)
     if value is None:
         return option
     text = f"{value:g}" if isinstance(value, float) else str(value)

@@ -71,12 +71,10 @@ def mask_of_scores(
         UsageError: ``sparsity`` lies outside 0 to 1, or a number of entries is out of range.
     """
     if not 0 <= sparsity <= 1:
-        raise UsageError(f"--sparsity must be between 0 and 1, got {sparsity:g}")
-    if sinks < 0 or recent < 1:
-        raise UsageError(
-            f"streaming heads need --sinks of 0 or more and --recent of 1 or more, "
-            f"got {sinks} and {recent}"
-        )
+        raise UsageError("expected 0 to 1", option="sparsity", value=sparsity)
+    for option, count, least in (("sinks", sinks, 0), ("recent", recent, 1)):
+        if count < least:
+            raise UsageError(f"expected {least} or more", option=option, value=count)
     full = top_heads(scores, scores.size - round(sparsity * scores.size))
     note = f"{int(full.sum())} of {full.size} KV heads are kept whole"
     return HeadMask(full=full, sinks=sinks, recent=recent, notes=(note,))
@@ -167,14 +165,15 @@ def amounts(budgets: HeadBudgets, context_length: int | None) -> Float[np.ndarra
     """
     require_kv(budgets)
     if context_length is not None and context_length < 1:
-        raise UsageError(f"--context-length must be 1 or more, got {context_length}")
+        raise UsageError("expected 1 or more", option="context_length", value=context_length)
     if budgets.ratio.any() and context_length is None:
         raise UsageError(
-            "the budget holds shares of the context; say of how many tokens with --context-length"
+            "the budget holds fractions of the context: say of how many tokens",
+            option="context_length",
         )
     kept = budgets.tokens if context_length is None else budgets.kept(context_length)
     if not kept.any():
-        raise HeadprobeError("the budget keeps nothing, so it holds no shares; allocate again")
+        raise HeadprobeError("the budget keeps nothing, so it has no fractions; allocate again")
     return kept.astype(np.float64)
 
 
@@ -187,5 +186,5 @@ def require_kv(budgets: HeadBudgets) -> None:
     if budgets.granularity != "kv":
         raise UsageError(
             "this format holds a value a KV head and the budget one a query head; "
-            "allocate again with --granularity kv"
+            "allocate again with `granularity=kv`"
         )

@@ -1,9 +1,9 @@
 """A press for NVIDIA's kvpress that gives every KV head the entries a budget grants it.
 
-kvpress's own presses share out a ratio; none takes a number for each head. The entries that a head
-loses are marked as masked, as ``AdaKVPress`` does it (Ada-KV, arXiv 2407.11550): kvpress puts keys
-in their place that no query attends to, so the model answers as under the budget, and the memory is
-that of the whole cache.
+kvpress's own presses divide a ratio among the heads; none takes a number for each head. The entries
+that a head loses are marked as masked, as ``AdaKVPress`` does it (Ada-KV, arXiv 2407.11550):
+kvpress puts keys in their place that no query attends to, so the model answers as under the budget,
+and the memory is that of the whole cache.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class HeadBudgetPress(BasePress):  # type: ignore[misc]
         if self.budgets.compensation:
             raise UsageError(
                 "kvpress has no entry that stands for what was dropped; "
-                "allocate again with --no-compensation"
+                "allocate again with `compensation=False`"
             )
 
     def post_init_from_model(self, model: Any) -> None:

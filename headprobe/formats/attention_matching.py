@@ -1,6 +1,6 @@
 """Head budgets of Attention Matching (arXiv 2602.16284; adamzweiger/compaction, omlx).
 
-JSON ``{"L0H0": p}``, every KV head's share of the whole cache. The program gives a head
+JSON ``{"L0H0": p}``, every KV head's fraction of the whole cache. The program gives a head
 ``int(p * target * layers * KV heads)`` entries, and one that is missing ``target``.
 """
 
@@ -22,7 +22,7 @@ from headprobe.formats._heads import amounts, group_note, kv_scores, not_negativ
 from headprobe.scores import HeadScores
 
 _KEY = re.compile(r"L(\d{1,6})H(\d{1,6})", re.ASCII)
-# The program rounds down: a share that comes out a hair too low would cost an entry.
+# The program rounds down: a fraction that comes out a hair too low would cost an entry.
 _HAIR = 1e-12
 
 
@@ -36,7 +36,7 @@ def write_scores(
         HeadprobeError: all scores are zero, or the file cannot be written.
     """
     scores, notes = not_negative(kv_scores(run, measure, reduce), measure)
-    # With one share of a context among all heads, no head can get more than all of it.
+    # With one whole context among all heads, no head can get more than all of it.
     whole = BudgetSize(fraction=1 / scores.size)
     _write(headkv(scores, group=1, window=0, budget=whole, beta=beta).ratio, path)
     return group_note(run, reduce) + notes
@@ -83,11 +83,11 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
         [fraction] = numbers([value])
         named[int(match[1]), int(match[2])] = fraction
         if fraction < 0:
-            raise ValueError(f"{name}: expected a share of 0 or more, got {fraction:g}")
+            raise ValueError(f"{name}: expected a fraction of 0 or more, got {fraction:g}")
     layers, heads = table_size(named, layers=layers, heads=heads)
     fractions = np.full((1, layers, heads), 1 / (layers * heads))
     for (layer, head), fraction in named.items():
         fractions[0, layer, head] = fraction
     missing = layers * heads - len(named)
-    note = f"{missing} heads are missing and get the even share, as in the program"
+    note = f"{missing} heads are missing and get the even fraction, as in the program"
     return Table(per_case={"attention-matching": fractions}, notes=(note,) if missing else ())

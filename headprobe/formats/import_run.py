@@ -14,7 +14,6 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import FORMATS, Notes, get_format
 from headprobe.formats._files import Table
 from headprobe.models.layout import HeadLayout
-from headprobe.registry import flag
 from headprobe.runs.directory import HEADS, RESULTS
 from headprobe.runs.engine import Job, ResultFiles, run_job
 from headprobe.runs.progress import Plan
@@ -29,7 +28,8 @@ _HEAD_DIM = 128
 class KnownModel:
     """The known facts of the model that a file's heads belong to; ``None`` is not known.
 
-    ``told_by`` names the option that told a size, where that is not the size's own option.
+    ``told_by`` names the parameter that told a size, as in "`model=nano`", where that is not the
+    size's own.
     """
 
     id: str | None = None
@@ -123,7 +123,7 @@ def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> Head
     """Work out the model's heads from the file, from ``known``, else one query head a KV head.
 
     Raises:
-        UsageError: file and ``known`` do not go together; the options that told them are named.
+        UsageError: file and ``known`` do not go together; the parameters that told them are named.
     """
     layers, width = table.shape
     own, other = ("kv_heads", "heads") if by_kv else ("heads", "kv_heads")
@@ -132,11 +132,11 @@ def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> Head
     if not wrong and sizes["heads"] % sizes["kv_heads"]:
         wrong = [other]
     if wrong:
-        options = {size: f"{flag(size)} {getattr(known, size)}" for size in wrong}
-        told = dict.fromkeys(known.told_by.get(size, options[size]) for size in wrong)
+        given = {size: f"`{size}={getattr(known, size)}`" for size in wrong}
+        told = dict.fromkeys(known.told_by.get(size, given[size]) for size in wrong)
         kind = "KV" if by_kv else "query"
         raise UsageError(
-            f"{' and '.join(told)}: {path} holds {layers} layers of {width} {kind} heads"
+            f"{' and '.join(told)}: {path} holds {layers} layers of {width} {kind} heads", path=path
         )
     return HeadLayout(
         id=known.id or (path.resolve().name if path.is_dir() else path.stem),

@@ -1,7 +1,7 @@
 """kvpress: the budget curve of its ``LUKVPress``, and ``HeadBudgetPress`` for any budget.
 
-The curve (LU-KV, arXiv 2602.08585) is an ``.npy`` array ``[99, layers, KV heads]``: the share of
-its cache that a head loses when 1 %, 2 %, ... 99 % of the whole cache are dropped. ``LUKVPress``
+The curve (LU-KV, arXiv 2602.08585) is an ``.npy`` array ``[99, layers, KV heads]``: the fraction
+of its cache that a head loses when 1 %, 2 %, ... 99 % of the whole cache are dropped. ``LUKVPress``
 rounds within each layer and leaves every head an entry; it counts its sinks and its window among
 what is kept. ``HeadBudgetPress`` lies in ``_press``, which needs kvpress and torch, and is imported
 when asked for.

@@ -1,6 +1,6 @@
 """Head scores of KVzip (Kim et al., arXiv 2505.23416): a ``.pt`` tensor, layers x KV heads.
 
-With ``--level head`` the program keeps the heads that score strictly above a quantile, so heads of
+At its level ``head`` the program keeps the heads that score strictly above a quantile, so heads of
 one score fall together: they are set apart here.
 """
 

@@ -45,7 +45,7 @@ def write_scores(
         HeadprobeError: all scores are zero, or the file cannot be written.
     """
     if not 0 <= sparsity < 1:
-        raise UsageError(f"--sparsity must be 0 or more and below 1, got {sparsity:g}")
+        raise UsageError("expected 0 or more and below 1", option="sparsity", value=sparsity)
     fractions = {measure: 1 - sparsity}
     if set(_MEASURES.values()) <= set(run.measures) and measure in _MEASURES.values():
         fractions = {
@@ -129,7 +129,7 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
             per_case[measure][0, layer, head] = 1.0
     note = (
         f"the file lists kept heads only: took {layers} layers of {heads} KV heads, the highest "
-        "named; give --layers and --kv-heads if the model has more"
+        "named; give `layers` and `kv_heads` if the model has more"
     )
     return Table(per_case=per_case, notes=(note,) if guessed else ())
 

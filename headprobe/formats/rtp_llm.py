@@ -57,7 +57,8 @@ def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
 
 def _write(mask: HeadMask, layout: HeadLayout, path: Path) -> None:
     if mask.sinks < 1:
-        raise UsageError("RTP-LLM's streaming heads need a sink; allocate or export with --sinks 4")
+        message = "RTP-LLM's streaming heads need a sink: allocate or export with `sinks=4`"
+        raise UsageError(message)
     config = {
         "sink_token_num": mask.sinks,
         "swa_token_num": mask.recent,

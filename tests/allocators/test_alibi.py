@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from headprobe.allocators.alibi import alibi
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError
+from tests._support.refusals import refused
 
 SCOPES = np.array([[3.0, 20.2, 700.0, 55.0], [4000.0, 4000.5, 1e12, 0.5]])
 
@@ -29,5 +30,5 @@ def test_a_kv_head_has_the_widest_scope_of_its_group() -> None:
 def test_what_is_no_scope_is_refused() -> None:
     with pytest.raises(HeadprobeError, match="-1 is negative"):
         alibi(-np.ones((2, 2)), group=1, window=8)
-    with pytest.raises(UsageError, match="--context-length must be 1 or more, got 0"):
+    with refused(option="context_length", value=0):
         alibi(SCOPES, group=1, window=8, context_length=0)

@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 
 from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.headkv import headkv
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError
+from tests._support.refusals import refused
 
 PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "published" / "headkv"
 FILES = {"copy": "retrieval", "reason": "retrieval_reasoning"}
@@ -156,7 +157,7 @@ def test_mean_and_sum_over_a_group_give_the_same_budget_and_max_another() -> Non
     assert highest[0, 0] > highest[0, 1]
 
 
-def test_a_share_of_an_unknown_context_becomes_ratios_over_the_window() -> None:
+def test_a_fraction_of_an_unknown_context_becomes_ratios_over_the_window() -> None:
     scores = np.array([[60.0, 2.0], [1.0, 0.0]])
     for fraction in (0.015, 0.5, 1.0):
         allocation = headkv(scores, group=1, window=8, budget=BudgetSize(fraction=fraction))
@@ -167,7 +168,7 @@ def test_a_share_of_an_unknown_context_becomes_ratios_over_the_window() -> None:
         assert allocation.ratio.min() >= fraction - fraction / 1.2 - 1e-12
 
 
-def test_a_share_of_a_known_context_is_exact_in_total() -> None:
+def test_a_fraction_of_a_known_context_is_exact_in_total() -> None:
     scores = np.arange(12.0).reshape(3, 4)
     allocation = headkv(
         scores, group=2, window=8, budget=BudgetSize(fraction=0.015), context_length=1237
@@ -177,7 +178,7 @@ def test_a_share_of_a_known_context_is_exact_in_total() -> None:
 
 @pytest.mark.parametrize("beta", [0.99, 0.0, -1.0, np.nan, np.inf])
 def test_a_beta_below_one_is_wrong_usage(beta: float) -> None:
-    with pytest.raises(UsageError, match="--beta of headkv must be 1 or more"):
+    with refused(option="beta", value=beta):
         headkv(np.ones((2, 2)), group=1, window=8, budget=BudgetSize(tokens=16), beta=beta)
 
 
@@ -186,10 +187,8 @@ def test_scores_that_tell_nothing_are_refused() -> None:
         headkv(np.zeros((2, 2)), group=1, window=8, budget=BudgetSize(tokens=16))
 
 
-def test_the_papers_rounding_knows_no_shares() -> None:
-    with pytest.raises(
-        UsageError, match=r"--rounding reference takes a budget in tokens, got 1\.5%"
-    ):
+def test_the_papers_rounding_knows_no_fractions() -> None:
+    with refused(r"in tokens, not 1\.5%", option="rounding", value="reference"):
         headkv(
             np.ones((2, 2)),
             group=1,

@@ -131,8 +131,8 @@ OTHER = replace(LAYOUT, layers=1)
             [run("a", r2=ONE)],
             {"strategy": "razor"},
             UsageError,
-            "strategy razor reads the measure 'induction', and a holds r2; make it with "
-            "`headprobe score --task razor`",
+            "strategy razor reads the measure 'induction', and a holds r2; score the model with "
+            "`task=razor`",
         ),
         (
             [run("a", r2=ONE)],
@@ -144,7 +144,7 @@ OTHER = replace(LAYOUT, layers=1)
             [run("a", echo=ONE, induction=ONE)],
             {"strategy": "razor", "measure": "echo"},
             UsageError,
-            "strategy razor reads induction and echo; leave out --measure",
+            "measure=echo: strategy razor reads induction and echo",
         ),
     ],
 )

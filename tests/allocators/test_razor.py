@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from headprobe.allocators.razor import razor
 from headprobe.budgets import HeadBudgets
-from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
+from tests._support.refusals import refused
 
 GENERATOR = np.random.default_rng(0)
 MEASURED = {"induction": GENERATOR.random((32, 32)), "echo": GENERATOR.random((32, 32))}
@@ -66,7 +66,7 @@ def test_the_others_keep_what_the_paper_says_but_for_the_sinks_of_a_long_context
 
 
 def test_wrong_usage_is_refused() -> None:
-    with pytest.raises(UsageError, match="--echo is a fraction from 0 to 1, got 14"):
+    with refused("from 0 to 1", option="echo", value=14.0):
         razor(NOTHING, group=4, window=8, measured=MEASURED, echo=14.0)
     with pytest.raises(ValueError, match="the measure 'echo', got none"):
         razor(NOTHING, group=4, window=8, measured={"induction": NOTHING})

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from headprobe.allocators._reduction import usable_scores
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError
+from tests._support.refusals import refused
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_a_group_of_one_leaves_the_scores_as_they_are() -> None:
     [
         (np.nan, "layer 0, head 1: nan is not a finite number; score again"),
         (np.inf, "layer 0, head 1: inf is not a finite number"),
-        (-0.5, "layer 0, head 1: -0.5 is negative, and a budget cannot be; take"),
+        (-0.5, "layer 0, head 1: -0.5 is negative, and a budget cannot be"),
     ],
 )
 @pytest.mark.parametrize("group", [1, 2])
@@ -46,5 +47,5 @@ def test_scores_that_are_all_zero_are_refused_with_a_way_out() -> None:
 
 
 def test_an_unknown_reduction_lists_the_choices() -> None:
-    with pytest.raises(UsageError, match="--reduce takes mean, max, sum, got 'median'"):
+    with refused("mean, max, sum", option="reduce", value="median"):
         usable_scores(np.ones((2, 2)), group=2, reduce="median")

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from headprobe.allocators.retrieval_heads import duo, threshold, top
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError
+from tests._support.refusals import refused
 
 PUBLISHED = Path(__file__).parents[2] / ".." / "shared" / "published" / "duo_attention"
 SCORES = np.array([[0.1, 0.9, 0.3, 0.3], [0.2, 0.2, 0.0, 0.8]])
 SPREAD = np.array([[0.05, 0.1, 0.3, 0.0], [0.2, 0.02, 0.0, 0.0]])
 
 
-def test_the_best_share_of_the_kv_heads_is_full_and_the_others_stream() -> None:
+def test_the_best_fraction_of_the_kv_heads_is_full_and_the_others_stream() -> None:
     scores = np.array([[0.1, 0.9, 0.3, 0.3], [0.2, 0.2, 0.0, 0.8]])
     allocation = duo(scores, group=2, window=8)
     assert allocation.ratio.tolist() == [[1, 0], [0, 1]]
@@ -32,7 +33,7 @@ def test_scores_may_be_negative_but_not_without_meaning() -> None:
         duo(np.zeros((2, 2)), group=1, window=8)
     with pytest.raises(HeadprobeError, match="nan is not a finite number"):
         duo(np.full((2, 2), np.nan), group=1, window=8)
-    with pytest.raises(UsageError, match="--sparsity is a fraction from 0 to 1, got 50"):
+    with refused(option="sparsity", value=50):
         duo(scores, group=1, window=8, sparsity=50.0)
 
 
@@ -54,9 +55,7 @@ def test_heads_above_the_threshold_are_full_and_those_on_it_are_not() -> None:
 
 
 def test_a_threshold_that_no_head_reaches_is_wrong_usage() -> None:
-    with pytest.raises(
-        UsageError, match=r"no head scores above 0\.5, the highest 0\.3; give a low"
-    ):
+    with refused(r"the highest 0\.3", option="threshold", value=0.5):
         threshold(SPREAD, group=1, window=8, threshold=0.5)
 
 
@@ -74,5 +73,5 @@ def test_the_best_query_head_decides_for_its_group() -> None:
 
 @pytest.mark.parametrize("heads", [-1, 5])
 def test_more_heads_than_there_are_is_wrong_usage(heads: int) -> None:
-    with pytest.raises(UsageError, match=f"--top-k must be 0 to 4, all there are, got {heads}"):
+    with refused("0 to 4", option="top_k", value=heads):
         top(SCORES, group=2, window=8, top_k=heads)

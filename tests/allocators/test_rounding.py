@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from headprobe.allocators._rounding import is_reference, round_to_total, water_fill
-from headprobe.errors import UsageError
+from tests._support.refusals import refused
 
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 5))
 WEIGHTS = SHAPES.flatmap(
@@ -89,5 +89,5 @@ def test_values_that_do_not_add_up_are_refused() -> None:
 def test_an_unknown_rounding_lists_the_choices() -> None:
     assert is_reference("reference")
     assert not is_reference("exact")
-    with pytest.raises(UsageError, match="--rounding takes exact or reference, got 'up'"):
+    with refused("exact or reference", option="rounding", value="up"):
         is_reference("up")

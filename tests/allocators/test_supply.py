@@ -19,7 +19,7 @@ from tests._support.refusals import refused
         ("7%", BudgetSize(fraction=0.07), "7%"),
     ],
 )
-def test_tokens_and_shares_are_read_and_recorded(
+def test_tokens_and_fractions_are_read_and_recorded(
     text: str, budget: BudgetSize, as_given: int | str
 ) -> None:
     assert parse_budget(text) == budget
@@ -35,7 +35,7 @@ def test_anything_else_is_wrong_usage(text: str) -> None:
         parse_budget(text)
 
 
-def test_a_budget_is_either_tokens_or_a_share() -> None:
+def test_a_budget_is_either_tokens_or_a_fraction() -> None:
     for fields in ({}, {"tokens": 1, "fraction": 0.5}):
         with pytest.raises(ValueError, match="either"):
             BudgetSize(**fields)
@@ -51,7 +51,7 @@ def test_tokens_supply_that_many_a_head_and_no_more_than_the_context() -> None:
     )
 
 
-def test_a_share_supplies_entries_of_a_known_context_and_shares_of_an_unknown_one() -> None:
+def test_a_fraction_supplies_entries_of_a_known_context_and_fractions_of_another() -> None:
     budget = BudgetSize(fraction=0.015)
     known = budget.pool(3, window=8, context_length=1001)
     assert known == BudgetPool(mean=15.0, total=45.0, floor=8.0, cap=1001.0, entries=True)
@@ -71,5 +71,5 @@ def test_a_budget_no_larger_than_the_window_is_wrong_usage(
 
 
 def test_a_context_of_no_tokens_is_wrong_usage() -> None:
-    with pytest.raises(UsageError, match="--context-length must be 1 or more, got 0"):
+    with refused(option="context_length", value=0):
         BudgetSize(tokens=128).pool(4, window=8, context_length=0)

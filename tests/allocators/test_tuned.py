@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.allocators.tuned import tuned
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError
+from tests._support.refusals import refused
 
 WINDOW = 8
 SCORES = st.tuples(st.integers(1, 4), st.integers(1, 4)).flatmap(
@@ -123,7 +124,7 @@ def test_a_kv_head_scores_the_maximum_of_its_group() -> None:
     assert kept.tolist() == [[8 + 133, 8 + 67]]
 
 
-def test_in_shares_of_an_unknown_context_the_floor_is_headkvs() -> None:
+def test_in_fractions_of_an_unknown_context_the_floor_is_headkvs() -> None:
     options = {"group": 1, "window": WINDOW, "budget": BudgetSize(fraction=0.1)}
     allocation = tuned(np.array([[3.0, 1.0]]), **options)
     assert allocation.tokens.tolist() == [[WINDOW] * 2]
@@ -131,19 +132,19 @@ def test_in_shares_of_an_unknown_context_the_floor_is_headkvs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"beta": 0.9}, "--beta of tuned must be 1 or more, got 0.9"),
-        ({"min_entries": -1}, "--min-entries must be 0 or more, got -1"),
-        ({"fill_to": 0}, "--fill-to must be 1 or more, got 0"),
-        ({"budget": BudgetSize(fraction=0.1), "fill_to": 64}, "--fill-to counts entries"),
-        ({"reduce": "median"}, "--reduce takes mean, max, sum"),
-    ],
+    ("option", "value"),
+    [("beta", 0.9), ("min_entries", -1), ("fill_to", 0), ("reduce", "median")],
 )
-def test_options_out_of_range_are_wrong_usage(options: dict[str, Any], message: str) -> None:
-    given_options = {"budget": BudgetSize(tokens=16), **options}
-    with pytest.raises(UsageError, match=message):
-        tuned(np.ones((2, 2)), group=1, window=WINDOW, **given_options)
+def test_options_out_of_range_are_wrong_usage(option: str, value: Any) -> None:
+    budget = BudgetSize(tokens=16)
+    with refused(option=option, value=value):
+        tuned(np.ones((2, 2)), group=1, window=WINDOW, budget=budget, **{option: value})
+
+
+def test_entries_to_fill_to_cannot_be_counted_in_an_unknown_context() -> None:
+    budget = BudgetSize(fraction=0.1)
+    with refused("counts entries", option="fill_to", value=64):
+        tuned(np.ones((2, 2)), group=1, window=WINDOW, budget=budget, fill_to=64)
 
 
 def test_scores_that_tell_nothing_are_refused() -> None:

@@ -22,7 +22,7 @@ def test_no_head_gets_more_than_the_context() -> None:
 
 
 @given(thousandths=st.integers(1, 1000), context_length=st.integers(9000, 20_000))
-def test_a_share_of_a_known_context_is_exact_in_total_and_even(
+def test_a_fraction_of_a_known_context_is_exact_in_total_and_even(
     thousandths: int, context_length: int
 ) -> None:
     fraction = thousandths / 1000
@@ -37,7 +37,7 @@ def test_a_share_of_a_known_context_is_exact_in_total_and_even(
     assert np.ptp(allocation.tokens) <= 1
 
 
-def test_a_share_of_an_unknown_context_is_the_same_ratio_for_all() -> None:
+def test_a_fraction_of_an_unknown_context_is_the_same_ratio_for_all() -> None:
     allocation = uniform(np.ones((3, 4)), group=2, window=8, budget=BudgetSize(fraction=0.3))
     assert allocation.ratio.tolist() == [[pytest.approx(0.3)] * 2] * 3
     assert allocation.tokens.tolist() == [[8, 8]] * 3

@@ -15,6 +15,7 @@ from headprobe.formats import duo, export_budget, export_scores
 from headprobe.formats.import_run import import_run
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
+from tests._support.refusals import refused
 
 MakeRun = Callable[..., HeadScores]
 PATTERN = "duo_attention/Meta-Llama-3.1-8B-Instruct"
@@ -197,21 +198,25 @@ def test_a_model_that_loadtxt_would_squeeze_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("options", "problem"),
+    ("option", "value", "possible"),
     [
-        ({"sparsity": 1.1}, "--sparsity must be between 0 and 1, got 1.1"),
-        ({"sparsity": float("nan")}, "--sparsity must be between 0 and 1"),
-        ({"recent": 0}, "--recent of 1 or more, got 128 and 0"),
-        ({"sinks": -1}, "--sinks of 0 or more"),
-        ({"reduce": "median"}, "--reduce takes mean, max, sum"),
-        ({"beta": 1.2}, "beta: format duo .* it takes `measure`, `reduce`, `sparsity`"),
+        ("sparsity", 1.1, "0 to 1"),
+        ("sparsity", float("nan"), "0 to 1"),
+        ("recent", 0, "1 or more"),
+        ("sinks", -1, "0 or more"),
+        ("reduce", "median", "mean, max, sum"),
     ],
 )
 def test_wrong_usage_says_what_is_possible(
-    options: dict[str, object], problem: str, make_run: MakeRun, tmp_path: Path
+    option: str, value: object, possible: str, make_run: MakeRun, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=problem):
-        export_scores(make_run(), tmp_path, to="duo", **options)
+    with refused(possible, option=option, value=value):
+        export_scores(make_run(), tmp_path, to="duo", **{option: value})
+
+
+def test_an_option_of_other_formats_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
+    with refused("format duo .* it takes `measure`, `reduce`, `sparsity`", option="beta"):
+        export_scores(make_run(), tmp_path, to="duo", beta=1.2)
 
 
 @pytest.mark.parametrize("stop_at", range(4))

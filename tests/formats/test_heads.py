@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats._heads import GAP, amounts, gates, mask_of_budget, spread
+from tests._support.refusals import refused
 
 MakeBudget = Callable[..., HeadBudgets]
 SCORES = arrays(
@@ -101,16 +102,16 @@ def test_a_budget_per_query_head_is_never_taken_for_one_per_kv_head(
         ratio=np.zeros((3, 8)),
     )
     for take in (mask_of_budget, lambda b: amounts(b, None)):
-        with pytest.raises(UsageError, match="allocate again with --granularity kv"):
+        with refused("allocate again with `granularity=kv`"):
             take(budgets)
 
 
-def test_shares_of_a_context_need_its_length(make_budget: MakeBudget) -> None:
+def test_fractions_of_a_context_need_its_length(make_budget: MakeBudget) -> None:
     budgets = make_budget(ratio=np.full((3, 4), 0.5))
-    with pytest.raises(UsageError, match="say of how many tokens with --context-length"):
+    with refused(option="context_length"):
         amounts(budgets, None)
     assert amounts(budgets, 100).tolist() == [[50.0] * 4] * 3
-    with pytest.raises(UsageError, match="--context-length must be 1 or more"):
+    with refused(option="context_length", value=0):
         amounts(budgets, 0)
     with pytest.raises(HeadprobeError, match="the budget keeps nothing"):
         amounts(make_budget(tokens=np.zeros((3, 4), dtype=np.int64)), None)

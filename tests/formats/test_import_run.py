@@ -61,9 +61,9 @@ def test_the_mean_is_that_of_the_file_not_of_rounded_cases(tmp_path: Path) -> No
 
 
 def test_numbers_of_kv_heads_stand_for_their_whole_group(tmp_path: Path) -> None:
-    (tmp_path / "shares.json").write_text('{"L0H0": 0.75, "L0H1": 0.25}')
+    (tmp_path / "fractions.json").write_text('{"L0H0": 0.75, "L0H1": 0.25}')
     run, _ = import_run(
-        tmp_path / "shares.json",
+        tmp_path / "fractions.json",
         tmp_path / "run",
         source="attention-matching",
         known=KnownModel(heads=6),
@@ -95,24 +95,22 @@ def test_a_model_is_named_after_a_folder_with_a_point_in_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("known", "problem"),
     [
-        (KnownModel(layers=3), "--layers 3"),
-        (KnownModel(layers=1), "--layers 1"),
-        (KnownModel(heads=2), "--heads 2"),
-        (KnownModel(heads=7, layers=9, kv_heads=7), "--layers 9 and --heads 7"),
-        (KnownModel(kv_heads=3), "--kv-heads 3"),
+        (KnownModel(layers=3), "`layers=3`"),
+        (KnownModel(layers=1), "`layers=1`"),
+        (KnownModel(heads=2), "`heads=2`"),
+        (KnownModel(heads=7, layers=9, kv_heads=7), "`layers=9` and `heads=7`"),
+        (KnownModel(kv_heads=3), "`kv_heads=3`"),
         (
-            KnownModel(layers=32, heads=8, told_by=dict.fromkeys(["layers", "heads"], "--model m")),
-            "--model m",
+            KnownModel(layers=32, heads=8, told_by=dict.fromkeys(["layers", "heads"], "`model=m`")),
+            "`model=m`",
         ),
-        (KnownModel(layers=9, heads=4, told_by={"heads": "--model m"}), "--layers 9"),
+        (KnownModel(layers=9, heads=4, told_by={"heads": "`model=m`"}), "`layers=9`"),
     ],
 )
 def test_sizes_that_are_not_the_files_are_wrong_usage(
     known: KnownModel, problem: str, heads: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        UsageError, match=rf"^{problem}: .*heads\.json holds 2 layers of 4 query heads$"
-    ):
+    with refused(rf"^{problem}: .*heads\.json holds 2 layers of 4 query heads$", path=heads):
         import_run(heads, tmp_path / "run", source="headkv", known=known)
     assert not (tmp_path / "run").exists()
 
@@ -127,16 +125,16 @@ def test_a_file_that_lacks_a_head_is_not_blamed_on_the_sizes(heads: Path, tmp_pa
 @pytest.mark.parametrize(
     ("known", "problem"),
     [
-        (KnownModel(layers=3), "--layers 3: .* holds 2 layers of 2 KV heads"),
-        (KnownModel(kv_heads=4), "--kv-heads 4: .* holds 2 layers of 2 KV heads"),
-        (KnownModel(heads=3), "--heads 3: .* holds 2 layers of 2 KV heads"),
+        (KnownModel(layers=3), "`layers=3`: .* holds 2 layers of 2 KV heads"),
+        (KnownModel(kv_heads=4), "`kv_heads=4`: .* holds 2 layers of 2 KV heads"),
+        (KnownModel(heads=3), "`heads=3`: .* holds 2 layers of 2 KV heads"),
     ],
 )
 def test_a_table_of_another_shape_is_refused(
     known: KnownModel, problem: str, tmp_path: Path
 ) -> None:
     (tmp_path / "full_attention_heads.tsv").write_text("0.1\t0.2\n0.3\t0.4\n")
-    with pytest.raises(UsageError, match=problem):
+    with refused(problem, path=tmp_path):
         import_run(tmp_path, tmp_path / "run", source="duo", known=known)
 
 

@@ -139,7 +139,9 @@ def test_every_head_keeps_window_sinks_and_the_highest_scores(
         assert sorted(expected) == np.flatnonzero(~lost[layer, sequence, head]).tolist()
 
 
-def test_the_compression_ratio_is_the_share_that_was_dropped(tiny_llama: PreTrainedModel) -> None:
+def test_the_compression_ratio_is_the_dropped_fraction(
+    tiny_llama: PreTrainedModel,
+) -> None:
     budget = budgets(tiny_llama, tokens=np.array([[6, 24], [12, 99]]))
     press = HeadBudgetPress(DrawnPress(), budget)
     with pytest.raises(ValueError, match="expected a forward pass before"):
@@ -183,11 +185,11 @@ def test_what_kvpress_cannot_do_is_refused(tiny_llama: PreTrainedModel) -> None:
     right = budgets(tiny_llama)
     with pytest.raises(ValueError, match="expected a ScorerPress, got AdaKVPress"):
         HeadBudgetPress(AdaKVPress(DrawnPress()), right)
-    with pytest.raises(UsageError, match="allocate again with --no-compensation"):
+    with pytest.raises(UsageError, match="allocate again with `compensation=False`"):
         HeadBudgetPress(DrawnPress(), budgets(tiny_llama, compensation=True))
     by_query = {"granularity": "query", "selection": np.full((2, 4), "attention")}
     sizes = {"tokens": np.full((2, 4), 9), "ratio": np.zeros((2, 4))}
-    with pytest.raises(UsageError, match="allocate again with --granularity kv"):
+    with pytest.raises(UsageError, match="allocate again with `granularity=kv`"):
         HeadBudgetPress(DrawnPress(), budgets(tiny_llama, **by_query, **sizes))
     layout = HeadLayout(
         id="other", architecture="llama", layers=2, num_heads=8, num_kv_heads=2, head_dim=8

@@ -18,6 +18,7 @@ from headprobe.formats import export_budget, export_scores
 from headprobe.formats.import_run import KnownModel, import_run
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
+from tests._support.refusals import refused
 
 MakeRun = Callable[..., HeadScores]
 LAYOUT = HeadLayout(
@@ -195,10 +196,10 @@ def test_a_file_of_another_kind_is_refused(
     assert problem in str(error.value)
 
 
-def test_a_suffix_that_says_nothing_and_a_share_out_of_range_are_wrong_usage(
+def test_a_suffix_that_says_nothing_and_a_fraction_out_of_range_are_wrong_usage(
     make_run: MakeRun, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=r"\.pt msModelSlim, \.json golden-stick, \.py MindIE"):
         export_scores(make_run(), tmp_path / "heads", to="razor")
-    with pytest.raises(UsageError, match="--sparsity must be 0 or more and below 1, got 1"):
+    with refused(option="sparsity", value=1.0):
         export_scores(make_run(), tmp_path / "heads.pt", to="razor", sparsity=1.0)

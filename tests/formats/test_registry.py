@@ -27,7 +27,7 @@ NAMES = {
     "headkv": "heads.json",
     "duo": "pattern",
     "kvpress": "curve.npy",
-    "attention-matching": "shares.json",
+    "attention-matching": "fractions.json",
     "rtp-llm": "heads.json",
     "razor": "heads.pt",
     "kvzip": "heads.pt",
