@@ -120,7 +120,7 @@ def plan_ablation(
             that no run holds, or needles that heads were scored on.
     """
     if ablation not in ABLATIONS:
-        raise ValueError(f"expected silence to be {' or '.join(ABLATIONS)}, got {ablation!r}")
+        raise ValueError(f"expected an ablation by {' or '.join(ABLATIONS)}, got {ablation!r}")
     if metric not in (PASSED, *METRICS):
         raise ValueError(f"expected a metric of {(PASSED, *METRICS)}, got {metric!r}")
     seed = held_out_seed(spec.seed, seeds_of(run for _, run in runs))

@@ -151,7 +151,7 @@ def find_rankings(
         if measure not in held:
             raise UsageError(
                 f"no run given holds the measure {measure!r}, only {', '.join(sorted(held))}; "
-                f"make it with `{_maker(measure)}` and name that run with `scores`",
+                f"score the model with {_maker(measure)} and name that run with `scores`",
                 option="measures",
                 value=measure,
             )
@@ -159,6 +159,6 @@ def find_rankings(
 
 
 def _maker(measure: str) -> str:
-    """Return the command that scores a measure."""
+    """Return the parameter that makes a run score a measure."""
     task = next((name for name, task in TASKS.items() if measure in task.measures), None)
-    return f"headprobe score --task {task}" if task else f"headprobe score --measures {measure}"
+    return f"`task={task}`" if task else f"`measures={measure}`"

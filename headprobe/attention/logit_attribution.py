@@ -101,7 +101,7 @@ class LogitAttribution:
     def _not_found(self, what: str) -> HeadprobeError:
         return HeadprobeError(
             f"measure locos cannot find the {what} of this {self._model_type!r} model as plain "
-            "weights in memory; leave locos out of --measures"
+            "weights in memory; leave locos out of `measures`"
         )
 
 

@@ -102,7 +102,7 @@ def check_alias(name: str, layout: HeadLayout, max_context: int | None) -> None:
             raise HeadprobeError(
                 f"{alias.repository} is not what {name} stands for: its config.json gives {field} "
                 f"{found[field]}, expected {expected[field]}; download it again, or give "
-                "its hub id or directory with --model to take it as it is"
+                "its hub id or directory as `model` to take it as it is"
             )
 
 

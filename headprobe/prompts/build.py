@@ -192,7 +192,7 @@ def hide_needles(
     if 2 * distinct < len(cases):
         warnings.warn(
             f"the haystack's sentences are so long that {len(cases)} cases are {distinct} prompts: "
-            "try longer --lengths, fewer --depths or another --haystack",
+            "try longer `lengths`, fewer `depths` or another `haystack`",
             HeadprobeWarning,
             stacklevel=2,
         )

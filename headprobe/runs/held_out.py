@@ -18,7 +18,7 @@ from headprobe.scores import HeadScores
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_ALL_THE_SAME = "`evaluate --allow-scored-needles` asks them all the same"
+_ALL_THE_SAME = "evaluate with `allow_scored_needles` asks them all the same"
 
 
 def seeds_of(runs: Iterable[HeadScores]) -> set[int]:

@@ -60,7 +60,7 @@ class Probe:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Task:
-    """The cases and measures that a name of ``headprobe score --task`` stands for.
+    """The cases and measures that the name of a task stands for.
 
     ``measures`` are computed, the task's own first; ``more`` can be computed on its cases too.
     """

@@ -26,7 +26,7 @@ PROMPT, STEPS = 20, 3
 LENGTH = PROMPT + STEPS
 CLOSE = {"rtol": 0, "atol": 2e-5}
 PROJECTIONS = ("o_proj", "out_proj", "dense", "c_proj")
-# A norm over all heads stands between attention and projection: silence changes its size too.
+# A norm over all heads stands between attention and projection: ablation changes its size too.
 NORMED = {"bitnet"}
 PLAIN = sorted((ARCHITECTURES.keys() | STATES.keys()) - NORMED)
 
@@ -74,7 +74,7 @@ def prefill_and_decode(model: PreTrainedModel, ids: Tensor) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", PLAIN)
-def test_silence_equals_a_projection_that_does_not_read_the_heads(architecture: str) -> None:
+def test_ablation_equals_a_projection_that_does_not_read_the_heads(architecture: str) -> None:
     model, ids = build(architecture), tokens()
     heads = some_heads(model)
     expected = without(model, heads)
@@ -168,7 +168,7 @@ def test_ablating_nothing_changes_nothing(tiny_llama: PreTrainedModel, implement
 
 @torch.no_grad()
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
-def test_the_model_is_as_before_whatever_ends_the_silence(
+def test_the_model_is_as_before_whatever_ends_the_ablation(
     tiny_llama: PreTrainedModel, implementation: str
 ) -> None:
     tiny_llama.set_attn_implementation(implementation)
@@ -221,7 +221,7 @@ def test_heads_that_are_not_there_are_refused(tiny_llama: PreTrainedModel, head:
         ablated(tiny_llama, [head]).__enter__()
 
 
-def test_layers_without_attention_have_no_heads_to_silence() -> None:
+def test_layers_without_attention_have_no_heads_to_ablate() -> None:
     with pytest.raises(ValueError, match="of layers 1, 2, got 0-0"):
         ablated(build("lfm2"), [(0, 0)]).__enter__()
 

@@ -104,7 +104,7 @@ def test_answers_are_those_of_a_model_whose_projections_do_not_read_the_heads(
     assert done.curves()[0].area.value > 0
 
 
-def test_mean_silence_takes_means_over_prompts_of_other_needles(
+def test_mean_ablation_takes_means_over_prompts_of_other_needles(
     nano: LoadedModel, tmp_path: Path
 ) -> None:
     run = planned(nano, tmp_path, ablation="mean", calibration=3, random_draws=1, top_k=(4,))
@@ -168,7 +168,7 @@ def test_needles_that_heads_were_scored_on_are_refused(nano: LoadedModel, tmp_pa
         planned(nano, tmp_path / "out", runs=runs, needles=own)
 
 
-def test_heads_that_several_trials_silence_are_silenced_once(
+def test_heads_that_several_trials_ablate_are_ablated_once(
     nano: LoadedModel, tmp_path: Path
 ) -> None:
     both = [("a", scored(nano, "r2", "mass"))]
@@ -305,7 +305,7 @@ def test_options_that_make_no_sense_are_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ablation": "half"}, "expected silence to be zero or mean, got 'half'"),
+        ({"ablation": "half"}, "expected an ablation by zero or mean, got 'half'"),
         ({"metric": "rouge"}, "expected a metric of .*, got 'rouge'"),
         ({"top_k": (2, 1)}, "expected ascending numbers of heads"),
         ({"random_draws": 0}, "expected draws of 1 or more, got 0"),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import warnings
+from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,48 @@ from headprobe import cli
 from headprobe.cli.wording import worded
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
 from tests._support.command_line import headprobe
+
+PACKAGE = Path(cli.__file__).parents[1]
+# What another program takes.
+FLAG = re.compile(r"(?<!llama-gguf-split )(?<![\w-])--[a-z]")
+
+
+def library() -> Iterator[tuple[str, ast.Module]]:
+    """The name and the tree of each file that is for callers from Python."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        # What parses arguments is a program of its own.
+        if not path.is_relative_to(PACKAGE / "cli") and "import argparse" not in source:
+            yield str(path.relative_to(PACKAGE)), ast.parse(source)
+
+
+def test_only_the_command_line_writes_flags() -> None:
+    assert [
+        f"{name}:{node.lineno}: {node.value}"
+        for name, tree in library()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and FLAG.search(node.value)
+    ] == []
+
+
+def test_the_options_that_errors_name_are_those_of_commands() -> None:
+    known = {
+        name
+        for command in cli.app.registered_commands
+        if command.callback
+        for name in signature(command.callback).parameters
+    }
+    named = {
+        node.value.value
+        for _, tree in library()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "option"
+        if isinstance(node.value, ast.Constant)
+    }
+    assert len(named) > 20
+    assert named <= known
 
 
 @pytest.mark.parametrize(
@@ -30,6 +76,8 @@ from tests._support.command_line import headprobe
             "--device: no such, or no --device-map",
         ),
         (HeadprobeError("try `dtype=bfloat16`"), "try --dtype bfloat16"),
+        (HeadprobeError("give `compensation=False`"), "give --no-compensation"),
+        (HeadprobeError("give `model=./a b`"), "give --model ./a b"),
         (HeadprobeError("model type `nosuch`"), "model type `nosuch`"),
         (HeadprobeError("run `headprobe score`"), "run `headprobe score`"),
     ],

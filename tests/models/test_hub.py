@@ -1,4 +1,4 @@
-"""What --model may name, and what is said where it could be meant otherwise."""
+"""What ``model`` may name, and what is said where it could be meant otherwise."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_range_of_one_value_is_its_start() -> None:
 @given(start=st.floats(-1e6, 1e6), stop=st.floats(-1e6, 1e6), count=st.integers(1, 50))
 def test_a_range_has_the_values_of_numpy_bit_for_bit(start: float, stop: float, count: int) -> None:
     values = np.linspace(start, stop, count).tolist()
-    assert parse_grid(f"{start!r}:{stop!r}:{count}", name="--depths") == sorted(set(values))
+    assert parse_grid(f"{start!r}:{stop!r}:{count}", name="depths") == sorted(set(values))
 
 
 def test_a_range_may_be_given_downwards() -> None:

@@ -58,7 +58,7 @@ def test_needles_that_were_scored_are_refused_wherever_they_come_from(
         check_held_out(again, [run], nano.tokenizer)
     message = f"{len(scored)} of 48 needles are those that {run} was scored on"
     assert message in str(raised.value)
-    assert "--allow-scored-needles" in str(raised.value)
+    assert "`allow_scored_needles`" in str(raised.value)
 
 
 def test_a_run_without_its_cases_cannot_say(nano: LoadedModel, tmp_path: Path) -> None:
