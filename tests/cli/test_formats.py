@@ -71,7 +71,7 @@ def test_the_sizes_of_a_models_directory_are_taken(heads: Path) -> None:
     assert (shown["model"]["id"], shown["model"]["architecture"]) == ("mine", "llama")
     heads.write_text('{"0-0": [1.0]}')
     error = refusal("import", heads, "--from", "headkv", "--out", "run", "--model", "mine")
-    assert str(error) == "--model mine: heads.json holds 1 layers of 1 query heads"
+    assert str(error) == "`model=mine`: heads.json holds 1 layers of 1 query heads"
 
 
 def test_the_sizes_of_an_alias_are_taken(heads: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_sizes_of_an_alias_are_taken(heads: Path) -> None:
     heads.write_text('{"0-0": [1.0]}')
     error = refusal(*arguments, "--heads", "16")
     assert error.exit_code == 2
-    given = "--model llama3-8b and --heads 16"
+    given = "`model=llama3-8b` and `heads=16`"
     assert str(error) == f"{given}: heads.json holds 1 layers of 1 query heads"
 
 
@@ -121,7 +121,7 @@ def test_list_formats_says_what_is_written_and_read_and_by_whom() -> None:
             2,
             "beta: format duo takes",
         ),
-        (["export", "run", "--to", "kvpress", "--out", "x.npy", "--beta", "0"], 2, "--beta of"),
+        (["export", "run", "--to", "kvpress", "--out", "x.npy", "--beta", "0"], 2, "beta=0"),
         (["export", "budget.json", "--to", "duo", "--out", "x"], 2, "keeps a head whole or lets"),
         (["export", "budget.json", "--to", "headkv", "--out", "x"], 2, "holds scores, not budgets"),
         (["import", "missing", "--from", "duo", "--out", "x"], 2, "no file at missing"),
