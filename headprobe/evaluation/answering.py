@@ -32,7 +32,7 @@ from headprobe.evaluation.results import (
     grade,
 )
 from headprobe.models.loading import LoadedModel
-from headprobe.runs.case_runner import Stops
+from headprobe.runs.stops import Stops
 from headprobe.tasks.grading import PASSED
 
 PREFILL_CHUNK = 2048

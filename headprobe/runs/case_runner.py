@@ -15,11 +15,11 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from headprobe.attention.finite import (
@@ -29,14 +29,17 @@ from headprobe.attention.finite import (
     require_finite_scores,
 )
 from headprobe.attention.logit_attribution import LogitAttribution
-from headprobe.attention.observe import AttentionRows, forward, observe
+from headprobe.attention.observe import forward, observe
 from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
 from headprobe.errors import HeadprobeError, HeadprobeWarning, out_of_memory
-from headprobe.measures import Watched, get_measure
+from headprobe.measures import get_measure
 from headprobe.prompts.case import Case, QuestionSpan
 from headprobe.runs.memory import LEAST_CHUNK, ChunkSizes
 from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree, Visit
+from headprobe.runs.score_accumulator import ScoreAccumulator
+from headprobe.runs.shared_prefixes import question_of, shared_prefixes, watches_question
+from headprobe.runs.stops import Stops
 from headprobe.tasks import Task
 from headprobe.tasks.grading import answer_steps
 
@@ -90,29 +93,6 @@ def observe_cases(
     tree = tree or PrefixTree.of(shared_prefixes(cases, task))
     for visit in tree.visits(range(len(cases)) if wanted is None else wanted):
         yield runner.observe(cases[visit.prompt], visit)
-
-
-def watches_question(task: Task) -> bool:
-    """Tell whether some measure of the task watches the question's tokens."""
-    return any(get_measure(name).watches == "question" for name in task.measures)
-
-
-def shared_prefixes(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:
-    """Return the part of each prompt that others may share: all, or up to a watched question."""
-    if not watches_question(task):
-        return [case.input_ids for case in cases]
-    return [case.input_ids[: question_of(case).start] for case in cases]
-
-
-def question_of(case: Case) -> QuestionSpan:
-    """Return the place of a case's question.
-
-    Raises:
-        ValueError: the case has no question.
-    """
-    if case.question is None:
-        raise ValueError(f"expected a question in case {case.case_id}, got none")
-    return case.question
 
 
 def _check_tokens(loaded: LoadedModel, cases: Sequence[Case]) -> None:
@@ -370,95 +350,3 @@ class CaseRunner:
             if token != drafted or self._stops.end([*before, *steps]):
                 break
         return steps
-
-
-class Stops:
-    """Ends responses: at an end-of-sequence token, and at a line break after some text."""
-
-    def __init__(self, loaded: LoadedModel) -> None:
-        self._tokenizer = loaded.tokenizer
-        self._generation = loaded.model.generation_config
-
-    @cached_property
-    def _ends(self) -> set[int]:
-        ends = self._generation.eos_token_id if self._generation is not None else None
-        listed = ends if isinstance(ends, list) else [ends]
-        return {end for end in (*listed, self._tokenizer.eos_token_id) if end is not None}
-
-    def end(self, generated: Sequence[int]) -> bool:
-        """Tell whether the newest of the generated tokens ends the response."""
-        if generated[-1] in self._ends:
-            return True
-        if "\n" not in self._tokenizer.decode([generated[-1]]):
-            return False
-        said = str(self._tokenizer.decode(list(generated), skip_special_tokens=True))
-        return "\n" in said.lstrip()
-
-
-class ScoreAccumulator:
-    """Sums each measure's scores of every head over the steps of one case."""
-
-    def __init__(
-        self, loaded: LoadedModel, case: Case, task: Task, attribution: LogitAttribution | None
-    ) -> None:
-        shape = (loaded.layout.layers, loaded.layout.num_heads)
-        self._case = case
-        self._attribution = attribution
-        self._measures = {name: get_measure(name) for name in task.measures}
-        # The steps of an answer that count are known only at its end.
-        self._counts_all_steps = task.probe.counts_all_steps
-        self._waits = task.probe.max_new_tokens(case) > 0
-        self._watched: Watched = "answer"
-        self._summaries: dict[tuple[str, int], list[Tensor]] = {}
-        self._fractions: dict[tuple[str, int], list[Tensor]] = {}
-        self._totals = {
-            name: torch.zeros(shape, dtype=torch.float64, device=loaded.device)
-            for name in task.measures
-        }
-
-    def begin(self, watched: Watched) -> None:
-        """Drop earlier rows; the steps that follow belong to ``watched``, question or answer."""
-        self._watched = watched
-        self._summaries.clear()
-
-    def see(self, rows: AttentionRows) -> None:
-        """Keep each measure's summary of a layer's attention rows."""
-        for name, measure in self._measures.items():
-            if measure.watches == self._watched:
-                summary = measure.summarise(rows, self._case)
-                self._summaries.setdefault((name, rows.layer), []).append(summary)
-
-    def choose(self, tokens: Int[Tensor, " step"], *, weight: float = 1.0) -> None:
-        """Score the newest steps, now that the tokens that they chose are known.
-
-        There may be fewer tokens than steps: the steps after them are dropped.
-
-        Args:
-            tokens: the token that each step chose, or read where nothing is answered.
-            weight: a factor on the scores.
-        """
-        for (name, layer), summaries in self._summaries.items():
-            measure = self._measures[name]
-            summary = torch.cat(summaries, dim=1)[:, : len(tokens)]
-            if measure.attributes_logits and self._attribution:
-                summary = self._attribution.logits(layer, summary, tokens)
-            fractions = measure.score(summary, self._case, tokens.to(summary.device))
-            if self._waits and self._watched == "answer":
-                self._fractions.setdefault((name, layer), []).append(fractions)
-            else:
-                self._add(name, layer, fractions, weight)
-
-    def totals(self, steps: slice) -> dict[str, Float[Tensor, "layer query_head"]]:
-        """Sum each measure over the steps that it counts: all of them, or only ``steps``."""
-        for (name, layer), fractions in self._fractions.items():
-            all_steps = self._counts_all_steps or self._measures[name].counts_all_steps
-            counted = slice(None) if all_steps else steps
-            self._add(name, layer, torch.cat(fractions, dim=1)[:, counted], 1.0)
-        self._fractions.clear()
-        return self._totals
-
-    def _add(
-        self, name: str, layer: int, fractions: Float[Tensor, "query_head step"], weight: float
-    ) -> None:
-        total = self._totals[name]
-        total[layer] += weight * fractions.sum(dim=1, dtype=total.dtype).to(total.device)

@@ -24,10 +24,11 @@ from headprobe.prompts.haystacks import sentences
 from headprobe.prompts.needles import read_needles
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptWriter
-from headprobe.runs.case_runner import Stops, observe_cases
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.memory import ChunkSizes
 from headprobe.runs.plan import prepare
 from headprobe.runs.prefix_tree import BLOCK
+from headprobe.runs.stops import Stops
 from headprobe.tasks import TASKS, Task, repetition
 from tests._support.architectures import WINDOWED, WITH_STATES
 from tests._support.chat_templates import tokenizer_with
