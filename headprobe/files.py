@@ -1,4 +1,4 @@
-"""Write files atomically, read files of lines, and compute digests."""
+"""Write files atomically, and compute digests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,37 +24,6 @@ ADVICE = {
 }
 
 
-def numbered_lines(path: Path, *, kind: str) -> list[tuple[int, str]]:
-    """Read a file's lines that are not blank, each with its number from 1.
-
-    Args:
-        path: a text file in UTF-8.
-        kind: the word that errors put before "file", as in "needle".
-
-    Raises:
-        UsageError: the file does not exist or cannot be read.
-    """
-    try:
-        # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError as error:
-        raise UsageError(f"no {kind} file {path}", path=path) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the {kind} file {path}: {error}", path=path) from error
-    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-
-
-def json_object(line: str) -> dict[str, Any]:
-    """Read the object in a line of JSONL; ``ValueError`` says what is wrong with the line."""
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error})") from error
-    if not isinstance(fields, dict):
-        raise ValueError("expected a JSON object")
-    return fields
-
-
 def json_digest(content: Any) -> str:
     """Return a 16-character digest of a value that JSON can hold."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -64,23 +33,6 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def text_field(fields: Mapping[str, Any], name: str) -> str:
-    """Return a field's text, stripped; ``ValueError`` where the field has no text.
-
-    JSON can spell half of a surrogate pair, which is no character: tokenizers fail on it, so that
-    it is refused.
-    """
-    value = fields.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"expected a text in field {name!r}, got {value!r}")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        half = value[error.start : error.end]
-        raise ValueError(f"field {name!r} has half a surrogate pair, {half!r:.20}") from error
-    return value.strip()
 
 
 def make_directory(path: Path) -> None:

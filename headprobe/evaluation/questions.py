@@ -6,17 +6,29 @@ Questions are made of a probe's cases, or read from the user's own file.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.files import json_digest, json_object, numbered_lines, text_field
+from headprobe.files import json_digest
+from headprobe.inputs import (
+    LONGEST_CONTEXT,
+    as_object,
+    brief,
+    fit_text,
+    json_rows,
+    spelled,
+    text_field,
+)
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
-from headprobe.prompts.needles import normal_text, warn_of_repeats
+from headprobe.prompts.needles import warn_of_repeats
+from headprobe.prompts.spelling import normal_text
 from headprobe.prompts.style import PromptWriter
+from headprobe.prompts.template import QUESTION
 from headprobe.runs.draw import DrawnCases
 from headprobe.tasks import PASSED_ABOVE, Probe
 
@@ -102,25 +114,26 @@ def read_questions(
     limit: int | None = None,
     max_new_tokens: int | None = None,
 ) -> list[Question]:
-    """Read questions from JSONL: ``context``, ``question`` and ``answers``, a text or a list.
+    """Read questions from JSONL or a JSON array: ``context``, ``question`` and ``answers``.
 
-    ``input`` stands for ``question`` too, as in LongBench. The prompt is built as a task's
-    prompts are. Where it is longer than ``longest`` tokens, the middle of its context goes, as
-    LongBench has it. A question asked twice of one context counts once, a warning says how many
-    are. Of more than ``limit`` questions the first are taken.
+    ``answers`` is a text, a number, or a list of them. ``input`` stands for ``question`` too, as in
+    LongBench, whose summaries leave it empty: the answer prefix alone stands behind the context
+    then. The prompt is built as a task's prompts are. Where it is longer than ``longest`` tokens,
+    the middle of its context goes, as LongBench has it. A question asked twice of one context
+    counts once, a warning says how many are. Of more than ``limit`` questions the first are taken.
 
     Raises:
-        UsageError: no such file, no question in it, or a line that cannot be used (it is named).
+        UsageError: no such file, no question in it, or a row that cannot be used (it is named).
     """
     questions: list[Question] = []
     known: set[tuple[str, str]] = set()
-    shortened = read = 0
-    for number, line in numbered_lines(path, kind="question"):
+    shortened = unasked = read = 0
+    for place, row in json_rows(path, kind="question"):
         if len(questions) == limit:
             break
         read += 1
         try:
-            context, question, answers = _parse(line)
+            context, question, answers = _parse(as_object(row))
             texts = normal_text(context), normal_text(question)
             if texts in known:
                 continue
@@ -130,8 +143,9 @@ def read_questions(
             if capacity < 1:
                 raise ValueError(f"the question takes more than the model's {longest} tokens")
         except ValueError as error:
-            raise UsageError(f"{path}, line {number}: {error}", path=path) from error
+            raise UsageError(f"{path}, {place}: {error}", path=path) from error
         shortened += len(context_ids) > capacity
+        unasked += not question
         questions.append(
             Question(
                 question_id=len(questions),
@@ -145,6 +159,13 @@ def read_questions(
     if not questions:
         raise UsageError(f"{path} holds no question; write one JSON object a line", path=path)
     warn_of_repeats(path, "questions", read=read, distinct=len(questions))
+    if unasked:
+        warnings.warn(
+            f"{unasked} of {len(questions)} rows ask nothing (empty `input`): after their contexts "
+            "stands the answer prefix alone",
+            HeadprobeWarning,
+            stacklevel=2,
+        )
     if shortened:
         warnings.warn(
             f"{shortened} of {len(questions)} prompts are longer than {longest} tokens: "
@@ -155,22 +176,35 @@ def read_questions(
     return questions
 
 
-def _parse(line: str) -> tuple[str, str, tuple[str, ...]]:
-    fields = json_object(line)
+def _parse(fields: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    context = text_field(fields, "context", longest=LONGEST_CONTEXT)
+    return context, _question(fields), _answers(fields.get("answers"))
+
+
+def _question(fields: Mapping[str, Any]) -> str:
     named = next((name for name in _QUESTION_FIELDS if name in fields), "question")
-    answers = fields.get("answers")
-    listed = answers if isinstance(answers, list) else [answers]
-    texts = tuple(one.strip() for one in listed if isinstance(one, str) and one.strip())
-    if not listed or len(texts) < len(listed):
-        raise ValueError(f"expected a text or a list of texts in field 'answers', got {answers!r}")
-    return text_field(fields, "context"), text_field(fields, named), texts
+    if named == "input" and isinstance(fields[named], str) and not fields[named].strip():
+        return ""
+    return text_field(fields, named)
+
+
+def _answers(answers: Any) -> tuple[str, ...]:
+    listed = [spelled(one) for one in (answers if isinstance(answers, list) else [answers])]
+    if not listed or not all(isinstance(one, str) and one.strip() for one in listed):
+        raise ValueError(
+            "expected a text, a number or a list of them in field 'answers', got " + brief(answers)
+        )
+    return tuple(fit_text(one, "field 'answers'") for one in listed)
 
 
 def _prompt(
     context: str, question: str, writer: PromptWriter
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     encode, chat_affixes = writer.pieces.encode, writer.chat_affixes()
-    asked = encode(chat_affixes.instruction.format(question=question))
+    instruction = chat_affixes.instruction
+    asked = encode(
+        instruction.format(question=question) if question else instruction.removeprefix(QUESTION)
+    )
     return (*chat_affixes.head, *encode(" " + context)), (*asked, *chat_affixes.tail)
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.files import json_object, numbered_lines, text_field
+from headprobe.inputs import as_object, brief, json_rows, spelled_field, text_field
+from headprobe.prompts.spelling import find_text, normal_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +38,12 @@ class Needle:
             )
         if self.wrong_answer and normal_text(self.wrong_answer) == normal_text(self.answer):
             raise ValueError(
-                f"expected another text in 'wrong_answer' than the answer, got {self.answer!r}"
+                f"expected another text in 'wrong_answer' than the answer, got {brief(self.answer)}"
             )
 
 
 def read_needles(path: Path) -> list[Needle]:
-    """Read needles from JSONL with the fields of Retrieval Head's and HeadKV's needle files.
+    """Read needles from JSONL, or a JSON array, as Retrieval Head's and HeadKV's files have them.
 
     ``needle``, ``question`` and ``real_needle`` (the watched part) are required; ``answer`` falls
     back to ``real_needle``; ``wrong_answer`` and ``kind`` may be left out. Other fields are left
@@ -52,20 +51,21 @@ def read_needles(path: Path) -> list[Needle]:
     sample: it is left out, and a warning counts these.
 
     Raises:
-        UsageError: the file does not exist, holds no needle, or has a line that cannot be used.
+        UsageError: the file does not exist, holds no needle, or has a row that cannot be used.
     """
     needles: dict[tuple[str, str], Needle] = {}
-    lines = numbered_lines(path, kind="needle")
-    for number, line in lines:
+    read = 0
+    for place, row in json_rows(path, kind="needle"):
         try:
-            needle = parse_needle(json_object(line))
+            needle = parse_needle(as_object(row))
         except ValueError as error:
-            raise UsageError(f"{path}, line {number}: {error}", path=path) from error
+            raise UsageError(f"{path}, {place}: {error}", path=path) from error
+        read += 1
         watched = needle.text[needle.start : needle.stop]
         needles.setdefault((normal_text(needle.text), normal_text(watched)), needle)
     if not needles:
         raise UsageError(f"{path} holds no needle; write one JSON object a line", path=path)
-    warn_of_repeats(path, "needles", read=len(lines), distinct=len(needles))
+    warn_of_repeats(path, "needles", read=read, distinct=len(needles))
     return list(needles.values())
 
 
@@ -74,11 +74,6 @@ def language_of(needles: Sequence[Needle]) -> str:
     letters = [letter for needle in needles for letter in needle.text if letter.isalpha()]
     han = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
     return "chinese" if 2 * han > len(letters) else "english"
-
-
-def normal_text(text: str) -> str:
-    """Normalise a text so that copies are equal: Unicode's NFKC, with single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def warn_of_repeats(path: Path, what: str, *, read: int, distinct: int) -> None:
@@ -95,9 +90,12 @@ def warn_of_repeats(path: Path, what: str, *, read: int, distinct: int) -> None:
 def parse_needle(fields: Mapping[str, Any]) -> Needle:
     """Make a needle from an object of a needle file; ``ValueError`` says what is wrong."""
     needle = text_field(fields, "needle")
-    watched = text_field(fields, "real_needle")
-    start, stop = _find(watched, needle)
-    answer = text_field(fields, "answer") if "answer" in fields else watched
+    watched = spelled_field(fields, "real_needle")
+    found = find_text(watched, needle)
+    if found is None:
+        raise ValueError(f"the text of 'real_needle', {brief(watched)}, does not stand in 'needle'")
+    start, stop = found
+    answer = spelled_field(fields, "answer") if "answer" in fields else watched
     question = text_field(fields, "question")
     return Needle(
         text=needle,
@@ -105,19 +103,12 @@ def parse_needle(fields: Mapping[str, Any]) -> Needle:
         answer=answer,
         start=start,
         stop=stop,
-        wrong_answer=_optional_text(fields, "wrong_answer"),
-        kind=_optional_text(fields, "kind"),
+        wrong_answer=_optional(spelled_field, fields, "wrong_answer"),
+        kind=_optional(text_field, fields, "kind"),
     )
 
 
-def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
-    return None if fields.get(name) is None else text_field(fields, name)
-
-
-def _find(watched: str, needle: str) -> tuple[int, int]:
-    # Whole words are tried first. Retrieval Head's own file writes one real_needle in another case.
-    text = re.escape(watched)
-    for pattern in (rf"(?<!\w){text}(?!\w)", text, f"(?i:{text})"):
-        if found := re.search(pattern, needle):
-            return found.span()
-    raise ValueError("the text of 'real_needle' does not stand in 'needle'")
+def _optional(
+    read: Callable[[Mapping[str, Any], str], str], fields: Mapping[str, Any], name: str
+) -> str | None:
+    return None if fields.get(name) is None else read(fields, name)

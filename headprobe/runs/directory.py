@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.files import atomic_write, file_digest, json_object
+from headprobe.files import atomic_write, file_digest
+from headprobe.inputs import json_object
 from headprobe.prompts.case import Case
 from headprobe.runs.observation import Observation
 from headprobe.runs.progress import discard_progress

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,50 @@ def test_a_question_pasted_twice_counts_once_and_a_warning_says_so(tmp_path: Pat
     assert [one.question_ids for one in asked] == [first.question_ids, second.question_ids]
 
 
+def test_numbers_are_answers_as_they_are_written(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.jsonl", row(answers=[1969, "1970"]), row(context="b", answers=2.5))
+    one, other = read_questions(path, PromptWriter(build_tokenizer()), longest=None)
+    assert (one.answers, other.answers) == (("1969", "1970"), ("2.5",))
+
+
+@pytest.mark.parametrize("chat", [None, CHAT])
+def test_an_empty_input_asks_for_an_answer_alone(tmp_path: Path, chat: str | None) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = chat
+    rows = [{"context": row()["context"], "input": blank, "answers": "a"} for blank in ("", " ")]
+    path = write(tmp_path / "summaries.jsonl", rows[0], row(), rows[1])
+    with warnings.catch_warnings(record=True, action="always") as told:
+        first, second = read_questions(path, PromptWriter(tokenizer), longest=None)
+    assert "1 of 2 rows ask nothing" in str(told[-1].message)
+    assert first.context_ids == second.context_ids
+    size = len(second.question_ids) - len(first.question_ids)
+    assert second.question_ids[size + 1 :] == first.question_ids[1:]
+
+
+def test_a_json_array_of_questions_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps([row(), row(question="Who?")], indent=1))
+    asked = read_questions(path, PromptWriter(build_tokenizer()), longest=None)
+    assert [one.answers for one in asked] == [("kites",), ("kites",)]
+    path.write_text(json.dumps([row(), row(question=None)]))
+    with pytest.raises(
+        UsageError, match=r"own\.json, entry 2: expected a text in field 'question'"
+    ):
+        read_questions(path, PromptWriter(build_tokenizer()), longest=None)
+
+
+@pytest.mark.parametrize("name", ["multi_news", "multifieldqa_zh", "passage_retrieval_zh"])
+def test_longbenchs_rows_are_read_as_people_have_them(name: str) -> None:
+    path = Path(__file__).parents[2] / ".." / "shared" / "benchmarks" / f"longbench_{name}.jsonl"
+    if not path.is_file():
+        pytest.skip("the benchmarks' rows are not here")
+    with warnings.catch_warnings(record=True, action="always") as told:
+        asked = read_questions(path, PromptWriter(build_tokenizer()), longest=4000, limit=3)
+    assert len(asked) == 3
+    assert all(one.answers[0] for one in asked)
+    assert ("3 of 3 rows ask nothing" in str([t.message for t in told])) == (name == "multi_news")
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -137,9 +182,19 @@ def test_a_question_pasted_twice_counts_once_and_a_warning_says_so(tmp_path: Pat
         (json.dumps(row(context=" ")), "line 3: expected a text in field 'context'"),
         (json.dumps(row(question=7)), "line 3: expected a text in field 'question', got 7"),
         ('{"context": "a", "answers": "b"}', "line 3: expected a text in field 'question'"),
-        (json.dumps(row(answers=[])), "line 3: expected a text or a list of texts"),
-        (json.dumps(row(answers=["a", 3])), "line 3: expected a text or a list of texts"),
-        (json.dumps(row(answers=None)), "line 3: expected a text or a list of texts"),
+        (json.dumps(row(answers=[])), "line 3: expected a text, a number or a list of them"),
+        (json.dumps(row(answers=["a", True])), "line 3: expected a text, a number or a list"),
+        (json.dumps(row(answers=["a", float("nan")])), "line 3: expected a text, a number or a"),
+        (json.dumps(row(answers=None)), "line 3: expected a text, a number or a list of them"),
+        (json.dumps(row(answers=["\udc80"])), "line 3: field 'answers' has half a surrogate pair"),
+        (json.dumps(row(question="", input="Who?")), "line 3: expected a text in field 'question'"),
+        (json.dumps(row(question="?" * 1_000_001)), "line 3: field 'question' has 1,000,001 bytes"),
+        (
+            '{"context": "a", "question": "b", "context": "c"}',
+            "line 3: key 'context' is given",
+        ),
+        ("[" * 100_000, "line 3: not JSON that can be read: nested too deeply"),
+        (json.dumps(row())[:-1] + ', "id": ' + "9" * 5000 + "}", "line 3: a number of 5000 digits"),
         (json.dumps(row(question="Who? " * 40)), "line 3: the question takes more than"),
     ],
 )

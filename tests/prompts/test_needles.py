@@ -1,4 +1,6 @@
 import json
+import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,43 @@ def test_the_wrong_answer_and_the_kind_are_read_where_they_are_told(tmp_path: Pa
     assert (other.wrong_answer, other.kind) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("needle", "real_needle", "watched_part"),
+    [
+        ("The code is 4471.", 4471, "4471"),
+        ("It costs 2.5 crowns.", 2.5, "2.5"),
+        ("The cafe\u0301 opens at dawn.", "café", "cafe\u0301"),
+        ("The café opens at dawn.", "cafe\u0301 opens", "café opens"),
+        ("Ann’s “red” kite – hers.", 'Ann\'s "red" kite - hers', "Ann’s “red” kite – hers"),  # noqa: RUF001
+        ("Ride the\nyellow\r\n tram.", "the yellow tram", "the\nyellow\r\n tram"),
+        ("Ride\u00a0the tram.", "ride the\u2009tram", "Ride\u00a0the tram"),
+        ("The ﬁrst soft\u00adware.", "first software", "ﬁrst soft\u00adware"),
+        ("서울에서 만나자.", unicodedata.normalize("NFD", "서울에서"), "서울에서"),
+        ("The ＷＩＤＥ road.", "wide", "ＷＩＤＥ"),  # noqa: RUF001
+        ("Not a café but a cafe.", "cafe", "cafe"),
+        ("Café, cafe\u0301, cafes, CAFE", "cafe", "cafe"),
+    ],
+)
+def test_the_watched_part_is_found_however_it_is_spelled(
+    needle: str, real_needle: object, watched_part: str
+) -> None:
+    found = parse_needle({"needle": needle, "question": "?", "real_needle": real_needle})
+    assert watched(found) == watched_part
+
+
+@pytest.mark.parametrize("part", ["cafe", "\u200b", "in"])
+def test_half_of_a_letter_is_no_part_of_a_text(part: str) -> None:
+    with pytest.raises(ValueError, match="does not stand in 'needle'"):
+        parse_needle({"needle": "The café, ﬁn.", "question": "?", "real_needle": part})
+
+
+def test_copies_in_other_quotes_and_another_case_count_once(tmp_path: Path) -> None:
+    copy = {name: text.replace("'", "’") for name, text in HEADKV.items()}  # noqa: RUF001
+    loud = HEADKV | {name: HEADKV[name].upper() for name in ("needle", "real_needle")}
+    with pytest.warns(HeadprobeWarning, match="2 of 3 needles"):
+        assert len(read_needles(write(tmp_path / "needles.jsonl", HEADKV, copy, loud))) == 1
+
+
 def test_a_needle_pasted_twice_counts_once_and_a_warning_says_so(tmp_path: Path) -> None:
     respaced = HEADKV | {"needle": HEADKV["needle"].replace(" ", "  "), "question": "Whose?"}
     respaced["real_needle"] = HEADKV["real_needle"].replace(" ", "  ")
@@ -144,7 +183,11 @@ def test_the_watched_part_is_found_as_whole_words_where_there_are_words(
         ("[1, 2]", "expected a JSON object"),
         (json.dumps({"question": "q", "real_needle": "r"}), "field 'needle', got None"),
         (json.dumps(HEADKV | {"question": "  "}), "field 'question'"),
-        (json.dumps(HEADKV | {"answer": 3}), "field 'answer', got 3"),
+        (json.dumps(HEADKV | {"answer": True}), "field 'answer', got True"),
+        (json.dumps(HEADKV | {"question": 3}), "field 'question', got 3"),
+        (json.dumps(HEADKV | {"needle": "x" * 1_000_001}), "field 'needle' has 1,000,001 bytes"),
+        ('{"needle": "a", "needle": "b"}', "key 'needle' is given twice"),
+        ('{"needle": ' + "[" * 100_000, "nested too deeply"),
         (json.dumps(HEADKV | {"answer": "\ud800"}), "field 'answer' has half a surrogate pair"),
         (json.dumps(HEADKV | {"real_needle": "elsewhere"}), "does not stand in 'needle'"),
         (json.dumps(HEADKV | {"kind": 3}), "field 'kind', got 3"),
@@ -160,7 +203,27 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, problem:
         read_needles(path)
 
 
-@pytest.mark.parametrize("content", ["", "\n  \n"])
+def test_a_json_array_of_needles_is_read_and_its_entries_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text("\n" + json.dumps([*RETRIEVAL_HEAD, HEADKV], indent=2))
+    assert [needle.question for needle in read_needles(path)] == [
+        row["question"] for row in (*RETRIEVAL_HEAD, HEADKV)
+    ]
+    path.write_text(json.dumps([HEADKV, HEADKV | {"needle": None}, 3]))
+    with pytest.raises(UsageError, match=r"mine\.json, entry 2: expected a text in field 'needle'"):
+        read_needles(path)
+    path.write_text(json.dumps([HEADKV])[:-1])
+    with pytest.raises(UsageError, match=r"mine\.json, a JSON array: not JSON"):
+        read_needles(path)
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "needles.jsonl")
+    with pytest.raises(UsageError, match="it is no regular file"):
+        read_needles(tmp_path / "needles.jsonl")
+
+
+@pytest.mark.parametrize("content", ["", "\n  \n", "[]"])
 def test_an_empty_file_is_a_usage_error(tmp_path: Path, content: str) -> None:
     path = tmp_path / "none.jsonl"
     path.write_text(content)
