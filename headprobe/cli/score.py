@@ -72,6 +72,16 @@ def score(
             show_default=False,
         ),
     ] = None,
+    keep_rows: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=64,
+            help="Keep the attention rows of so many cases for `headprobe report`: failed, best, "
+            "worst and deepest ones.",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = 0,
     seed: options.Seed = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what the run would take, and run nothing.")
@@ -111,6 +121,7 @@ def score(
             "haystack": haystack,
             "prompt": None if prompt == "auto" else prompt,
             "chat_template": chat_template,
+            "keep_rows": keep_rows or None,
             "dry_run": dry_run or None,
         }
         for option in (name for name, value in given.items() if value is not None):
@@ -171,7 +182,12 @@ def score(
         total = len(run.tree.shards(processes.count)[processes.rank])
         with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
             scores = score_cases(
-                loaded, run, overwrite=overwrite, processes=processes, advance=advance
+                loaded,
+                run,
+                keep_rows=keep_rows,
+                overwrite=overwrite,
+                processes=processes,
+                advance=advance,
             )
     if scores is not None:
         rates = pass_rates(run.out)

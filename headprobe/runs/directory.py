@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path("outputs")
 CASES, HEADS, RUN = "cases.parquet", "heads.csv", REPORT
+ROWS = "rows.safetensors"
 BUDGETS = "budget-*.json"
 SHARD = "progress.{}.sqlite"
 # The files of every kind of run, what makes a directory valid first; of the first version too.
@@ -34,6 +35,7 @@ RESULTS = (
     "ablation.json",
     CASES,
     HEADS,
+    ROWS,
     RUN,
     "answers.parquet",
     "results.csv",

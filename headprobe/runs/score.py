@@ -15,7 +15,7 @@ from headprobe.prompts.case import Case, case_key
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import observe_cases
-from headprobe.runs.directory import CASES, HEADS, case_table
+from headprobe.runs.directory import CASES, HEADS, ROWS, case_table
 from headprobe.runs.distributed import Processes
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job, versions
 from headprobe.runs.failures import (
@@ -25,7 +25,9 @@ from headprobe.runs.failures import (
     describe_failures,
     few_pass,
 )
+from headprobe.runs.kept_rows import KeptRows, choose_cases, strongest_heads
 from headprobe.runs.observation import Observation
+from headprobe.runs.observe_rows import observe_rows
 from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
 from headprobe.runs.progress import FILE_NAME as PROGRESS
 from headprobe.runs.progress import Payload, stored_plan
@@ -45,6 +47,7 @@ def score(
     loaded: LoadedModel,
     run: PlannedRun,
     *,
+    keep_rows: int = 0,
     overwrite: bool = False,
     processes: Processes | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -57,6 +60,7 @@ def score(
     Args:
         loaded: the model.
         run: the plan, with a decided prompt style.
+        keep_rows: the number of cases whose attention rows are kept in a file.
         overwrite: replace a run with another plan.
         processes: the processes of the run; by default this one alone.
         advance: called once for each case of this process, cases of an earlier start included.
@@ -92,7 +96,7 @@ def score(
         out=run.out,
         plan=run.plan,
         work=work,
-        finish=partial(_finish, loaded, run, keys),
+        finish=partial(_finish, loaded, run, keys, keep_rows),
         seal=SCORES,
         facts={
             "decode": run.decode,
@@ -231,6 +235,7 @@ def _finish(
     loaded: LoadedModel,
     run: PlannedRun,
     keys: Sequence[str],
+    keep_rows: int,
     done: Observations,
     files: ResultFiles,
 ) -> HeadScores:
@@ -239,6 +244,10 @@ def _finish(
     accepted = sum(seen.passed for seen in observations)
     failed = count_failures(run.cases, observations, run.task.probe)
     files.write(CASES, partial(write_table, case_table(visited, observations)))
+    # Rows of an earlier start may be of other cases.
+    (run.out / ROWS).unlink(missing_ok=True)
+    if keep_rows:
+        files.write(ROWS, _kept_rows(loaded, run, observations, keep_rows).save)
     if not accepted:
         files.write_report(accepted=0, failed=failed)
     result = collect(loaded, run, observations)
@@ -249,6 +258,26 @@ def _finish(
     files.write_report(accepted=accepted, failed=failed, reliability=reliability)
     files.write(SCORES, partial(result.save, files=files.digests))
     return result
+
+
+def _kept_rows(
+    loaded: LoadedModel, run: PlannedRun, observations: Sequence[Observation], count: int
+) -> KeptRows:
+    """Read the most telling cases again, and keep their attention rows."""
+    measure = run.task.measures[0]
+    chosen = choose_cases(run.cases, observations, measure, count=count)
+    told = [seen for seen in observations if seen.passed] or observations
+    heads = strongest_heads(np.mean([seen.scores[measure] for seen in told], axis=0))
+    rows = observe_rows(
+        loaded,
+        run.cases,
+        observations,
+        chosen,
+        probe=run.task.probe,
+        heads=heads,
+        chunk_sizes=run.chunk_sizes,
+    )
+    return KeptRows(heads=heads, cases=tuple(rows))
 
 
 def collect(
