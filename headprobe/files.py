@@ -8,12 +8,15 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from headprobe.errors import HeadprobeError, UsageError
+
+DIGEST_LENGTH = 16
+"""Characters of a digest that need only tell the inputs of runs apart."""
 
 ADVICE = {
     errno.ENOSPC: "free some disk space, or write elsewhere",
@@ -24,15 +27,28 @@ ADVICE = {
 }
 
 
+def digest(parts: Iterable[bytes]) -> str:
+    """Return the SHA-256 of some bytes one after the other, in hexadecimal digits."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def file_digest(*paths: Path) -> str:
+    """Return the SHA-256 of a file, or of several one after the other."""
+    return digest(piece for path in paths for piece in _pieces(path))
+
+
 def json_digest(content: Any) -> str:
     """Return a 16-character digest of a value that JSON can hold."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return digest([json.dumps(content).encode()])[:DIGEST_LENGTH]
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(2**20):
+            yield piece
 
 
 def make_directory(path: Path) -> None:

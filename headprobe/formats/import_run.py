@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from headprobe import __version__
 from headprobe.errors import HeadprobeError, UsageError
+from headprobe.files import file_digest
 from headprobe.formats import FORMATS, Notes, get_format
 from headprobe.formats._files import Table
 from headprobe.models.layout import HeadLayout
@@ -165,7 +165,7 @@ def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:
 
 def _digest(path: Path) -> str:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.is_file())).hexdigest()
+    return file_digest(*(file for file in files if file.is_file()))
 
 
 def _plan(path: Path, source: str, layout: HeadLayout) -> Plan:

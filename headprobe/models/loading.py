@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from transformers import (
 )
 
 from headprobe.errors import HeadprobeError
+from headprobe.files import DIGEST_LENGTH, digest
 from headprobe.models import gguf
 from headprobe.models.adapters import merge_adapter, require_adapter
 from headprobe.models.checkpoint import (
@@ -320,7 +320,11 @@ def _too_large(reason: str) -> HeadprobeError:
 
 def _fingerprint(model: PreTrainedModel) -> str:
     """Digest 64 values of every weight, so that other weights give another fingerprint."""
-    digest = hashlib.sha256()
+    return digest(_sampled_weights(model))[:DIGEST_LENGTH]
+
+
+def _sampled_weights(model: PreTrainedModel) -> Iterator[bytes]:
+    """Yield the name of every weight and 64 values of it, spread over the whole."""
     for name, _ in model.named_parameters(remove_duplicate=False):
         # One weight in two places may be two when accelerate has moved them.
         if name in model.all_tied_weights_keys:
@@ -329,9 +333,8 @@ def _fingerprint(model: PreTrainedModel) -> str:
             if weight.is_meta:
                 continue
             flat = weight.detach().flatten()
-            digest.update(name.encode())
-            digest.update(flat[:: max(1, flat.numel() // 64)].float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+            yield name.encode()
+            yield flat[:: max(1, flat.numel() // 64)].float().cpu().numpy().tobytes()
 
 
 @contextmanager

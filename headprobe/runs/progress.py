@@ -7,7 +7,6 @@ a unit, so it is found again under any number, order and spelling of a path.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sqlite3
 import stat
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
+from headprobe.files import digest
 
 FILE_NAME = "progress.sqlite"
 
@@ -340,11 +340,8 @@ def _read_plan(connection: sqlite3.Connection) -> Plan | None:
 
 
 def _checksum(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "little"))
-        digest.update(part)
-    return digest.hexdigest()
+    # Lengths in between tell where a part ends.
+    return digest(piece for part in parts for piece in (len(part).to_bytes(8, "little"), part))
 
 
 def _rollback(path: Path) -> Path:
