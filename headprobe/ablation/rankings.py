@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headprobe.errors import UsageError
-from headprobe.models.layout import Head, HeadLayout
+from headprobe.models.layout import Head, HeadLayout, check_same_heads
 from headprobe.scores import HeadScores
 from headprobe.tasks import TASKS
 
@@ -136,15 +136,13 @@ def find_rankings(
         UsageError: a run is of a model with other heads, or no run holds a measure.
     """
     for name, run in runs:
-        scored = run.layout
-        if (scored.layers, scored.num_heads) != (layout.layers, layout.num_heads):
-            raise UsageError(
-                f"{name} scores {scored.layers} layers of {scored.num_heads} heads, {layout.id} "
-                f"has {layout.layers} of {layout.num_heads}: give the model that was scored, "
-                f"{scored.id}",
-                option="model",
-                value=layout.id,
-            )
+        check_same_heads(
+            run.layout,
+            layout,
+            names=(name, "the model"),
+            fields=("layers", "heads"),
+            option="model",
+        )
     held = {measure: run.mean(measure) for _, run in reversed(runs) for measure in run.measures}
     wanted = measures or list(dict.fromkeys(m for _, run in runs for m in run.measures))
     for measure in wanted:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from headprobe.allocators import allocate, get_strategy
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
+from headprobe.models.layout import MODEL_FIELDS, check_same_heads
 from headprobe.scores import HeadScores
 
 
@@ -65,17 +66,23 @@ def allocate_runs(
     own for ``None``. The budget's strategy records under ``scores`` what went in.
 
     Raises:
-        UsageError: a run lacks a measure, the strategy reads others than ``measure``, or it
-            compares scores in their own unit and there are several runs.
-        HeadprobeError: the runs are of different models, or scores cannot be used.
+        UsageError: the runs are of different models, one lacks a measure, the strategy reads others
+            than ``measure``, or it compares scores in their own unit and there are several runs.
+        HeadprobeError: scores cannot be used.
     """
     if len(runs) > 1 and get_strategy(strategy).in_own_unit:
         raise UsageError(
             f"strategy {strategy} compares scores in their own unit, which a mixture of runs has "
             "not; give one run, or use `strategy=duo` or `strategy=top`"
         )
-    for other in runs[1:]:
-        _check_layout(runs[0], other)
+    first, *others = runs
+    for other in others:
+        check_same_heads(
+            first.scores.layout,
+            other.scores.layout,
+            names=(first.name, other.name),
+            fields=MODEL_FIELDS,
+        )
     taken = [_measures(run, strategy, measure) for run in runs]
     mixed = [_mix(runs, measures) for measures in zip(*taken, strict=True)]
     budgets = allocate(
@@ -86,16 +93,6 @@ def allocate_runs(
         **options,
     )
     return replace(budgets, strategy={**budgets.strategy, "scores": _record(runs, taken)})
-
-
-def _check_layout(first: WeightedRun, other: WeightedRun) -> None:
-    one, two = first.scores.layout.to_json(), other.scores.layout.to_json()
-    for field, value in one.items():
-        if two[field] != value:
-            raise HeadprobeError(
-                f"{first.name} and {other.name} are runs of different models: {field} is {value} "
-                f"and {two[field]}; give runs of one model"
-            )
 
 
 def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str, ...]:

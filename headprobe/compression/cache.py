@@ -61,7 +61,7 @@ class HeadBudgetCache(Cache):
             does; every head keeps at least this fraction of its own entries, 0 to 1.
 
     Raises:
-        HeadprobeError: the budget is for another layout or names an unknown reduction, or the
+        HeadprobeError: the budget is of other heads or names an unknown reduction, or the
             model has no layer whose cache could be cut, or needs a cache of its own kind.
     """
 
@@ -139,7 +139,7 @@ class HeadBudgetCache(Cache):
         emptied layer by layer, so that nothing is held twice.
 
         Raises:
-            HeadprobeError: a target is for another layout or names an unknown reduction.
+            HeadprobeError: a target is of other heads or names an unknown reduction.
             ValueError: this cache is cut or empty or holds more than one sequence, its window was
                 smaller, or the targets differ in granularity.
         """

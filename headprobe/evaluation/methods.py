@@ -15,7 +15,7 @@ from headprobe.allocators import BudgetSize, parse_budget
 from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
-from headprobe.models.layout import HeadLayout
+from headprobe.models.layout import HeadLayout, check_same_heads
 
 STRATEGY = "headkv"
 
@@ -205,18 +205,12 @@ def check_fit(candidates: Sequence[Method], layout: HeadLayout, contexts: Sequen
         UsageError: a budget is for another model's heads, leaves nothing beyond the window in one
             of the ``contexts``, or is per query head where another is per KV head.
     """
-    shape = layout.layers, layout.num_heads, layout.num_kv_heads
     granularities = set()
     for method in candidates:
+        name = f"budget {method.strategy} {method.budget}"
         for tokens in contexts:
             budgets = method.at(CutPoint.whole(layout, tokens=tokens))
-            own = budgets.layout
-            if (own.layers, own.num_heads, own.num_kv_heads) != shape:
-                raise UsageError(
-                    f"{method.strategy} {method.budget} is for {own.id}, with {own.layers} "
-                    f"layers of {own.num_heads} heads; {layout.id} has {layout.layers} of "
-                    f"{layout.num_heads}: give `scores` or budgets of that model"
-                )
+            check_same_heads(budgets.layout, layout, names=(name, "the model"))
             granularities.add(budgets.granularity)
     if len(granularities) > 1:
         raise UsageError(

@@ -17,7 +17,7 @@ from headprobe.errors import HeadprobeError
 from headprobe.models.aliases import ALIASES
 from headprobe.models.checkpoint import check_counts
 from headprobe.models.hub import ModelFiles, quiet
-from headprobe.models.layout import HeadLayout
+from headprobe.models.layout import HeadLayout, check_same_heads
 from headprobe.models.reading import reading
 
 
@@ -79,15 +79,10 @@ def check_layout(config: Any, wanted: HeadLayout) -> None:
         wanted: the heads of the model that the budget was made for.
 
     Raises:
-        HeadprobeError: the numbers of layers or heads differ.
+        UsageError: the numbers of layers or heads differ.
     """
-    found = head_layout(config, id=wanted.id)
-    for field, name in (("layers", "layers"), ("num_heads", "heads"), ("num_kv_heads", "KV heads")):
-        if getattr(found, field) != getattr(wanted, field):
-            raise HeadprobeError(
-                f"the budget is for a model with {getattr(wanted, field)} {name} "
-                f"({wanted.id}), this one has {getattr(found, field)}; allocate one for it"
-            )
+    found = head_layout(config, id=config.model_type)
+    check_same_heads(wanted, found, names=("the budget", "the model"))
 
 
 def check_alias(name: str, layout: HeadLayout, max_context: int | None) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+
+from headprobe.errors import UsageError
 
 Head = tuple[int, int]
 """A query head: its layer, and its index among the layer's query heads."""
 
 # A field of the record for each field of a ``model`` object in a file.
-_FIELDS = {
+MODEL_FIELDS = {
     "id": "id",
     "architecture": "architecture",
     "layers": "layers",
@@ -17,6 +20,7 @@ _FIELDS = {
     "kv_heads": "num_kv_heads",
     "head_dim": "head_dim",
 }
+SIZES = ("layers", "heads", "kv_heads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +40,7 @@ class HeadLayout:
 
     def __post_init__(self) -> None:
         for name in ("layers", "heads", "kv_heads", "head_dim"):
-            value = getattr(self, _FIELDS[name])
+            value = getattr(self, MODEL_FIELDS[name])
             if type(value) is not int or value < 1:
                 raise ValueError(f"expected a positive integer for {name}, got {value!r}")
         if self.num_heads % self.num_kv_heads:
@@ -52,12 +56,44 @@ class HeadLayout:
 
     def to_json(self) -> dict[str, Any]:
         """Return the ``model`` object of a run's header and of a budget file."""
-        return {name: getattr(self, field) for name, field in _FIELDS.items()}
+        return {name: getattr(self, field) for name, field in MODEL_FIELDS.items()}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> HeadLayout:
         """Make a layout from a ``model`` object; ``ValueError`` names a missing or wrong field."""
-        missing = [name for name in _FIELDS if name not in fields]
+        missing = [name for name in MODEL_FIELDS if name not in fields]
         if missing:
             raise ValueError(f"expected model.{missing[0]}, got none")
-        return cls(**{field: fields[name] for name, field in _FIELDS.items()})
+        return cls(**{field: fields[name] for name, field in MODEL_FIELDS.items()})
+
+
+def check_same_heads(
+    one: HeadLayout,
+    other: HeadLayout,
+    *,
+    names: tuple[str, str],
+    fields: Collection[str] = SIZES,
+    option: str | None = None,
+) -> None:
+    """Refuse scores, budgets and models that do not belong to the same heads.
+
+    Args:
+        one: the first layout.
+        other: the second layout.
+        names: what the two layouts are of, in the error.
+        fields: the fields of a ``model`` object in which the two must agree.
+        option: the parameter that gave the second, if one did.
+
+    Raises:
+        UsageError: the layouts differ; the message names the first field that does.
+    """
+    first, second = one.to_json(), other.to_json()
+    for field in fields:
+        if first[field] != second[field]:
+            raise UsageError(
+                f"{names[0]} is of {one.id} and {names[1]} of {other.id}, which differ in {field}, "
+                f"{first[field]} and {second[field]}: give scores, budgets and a model that belong "
+                "together",
+                option=option,
+                value=other.id if option else None,
+            )

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from headprobe.errors import UsageError
+from headprobe.models.layout import check_same_heads
 from headprobe.scores.head_scores import HeadScores
 from headprobe.stats.ranks import rank_correlation, top_overlap, usual_top
 
@@ -89,7 +90,9 @@ def compare_runs(
         Ranking(name=name, number=number, scores=run.mean(measure))
         for number, (name, (_, run, measure)) in enumerate(zip(names, chosen, strict=True), start=1)
     ]
-    _check_layouts([run for _, run, _ in chosen], names)
+    first = chosen[0][1].layout
+    for name, (_, run, _) in zip(names, chosen, strict=True):
+        check_same_heads(first, run.layout, names=(names[0], name), fields=("layers", "heads"))
     k = _checked_top(k, rankings[0].scores.size)
     pairs = list(itertools.combinations(rankings, 2))
     return Comparison(
@@ -135,17 +138,6 @@ def _names(facts: Sequence[tuple[str, ...]]) -> tuple[str, list[str]]:
     apart = [[f for f, same in zip(fact, common, strict=True) if not same] for fact in facts]
     # A task and its own measure often have one name.
     return ", ".join(dict.fromkeys(subject)), [" ".join(dict.fromkeys(name)) for name in apart]
-
-
-def _check_layouts(runs: Sequence[HeadScores], names: Sequence[str]) -> None:
-    first = runs[0].layout
-    for run, name in zip(runs, names, strict=True):
-        layout = run.layout
-        if (layout.layers, layout.num_heads) != (first.layers, first.num_heads):
-            raise UsageError(
-                f"{names[0]} has {first.layers} layers of {first.num_heads} heads, {name} "
-                f"{layout.layers} of {layout.num_heads}: compare models of one layout"
-            )
 
 
 def _checked_top(k: int | None, heads: int) -> int:

@@ -94,14 +94,14 @@ OTHER = replace(LAYOUT, layers=1)
         (
             [run("a", r2=ONE), run("b", r2=TWO[:1], layout=OTHER)],
             {},
-            HeadprobeError,
-            "a and b are runs of different models: layers is 2 and 1; give runs of one model",
+            UsageError,
+            "a is of tiny and b of tiny, which differ in layers, 2 and 1",
         ),
         (
             [run("a", r2=ONE), run("b", r2=TWO, layout=replace(LAYOUT, id="big"))],
             {},
-            HeadprobeError,
-            "a and b are runs of different models: id is tiny and big",
+            UsageError,
+            "a is of tiny and b of big, which differ in id, tiny and big",
         ),
         (
             [run("a", r2=ONE), run("b", retrieval=TWO)],

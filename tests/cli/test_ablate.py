@@ -131,7 +131,7 @@ def test_measures_come_from_several_runs() -> None:
         (["a", "--ablation", "loudly"], {"option": "ablation", "value": "loudly"}, "zero or mean"),
         (["a", "--metric", "bleu"], {"option": "metric", "value": "bleu"}, "passed"),
         (["a", "--task", "alibi"], {"option": "task", "value": "alibi"}, "r2, retrieval"),
-        (["other"], {"option": "model", "value": "nano"}, "give the model that was scored, tiny"),
+        (["other"], {"option": "model", "value": "nano"}, "is of tiny and the model of nano"),
         ([], {"path": Path("outputs")}, "headprobe score"),
     ],
 )

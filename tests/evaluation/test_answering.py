@@ -218,7 +218,10 @@ def test_a_budget_for_another_model_is_refused(
         id="other", architecture="x", layers=1, num_heads=2, num_kv_heads=1, head_dim=4
     )
     wrong = allocate(np.ones((1, 2)), other, budget=BudgetSize(tokens=24))
-    with pytest.raises(HeadprobeError, match="the budget is for a model with 1 layers"):
+    with pytest.raises(
+        HeadprobeError,
+        match=r"of other and .* of llama, which differ in layers, 1",
+    ):
         evaluate(nano, questions, [fixed("headkv", "24", wrong)])
 
 

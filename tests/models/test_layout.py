@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from headprobe.models.layout import HeadLayout
+from headprobe.models.layout import SIZES, HeadLayout, check_same_heads
+from tests._support.refusals import refused
 
 FIELDS: dict[str, Any] = {
     "id": "meta-llama/Meta-Llama-3-8B",
@@ -46,3 +47,20 @@ def test_a_count_that_is_not_positive_is_named(name: str, value: int) -> None:
 def test_heads_that_kv_heads_cannot_share_evenly_are_refused() -> None:
     with pytest.raises(ValueError, match="expected heads to be a multiple of kv_heads, got 32 and"):
         HeadLayout.from_json(FIELDS | {"kv_heads": 5})
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_layouts_that_differ_in_a_size_are_refused_by_its_name(name: str) -> None:
+    one, other = FIELDS | {"id": "one"}, FIELDS | {"id": "other", name: 16}
+    layouts = [HeadLayout.from_json(fields) for fields in (one, other)]
+    problem = f"a is of one and b of other, which differ in {name}, {one[name]} and {other[name]}"
+    with refused(problem):
+        check_same_heads(*layouts, names=("a", "b"))
+    with refused(problem, option="model", value="other"):
+        check_same_heads(*layouts, names=("a", "b"), option="model")
+    check_same_heads(*layouts, names=("a", "b"), fields=set(SIZES) - {name})
+
+
+def test_layouts_of_other_names_have_the_same_heads() -> None:
+    other = HeadLayout.from_json(FIELDS | {"id": "other", "architecture": "x", "head_dim": 64})
+    check_same_heads(HeadLayout.from_json(FIELDS), other, names=("a", "b"))

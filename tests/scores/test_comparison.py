@@ -127,7 +127,7 @@ def test_the_needles_of_a_run_are_split_by_its_own_measure_if_none_is_named() ->
 def test_models_of_another_layout_are_refused_those_of_other_kv_heads_are_not() -> None:
     compare_runs([("x", run()), ("y", run(layout=replace(LAYOUT, id="mha", num_kv_heads=8)))])
     other = run(layout=replace(LAYOUT, id="wide", num_heads=4))
-    with pytest.raises(UsageError, match="tiny has 3 layers of 8 heads, wide 3 of 4: compare"):
+    with pytest.raises(UsageError, match="which differ in heads, 8 and 4"):
         compare_runs([("x", run()), ("y", other)])
 
 
