@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -58,6 +60,7 @@ def make_directory(path: Path) -> None:
         UsageError: ``path`` or one of its parents is not a directory.
         HeadprobeError: permission is lacking, the disk is full or read-only, or the like.
     """
+    _require_text_name(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -75,25 +78,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The temporary file lies in the same directory and has the same suffix. It is flushed to disk
     before it takes the place of ``path``, so a crash leaves the old file or the new one. After an
     exception the old file is as it was and the temporary one is gone. Missing parent directories
-    are made; a symbolic link is followed, not replaced.
+    are made; a symbolic link is followed, not replaced; an old file's permissions are kept.
 
     Raises:
-        UsageError: ``path`` is a directory or a device.
+        UsageError: ``path`` is a directory or a device, or its name is not in UTF-8.
         HeadprobeError: the disk is full, permission is lacking, or the like.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        kind = "a directory" if target.is_dir() else "not a regular file"
-        raise UsageError(f"cannot write {path}: it is {kind}; give the name of a file", path=path)
+    target = _writable_target(path)
     temporary = target.with_name(f".{target.stem[:64]}.{secrets.token_hex(4)}{target.suffix}")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch(exist_ok=False)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    try:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(exist_ok=False)
+        except OSError as error:
+            raise _cannot_write(path, error) from error
         yield temporary
         _flush(temporary)
+        if target.exists():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         os.replace(temporary, target)
         _flush_directory(target.parent)
     except OSError as error:
@@ -104,6 +106,38 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_temporaries(directory: Path, names: Iterable[str]) -> None:
+    """Remove the temporary files that killed processes left of some files in a locked directory."""
+    for path in map(Path, names):
+        pattern = f".{glob.escape(path.stem[:64])}.{'[0-9a-f]' * 8}{glob.escape(path.suffix)}"
+        for left in directory.glob(pattern):
+            left.unlink(missing_ok=True)
+
+
+def _writable_target(path: Path) -> Path:
+    """Return the path that a file is written to, symbolic links followed."""
+    _require_text_name(path)
+    target = Path(os.path.realpath(path))
+    try:
+        kind = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if not stat.S_ISREG(kind):
+        what = "a directory" if stat.S_ISDIR(kind) else "not a regular file"
+        raise UsageError(f"cannot write {path}: it is {what}; give the name of a file", path=path)
+    return target
+
+
+def _require_text_name(path: Path) -> None:
+    # Not every library that writes files takes other names.
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the name {path} is not in UTF-8: give another", path=path) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> HeadprobeError:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.files import atomic_write, make_directory
+from headprobe.files import atomic_write, make_directory, remove_temporaries
 
 
 def test_the_file_holds_what_was_written_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -120,3 +120,34 @@ def test_a_directory_is_made_or_one_line_says_why_not(
     monkeypatch.setattr(Path, "mkdir", read_only)
     with pytest.raises(HeadprobeError, match="c: Read-only file system; write to a file system"):
         make_directory(tmp_path / "c")
+
+
+def test_an_old_files_permissions_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("old")
+    (tmp_path / "secret").chmod(0o600)
+    with atomic_write(tmp_path / "secret") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "secret").read_text() == "new"
+
+
+def test_names_that_cannot_be_written_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not in UTF-8"), atomic_write(tmp_path / "b\udcff.csv"):
+        pytest.fail("the block must not run")
+    with pytest.raises(UsageError, match="not in UTF-8"):
+        make_directory(tmp_path / "b\udcff")
+    with pytest.raises(HeadprobeError, match="too long"), atomic_write(tmp_path / ("a" * 300)):
+        pytest.fail("the block must not run")
+    with pytest.raises(HeadprobeError, match="too long"):
+        make_directory(tmp_path / ("a" * 300))
+    with atomic_write(tmp_path / ("a" * 250 + ".json")) as temporary:
+        temporary.write_text("{}")
+    assert [len(path.name) for path in tmp_path.iterdir()] == [255]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".heads.0a1b2c3d.csv", ".heads.csv", ".heads.0a1b2c3d.txt", ".my.0a1b2c3d.csv"):
+        (tmp_path / name).touch()
+    remove_temporaries(tmp_path, ["heads.csv", "run.json"])
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == [".heads.0a1b2c3d.txt", ".heads.csv", ".my.0a1b2c3d.csv"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from io import UnsupportedOperation
+from contextlib import contextmanager
 
 import typer
 
@@ -24,8 +24,9 @@ from headprobe.cli.plot import plot
 from headprobe.cli.score import score
 from headprobe.cli.show import show
 from headprobe.cli.wording import in_options, worded
-from headprobe.errors import HeadprobeError, HeadprobeWarning
+from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted
 from headprobe.files import ADVICE
+from headprobe.process import discard, signal_received
 
 app = typer.Typer(
     name="headprobe",
@@ -70,7 +71,8 @@ app.command("list")(list_registry)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; a problem becomes one line on stderr.
 
-    A reader of stdout that has had enough, as ``head`` has, ends it without a word.
+    A reader of stdout that has had enough, as ``head`` has, ends it without a word. With
+    ``HEADPROBE_DEBUG=1`` the traceback of a problem is shown before its line.
 
     Args:
         arguments: What is typed after ``headprobe``; by default what the process was given.
@@ -81,18 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _warnings_as_lines():
             return _run(arguments)
-    except HeadprobeError as error:
-        fail(worded(error))
-        return error.exit_code
-    except BrokenPipeError:
-        _drop_output()
-        return 1
-    except OSError as error:
-        _drop_output()
-        if error.errno not in ADVICE:
-            raise
-        fail(f"{error.filename or 'output'}: {error.strerror}; {ADVICE[error.errno]}")
-        return 1
+    except Exception as error:
+        if os.environ.get("HEADPROBE_DEBUG") == "1":
+            traceback.print_exc()
+        return _tell(error)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -100,7 +94,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         app(arguments, prog_name="headprobe")
     except SystemExit as end:
-        return int(end.code or 0)
+        code = int(end.code or 0)
+        if code == Interrupted.exit_code:
+            raise Interrupted("stopped") from None
+        return code
     finally:
         # Here, since nothing catches what fails when Python flushes on its way out.
         if sys.stdout:
@@ -108,22 +105,28 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
+def _tell(error: Exception) -> int:
+    """Say on one line what went wrong, and return the exit code; other errors are raised again."""
+    if signal_received() is not None and not isinstance(error, Interrupted):
+        # An import that a signal broke off fails with an error of its own.
+        error = Interrupted("stopped")
+    if isinstance(error, HeadprobeError):
+        fail(worded(error))
+        return error.exit_code
+    if not isinstance(error, OSError):
+        raise error
+    discard(sys.stdout)
+    if not isinstance(error, BrokenPipeError):
+        advice = f"; {ADVICE[error.errno]}" if error.errno in ADVICE else ""
+        fail(f"{error.filename or 'output'}: {error.strerror or error}{advice}")
+    return 1
+
+
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
-    """Show our own warnings as one line each, and other warnings as Python does."""
+    """Show our own warnings as one line each, and the warnings of other libraries not at all."""
     with warnings.catch_warnings():
-        show_plainly = warnings.showwarning
         warnings.showwarning = lambda message, category, *where: (
-            warn(in_options(str(message)))
-            if issubclass(category, HeadprobeWarning)
-            else show_plainly(message, category, *where)
+            warn(in_options(str(message))) if issubclass(category, HeadprobeWarning) else None
         )
         yield
-
-
-def _drop_output() -> None:
-    """Send what is left to be written to stdout nowhere, so that Python does not try again."""
-    if sys.stdout:
-        # What a program has put in stdout's place may be no file.
-        with suppress(UnsupportedOperation):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

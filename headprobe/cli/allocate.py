@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -188,6 +188,7 @@ def allocate(
     from headprobe.cli.runs import describe
 
     runs = _runs(run, scores)
+    parsing.free_output(out, [Path(source.name) for source in runs])
     budgets = allocate_runs(
         runs,
         measure=measure,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def compare(
     from headprobe.scores.comparison import compare_needles, compare_runs
 
     paths, measures = scores or [newest_run()], measure or []
+    parsing.free_output(out, paths)
     runs = [(str(path), HeadScores.load(path)) for path in paths]
     if by_needle:
         if len(runs) > 1 or len(measures) > 1:

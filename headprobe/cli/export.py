@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 
 
 def export(
@@ -101,10 +101,12 @@ def export(
         "beta": beta,
         "context_length": context_length,
     }
-    if file is not None and is_budget_file(file):
-        notes = export_budget(HeadBudgets.load(file), out, to=to, **chosen)
+    source = file or newest_run()
+    parsing.free_output(out, [source])
+    if is_budget_file(source):
+        notes = export_budget(HeadBudgets.load(source), out, to=to, **chosen)
     else:
-        notes = export_scores(HeadScores.load(file or newest_run()), out, to=to, **chosen)
+        notes = export_scores(HeadScores.load(source), out, to=to, **chosen)
     for line in notes:
         output.note(line)
     typer.echo(out)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from headprobe.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -32,17 +34,17 @@ def _stderr() -> Console:
 
 def note(message: str) -> None:
     """Print one line for the person at the terminal, on stderr."""
-    _stderr().print(message, markup=False)
+    _stderr().print(printable(message), markup=False)
 
 
 def warn(message: str) -> None:
     """Print one line of warning on stderr."""
-    _stderr().print(f"warning: {message}", markup=False, style="yellow")
+    _stderr().print(f"warning: {printable(message)}", markup=False, style="yellow")
 
 
 def fail(message: str) -> None:
     """Print the one line that an error leaves on stderr."""
-    _stderr().print(f"error: {message}", markup=False, style="red")
+    _stderr().print(f"error: {printable(message)}", markup=False, style="red")
 
 
 def show_json(content: Any) -> None:
@@ -64,13 +66,14 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
     # Not console.is_terminal, which FORCE_COLOR makes true of a file.
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         console.width = UNLIMITED
-    table = Table(title=Text(title), title_justify="left", header_style="bold")
-    cells = [[name, *(_cell(row[i]) for row in rows)] for i, name in enumerate(columns)]
+    lines = map(printable, title.split("\n"))
+    table = Table(title=Text("\n".join(lines)), title_justify="left", header_style="bold")
+    cells = [[printable(name), *(_cell(row[i]) for row in rows)] for i, name in enumerate(columns)]
     widths = _whole_words(cells, console.width - 3 * len(columns) - 1)
     for i, column in enumerate(columns):
         numeric = all(isinstance(row[i], int | float | None) for row in rows)
         table.add_column(
-            Text(column),
+            Text(printable(column)),
             justify="right" if numeric else "left",
             overflow="fold",
             width=widths[i] if widths else None,
@@ -111,7 +114,7 @@ def _is_name(column: Sequence[str]) -> bool:
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else printable(str(value))
 
 
 @contextmanager
@@ -138,5 +141,5 @@ def progress(what: str, total: int) -> Iterator[Advance]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(printable(what), total=total)
         yield lambda: bar.advance(task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from headprobe.errors import UsageError
@@ -99,6 +99,18 @@ def existing(path: Path | None, *, kind: str) -> None:
     """
     if path is not None and not path.exists():
         raise UsageError(f"no {kind} file {path}", path=path)
+
+
+def free_output(out: Path | None, sources: Iterable[Path] = ()) -> None:
+    """Refuse an output that would replace a file of a run, or one of its own sources.
+
+    Raises:
+        UsageError: ``out`` is such a file.
+    """
+    from headprobe.runs.directory import refuse_run_files
+
+    if out is not None:
+        refuse_run_files(out, sources)
 
 
 def comma_list(text: str | None) -> tuple[str, ...] | None:

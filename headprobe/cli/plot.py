@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import options, output, parsing
 from headprobe.errors import HeadprobeError, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def plot(
 
     chosen = files or _newest()
     path = out or _beside(chosen[0])
+    parsing.free_output(out, chosen)
     save(draw([_read(file, measure) for file in chosen]), path)
     typer.echo(path)
 

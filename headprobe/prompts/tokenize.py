@@ -45,7 +45,10 @@ class PieceTokenizer:
     def _plain(self, text: str) -> list[int]:
         advice = "put the one there that the model came with"
         with reading("a text with the tokenizer", advice):
-            ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+            # Not verbose: texts longer than the model's window are cut later.
+            ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)[
+                "input_ids"
+            ]
         return ids
 
     def encode_template(self, text: str, *, inside: bool = False) -> list[int]:

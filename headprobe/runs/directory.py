@@ -15,6 +15,7 @@ from headprobe.files import atomic_write, file_digest
 from headprobe.inputs import json_object
 from headprobe.prompts.case import Case
 from headprobe.runs.observation import Observation
+from headprobe.runs.progress import FILE_NAME as PROGRESS
 from headprobe.runs.progress import discard_progress
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import REPORT, no_scores, recorded_digests
@@ -28,11 +29,11 @@ CASES, HEADS, RUN = "cases.parquet", "heads.csv", REPORT
 ROWS = "rows.safetensors"
 BUDGETS = "budget-*.json"
 SHARD = "progress.{}.sqlite"
+SEALS = (SCORES, "evaluation.json", "ablation.json")
+"""The files that make a directory valid, of every kind of run."""
 # The files of every kind of run, what makes a directory valid first; of the first version too.
 RESULTS = (
-    SCORES,
-    "evaluation.json",
-    "ablation.json",
+    *SEALS,
     CASES,
     HEADS,
     ROWS,
@@ -107,6 +108,20 @@ def _by_age(files: Iterable[Path]) -> list[Path]:
 def left_shards(run: Path) -> list[Path]:
     """List progress files of processes other than the main one, left by an unfinished run."""
     return sorted(run.glob(SHARD.format("*")))
+
+
+def refuse_run_files(out: Path, sources: Iterable[Path] = ()) -> None:
+    """Refuse an output that would replace a file of a run, or one of the files that it is made of.
+
+    Raises:
+        UsageError: ``out`` is such a file.
+    """
+    own = {*RESULTS, PROGRESS, f"{PROGRESS}-journal"}
+    holds_run = any((out.parent / name).exists() for name in (*SEALS, RUN, PROGRESS))
+    of_run = holds_run and (out.name in own or out.match(SHARD.format("*")))
+    if of_run or (out.exists() and any(out.samefile(path) for path in sources if path.exists())):
+        what = f"a file of the run in {out.parent}" if of_run else "what it is made of"
+        raise UsageError(f"would replace {what}: give another name", option="out", value=out)
 
 
 def remove_results(out: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from headprobe import __version__
 from headprobe.errors import Interrupted
-from headprobe.files import file_digest, make_directory
+from headprobe.files import file_digest, make_directory, remove_temporaries
 from headprobe.runs import directory
 from headprobe.runs.distributed import Processes
 from headprobe.runs.progress import (
@@ -111,6 +111,7 @@ class ResultFiles:
         self._report = report
         self._digests: dict[str, str] = {}
         (job.out / job.seal).unlink(missing_ok=True)
+        remove_temporaries(job.out, directory.RESULTS)
 
     @property
     def digests(self) -> Mapping[str, str]:

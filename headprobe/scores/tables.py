@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headprobe.files import atomic_write
+from headprobe.printable import plain_cell
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:
@@ -48,4 +49,10 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         if path.suffix == ".parquet":
             table.to_parquet(whole, index=False)
         else:
+            names = table.select_dtypes(["object", "string"]).columns
+            table = table.assign(**{name: table[name].map(_cell) for name in names})
             table.to_csv(whole, index=False)
+
+
+def _cell(value: object) -> object:
+    return plain_cell(value) if isinstance(value, str) else value

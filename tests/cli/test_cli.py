@@ -236,6 +236,31 @@ def test_a_directory_that_cannot_be_written_is_one_clear_line(
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
 
 
+def test_a_runs_own_files_are_never_an_output(scored: Path) -> None:
+    budget = scored / RUN / "budget-headkv-32.json"
+    succeed("allocate", RUN, "--budget", "32", cwd=scored)
+    before = {path: path.read_bytes() for path in (scored / RUN).iterdir()}
+    (scored / "link.json").symlink_to(budget)
+    shutil.copy(scored / RUN / "scores.safetensors", scored / "alone.safetensors")
+    for command in (
+        ["allocate", RUN, "--budget", "16", "--out", RUN / "scores.safetensors"],
+        ["allocate", RUN, "--budget", "16", "--out", RUN / "run.json"],
+        ["allocate", "alone.safetensors", "--budget", "16", "--out", "./alone.safetensors"],
+        ["export", RUN, "--to", "headkv", "--out", RUN / "progress.sqlite"],
+        ["export", budget, "--to", "razor", "--out", "link.json"],
+        ["export", RUN, "--to", "csv", "--out", RUN / "heads.csv"],
+        ["compare", RUN, RUN, "--out", RUN / "accuracy.png"],
+        ["plot", RUN, "--out", RUN / "ablation.png"],
+    ):
+        error = refusal(*command, cwd=scored)
+        assert error.option == "out"
+        assert "give another name" in error.message
+    assert {path: path.read_bytes() for path in (scored / RUN).iterdir()} == before
+    # Beside no run the name is free, and so is any other name inside a run.
+    succeed("export", RUN, "--to", "csv", "--out", "heads.csv", cwd=scored)
+    succeed("export", RUN, "--to", "csv", "--out", RUN / "own.csv", cwd=scored)
+
+
 def test_help_answers_in_half_a_second_without_the_heavy_libraries(
     tmp_path: Path,
 ) -> None:

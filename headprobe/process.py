@@ -1,0 +1,123 @@
+"""Prepare the process of the command line: environment, standard streams and signals.
+
+What others leave in a process must not decide how a run ends: a terminal's width that is no number,
+a notebook's backend for pictures, a closed stdout, a full disk behind stderr, ``kill`` in the
+middle.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import Any, TextIO
+
+_SIZES = ("COLUMNS", "LINES", "TERMINAL_WIDTH")
+# 1 to 9,999: a wider terminal would cost memory for every line.
+_SIZE = re.compile("[1-9][0-9]{0,3}")
+# Windows has no SIGHUP.
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)
+]
+_received: list[int] = []
+
+
+def set_up() -> None:
+    """Prepare the process before the command line is imported."""
+    clean_environment()
+    open_streams()
+    stop_on_signals()
+
+
+def clean_environment() -> None:
+    """Remove variables that rich, typer and matplotlib would fail on when they are imported."""
+    for name in _SIZES:
+        if not _SIZE.fullmatch(os.environ.get(name, "1")):
+            del os.environ[name]
+    # Pictures are files, so the backend of a window or a notebook has no use.
+    os.environ.pop("MPLBACKEND", None)
+
+
+def open_streams() -> None:
+    """Open closed standard streams on the null device, and let stderr drop what it cannot write.
+
+    A file that is opened later would get the number of a closed stream, and with it the output.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or _null()
+    sys.stderr = DroppingStream(sys.stderr or _null())
+    with suppress(AttributeError, ValueError):
+        if sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+class DroppingStream:
+    """A text stream that drops what it cannot write, so that saying something never fails."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write the text, or drop it and all that follows."""
+        try:
+            return int(self._stream.write(text))
+        except (OSError, ValueError):
+            discard(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream, or drop what it holds and all that follows."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            discard(self._stream)
+
+
+def discard(stream: Any) -> None:
+    """Send what is left to be written to a stream nowhere, so that Python does not try again."""
+    # What a program has put in the stream's place may be no file.
+    with suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def stop_on_signals() -> None:
+    """Raise ``KeyboardInterrupt`` on SIGTERM and SIGHUP too, so that temporary files are removed.
+
+    A signal that is ignored, as in a shell's background jobs and after ``nohup``, stays ignored.
+    """
+    for number in _SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)
+
+
+def signal_received() -> int | None:
+    """Return the number of the first signal that stopped this process, if there was one."""
+    return _received[0] if _received else None
+
+
+def end_quietly() -> None:
+    """Let further signals end the process without a word: its work is done."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _stop:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
+def _null() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")

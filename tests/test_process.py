@@ -1,0 +1,156 @@
+"""What others leave in a process: streams, variables and signals."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from headprobe.process import DroppingStream, clean_environment
+from tests._support.command_line import process, succeed
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.parametrize("name", ["COLUMNS", "LINES", "TERMINAL_WIDTH"])
+@pytest.mark.parametrize(
+    ("size", "stays"),
+    [
+        ("80", True),
+        ("9999", True),
+        ("0", False),
+        ("-5", False),
+        ("abc", False),
+        ("", False),
+        ("99999999999", False),
+        ("\uff11\uff12", False),
+    ],
+)
+def test_a_terminals_size_that_is_none_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch, name: str, size: str, stays: bool
+) -> None:
+    monkeypatch.setenv(name, size)
+    clean_environment()
+    assert (os.environ.get(name) == size) is stays
+
+
+def test_a_notebooks_backend_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    clean_environment()
+    assert "MPLBACKEND" not in os.environ
+
+
+class FullStream(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_cannot_be_said_is_dropped() -> None:
+    closed = io.TextIOWrapper(io.BytesIO())
+    closed.close()
+    for stream in (FullStream(io.BytesIO()), closed):
+        dropping = DroppingStream(stream)
+        assert dropping.write("lost") == 4
+        dropping.flush()
+    kept = io.BytesIO()
+    stream = io.TextIOWrapper(kept, write_through=True)
+    DroppingStream(stream).write("said")
+    assert kept.getvalue() == b"said"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+@pytest.mark.parametrize(("streams", "code"), [(">&-", 0), (">&- 2>&- <&-", 0), ("2>/dev/full", 0)])
+def test_commands_end_well_whatever_becomes_of_what_they_say(
+    scored: Path, streams: str, code: int
+) -> None:
+    allocate = "allocate outputs/nano/r2 --budget 16 --out b.json"
+    typed = f"exec {sys.executable} -m headprobe {allocate} {streams}"
+    done = subprocess.run(["sh", "-c", typed], cwd=scored, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert (scored / "b.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+@pytest.mark.parametrize(("streams", "code"), [(">/dev/full", 1), ("2>/dev/full", 0)])
+def test_results_are_written_before_anything_is_said(
+    tmp_path: Path, streams: str, code: int
+) -> None:
+    score = "score --lengths 128 --depths 0 --limit 2 --out run"
+    typed = f"exec {sys.executable} -m headprobe {score} {streams}"
+    done = subprocess.run(["sh", "-c", typed], cwd=tmp_path, check=False, capture_output=True)
+    assert done.returncode == code
+    assert (tmp_path / "run" / "scores.safetensors").is_file()
+
+
+# Sends itself a signal while a module is imported; what is imported then may fail of it.
+SIGNALLED = """
+import builtins, os, sys
+from headprobe.__main__ import main
+number, module, false = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "false"
+sys.argv = ["headprobe", *sys.argv[4:]]
+real = builtins.__import__
+def late(name, *others, **named):
+    if name == module:
+        try:
+            os.kill(os.getpid(), number)
+        except KeyboardInterrupt:
+            if false:
+                raise ImportError("numpy._core.multiarray failed to import")
+            raise
+    return real(name, *others, **named)
+builtins.__import__ = late
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "module", "false"),
+    [
+        (signal.SIGINT, "typer", False),
+        (signal.SIGINT, "numpy", True),
+        (signal.SIGTERM, "numpy", False),
+        (signal.SIGHUP, "typer", True),
+    ],
+)
+def test_a_signal_in_the_middle_of_an_import_is_one_line(
+    nano_scored: Path, number: int, module: str, false: bool
+) -> None:
+    kind = "false" if false else "plain"
+    done = process("-c", SIGNALLED, str(int(number)), module, kind, "show", cwd=nano_scored)
+    assert (done.returncode, done.stdout) == (128 + number, "")
+    assert done.stderr == "error: stopped\n"
+
+
+def test_ignored_signals_stay_ignored(nano_scored: Path) -> None:
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + SIGNALLED
+    done = process("-c", ignoring, "1", "numpy", "plain", "show", cwd=nano_scored)
+    assert done.returncode == 0, done.stderr
+
+
+def test_another_librarys_warning_is_not_shown(nano_scored: Path) -> None:
+    code = (
+        "import warnings, sys; from headprobe.cli import main, output; "
+        "output.note = lambda line: warnings.warn('raw', RuntimeWarning); sys.exit(main(['show']))"
+    )
+    done = process("-c", code, cwd=nano_scored)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_debugging_shows_the_traceback_before_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests._support.command_line import headprobe
+
+    assert "Traceback" not in headprobe("show", "nowhere", cwd=tmp_path).stderr
+    monkeypatch.setenv("HEADPROBE_DEBUG", "1")
+    done = headprobe("show", "nowhere", cwd=tmp_path)
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1].startswith("error: no scores at nowhere")
+    succeed("list", "tasks", cwd=tmp_path)
