@@ -1,30 +1,32 @@
 """Turn scores into budgets: one file for each strategy.
 
-Other packages add a ``Strategy`` of theirs through the entry-point group ``headprobe.strategies``.
-``mixing`` allocates from several runs at once. Helpers that strategies share lie in files with a
-leading underscore.
+Each file ends in its ``STRATEGY``; other packages add theirs, a ``Strategy``, through the
+entry-point group ``headprobe.strategies``. ``mixing`` allocates from several runs at once. Helpers
+that strategies share lie in files with a leading underscore.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.allocators import (
+    alibi,
+    headkv,
+    pyramid,
+    razor,
+    retrieval_heads,
+    tuned,
+    uniform,
+)
 from headprobe.allocators._allocation import Allocation
+from headprobe.allocators._strategy import Strategy
 from headprobe.allocators._supply import BudgetSize, parse_budget
-from headprobe.allocators.alibi import alibi
-from headprobe.allocators.headkv import headkv
-from headprobe.allocators.pyramid import pyramid
-from headprobe.allocators.razor import razor
-from headprobe.allocators.retrieval_heads import duo, threshold, top
-from headprobe.allocators.tuned import tuned
-from headprobe.allocators.uniform import uniform
 from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
@@ -41,65 +43,16 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Strategy:
-    """A rule that turns scores into a budget.
-
-    Args:
-        summary: one line for ``headprobe list strategies``.
-        allocate: ``(scores, *, group, window, **options) -> Allocation``, from a score for every
-            query head, ``group`` of which share one head of the budget. Its other keyword-only
-            parameters are the strategy's options: one without a default must be given, and all are
-            recorded in the budget. A parameter ``measured`` gets the scores of ``reads``.
-        reads: names of the measures that the strategy reads; empty where it takes the measure that
-            the user chooses.
-        in_own_unit: whether the strategy compares scores with a number in the measure's own unit,
-            so that mixed scores make no sense to it.
-    """
-
-    summary: str
-    allocate: Callable[..., Allocation]
-    reads: tuple[str, ...] = ()
-    in_own_unit: bool = False
-
-
-STRATEGIES = {
-    "alibi": Strategy(
-        summary="as many of the newest entries as an ALiBi head sees (RazorAttention)",
-        allocate=alibi,
-        reads=("alibi",),
-        in_own_unit=True,
-    ),
-    "duo": Strategy(
-        summary="a fraction of the heads streams, the best keep everything (DuoAttention)",
-        allocate=duo,
-    ),
-    "headkv": Strategy(
-        summary="a floor for every head, the rest of the budget by score (HeadKV)",
-        allocate=headkv,
-    ),
-    "pyramid": Strategy(
-        summary="budgets fall linearly from the bottom layer to the top (PyramidKV)",
-        allocate=pyramid,
-    ),
-    "razor": Strategy(
-        summary="the best heads by induction and by echo keep everything (RazorAttention)",
-        allocate=razor,
-        reads=("induction", "echo"),
-    ),
-    "threshold": Strategy(
-        summary="heads that score above a threshold keep everything, the others stream",
-        allocate=threshold,
-        in_own_unit=True,
-    ),
-    "top": Strategy(
-        summary="the k heads with the highest scores keep everything, the others stream",
-        allocate=top,
-    ),
-    "tuned": Strategy(summary="headkv with a floor of at most a few entries", allocate=tuned),
-    "uniform": Strategy(
-        summary="the same budget for every head, whatever its score (SnapKV)", allocate=uniform
-    ),
+STRATEGIES: dict[str, Strategy] = {
+    "alibi": alibi.STRATEGY,
+    "duo": retrieval_heads.DUO,
+    "headkv": headkv.STRATEGY,
+    "pyramid": pyramid.STRATEGY,
+    "razor": razor.STRATEGY,
+    "threshold": retrieval_heads.THRESHOLD,
+    "top": retrieval_heads.TOP,
+    "tuned": tuned.STRATEGY,
+    "uniform": uniform.STRATEGY,
 }
 GROUP = "headprobe.strategies"
 _GIVEN = ("group", "window", "measured")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation
 from headprobe.allocators._reduction import usable_scores
+from headprobe.allocators._strategy import Strategy
 from headprobe.budgets import MAX_TOKENS
 from headprobe.errors import UsageError
 
@@ -41,3 +42,11 @@ def alibi(
         ratio=full.astype(np.float64),
         selection=np.full(scope.shape, "streaming"),
     )
+
+
+STRATEGY = Strategy(
+    summary="as many of the newest entries as an ALiBi head sees (RazorAttention)",
+    allocate=alibi,
+    reads=("alibi",),
+    in_own_unit=True,
+)

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from headprobe.allocators._allocation import Allocation, by_attention, to_integers
 from headprobe.allocators._reduction import usable_scores
 from headprobe.allocators._rounding import is_reference, water_fill
+from headprobe.allocators._strategy import Strategy
 from headprobe.allocators._supply import USUAL, BudgetSize
 from headprobe.errors import UsageError
 
@@ -65,3 +66,9 @@ def _authors_capacity(
         np.int64
     )
     return rounded
+
+
+STRATEGY = Strategy(
+    summary="a floor for every head, the rest of the budget by score (HeadKV)",
+    allocate=headkv,
+)

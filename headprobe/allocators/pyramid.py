@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from headprobe.allocators._allocation import Allocation, by_attention, to_integers
 from headprobe.allocators._rounding import is_reference
+from headprobe.allocators._strategy import Strategy
 from headprobe.allocators._supply import USUAL, BudgetSize
 from headprobe.errors import UsageError
 
@@ -71,3 +72,9 @@ def _authors_entries(
         return np.full(layers, budget)
     step = (bottom - top) // max(1, layers - 1)
     return (window + bottom - step * np.arange(layers)).astype(np.int64)
+
+
+STRATEGY = Strategy(
+    summary="budgets fall linearly from the bottom layer to the top (PyramidKV)",
+    allocate=pyramid,
+)

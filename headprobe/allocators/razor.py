@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from headprobe.allocators._allocation import Allocation
 from headprobe.allocators._reduction import rankable_scores
+from headprobe.allocators._strategy import Strategy
 from headprobe.allocators._streaming import full_or_streaming, top_fraction
 
 
@@ -65,3 +66,10 @@ def razor(
         recent_fraction=recent_fraction,
         compensation=compensation,
     )
+
+
+STRATEGY = Strategy(
+    summary="the best heads by induction and by echo keep everything (RazorAttention)",
+    allocate=razor,
+    reads=("induction", "echo"),
+)

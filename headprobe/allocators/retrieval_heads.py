@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation
 from headprobe.allocators._reduction import rankable_scores
+from headprobe.allocators._strategy import Strategy
 from headprobe.allocators._streaming import (
     RECENT,
     SINKS,
@@ -108,3 +109,18 @@ def top(
         raise UsageError(message, option="top_k", value=top_k)
     chosen = top_heads(reduced, top_k)
     return full_or_streaming(chosen, window=window, sinks=sinks, recent=recent)
+
+
+DUO = Strategy(
+    summary="a fraction of the heads streams, the best keep everything (DuoAttention)",
+    allocate=duo,
+)
+THRESHOLD = Strategy(
+    summary="heads that score above a threshold keep everything, the others stream",
+    allocate=threshold,
+    in_own_unit=True,
+)
+TOP = Strategy(
+    summary="the k heads with the highest scores keep everything, the others stream",
+    allocate=top,
+)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from headprobe.allocators._allocation import Allocation, to_integers
 from headprobe.allocators._reduction import usable_scores
 from headprobe.allocators._rounding import water_fill
+from headprobe.allocators._strategy import Strategy
 from headprobe.allocators._supply import USUAL, BudgetSize
 from headprobe.budgets import MAX_TOKENS
 from headprobe.errors import UsageError
@@ -69,3 +70,9 @@ def tuned(
     held = water_fill(np.full(heads.shape, start), heads, total=pool.total, cap=float(first))
     capacity = water_fill(held, heads, total=pool.total, cap=pool.cap)
     return to_integers(capacity, pool, ties=heads, window=window)
+
+
+STRATEGY = Strategy(
+    summary="headkv with a floor of at most a few entries",
+    allocate=tuned,
+)

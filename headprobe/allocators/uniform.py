@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation, to_integers
+from headprobe.allocators._strategy import Strategy
 from headprobe.allocators._supply import USUAL, BudgetSize
 
 
@@ -30,3 +31,9 @@ def uniform(
     shape = (layers, query_heads // group)
     pool = budget.pool(shape[0] * shape[1], window=window, context_length=context_length)
     return to_integers(np.full(shape, pool.mean), pool, ties=np.zeros(shape), window=window)
+
+
+STRATEGY = Strategy(
+    summary="the same budget for every head, whatever its score (SnapKV)",
+    allocate=uniform,
+)

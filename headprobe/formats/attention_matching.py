@@ -18,6 +18,7 @@ from headprobe.allocators.headkv import headkv
 from headprobe.budgets import HeadBudgets
 from headprobe.files import atomic_write
 from headprobe.formats._files import Table, numbers, read_json, table_size
+from headprobe.formats._format import Format
 from headprobe.formats._heads import amounts, group_note, kv_scores, not_negative
 from headprobe.scores import HeadScores
 
@@ -91,3 +92,13 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
     missing = layers * heads - len(named)
     note = f"{missing} heads are missing and get the even fraction, as in the program"
     return Table(per_case={"attention-matching": fractions}, notes=(note,) if missing else ())
+
+
+FORMAT = Format(
+    summary="each KV head's fraction of the cache",
+    file=".json",
+    programs="Attention Matching (compaction), omlx",
+    write_scores=write_scores,
+    write_budget=write_budget,
+    read=read,
+)

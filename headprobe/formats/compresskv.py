@@ -13,6 +13,7 @@ import numpy as np
 
 from headprobe.allocators._reduction import refuse_zeros
 from headprobe.files import atomic_write
+from headprobe.formats._format import Format
 from headprobe.scores import HeadScores
 
 
@@ -34,3 +35,11 @@ def write_scores(run: HeadScores, path: Path, *, measure: str) -> tuple[str, ...
     if not flat:
         return ()
     return (f"layers where all heads score the same are ranked by number: {flat}",)
+
+
+FORMAT = Format(
+    summary="query heads of each layer, best first",
+    file=".json",
+    programs="CompressKV",
+    write_scores=write_scores,
+)

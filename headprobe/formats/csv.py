@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from headprobe.budgets import HeadBudgets
+from headprobe.formats._format import Format
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
 
@@ -41,3 +42,12 @@ def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
     )
     write_table(table, path)
     return ()
+
+
+FORMAT = Format(
+    summary="a table, a row a head",
+    file=".csv",
+    programs="spreadsheets",
+    write_scores=write_scores,
+    write_budget=write_budget,
+)

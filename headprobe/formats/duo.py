@@ -18,6 +18,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write, make_directory
 from headprobe.formats._files import Table, read_json, read_text
+from headprobe.formats._format import Format
 from headprobe.formats._heads import (
     HeadMask,
     gates,
@@ -128,3 +129,13 @@ def _number(cell: str) -> float:
         return float(cell)
     except ValueError:
         raise ValueError(f"expected numbers with tabs between them, got {cell[:20]!r}") from None
+
+
+FORMAT = Format(
+    summary="a gate a KV head, 1 for the whole cache",
+    file="directory",
+    programs="DuoAttention, LServe, RLKV, HeadKV-SGLang, PruLong, WG-KV, kvpress",
+    write_scores=write_scores,
+    write_budget=write_budget,
+    read=read,
+)

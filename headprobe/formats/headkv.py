@@ -19,6 +19,7 @@ from jaxtyping import Float
 from headprobe.allocators._reduction import refuse_zeros
 from headprobe.files import atomic_write
 from headprobe.formats._files import Table, numbers, read_json, table_size
+from headprobe.formats._format import Format
 from headprobe.formats._heads import not_negative
 from headprobe.scores import HeadScores
 
@@ -133,3 +134,13 @@ def _table(document: Any, details: dict[str, Any]) -> tuple[Scores, bool]:
     if len(scores) < len(pairs):
         raise ValueError("a head is named twice")
     return scores, ranked or list(scores) == sorted(scores)
+
+
+FORMAT = Format(
+    summary="scores of every query head, a list of cases each",
+    file=".json",
+    programs="HeadKV, KVCache-Factory, CoKV, DeCoRe, LOCOS",
+    granularity="query",
+    write_scores=write_scores,
+    read=read,
+)

@@ -11,8 +11,9 @@ from pathlib import Path
 from headprobe import __version__
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import file_digest
-from headprobe.formats import FORMATS, Notes, get_format
+from headprobe.formats import FORMATS, get_format
 from headprobe.formats._files import Table
+from headprobe.formats._format import Notes
 from headprobe.models.layout import HeadLayout
 from headprobe.runs.directory import HEADS, RESULTS
 from headprobe.runs.engine import Job, ResultFiles, run_job

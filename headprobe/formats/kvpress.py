@@ -21,6 +21,7 @@ from headprobe.allocators.headkv import headkv
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
+from headprobe.formats._format import Format
 from headprobe.formats._heads import amounts, group_note, kv_scores, not_negative
 from headprobe.scores import HeadScores
 
@@ -91,3 +92,12 @@ def _write(fractions: Float[np.ndarray, "compression layer kv_head"], path: Path
     pruned = np.clip(1 - fractions, 0, 1).astype(np.float32)
     with atomic_write(path) as whole:
         np.save(whole, pruned, allow_pickle=False)
+
+
+FORMAT = Format(
+    summary="a budget curve over compression ratios",
+    file=".npy",
+    programs="kvpress (LUKVPress)",
+    write_scores=write_scores,
+    write_budget=write_budget,
+)

@@ -12,6 +12,7 @@ import numpy as np
 
 from headprobe.errors import UsageError
 from headprobe.formats._files import Table, load_pt, save_pt
+from headprobe.formats._format import Format
 from headprobe.formats._heads import group_note, kv_scores, spread, tie_note
 from headprobe.scores import HeadScores
 
@@ -50,3 +51,12 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
     if table.ndim != 2 or not table.size:
         raise ValueError(f"expected a table of layers and KV heads, got {tensor.shape}")
     return Table(per_case={"kvzip": table[None]})
+
+
+FORMAT = Format(
+    summary="scores of KV heads from 0 to 1",
+    file=".pt",
+    programs="KVzip",
+    write_scores=write_scores,
+    read=read,
+)

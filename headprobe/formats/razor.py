@@ -20,6 +20,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write
 from headprobe.formats._files import Table, load_pt, read_json, read_text, save_pt, table_size
+from headprobe.formats._format import Format
 from headprobe.formats._heads import group_note, kv_scores, mask_of_budget
 from headprobe.scores import HeadScores
 from headprobe.stats.ranks import top_heads
@@ -155,3 +156,13 @@ def _heads(lists: Any) -> list[tuple[int, int]]:
             raise ValueError(f"layer {layer!r:.20}: expected a list of heads, got {heads!r:.60}")
         found += [(int(layer), head) for head in heads]
     return found
+
+
+FORMAT = Format(
+    summary="lists of retrieval heads a layer",
+    file=".pt, .json or .py",
+    programs="msModelSlim (.pt), golden-stick (.json), MindIE (.py)",
+    write_scores=write_scores,
+    write_budget=write_budget,
+    read=read,
+)

@@ -13,6 +13,7 @@ from pathlib import Path
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write
+from headprobe.formats._format import Format
 from headprobe.formats._heads import HeadMask, group_note, kv_scores, mask_of_budget, mask_of_scores
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
@@ -70,3 +71,12 @@ def _write(mask: HeadMask, layout: HeadLayout, path: Path) -> None:
     }
     with atomic_write(path) as whole:
         whole.write_text(json.dumps({"headwise_config": config}) + "\n", encoding="utf-8")
+
+
+FORMAT = Format(
+    summary="query heads that see all or stream",
+    file=".json",
+    programs="RTP-LLM",
+    write_scores=write_scores,
+    write_budget=write_budget,
+)

@@ -9,6 +9,7 @@ import numpy as np
 
 from headprobe.budgets import HeadBudgets
 from headprobe.files import atomic_write
+from headprobe.formats._format import Format
 from headprobe.scores import HeadScores
 
 
@@ -43,3 +44,12 @@ def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
     with atomic_write(path) as whole:
         whole.write_bytes(save(tensors, metadata={"headprobe": json.dumps(header)}))
     return ()
+
+
+FORMAT = Format(
+    summary="scores or budget as tensors",
+    file=".safetensors",
+    programs="anything that opens safetensors",
+    write_scores=write_scores,
+    write_budget=write_budget,
+)

@@ -1,0 +1,30 @@
+"""The record of a strategy: a rule that turns scores into a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from headprobe.allocators._allocation import Allocation
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Strategy:
+    """A rule that turns scores into a budget.
+
+    Args:
+        summary: one line for ``headprobe list strategies``.
+        allocate: ``(scores, *, group, window, **options) -> Allocation``, from a score for every
+            query head, ``group`` of which share one head of the budget. Its other keyword-only
+            parameters are the strategy's options: one without a default must be given, and all are
+            recorded in the budget. A parameter ``measured`` gets the scores of ``reads``.
+        reads: names of the measures that the strategy reads; empty where it takes the measure that
+            the user chooses.
+        in_own_unit: whether the strategy compares scores with a number in the measure's own unit,
+            so that mixed scores make no sense to it.
+    """
+
+    summary: str
+    allocate: Callable[..., Allocation]
+    reads: tuple[str, ...] = ()
+    in_own_unit: bool = False
