@@ -79,12 +79,12 @@ def json_rows(path: Path, *, kind: str) -> Iterator[tuple[str, Any]]:
         UsageError: the file cannot be read, or a row is no JSON; its place is told.
     """
     with open_text(path, kind=kind) as file:
-        is_array = next((line for line in _lines(file) if line.strip()), "").lstrip()[:1] == "["
+        is_array = next((line for line in lines(file) if line.strip()), "").lstrip()[:1] == "["
     if is_array:
         yield from _entries(read_text(path, kind=kind), path)
         return
     with open_text(path, kind=kind) as file:
-        for number, line in enumerate(_lines(file), start=1):
+        for number, line in enumerate(lines(file), start=1):
             if len(line) > LARGEST_FILE:
                 message = f"{path}, line {number}: more than {LARGEST_FILE:,} characters"
                 raise UsageError(message, path=path)
@@ -92,7 +92,8 @@ def json_rows(path: Path, *, kind: str) -> Iterator[tuple[str, Any]]:
                 yield f"line {number}", _row(line, path, f"line {number}")
 
 
-def _lines(file: TextIO) -> Iterator[str]:
+def lines(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a file; one that is longer than ``LARGEST_FILE`` in pieces."""
     # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
     return iter(lambda: file.readline(LARGEST_FILE + 1), "")
 

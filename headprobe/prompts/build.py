@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.case import Case, QuestionSpan
+from headprobe.prompts.leaks import ProseIndex, find_leaks, warn_of_leaks
 from headprobe.prompts.needles import Needle
 from headprobe.prompts.sampling import balanced_cells
 from headprobe.prompts.style import PromptWriter
@@ -91,14 +92,16 @@ class _Haystack:
     """Tokens of endless sentences, drawn as far as needed, and the places of sentence starts."""
 
     def __init__(self, sentences: Iterator[str], pieces: PieceTokenizer) -> None:
-        self._sentences = sentences
+        self._endless = sentences
         self._pieces = pieces
+        self.sentences: list[str] = []
         self.tokens: list[int] = []
         self.starts: list[int] = [0]
 
     def reach(self, length: int) -> None:
         while len(self.tokens) < length:
-            self.tokens += self._pieces.encode(" " + next(self._sentences))
+            self.sentences.append(next(self._endless))
+            self.tokens += self._pieces.encode(f" {self.sentences[-1]}")
             self.starts.append(len(self.tokens))
 
     def boundary(self, capacity: int, wanted: float) -> int:
@@ -149,7 +152,8 @@ def hide_needles(
 
     The haystack is cut so that the whole prompt has exactly the wanted length; the needle stands
     at a sentence boundary near the wanted depth, if possible one that several lengths share. A
-    case's ``depth`` is the depth of that boundary.
+    case's ``depth`` is the depth of that boundary. A warning tells of prompts that hold a needle's
+    answer or watched text outside its span.
 
     Args:
         needles: the needles to hide.
@@ -188,6 +192,11 @@ def hide_needles(
         )
         for i, (needle, length, depth) in enumerate(grid)
     ]
+    asked = {needle_id: needles[needle_id] for needle_id in needle_positions}
+    warn_of_leaks(
+        find_leaks(asked, ProseIndex(haystack.sentences, haystack.starts)),
+        [(case.needle_id, case.length - hidden[case.needle_id].size) for case in cases],
+    )
     distinct = len({(case.needle_id, case.length, case.position) for case in cases})
     if 2 * distinct < len(cases):
         warnings.warn(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import itertools
-import json
+import os
 import random
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.models.reading import reading
+from headprobe.prompts.texts import PROSE, SUFFIXES, HoldsNeedles, read_texts, texts_of
 
 NOISE = "noise"
 _HUB = "hf:"
-_TEXT_COLUMNS = ("text", "content", "document", "context")
+# The most files that a folder is read through for, and the most that are named.
+_MOST_FILES, _NAMED = 100_000, 3
 # The most characters of a sentence, for texts without full stops; sentences of prose have fewer.
 _LONGEST = 400
 # A sentence ends after a full stop (not of an abbreviation) and up to two closing marks, or at a
@@ -35,19 +38,19 @@ def sentences(source: str, *, seed: int) -> Iterator[str]:
     """Yield a haystack's sentences endlessly; a finite text starts over when it ends.
 
     Args:
-        source: a text file, a folder of text files, a JSONL file, ``hf:<dataset>[:column]`` or
-            ``hf:<dataset>@<configuration>[:column]`` (its training split if it has one), or
-            ``noise``: seeded prose of the bundled language. Of a row, the named column is read,
-            else a column called ``text`` or the like, else the first that holds text.
+        source: a file or a folder, whose texts are read through in the order of their paths; or
+            ``hf:<dataset>``, ``hf:<dataset>@<configuration>`` (its training split if it has one);
+            or ``noise``: seeded prose of the bundled language. ``:<column>`` behind any but the
+            last names the column of tables that is read, else it is the one with the longest texts.
         seed: draws the prose of ``noise``.
 
     Raises:
-        UsageError: ``source`` does not exist, or holds no sentence.
+        UsageError: ``source`` does not exist, cannot be read or holds no sentence.
         HeadprobeError: the data set cannot be loaded.
     """
     if source == NOISE:
         return _noise(seed)
-    texts = _from_hub(source) if source.startswith(_HUB) else _from_path(Path(source))
+    texts = _from_hub(source) if source.startswith(_HUB) else _from_path(*_parted(source))
     stream = split_sentences(texts)
     first = next(stream, None)
     if first is None:
@@ -70,75 +73,95 @@ def _noise(seed: int) -> Iterator[str]:
         yield filler(rng)
 
 
-def _from_path(path: Path) -> Iterator[str]:
+def _parted(source: str) -> tuple[Path, str | None]:
+    """Part a path from the column named behind it; a path that is there is all path."""
+    name, colon, column = source.rpartition(":")
+    try:
+        if not source or (colon and not column):
+            raise OSError(0, "expected a path, and a name behind a colon")
+        is_whole = Path(source).exists() or not name or not Path(name).exists()
+    except OSError as error:
+        message = f"no haystack can be there: {error.strerror}"
+        raise UsageError(message, option="haystack", value=source) from error
+    return (Path(source), None) if is_whole else (Path(name), column)
+
+
+def _from_path(path: Path, column: str | None) -> Iterator[str]:
     if path.is_dir():
-        files = sorted(f for f in path.iterdir() if f.suffix in {".txt", ".md", ".jsonl"})
-        if not files:
-            raise UsageError(f"the haystack folder {path} holds no .txt, .md or .jsonl file")
-        return itertools.chain.from_iterable(_from_file(file) for file in files)
+        return _from_folder(path, column)
     if not path.is_file():
         raise UsageError(
-            "not there; expected a text file, a folder, a .jsonl file, hf:<dataset>[:column] or "
-            f"{NOISE}",
+            f"{'no regular file' if path.exists() else 'not there'}; expected a file "
+            f"({', '.join(SUFFIXES)}) or a folder, with :<column> behind it for a column of a "
+            f"table, {_HUB}<dataset>[:column] or {NOISE}",
             option="haystack",
             value=path,
             path=path,
         )
-    return _from_file(path)
+    return read_texts(path, column)
 
 
-def _from_file(path: Path) -> Iterator[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the haystack {path}: {error}") from error
-    if path.suffix != ".jsonl":
-        yield text
-        return
-    # Not splitlines(): JSON may hold U+2028 and its like, which are no line ends there.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield _text_field(line, path, number)
+def _from_folder(folder: Path, column: str | None) -> Iterator[str]:
+    """Yield the texts of a folder's files, and say which files are left out."""
+    files, left_out = _walk(folder)
+    if left_out:
+        _say_left_out(folder, left_out)
+    if not files:
+        raise UsageError(
+            f"the haystack folder {folder} holds no {', '.join(SUFFIXES)} file", path=folder
+        )
+    for path in files:
+        try:
+            yield from read_texts(path, None if path.suffix.lower() in PROSE else column)
+        except HoldsNeedles:
+            _say_left_out(folder, [f"{path.relative_to(folder)} (needles)"])
 
 
-def _text_field(line: str, path: Path, number: int) -> str:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path}, line {number}: not JSON ({error})") from error
-    found = _first_text(row) if isinstance(row, dict) else row
-    if not isinstance(found, str):
-        raise UsageError(f"{path}, line {number}: expected an object with a text field")
-    return found
+def _walk(folder: Path) -> tuple[list[Path], list[str]]:
+    """List the files of a folder and its sub-folders that can be read, and what is left out."""
+    files: list[Path] = []
+    left_out: list[str] = []
+    unread: list[OSError] = []
+    for root, folders, names in os.walk(folder, onerror=unread.append):
+        here = Path(root)
+        hidden = [name for name in (*folders, *names) if name.startswith(".")]
+        folders[:] = sorted(set(folders) - set(hidden))
+        for path in (here / name for name in sorted(set(names) - set(hidden))):
+            fit = path.suffix.lower() in SUFFIXES and path.is_file()
+            files.append(path) if fit else left_out.append(str(path.relative_to(folder)))
+        left_out += [str((here / name).relative_to(folder)) for name in sorted(hidden)]
+        if len(files) + len(left_out) > _MOST_FILES:
+            message = f"more than {_MOST_FILES:,} files: name a smaller folder"
+            raise UsageError(message, option="haystack", value=folder, path=folder)
+    return sorted(files), left_out + [f"{error.filename} ({error.strerror})" for error in unread]
 
 
-def _first_text(row: Mapping[str, Any]) -> str | None:
-    texts = {name: value for name, value in row.items() if isinstance(value, str)}
-    names = (*_TEXT_COLUMNS, *texts)
-    return next((texts[name] for name in names if name in texts), None)
+def _say_left_out(folder: Path, names: Sequence[str]) -> None:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    warnings.warn(
+        f"of the haystack folder {folder} is left out: {', '.join(names[:_NAMED])}{more}",
+        HeadprobeWarning,
+        stacklevel=2,
+    )
 
 
 def _from_hub(source: str) -> Iterator[str]:
+    dataset, _, column = source.removeprefix(_HUB).partition(":")
+    name, _, configuration = dataset.partition("@")
+    if not name.strip():
+        message = f"names no data set; expected {_HUB}<dataset>[@configuration][:column]"
+        raise UsageError(message, option="haystack", value=source)
     if find_spec("datasets") is None:
         message = "needs datasets: pip install datasets"
         raise UsageError(message, option="haystack", value=source)
     import datasets
 
-    dataset, _, column = source.removeprefix(_HUB).partition(":")
-    name, _, configuration = dataset.partition("@")
-    try:
+    advice = (
+        f"check its name and the network, name one of several configurations as "
+        f"{_HUB}{name}@<configuration>, or give a local file"
+    )
+    with reading(f"the data set {name}", advice):
         splits = datasets.load_dataset(name, configuration or None, streaming=True)
-        for row in splits.get("train", next(iter(splits.values()))):
-            found = row.get(column) if column else _first_text(row)
-            if not isinstance(found, str):
-                raise UsageError(
-                    f"the data set {name} has no text in {column or 'any column'}; "
-                    f"its columns are {', '.join(row)}, name one as {_HUB}{name}:<column>"
-                )
-            yield found
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        problem, *_ = str(error).split("\n")
-        raise HeadprobeError(
-            f"cannot load the data set {name}: {problem}; check its name and the network, name one "
-            f"of several configurations as {_HUB}{name}@<configuration>, or give a local file"
-        ) from error
+        rows = splits.get("train", next(iter(splits.values())))
+        numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
+        yield from texts_of(numbered, f"{_HUB}{name}", column or None)

@@ -385,7 +385,8 @@ SPELLED = "Write </s> or <s> or <|im_end|> or <unk><pad> here."
 def test_text_that_spells_a_special_token_stays_text(name: str) -> None:
     tok = tokenizer(name)
     needle = Needle(text=SPELLED, question="Is <s> it?", answer="</s> <|bos|>", start=6, stop=10)
-    (case,) = hide(name, needles=[needle], prose=["So </s> it <|im_start|> is."])
+    with pytest.warns(HeadprobeWarning, match="'</s>' stands in sentence 1 of the haystack"):
+        (case,) = hide(name, needles=[needle], prose=["So </s> it <|im_start|> is."])
     before, behind = frame_of(name)
     inside = list(case.input_ids[before : case.length - behind])
     assert set(tok.all_special_ids).isdisjoint([*inside, *case.answer_ids])

@@ -1,15 +1,18 @@
 import itertools
 import json
+import os
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
 from headprobe.prompts.haystacks import sentences, split_sentences
 from headprobe.prompts.noise import filler
 from tests._support.refusals import refused
@@ -65,7 +68,6 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("Third.")
     (tmp_path / "a.md").write_text("First. Second.")
     (tmp_path / "c.jsonl").write_text('{"text": "Fourth."}')
-    (tmp_path / "0.png").write_bytes(b"\x89PNG")
     assert first(tmp_path, 5) == ["First.", "Second.", "Third.", "Fourth.", "First."]
 
 
@@ -73,9 +75,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
     ("row", "expected"),
     [
         ({"id": 7, "text": "Right."}, "Right."),
-        ({"title": "Wrong.", "text": "Right."}, "Right."),
-        ({"title": "Wrong.", "content": "Right."}, "Right."),
-        ({"id": 7, "body": "Right.", "note": "Wrong."}, "Right."),
+        ({"id": 7, "text": "Right.", "tags": ["Wrong."], "more": {"text": "Wrong."}}, "Right."),
         ({"text": None, "body": "Right."}, "Right."),
         ("Right.", "Right."),
         ({"text": "Right\u2028here."}, "Right here."),
@@ -88,7 +88,17 @@ def test_a_row_of_jsonl_gives_its_text(tmp_path: Path, row: object, expected: st
 
 
 @pytest.mark.parametrize(
-    ("line", "problem"), [("{", "not JSON"), ("3", "a text field"), ('{"a": 1}', "a text field")]
+    ("line", "problem"),
+    [
+        ("{", "not JSON"),
+        ("3", "no text in 3: expected a text, or an object with one"),
+        ('{"a": 1}', "no text in column 'text'; its columns are a"),
+        ('{"text": 3}', "no text in column 'text'"),
+        ('{"text": "a", "text": "b"}', "key 'text' is given twice"),
+        ('{"text": "\\ud83d"}', "its text has half a surrogate pair"),
+        ('{"text": ' + 100_000 * "[", "nested too deeply"),
+        (json.dumps({"text": "w" * 1_000_001}), "a word of 1,000,001 characters"),
+    ],
 )
 def test_a_row_of_jsonl_that_cannot_be_used_is_named(
     tmp_path: Path, line: str, problem: str
@@ -104,12 +114,12 @@ def test_a_source_without_sentences_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"blank\.txt holds no sentence"):
         sentences(str(tmp_path / "blank.txt"), seed=0)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match=r"holds no \.txt, \.md or \.jsonl file"):
+    with pytest.raises(UsageError, match=r"empty holds no \.txt, \.md, .* file"):
         sentences(str(tmp_path / "empty"), seed=0)
-    with refused("not there; expected a text file", option="haystack", value=Path("nowhere")):
+    with refused("not there; expected a file", option="haystack", value=Path("nowhere")):
         sentences("nowhere", seed=0)
     (tmp_path / "latin.txt").write_bytes("Café.".encode("latin-1"))
-    with pytest.raises(UsageError, match=r"cannot read the haystack .*latin\.txt"):
+    with pytest.raises(UsageError, match=r"cannot read the haystack file .*latin\.txt"):
         sentences(str(tmp_path / "latin.txt"), seed=0)
 
 
@@ -141,7 +151,9 @@ def data_set(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("offline")
 def test_a_data_set_gives_its_text_or_the_column_named(data_set: Path) -> None:
-    assert first(f"hf:{data_set}", 5) == ["Text 0.", "More.", "Text 1.", "More.", "Text 0."]
+    with pytest.warns(HeadprobeWarning, match="the column 'content' is read"):
+        found = first(f"hf:{data_set}", 5)
+    assert found == ["Text 0.", "More.", "Text 1.", "More.", "Text 0."]
     assert first(f"hf:{data_set}:title", 2) == ["Title 0.", "Title 1."]
 
 
@@ -171,14 +183,14 @@ def test_a_data_set_without_a_training_split_gives_the_split_it_has(data_set: Pa
 @pytest.mark.usefixtures("offline")
 @pytest.mark.parametrize("column", ["nowhere", "id"])
 def test_a_column_without_text_is_named_beside_those_there_are(data_set: Path, column: str) -> None:
-    problem = rf"no text in {column}; its columns are id, title, content"
+    problem = rf"row 1: no text in column '{column}'; its columns are id, title, content"
     with pytest.raises(UsageError, match=problem):
         first(f"hf:{data_set}:{column}", 1)
 
 
 @pytest.mark.usefixtures("offline")
 def test_a_data_set_out_of_reach_is_one_clear_error() -> None:
-    problem = "cannot load the data set nobody/nothing: .*; check its name and the network"
+    problem = "cannot read the data set nobody/nothing: .*; check its name and the network"
     with pytest.raises(HeadprobeError, match=problem) as error:
         first("hf:nobody/nothing", 1)
     assert error.value.exit_code == 1
@@ -212,3 +224,132 @@ def test_abbreviations_end_no_sentence_and_other_full_stops_do() -> None:
     text = "Dr. Ash met Mrs. Birch, e.g. in St. Ives. यह है। वह है। Done."
     wanted = ["Dr. Ash met Mrs. Birch, e.g. in St. Ives.", "यह है।", "वह है।", "Done."]
     assert list(split_sentences([text])) == wanted
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+NEEDLE = {"needle": "The heron rides the tram.", "question": "?", "real_needle": "the tram"}
+
+
+@pytest.mark.parametrize("name", ["needles.jsonl", "z.JSON", "part1/needles.jsonl"])
+def test_a_folder_is_read_through_but_for_the_needles_in_it(tmp_path: Path, name: str) -> None:
+    """Retrieval Head keeps its needles beside folders of essays."""
+    write(tmp_path / "part1" / "b.TXT", "Second.")
+    write(tmp_path / "a.Md", "First.")
+    write(tmp_path / "part2" / "deep" / "c.jsonl", '{"id": "x", "body": "A third one."}')
+    write(tmp_path / name, json.dumps(NEEDLE))
+    with warnings.catch_warnings(record=True, action="always") as told:
+        found = first(tmp_path, 4)
+    assert found == ["First.", "Second.", "A third one.", "First."]
+    assert f"is left out: {name} (needles)" in " ".join(str(one.message) for one in told)
+
+
+def test_what_is_left_out_of_a_folder_is_said(tmp_path: Path) -> None:
+    write(tmp_path / "a.txt", "First.")
+    for name in (".hidden.txt", ".git/x.txt", "run.py", "b.html", "logo.png"):
+        write(tmp_path / name, "Wrong.")
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.warns(HeadprobeWarning, match=r"b\.html, logo\.png, pipe\.txt and 3 more$"):
+        assert first(tmp_path, 2) == ["First.", "First."]
+
+
+def test_needles_are_no_haystack(tmp_path: Path) -> None:
+    path = write(tmp_path / "needles.jsonl", json.dumps(NEEDLE))
+    with pytest.raises(UsageError, match=r"needles\.jsonl holds needles, not prose"):
+        first(path, 1)
+
+
+ROWS = [
+    {"id": "a1", "url": "http://x", "body": "A long text. Of two."},
+    {"id": "a2", "url": "http://y", "body": None},
+    {"id": "a3", "url": "http://z", "body": " "},
+    {"id": "a4", "url": "http://z", "body": "Another, too."},
+]
+
+
+def table(path: Path) -> Path:
+    if path.suffix == ".parquet":
+        pd.DataFrame(ROWS).to_parquet(path)
+    elif path.suffix == ".csv":
+        pd.DataFrame(ROWS).to_csv(path, index=False, sep=";" if "semicolon" in path.name else ",")
+    else:
+        content = {
+            "object.json": {"version": "1.1", "data": ROWS},
+            "column.json": {"name": "essays", "body": [row["body"] for row in ROWS]},
+        }.get(path.name, ROWS)
+        lines = "\n".join(map(json.dumps, ROWS))
+        path.write_text(lines if path.suffix == ".jsonl" else json.dumps(content, indent=1))
+    return path
+
+
+TABLES = ["t.jsonl", "t.json", "object.json", "t.csv", "semicolon.csv", "t.parquet"]
+
+
+@pytest.mark.parametrize("name", [*TABLES, "column.json"])
+def test_of_a_table_the_longest_texts_are_read_and_it_is_said(tmp_path: Path, name: str) -> None:
+    path = table(tmp_path / name)
+    with warnings.catch_warnings(record=True, action="always") as told:
+        found = first(path, 4)
+    assert "'body' is read" in str(told[-1].message)
+    assert found == ["A long text.", "Of two.", "Another, too.", "A long text."]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_column_that_is_named_is_read(tmp_path: Path, name: str) -> None:
+    path = table(tmp_path / name)
+    with warnings.catch_warnings(action="ignore" if name == "object.json" else "error"):
+        assert first(f"{path}:id", 3) == ["a1", "a2", "a3"]
+        assert first(f"{path}:body", 3) == ["A long text.", "Of two.", "Another, too."]
+    problem = r"(line|entry|row) \d: no text in column 'nowhere'; its columns are id, url, body"
+    with (
+        pytest.raises(UsageError, match=problem),
+        warnings.catch_warnings(action="ignore", category=HeadprobeWarning),
+    ):
+        first(f"{path}:nowhere", 1)
+
+
+def test_a_path_with_a_colon_in_it_is_a_path(tmp_path: Path) -> None:
+    assert first(write(tmp_path / "a:b.txt", "One."), 1) == ["One."]
+    with pytest.raises(UsageError, match=r"a:b\.txt is prose and has no column body"):
+        first(f"{tmp_path / 'a:b.txt'}:body", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("book", "One.", "is of another kind than .txt"),
+        ("book.html", "<p>One.</p>", "is of another kind than .txt"),
+        ("book.txt", "w" * 1_000_001, "a word of 1,000,001 characters"),
+        ("t.json", '{"a": {"text": "One."}}', "entry 1: no text in any column; its columns are a"),
+        ("t.json", "7", "entry 1: no text in 7"),
+        ("t.json", '{"text": "One."} {"text": "Two."}', "not JSON .Extra data"),
+        ("t.csv", "a,b\n1,2,3\n", "line 2: expected 2 cells, got 3"),
+        ("t.csv", "a,a\n1,2\n", "expected a header with a name a column"),
+        ("t.csv", 'a,b\n1,"2\n', "line 2: no CSV"),
+        ("t.parquet", "PAR1", "cannot read the haystack file .*t.parquet"),
+    ],
+)
+def test_what_cannot_be_read_as_prose_is_one_line(
+    tmp_path: Path, name: str, content: str, problem: str
+) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(UsageError, match=problem) as error:
+        first(f"{path}", 1)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("source", ["", "hf:", "hf::", "hf::text", "hf:@x", "x.jsonl:", "x" * 999])
+def test_a_source_that_names_nothing_is_wrong_usage(source: str) -> None:
+    with refused(option="haystack", value=source):
+        first(source, 1)
+
+
+def test_a_fifo_is_no_haystack(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    with refused("no regular file", option="haystack", value=tmp_path / "pipe.txt"):
+        first(tmp_path / "pipe.txt", 1)
