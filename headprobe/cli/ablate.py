@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,32 +22,51 @@ def ablate(
             metavar="RUN",
             help="Another run to look measures up in; give it again for more.",
             show_default=False,
+            rich_help_panel=options.ABLATION,
         ),
     ] = None,
     measures: Annotated[
         str | None,
         typer.Option(
-            help="A comma list; each is looked up in the runs.", show_default="all that they hold"
+            metavar="NAME,...",
+            help="Measures, each looked up in the runs.",
+            show_default="all that they hold",
+            rich_help_panel=options.ABLATION,
         ),
     ] = None,
-    top_k: Annotated[str, typer.Option(help="How many heads to ablate: a comma list.")] = "1,2,4,8",
-    ablation: Annotated[
-        str,
-        typer.Option(help="Replace what a head puts out by zero, or by its mean."),
-    ] = "zero",
-    random_draws: Annotated[int, typer.Option(min=1, help="How often random heads are drawn.")] = 5,
-    calibration: Annotated[
-        int, typer.Option(min=1, help="Prompts over which --ablation mean averages.")
-    ] = 16,
-    metric: Annotated[
+    top_k: Annotated[
         str,
         typer.Option(
-            help="What counts as right: passed (the task's own), exact_match, f1, recall."
+            metavar="K,...", help="How many heads to ablate.", rich_help_panel=options.ABLATION
         ),
+    ] = "1,2,4,8",
+    ablation: Annotated[
+        Literal["zero", "mean"],
+        typer.Option(
+            help="Replace what a head puts out by zero, or by its mean.",
+            rich_help_panel=options.ABLATION,
+        ),
+    ] = "zero",
+    random_draws: Annotated[
+        int,
+        typer.Option(
+            min=1, help="How often random heads are drawn.", rich_help_panel=options.ABLATION
+        ),
+    ] = 5,
+    calibration: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Prompts over which --ablation mean averages.",
+            rich_help_panel=options.ABLATION,
+        ),
+    ] = 16,
+    metric: Annotated[
+        options.Metric, options.metric("What counts as right; passed is the task's own.")
     ] = "passed",
     task: Annotated[
         str | None,
-        typer.Option(help="What to ask: r2, retrieval.", show_default="the first run's"),
+        options.task("What to ask.", choices="r2|retrieval", default="the first run's"),
     ] = None,
     lengths: Annotated[str | None, options.lengths("those of score")] = None,
     depths: options.Depths = None,
@@ -57,7 +76,7 @@ def ablate(
     seed: Annotated[int | None, options.seed("one more than the runs'")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where the results go.", show_default="outputs/<model>/ablate-<task>"),
+        options.out("Where the results go.", default="outputs/<model>/ablate-<task>"),
     ] = None,
     prompt: options.Prompt = "auto",
     answer_prefix: options.AnswerPrefix = "Answer:",
@@ -85,7 +104,6 @@ def ablate(
     from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
     from headprobe.tasks import get_asking_task
-    from headprobe.tasks.grading import METRICS, PASSED
 
     heads = HeadChoice(
         measures=tuple(filter(None, parsing.comma_list(measures) or ())),
@@ -93,8 +111,6 @@ def ablate(
         random_draws=random_draws,
     )
     asked = None if task is None else get_asking_task(task)
-    parsing.one_of("ablation", ablation, ("zero", "mean"))
-    parsing.one_of("metric", metric, (PASSED, *METRICS))
     parsing.needle_file(needles)
     spec = parsing.case_spec(
         lengths=lengths,

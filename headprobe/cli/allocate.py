@@ -40,38 +40,15 @@ def allocate(
     strategy: Annotated[
         str,
         typer.Option(
+            metavar="NAME",
             help="Rule that divides the budget: see `headprobe list strategies`.",
             rich_help_panel=options.BUDGET,
         ),
     ] = "headkv",
-    beta: Annotated[
-        float | None,
-        typer.Option(
-            help="headkv, tuned: a larger beta makes the pool that is divided by score smaller; "
-            "pyramid: a larger beta makes the pyramid steeper.",
-            show_default="the strategy's",
-            rich_help_panel=options.STRATEGY,
-        ),
-    ] = None,
-    window: Annotated[
-        int,
-        typer.Option(help="Newest entries that every head keeps.", rich_help_panel=options.BUDGET),
-    ] = 8,
-    granularity: Annotated[
-        Literal["kv", "query"],
-        typer.Option(
-            help="kv: a number for every KV head; query: for every query head.",
-            rich_help_panel=options.BUDGET,
-        ),
-    ] = "kv",
-    reduce: Annotated[
-        Literal["mean", "max", "sum"] | None,
-        typer.Option(
-            help="How the scores of the query heads of a KV head become one.",
-            show_default="the strategy's",
-            rich_help_panel=options.BUDGET,
-        ),
-    ] = None,
+    beta: options.Beta = None,
+    window: Annotated[int, options.window()] = 8,
+    granularity: Annotated[options.Granularity, options.granularity()] = "kv",
+    reduce: Annotated[options.Reduction | None, options.reduce("the strategy's")] = None,
     rounding: Annotated[
         Literal["exact", "reference"] | None,
         typer.Option(
@@ -166,13 +143,7 @@ def allocate(
     measure: options.MeasureOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="The budget file.",
-            show_default="budget-<strategy>-<budget>.json in the run",
-            rich_help_panel=options.OUTPUT,
-        ),
+        options.out("The budget file.", default="budget-<strategy>-<budget>.json in the run"),
     ] = None,
     json: options.Json = False,
 ) -> None:

@@ -27,21 +27,31 @@ def compare(
     measure: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="Which measures to take of every run; give it again for more.",
             show_default="each task's; all of a single run",
+            rich_help_panel=options.SCORES,
         ),
     ] = None,
     by_needle: Annotated[
-        bool, typer.Option("--by-needle", help="Split one run: each needle against the others.")
+        bool,
+        typer.Option(
+            "--by-needle",
+            help="Split one run: each needle against the others.",
+            rich_help_panel=options.SCORES,
+        ),
     ] = False,
     top_k: Annotated[
         int | None,
         typer.Option(
-            min=1, help="How many heads make the top.", show_default="30, or an eighth of all"
+            min=1,
+            help="How many heads make the top.",
+            show_default="30, or an eighth of all",
+            rich_help_panel=options.SCORES,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Draw it too: .png, .svg or .pdf.", show_default=False)
+        Path | None, options.out("Draw it too: .png, .svg or .pdf.", default=False)
     ] = None,
     json: options.Json = False,
 ) -> None:

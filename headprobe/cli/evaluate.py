@@ -28,20 +28,24 @@ def evaluate(
             metavar="RUN",
             help="The scores that budgets are divided by: a run directory or its file.",
             show_default="the newest run",
+            rich_help_panel=options.SCORES,
         ),
     ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
+            "--budget",
+            "-b",
             metavar="SIZE,...|FILE",
-            help="Cache entries a head on average (16,32,64), shares of the context (1.5%,6%), or "
-            "a budget file; give it again for more.",
+            help="Cache entries a head on average (16,32,64), fractions of the context (1.5%,6%), "
+            "or a budget file; give it again for more.",
             show_default=BUDGETS[0],
+            rich_help_panel=options.BUDGET,
         ),
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="Whose cases are asked: r2, retrieval.", show_default="that of the run"),
+        options.task("Whose cases are asked.", choices="r2|retrieval", default="that of the run"),
     ] = None,
     questions: Annotated[
         Path | None,
@@ -50,34 +54,25 @@ def evaluate(
             metavar="FILE",
             help="Your own questions in place of a task's: JSONL with context, question, answers.",
             show_default=False,
+            rich_help_panel=options.CASES,
         ),
     ] = None,
     strategy: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="How sizes are divided by the scores; give it again for more.",
             show_default="headkv",
+            rich_help_panel=options.BUDGET,
         ),
     ] = None,
     measure: options.MeasureOption = None,
-    beta: Annotated[
-        float | None, typer.Option(help="As of allocate.", show_default="the strategy's")
-    ] = None,
-    reduce: Annotated[
-        str | None, typer.Option(help="As of allocate.", show_default="the strategy's")
-    ] = None,
+    reduce: Annotated[options.Reduction | None, options.reduce(default="the strategy's")] = None,
+    window: Annotated[int | None, options.window(default="8")] = None,
+    granularity: Annotated[options.Granularity | None, options.granularity(default="kv")] = None,
+    beta: options.Beta = None,
     min_entries: options.MinEntries = None,
     fill_to: options.FillTo = None,
-    window: Annotated[
-        int | None,
-        typer.Option(help="Newest entries that every head keeps.", show_default="8"),
-    ] = None,
-    granularity: Annotated[
-        str | None,
-        typer.Option(
-            help="kv: a budget a KV head; query: a budget a query head.", show_default="kv"
-        ),
-    ] = None,
     lengths: Annotated[str | None, options.lengths("the longest of score's")] = None,
     depths: options.Depths = None,
     needles: Annotated[Path | None, options.needles("the bundled held-out ones")] = None,
@@ -88,6 +83,7 @@ def evaluate(
             min=0,
             help="Questions at most; 0 asks all of them.",
             show_default="96 of a task's, all of --questions",
+            rich_help_panel=options.CASES,
         ),
     ] = None,
     max_new_tokens: Annotated[
@@ -96,13 +92,13 @@ def evaluate(
             min=1,
             help="Tokens of an answer at most.",
             show_default="the task's; 64 with --questions",
+            rich_help_panel=options.ANSWERS,
         ),
     ] = None,
     metric: Annotated[
-        str,
-        typer.Option(
-            help="What strategies are compared by: exact_match, f1, recall, or passed: the "
-            "fraction that the task itself passes."
+        options.Metric,
+        options.metric(
+            "What strategies are compared by; passed is the fraction that the task itself passes."
         ),
     ] = "f1",
     allow_scored_needles: Annotated[
@@ -110,11 +106,12 @@ def evaluate(
         typer.Option(
             "--allow-scored-needles",
             help="Ask needles that the heads were scored on, not held-out ones.",
+            rich_help_panel=options.CASES,
         ),
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where results go.", show_default="outputs/<model>/evaluate-<task>"),
+        options.out("Where results go.", default="outputs/<model>/evaluate-<task>"),
     ] = None,
     prompt: options.Prompt = "auto",
     answer_prefix: options.AnswerPrefix = "Answer:",
@@ -131,7 +128,7 @@ def evaluate(
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
 ) -> None:
-    """Accuracy with the KV cache cut to budgets, beside the full cache and the baselines.
+    """Measure accuracy under budgets of the KV cache, beside the full cache and the baselines.
 
     Run again, it resumes.
 
@@ -144,10 +141,11 @@ def evaluate(
     from headprobe.evaluation.methods import MethodOptions, parse_budgets
     from headprobe.runs.directory import require_scores
     from headprobe.tasks import get_asking_task
-    from headprobe.tasks.grading import METRICS, PASSED
+    from headprobe.tasks.grading import METRICS
 
     asked = None if task is None else get_asking_task(task)
-    parsing.one_of("metric", metric, [*METRICS, *([] if questions else [PASSED])])
+    if questions is not None:
+        parsing.one_of("metric", metric, METRICS)
     if questions is not None:
         unused = {
             "task": task,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -13,16 +13,15 @@ from headprobe.cli import options, output, parsing
 def export(
     out: Annotated[
         Path,
-        typer.Option(
-            "--out",
-            "-o",
-            help="The file to write; for duo a directory.",
-            rich_help_panel=options.OUTPUT,
-        ),
+        options.out("The file to write; for duo a directory."),
     ],
     to: Annotated[
         str,
-        typer.Option(help="Format: see `headprobe list formats`.", rich_help_panel=options.OUTPUT),
+        typer.Option(
+            metavar="FORMAT",
+            help="What to write: see `headprobe list formats`.",
+            rich_help_panel=options.FORMAT,
+        ),
     ],
     file: Annotated[
         Path | None,
@@ -35,19 +34,14 @@ def export(
     ] = None,
     measure: options.MeasureOption = None,
     reduce: Annotated[
-        Literal["mean", "max", "sum"] | None,
-        typer.Option(
-            help="How the scores of the query heads of a KV head become one.",
-            show_default="the format's",
-            rich_help_panel=options.BUDGET,
-        ),
+        options.Reduction | None, options.reduce("the format's", panel=options.FORMAT)
     ] = None,
     sparsity: Annotated[
         float | None,
         typer.Option(
             help="Of scores, the fraction of the heads that stream, 0 to 1.",
             show_default="the format's",
-            rich_help_panel=options.BUDGET,
+            rich_help_panel=options.FORMAT,
         ),
     ] = None,
     sinks: Annotated[
@@ -55,7 +49,7 @@ def export(
         typer.Option(
             help="First entries of streaming heads.",
             show_default="the format's",
-            rich_help_panel=options.BUDGET,
+            rich_help_panel=options.FORMAT,
         ),
     ] = None,
     recent: Annotated[
@@ -63,7 +57,7 @@ def export(
         typer.Option(
             help="Newest entries of streaming heads.",
             show_default="the format's",
-            rich_help_panel=options.BUDGET,
+            rich_help_panel=options.FORMAT,
         ),
     ] = None,
     beta: Annotated[
@@ -71,7 +65,7 @@ def export(
         typer.Option(
             help="kvpress, attention-matching: HeadKV's beta.",
             show_default="1.2",
-            rich_help_panel=options.BUDGET,
+            rich_help_panel=options.FORMAT,
         ),
     ] = None,
     context_length: Annotated[
@@ -79,7 +73,7 @@ def export(
         typer.Option(
             help="Context in tokens, of which a budget's fractions are taken.",
             show_default=False,
-            rich_help_panel=options.BUDGET,
+            rich_help_panel=options.FORMAT,
         ),
     ] = None,
 ) -> None:

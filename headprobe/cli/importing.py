@@ -11,34 +11,47 @@ from headprobe.cli import options, output
 from headprobe.cli.wording import in_options
 
 
+def _size(help: str, *, default: str) -> Any:
+    return typer.Option(min=1, help=help, show_default=default, rich_help_panel=options.MODEL)
+
+
 def import_scores(
     file: Annotated[
-        Path, typer.Argument(help="The file, for duo its directory.", show_default=False)
+        Path,
+        typer.Argument(metavar="FILE", help="The file, for duo its directory.", show_default=False),
     ],
-    source: Annotated[str, typer.Option("--from", help="See `headprobe list formats`.")],
-    out: Annotated[Path, typer.Option(help="The run directory to make.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="FORMAT",
+            help="What the file is: see `headprobe list formats`.",
+            rich_help_panel=options.FORMAT,
+        ),
+    ],
+    out: Annotated[Path, options.out("The run directory to make.")],
     model: Annotated[
         str | None,
         typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME|PATH",
             help="Whose heads they are: an alias or a model's directory, whose sizes are taken, "
             "or another name.",
             show_default="the file's name",
+            rich_help_panel=options.MODEL,
         ),
     ] = None,
-    layers: Annotated[
-        int | None, typer.Option(min=1, help="Layers of the model.", show_default="the file's")
-    ] = None,
+    layers: Annotated[int | None, _size("Layers of the model.", default="the file's")] = None,
     heads: Annotated[
         int | None,
-        typer.Option(min=1, help="Query heads a layer.", show_default="the file's"),
+        _size("Query heads a layer.", default="the file's"),
     ] = None,
     kv_heads: Annotated[
         int | None,
-        typer.Option(min=1, help="KV heads a layer.", show_default="the file's"),
+        _size("KV heads a layer.", default="the file's"),
     ] = None,
-    head_dim: Annotated[
-        int | None, typer.Option(min=1, help="Width of a head.", show_default="128")
-    ] = None,
+    head_dim: Annotated[int | None, _size("Width of a head.", default="128")] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
     """Read scores that another program published into a run directory.

@@ -24,7 +24,10 @@ class Registry(StrEnum):
 
 
 def list_registry(
-    what: Annotated[Registry, typer.Argument(help="Which choices to list.", show_default=False)],
+    what: Annotated[
+        Registry,
+        typer.Argument(metavar="REGISTRY", help="Which choices to list.", show_default=False),
+    ],
     json: options.Json = False,
 ) -> None:
     """List the models with an alias, the tasks, measures, strategies or file formats.

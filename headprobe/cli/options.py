@@ -9,14 +9,20 @@ import typer
 
 # Panels of the help.
 MODEL, CASES, PROMPT = "Model", "Cases", "Prompt"
-SCORES, BUDGET, STRATEGY = "Scores", "Budget", "Options of strategies"
+SCORING, ANSWERS, ABLATION = "Scoring", "Answers", "Ablation"
+SCORES, BUDGET, STRATEGY, FORMAT = "Scores", "Budget", "Options of strategies", "Format"
 OUTPUT = "Output"
+
+Granularity = Literal["kv", "query"]
+Reduction = Literal["mean", "max", "sum"]
+Metric = Literal["passed", "exact_match", "f1", "recall"]
 
 Model = Annotated[
     str,
     typer.Option(
         "--model",
         "-m",
+        metavar="NAME|PATH",
         help="An alias (see `headprobe list models`), a local directory, a GGUF file, a hub id, or "
         "hub-id:file.gguf.",
         show_default=True,
@@ -33,7 +39,8 @@ Device = Annotated[
 DeviceMap = Annotated[
     str | None,
     typer.Option(
-        help="Spread a model over devices with accelerate: auto, balanced, sequential.",
+        metavar="auto|balanced|sequential",
+        help="Spread a model over devices with accelerate.",
         show_default=False,
         rich_help_panel=MODEL,
     ),
@@ -50,7 +57,8 @@ Attention = Annotated[
     str | None,
     typer.Option(
         "--attention",
-        help="Implementation of attention: sdpa, eager, flash_attention_2.",
+        metavar="sdpa|eager|flash_attention_2|...",
+        help="Implementation of attention.",
         show_default="what the model names, else sdpa",
         rich_help_panel=MODEL,
     ),
@@ -175,9 +183,19 @@ MeasureOption = Annotated[
     str | None,
     typer.Option(
         "--measure",
+        metavar="NAME",
         help="Measure of the run to take.",
         show_default="the task's",
-        rich_help_panel=BUDGET,
+        rich_help_panel=SCORES,
+    ),
+]
+Beta = Annotated[
+    float | None,
+    typer.Option(
+        help="headkv, tuned: a larger beta makes the pool that is divided by score smaller; "
+        "pyramid: a larger beta makes the pyramid steeper.",
+        show_default="the strategy's",
+        rich_help_panel=STRATEGY,
     ),
 ]
 MinEntries = Annotated[
@@ -196,6 +214,50 @@ FillTo = Annotated[
         rich_help_panel=STRATEGY,
     ),
 ]
+
+
+def task(help: str, *, choices: str, default: str | bool = True) -> Any:
+    """Build ``--task`` with its help and its ``choices``, as in "r2|retrieval"."""
+    return typer.Option(
+        "--task", "-t", metavar=choices, help=help, show_default=default, rich_help_panel=CASES
+    )
+
+
+def out(help: str, *, default: str | bool = True) -> Any:
+    """Build ``--out``; ``default`` names what a command writes to where none is given."""
+    return typer.Option(
+        "--out", "-o", metavar="PATH", help=help, show_default=default, rich_help_panel=OUTPUT
+    )
+
+
+def window(default: str | bool = True) -> Any:
+    """Build ``--window`` of allocate and evaluate."""
+    return typer.Option(
+        help="Newest entries that every head keeps.", show_default=default, rich_help_panel=BUDGET
+    )
+
+
+def granularity(default: str | bool = True) -> Any:
+    """Build ``--granularity`` of allocate and evaluate."""
+    return typer.Option(
+        help="kv: a number for every KV head; query: for every query head.",
+        show_default=default,
+        rich_help_panel=BUDGET,
+    )
+
+
+def reduce(default: str, *, panel: str = BUDGET) -> Any:
+    """Build ``--reduce``; ``default`` says whose reduction is taken where none is given."""
+    return typer.Option(
+        help="How the scores of the query heads of a KV head become one.",
+        show_default=default,
+        rich_help_panel=panel,
+    )
+
+
+def metric(help: str) -> Any:
+    """Build ``--metric``, by which answers are graded."""
+    return typer.Option(help=help, rich_help_panel=ANSWERS)
 
 
 def lengths(default: str) -> Any:

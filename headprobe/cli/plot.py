@@ -31,9 +31,9 @@ def plot(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The picture: .png, .svg or .pdf.",
-            show_default="heads.png in the run, or beside the budget under its name",
+        options.out(
+            "The picture: .png, .svg or .pdf.",
+            default="heads.png in the run, or beside the budget under its name",
         ),
     ] = None,
     measure: options.MeasureOption = None,

@@ -20,11 +20,19 @@ Steps = Literal["aligned", "reference"]
 
 def score(
     model: options.Model = "nano",
-    task: Annotated[str, typer.Option(help="What to probe: see `headprobe list tasks`.")] = "r2",
+    task: Annotated[
+        str,
+        options.task(
+            "What to probe: see `headprobe list tasks`.", choices="r2|retrieval|razor|alibi"
+        ),
+    ] = "r2",
     measures: Annotated[
         str | None,
         typer.Option(
-            help="A comma list or all: see `headprobe list measures`.", show_default="the task's"
+            metavar="all|NAME,...",
+            help="What to measure: see `headprobe list measures`.",
+            show_default="the task's",
+            rich_help_panel=options.SCORING,
         ),
     ] = None,
     lengths: Annotated[
@@ -37,20 +45,22 @@ def score(
     limit: options.Limit = 200,
     out: Annotated[
         Path | None,
-        typer.Option(help="The run directory.", show_default="outputs/<model>/<task>"),
+        options.out("The run directory.", default="outputs/<model>/<task>"),
     ] = None,
     decode: Annotated[
         Decode,
         typer.Option(
             help="greedy: score the heads on the model's own answers, where they are right; "
-            "forced: on the expected answers, whatever the model would say."
+            "forced: on the expected answers, whatever the model would say.",
+            rich_help_panel=options.SCORING,
         ),
     ] = "greedy",
     steps: Annotated[
         Steps,
         typer.Option(
             help="aligned: r2 sums over the steps that write the answer, wherever the response "
-            "gives it; reference: as published, the response is cut off at the answer's length."
+            "gives it; reference: as published, the response ends at the answer's length.",
+            rich_help_panel=options.SCORING,
         ),
     ] = "aligned",
     prompt: options.Prompt = "auto",
@@ -70,6 +80,7 @@ def score(
         typer.Option(
             help="Stop when the ranking of the heads is this reliable, such as 0.95.",
             show_default=False,
+            rich_help_panel=options.SCORING,
         ),
     ] = None,
     keep_rows: Annotated[
@@ -84,7 +95,12 @@ def score(
     ] = 0,
     seed: options.Seed = 0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what the run would take, and run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print what the run would take, and run nothing.",
+            rich_help_panel=options.OUTPUT,
+        ),
     ] = False,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,

@@ -19,7 +19,12 @@ def show(
             show_default=False,
         ),
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many heads of a run to show.")] = 20,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            min=1, help="How many heads of a run to show.", rich_help_panel=options.OUTPUT
+        ),
+    ] = 20,
     measure: options.MeasureOption = None,
     seed: options.Seed = 0,
     json: options.Json = False,

@@ -211,7 +211,6 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
         (["--budget", "16", "--task", "razor"], {"option": "task", "value": "razor"}, "r2, retr"),
         (["--budget", BUDGET, "--beta", "2"], {"option": "beta"}, "leave it out"),
         (["--budget", "16", "--out", HEADS], {"path": Path(HEADS)}, "is no directory"),
-        (["--budget", "16", "--metric", "rouge"], {"option": "metric", "value": "rouge"}, GRADES),
         (["--budget", "16", "--strategy", "duo"], {"option": "budget"}, "strategy duo takes no"),
         (["--budget", "16", "--strategy", "best"], {"value": "best"}, "no strategy 'best'"),
         (["--questions", "x.jsonl", "--task", "r2"], {"option": "task"}, "leave it out"),

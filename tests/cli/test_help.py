@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any, get_args
 
 import pytest
 import typer
 
-from headprobe.cli import app
-from tests._support.command_line import succeed
+from headprobe.ablation.plan import ABLATIONS
+from headprobe.allocators._reduction import REDUCTIONS
+from headprobe.allocators._rounding import ROUNDINGS
+from headprobe.budgets import GRANULARITIES
+from headprobe.cli import app, options
+from headprobe.cli.listing import Registry
+from headprobe.models.device import DTYPES
+from headprobe.prompts.style import AskedStyle
+from headprobe.tasks import TASKS, Steps
+from headprobe.tasks.grading import METRICS, PASSED
+from tests._support.command_line import headprobe, succeed
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+OPTIONS = [
+    pytest.param(parameter, id=f"{name} {parameter.opts[0]}")
+    for name, command in COMMANDS.items()
+    for parameter in command.params
+    if parameter.param_type_name == "option"
+]
+PANELS = {value for name, value in vars(options).items() if name.isupper()}
+SHORT = {"--model": "-m", "--task": "-t", "--out": "-o", "--budget": "-b"}
 
 
 def words(text: str) -> str:
@@ -31,6 +50,54 @@ def test_the_help_of_every_option_is_shown_as_it_was_written(command: str) -> No
             assert not name.startswith("--") or name in shown
         if isinstance(parameter.show_default, str):
             assert words(parameter.show_default) in shown, parameter.name
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_has_a_panel_and_the_usual_short_name(option: Any) -> None:
+    assert option.rich_help_panel in PANELS
+    short = [name for name in option.opts if not name.startswith("--")]
+    assert short == [SHORT[name] for name in option.opts if name in SHORT]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_usage_line_has_no_double_brackets(command: str) -> None:
+    usage = words(succeed(command, "--help").stdout).split("Example:")[0]
+    assert "[[" not in usage
+    assert f"headprobe {command} [OPTIONS]" in usage
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "choices"),
+    [
+        ("score", "task", list(TASKS)),
+        ("evaluate", "task", [task.name for task in TASKS.values() if task.asks]),
+        ("ablate", "task", [task.name for task in TASKS.values() if task.asks]),
+        ("score", "dtype", ["auto", *DTYPES]),
+        ("score", "decode", ["greedy", "forced"]),
+        ("score", "steps", get_args(Steps)),
+        ("score", "prompt", get_args(AskedStyle)),
+        ("ablate", "ablation", ABLATIONS),
+        ("ablate", "metric", [PASSED, *METRICS]),
+        ("evaluate", "metric", [PASSED, *METRICS]),
+        ("allocate", "rounding", ROUNDINGS),
+        ("list", "what", list(Registry)),
+        *((command, "granularity", GRANULARITIES) for command in ("allocate", "evaluate")),
+        *((command, "reduce", REDUCTIONS) for command in ("allocate", "evaluate", "export")),
+    ],
+)
+def test_choices_are_shown_as_the_library_has_them(
+    command: str, name: str, choices: Iterable[str]
+) -> None:
+    shown = words(succeed(command, "--help", columns=250).stdout)
+    assert name in {parameter.name for parameter in COMMANDS[command].params}
+    assert "|".join(choices) in shown
+
+
+def test_another_value_than_the_choices_is_wrong_usage() -> None:
+    done = headprobe("ablate", "--ablation", "loudly")
+    assert done.returncode == 2
+    assert "--ablation" in done.stderr
+    assert "zero" in done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
