@@ -52,7 +52,7 @@ def given_options(
     *,
     hidden: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Return the options that are given (not ``None``), all of which a method must accept.
+    """Return the options that are given (not ``None``), all of which a method must take.
 
     Args:
         method: the method's name in errors, as in "format duo".
@@ -61,7 +61,7 @@ def given_options(
         hidden: keyword-only parameters that are not options.
 
     Raises:
-        UsageError: the method does not accept an option; the message lists its options.
+        UsageError: the method does not take an option; the message lists its options.
     """
     own = [
         option

@@ -176,6 +176,7 @@ def _draw(result: Ablation, path: Path) -> None:
 
 def _show(result: Ablation, *, json: bool) -> None:
     from headprobe.ablation.curves import CHOICES
+    from headprobe.scores.titles import title
 
     if json:
         output.show_json(result.to_json())
@@ -183,7 +184,7 @@ def _show(result: Ablation, *, json: bool) -> None:
     curves, full = result.curves(), result.accuracy
     rows = [
         [
-            curve.measure if choice == "top" else "",
+            title(curve.measure) if choice == "top" else "",
             choice,
             *(f"{point.value:5.1f}" for point in getattr(curve, choice)),
             curve.area.text() if choice == "top" else "",
@@ -192,7 +193,7 @@ def _show(result: Ablation, *, json: bool) -> None:
         for choice in CHOICES
     ]
     output.show_table(
-        f"{result.layout.id}, {result.task}: accuracy in per cent with heads ablated by "
+        f"{result.layout.id}, {title(result.task)}: accuracy in per cent with heads ablated by "
         f"{result.plan['ablation']}, {full.value:.1f} with none; {len(result.needles)} cases",
         ["measure", "heads", *(f"k={k}" for k in curves[0].top_k), "area"],
         rows,

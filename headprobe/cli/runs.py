@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def describe(run: HeadScores, *, name: str | None = None, path: Path | None = None) -> None:
-    """Say on stderr what fraction of the cases was accepted, as a warning where it is low.
+    """Say on stderr what fraction of the cases passed, as a warning where it is low.
 
     A run without cases gets no line. ``name`` tells the run from others. Of a run whose ``path`` is
     given, it says too how questions were put and why cases failed.
@@ -26,10 +26,11 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
     from headprobe.prompts.style import PromptDecision
     from headprobe.runs.directory import read_report
     from headprobe.runs.failures import ADVICE, describe_failures
+    from headprobe.runs.pass_rates import describe_cases
 
     if _has_no_cases(run):
         return
-    line = _acceptance(run)
+    line = describe_cases(run)
     if _is_asked(run):
         line += f" ({run.passed / run.cases:.0%})"
     line = line if name is None else f"{name}: {line}"
@@ -61,7 +62,9 @@ def show_top_heads(
 
     ``rates`` are the run's pass rates by kind of needle, a table of their own.
     """
+    from headprobe.runs.pass_rates import describe_cases
     from headprobe.scores.tables import head_table
+    from headprobe.scores.titles import title
 
     name = run.resolve(measure)
     table = head_table(run, seed=seed)
@@ -82,16 +85,16 @@ def show_top_heads(
             }
         )
         return
-    title = (
-        f"{run.layout.id}, {run.task}: {name} of the top {len(chosen)} of {len(heads)} heads; "
-        f"{_acceptance(run)}\n{_firmness(reliability)}"
+    heading = (
+        f"{run.layout.id}, {title(run.task)}: {title(name)} of the top {len(chosen)} of "
+        f"{len(heads)} heads; {describe_cases(run)}\n{_firmness(reliability, run)}"
     )
     columns = ["rank", "layer", "head", "kv_head", "score", "std", "ci_low", "ci_high"]
-    output.show_table(title, columns, chosen[columns].astype(object).values.tolist())
+    output.show_table(heading, columns, chosen[columns].astype(object).values.tolist())
     if rates:
         output.show_table(
-            "accepted cases by kind of needle",
-            ["kind", "cases", "accepted", "%"],
+            "passed cases by kind of needle",
+            ["kind", "cases", "passed", "%"],
             [[one.kind, one.cases, one.passed, f"{one.fraction:.0%}"] for one in rates],
         )
 
@@ -99,6 +102,7 @@ def show_top_heads(
 def show_cost(run: PlannedRun, *, json: bool = False) -> None:
     """Show what a run would take, as a table or as JSON."""
     from headprobe.cli.budgets import byte_size
+    from headprobe.scores.titles import title
 
     if json:
         output.show_json(
@@ -111,44 +115,38 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
         )
         return
     output.show_table(
-        f"{run.plan.labels['model']}, {run.task_name}: what a run takes",
+        f"{run.plan.labels['model']}, {title(run.task_name)}: what a run takes",
         ["", "amount"],
         [
             ["cases", f"{len(run.cases):,}"],
             *([["prompt", run.prompt.describe()]] if run.drawn.writer else []),
             ["prompt tokens", f"{run.cost.prompt_tokens:,}"],
-            ["distinct tokens, which are run", f"{run.cost.unique_tokens:,}"],
+            ["unique tokens, which are run", f"{run.cost.unique_tokens:,}"],
             ["saving", f"{run.cost.saving:.1f} times"],
             ["tokens a forward pass", f"{run.cost.prefill_chunk:,}"],
             ["memory of the weights", byte_size(run.cost.weights)],
             ["memory of the KV cache", byte_size(run.cost.cache)],
-            ["memory allowed beside", byte_size(run.cost.activation_bytes)],
+            ["memory for activations", byte_size(run.cost.activation_bytes)],
             ["peak, about", byte_size(run.cost.peak)],
         ],
     )
 
 
-def _firmness(found: Reliability) -> str:
+def _firmness(found: Reliability, run: HeadScores) -> str:
     """Describe on one line how far halves of the needles agree on the ranking."""
     from headprobe.stats.reliability import FEWEST_NEEDLES
 
+    # Of a task that asks nothing, the blocks of random tokens are the needles.
+    needles, passed = ("needles", "passed cases") if _is_asked(run) else ("blocks", "the cases")
     if found.rank_correlation is None or found.overlap is None:
         return (
-            f"reliability of the ranking unknown: it takes {FEWEST_NEEDLES} needles, "
-            f"accepted cases have {found.needles}"
+            f"reliability of the ranking unknown: it takes {FEWEST_NEEDLES} {needles}, "
+            f"{passed} have {found.needles}"
         )
     return (
-        f"split-half reliability over {found.needles} needles {found.rank_correlation.text()}, "
+        f"split-half reliability over {found.needles} {needles} {found.rank_correlation.text()}, "
         f"top {found.k} of halves overlap by {found.overlap.text()}"
     )
-
-
-def _acceptance(run: HeadScores) -> str:
-    if _has_no_cases(run):
-        return "from the weights alone"
-    if not _is_asked(run):
-        return f"{run.cases} cases, nothing is asked"
-    return f"{run.passed} of {run.cases} cases accepted"
 
 
 def _has_no_cases(run: HeadScores) -> bool:

@@ -36,6 +36,7 @@ from headprobe.runs.progress import FILE_NAME, Plan, stored_plan
 from headprobe.runs.prompt_trial import draw_asked
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
+from headprobe.scores.titles import title
 from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
 from headprobe.tasks.grading import METRICS, PASSED
 
@@ -167,7 +168,7 @@ def plan_evaluation(
         },
     )
     return PlannedEvaluation(
-        subject=f"{loaded.layout.id}, {asked.name}",
+        subject=f"{loaded.layout.id}, {title(asked.name)}",
         questions=asked.questions,
         keys=_keys(asked.questions, candidates, loaded.layout),
         methods=with_baselines(candidates, seed=seed),

@@ -1,4 +1,4 @@
-"""Short names of models, which ``model`` accepts besides a directory or a hub id."""
+"""Short names of models, which ``model`` may name besides a directory or a hub id."""
 
 from __future__ import annotations
 

@@ -133,11 +133,11 @@ def main() -> None:
     for name, (fields, probe) in sets.items():
         needles = [parse_needle(one) for one in fields]
         _grid(
-            f"{name}: accepted, per cent of {len(needles)} needles a cell",
+            f"{name}: passed, per cent of {len(needles)} needles a cell",
             partial(accuracy, loaded, needles, probe, seed=1),
         )
         gone = accuracy_without(loaded, needles, probe, 512, seed=1)
-        print(f"\nneedle removed, length 512: {100 * gone:.1f} % accepted")
+        print(f"\nneedle removed, length 512: {100 * gone:.1f} % passed")
         if "wrong_answer" in fields[0]:
             turned = [swapped(n, f["wrong_answer"]) for n, f in zip(needles, fields, strict=True)]
             followed = accuracy(loaded, turned, probe, 512, 50.0, seed=1)

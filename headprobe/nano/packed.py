@@ -65,7 +65,7 @@ class Packing:
 
 
 def use_packed_questions(model: PreTrainedModel) -> None:
-    """Let the model's forward accept a ``packing``; without one attention is causal."""
+    """Let the model's forward take a ``packing``; without one attention is causal."""
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, _no_mask)
     model.set_attn_implementation(NAME)

@@ -12,6 +12,7 @@ from headprobe.ablation.curves import Ablation, Curve
 from headprobe.plots.column import Column, Draw
 from headprobe.plots.ranking import LEVEL, LINE
 from headprobe.plots.scales import counted
+from headprobe.scores.titles import title
 from headprobe.stats.bootstrap import Estimate
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def ablation_column(ablation: Ablation) -> Column:
     own = [partial(_single, curve=curve, full=full) for curve in curves[:CURVES_SHOWN]]
     layout = ablation.layout
     return Column(
-        title=f"{layout.id}, {ablation.task}: heads ablated",
+        title=f"{layout.id}, {title(ablation.task)}: heads ablated",
         details=(
             (
                 counted(len(ablation.needles), "case"),
@@ -58,7 +59,7 @@ def _compare(axes: Axes, *, curves: Sequence[Curve], full: Estimate) -> None:
             color=_LINES[i % len(_LINES)],
             marker=_MARKS[i % len(_MARKS)],
             linestyle=_DASHES[i // len(_LINES) % len(_DASHES)],
-            label=curve.measure,
+            label=title(curve.measure),
         )
     together = list(zip(*(curve.random for curve in curves), strict=True))
     _band(
@@ -87,7 +88,7 @@ def _areas(axes: Axes, *, curves: Sequence[Curve]) -> None:
         )
     axes.scatter([curve.area.value for curve in curves], rows, s=28, color=LINE, zorder=3)
     axes.axvline(0, color=_RANDOM, linestyle="--", linewidth=1)
-    axes.set_yticks(rows, [curve.measure for curve in curves])
+    axes.set_yticks(rows, [title(curve.measure) for curve in curves])
     axes.set_ylim(len(curves) - 0.4, -0.6)
     axes.set_xlim(min(-0.05, 1.1 * min(curve.area.ci_low for curve in curves)), 1.02)
     axes.set_xlabel("area between random and top (1: every answer lost at once)")
@@ -97,8 +98,8 @@ def _areas(axes: Axes, *, curves: Sequence[Curve]) -> None:
 def _single(axes: Axes, *, curve: Curve, full: Estimate) -> None:
     """Draw the curves of the top, random and bottom heads of one measure."""
     for name, points, colour, marker in (
-        (f"top by {curve.measure}", curve.top, LEVEL, "o"),
-        (f"bottom by {curve.measure}", curve.bottom, LINE, "v"),
+        (f"top by {title(curve.measure)}", curve.top, LEVEL, "o"),
+        (f"bottom by {title(curve.measure)}", curve.bottom, LINE, "v"),
     ):
         _line(axes, curve.top_k, [full, *points], color=colour, marker=marker, label=name)
         _whiskers(axes, curve.top_k, points, colour)
@@ -107,7 +108,7 @@ def _single(axes: Axes, *, curve: Curve, full: Estimate) -> None:
     low, high = [point.ci_low for point in random], [point.ci_high for point in random]
     _band(axes, curve.top_k, low, high)
     _scale(axes, curve.top_k)
-    axes.set_title(f"{curve.measure}: area {curve.area.value:.2f}")
+    axes.set_title(f"{title(curve.measure)}: area {curve.area.value:.2f}")
 
 
 def _line(axes: Axes, top_k: Sequence[int], points: Sequence[Estimate], **style: Any) -> None:

@@ -15,7 +15,9 @@ from headprobe.plots.matrix import draw_grid, draw_heads
 from headprobe.plots.ranking import LINE, draw_ranking
 from headprobe.plots.scales import counted, evenly, plain
 from headprobe.prompts.style import PromptDecision
+from headprobe.runs.pass_rates import describe_cases
 from headprobe.scores import HeadScores, HeadStatistics
+from headprobe.scores.titles import title
 from headprobe.tasks import find_task
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class RunPicture:
         if (cases, passed) != (self.scores.cases, self.scores.passed):
             raise ValueError(
                 f"expected a table of {self.scores.cases} cases with {self.scores.passed} "
-                f"accepted, got {cases} with {passed}"
+                f"passed, got {cases} with {passed}"
             )
 
 
@@ -57,13 +59,9 @@ def run_column(run: RunPicture) -> Column:
     """Build the column of a run: its heading and its panels."""
     scores, layout = run.scores, run.scores.layout
     numbers = scores.statistics(run.measure, seed=scores.plan.get("seed", 0))
-    label = f"mean {run.measure} score"
+    label = f"mean {title(run.measure)} score"
     task = find_task(scores.task)
-    passed = (
-        "from the weights alone"
-        if task and not task.needs_cases
-        else f"{scores.passed:,} of {counted(scores.cases, 'case')} accepted"
-    )
+    passed = describe_cases(scores)
     on = f" on {counted(layout.num_kv_heads, 'KV head')}" if layout.group_size > 1 else ""
     queries = counted(layout.num_heads, "query head")
     few = scores.few_passed
@@ -72,7 +70,7 @@ def run_column(run: RunPicture) -> Column:
         title=layout.id,
         warning=f"Warning: only {passed}" if few else None,
         details=(
-            (f"task {scores.task}", f"measure {run.measure}", passed),
+            (f"task {title(scores.task)}", f"measure {title(run.measure)}", passed),
             (f"{counted(layout.layers, 'layer')} of {queries}{on}",),
             *([(f"prompt {prompt.describe()}",)] if prompt else []),
         ),
@@ -138,7 +136,7 @@ def _top_heads(axes: Axes, *, numbers: HeadStatistics, label: str) -> None:
 
 
 def _pass_grid(axes: Axes, *, cases: pd.DataFrame, planned: Sequence[float]) -> None:
-    """Draw the fraction of accepted cases at every length and depth.
+    """Draw the fraction of passed cases at every length and depth.
 
     Cases count at the nearest of the depths ``planned``.
     """
@@ -151,11 +149,11 @@ def _pass_grid(axes: Axes, *, cases: pd.DataFrame, planned: Sequence[float]) -> 
         100 * table.to_numpy(dtype=np.float64),
         rows=[plain(depth) for depth in table.index],
         columns=[f"{length:,}" for length in table.columns],
-        label="cases accepted (%)",
+        label="cases passed (%)",
         ends=(0.0, 100.0),
         write="{:.0f}".format,
     )
     axes.set_xlabel("prompt length (tokens)")
     axes.set_ylabel("needle depth (%)")
     passed, count = int(cases["accepted"].sum()), counted(len(cases), "case")
-    axes.set_title(f"{passed:,} of {count} accepted ({plain(100 * passed / len(cases))} %)")
+    axes.set_title(f"{passed:,} of {count} passed ({plain(100 * passed / len(cases))} %)")

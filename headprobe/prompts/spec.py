@@ -9,7 +9,7 @@ from headprobe.models.aliases import NANO
 
 CASES_BY_DEFAULT = 200
 CORPORA = ("english", "chinese", NANO)
-"""The names of bundled sets of needles, accepted in the place of a file of needles."""
+"""The names of bundled sets of needles, given in the place of a file of needles."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Compute the pass rate of each kind of needle."""
+"""Compute the pass rate of a run, and of each kind of needle."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headprobe.runs.directory import read_cases
+from headprobe.scores import HeadScores
+from headprobe.tasks import find_task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,18 @@ class PassRate:
     def fraction(self) -> float:
         """The fraction of the cases that passed, 0 to 1."""
         return self.passed / self.cases
+
+
+def describe_cases(run: HeadScores) -> str:
+    """Say what a run's scores rest on, as in "61 of 100 cases passed"."""
+    task = find_task(run.task)
+    if task is not None and not task.needs_cases:
+        return "from the weights alone"
+    count = f"{run.cases:,} case{'s' if run.cases > 1 else ''}"
+    # The task of imported scores is not known.
+    if task is not None and not task.asks:
+        return f"{count}, nothing is asked"
+    return f"{run.passed:,} of {count} passed"
 
 
 def pass_rates(run: Path) -> list[PassRate]:

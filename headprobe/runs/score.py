@@ -220,12 +220,12 @@ def _decode(
 
 def _is_stable(run: PlannedRun, case_of: Mapping[str, Case], done: Observations) -> bool:
     """Tell whether the observed cases rank the heads reliably enough to stop the run."""
-    accepted = sorted((seen for seen in done.values() if seen.passed), key=lambda s: s.case_id)
-    if run.until_stable is None or not accepted:
+    passed = sorted((seen for seen in done.values() if seen.passed), key=lambda s: s.case_id)
+    if run.until_stable is None or not passed:
         return False
     found = split_half(
-        np.stack([seen.scores[run.task.measures[0]] for seen in accepted]),
-        [run.cases[seen.case_id].needle_id for seen in accepted],
+        np.stack([seen.scores[run.task.measures[0]] for seen in passed]),
+        [run.cases[seen.case_id].needle_id for seen in passed],
         seed=run.seed,
     )
     return found.settled(run.until_stable)
@@ -241,21 +241,21 @@ def _finish(
 ) -> HeadScores:
     visited = [case for case, key in zip(run.cases, keys, strict=True) if key in done]
     observations = [replace(done[keys[case.case_id]], case_id=case.case_id) for case in visited]
-    accepted = sum(seen.passed for seen in observations)
+    passed = sum(seen.passed for seen in observations)
     failed = count_failures(run.cases, observations, run.task.probe)
     files.write(CASES, partial(write_table, case_table(visited, observations)))
     # Rows of an earlier start may be of other cases.
     (run.out / ROWS).unlink(missing_ok=True)
     if keep_rows:
         files.write(ROWS, _kept_rows(loaded, run, observations, keep_rows).save)
-    if not accepted:
+    if not passed:
         files.write_report(accepted=0, failed=failed)
     result = collect(loaded, run, observations)
     files.write(HEADS, partial(write_table, head_table(result, seed=run.seed)))
     reliability = {
         measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
     }
-    files.write_report(accepted=accepted, failed=failed, reliability=reliability)
+    files.write_report(accepted=passed, failed=failed, reliability=reliability)
     files.write(SCORES, partial(result.save, files=files.digests))
     return result
 
@@ -288,11 +288,11 @@ def collect(
     Raises:
         HeadprobeError: no case passed.
     """
-    accepted = [seen for seen in observations if seen.passed]
-    if not accepted:
+    passed = [seen for seen in observations if seen.passed]
+    if not passed:
         failed = count_failures(run.cases, observations, run.task.probe)
         raise HeadprobeError(
-            f"none of {len(observations)} cases was accepted ({describe_failures(failed)}): the "
+            f"none of {len(observations)} cases passed ({describe_failures(failed)}): the "
             f"model does not pass {run.task_name}, so its heads cannot be scored on its own "
             f"answers; see the responses in {run.out / CASES}; {ADVICE}"
         )
@@ -300,10 +300,10 @@ def collect(
         layout=loaded.layout,
         task=run.task_name,
         per_case={
-            measure: np.stack([seen.scores[measure] for seen in accepted])
+            measure: np.stack([seen.scores[measure] for seen in passed])
             for measure in run.task.measures
         },
-        needles=tuple(run.cases[seen.case_id].needle_id for seen in accepted),
+        needles=tuple(run.cases[seen.case_id].needle_id for seen in passed),
         cases=len(observations),
         plan=run.plan.to_json(),
         versions=versions(),

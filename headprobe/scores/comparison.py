@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32
 from headprobe.errors import UsageError
 from headprobe.models.layout import check_same_heads
 from headprobe.scores.head_scores import HeadScores
+from headprobe.scores.titles import title
 from headprobe.stats.ranks import rank_correlation, top_overlap, usual_top
 
 
@@ -81,11 +82,13 @@ def compare_runs(
             "one ranking has nothing to be compared with; name another run, another measure of "
             "it, or compare its needles (`by_needle`)"
         )
-    subject, names = _names([(run.layout.id, run.task, measure) for _, run, measure in chosen])
+    subject, names = _names(
+        [(run.layout.id, title(run.task), title(measure)) for _, run, measure in chosen]
+    )
     if len(set(names)) < len(names):
         names = [name for name, _, _ in chosen]
     if len(set(names)) < len(names):
-        names = [f"{name} {measure}" for name, _, measure in chosen]
+        names = [f"{name} {title(measure)}" for name, _, measure in chosen]
     rankings = [
         Ranking(name=name, number=number, scores=run.mean(measure))
         for number, (name, (_, run, measure)) in enumerate(zip(names, chosen, strict=True), start=1)
@@ -108,14 +111,14 @@ def compare_needles(run: HeadScores, *, measure: str | None, k: int | None = Non
     """Compare the ranking by each needle of a run with the ranking by all its other needles.
 
     Raises:
-        UsageError: the accepted cases share one needle, the run lacks the measure, or it has fewer
+        UsageError: the passed cases share one needle, the run lacks the measure, or it has fewer
             than ``k`` heads.
     """
     name = run.resolve(measure)
     needles = sorted(set(run.needles))
     if len(needles) < 2:
         raise UsageError(
-            f"all {run.passed} accepted cases have one needle: there is nothing to compare; "
+            f"all {run.passed} passed cases have one needle: there is nothing to compare; "
             "score more needles (`needles`, `limit`)"
         )
     k = _checked_top(k, run.layout.layers * run.layout.num_heads)
@@ -123,7 +126,7 @@ def compare_needles(run: HeadScores, *, measure: str | None, k: int | None = Non
     own = [_mean(f"needle {n}", n, scores[needle_of == n]) for n in needles]
     others = [_mean("others", n, scores[needle_of != n]) for n in needles]
     return Comparison(
-        subject=", ".join(dict.fromkeys((run.layout.id, run.task, name))),
+        subject=", ".join(dict.fromkeys((run.layout.id, title(run.task), title(name)))),
         unit="needle",
         k=k,
         rankings=tuple(own),

@@ -25,7 +25,7 @@ _KINDS = {int: "an integer", str: "a text", list: "a list", dict: "an object"}
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadStatistics:
-    """Statistics of one measure for every head, over the accepted cases.
+    """Statistics of one measure for every head, over the passed cases.
 
     ``ci_low`` and ``ci_high`` bound the mean's 95 % bootstrap interval; ``rank`` is 1 for the head
     with the highest mean, ties in the order of layer and head.
@@ -40,11 +40,11 @@ class HeadStatistics:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HeadScores:
-    """Scores of every query head on every accepted case, higher meaning more of what is measured.
+    """Scores of every query head on every passed case, higher meaning more of what is measured.
 
     ``per_case`` holds a matrix a case for each measure. ``needles`` names the needle of each of
     these cases: cases of one needle are alike, so intervals resample needles, not cases. ``plan``
-    holds every option that changes the numbers. ``cases`` counts the accepted and the refused.
+    holds every option that changes the numbers. ``cases`` counts the passed and the failed.
     ``means`` holds what a file says of a measure's mean: it was taken before the file rounded the
     cases to float32, and budgets of other programs are met to the last entry only by it.
     """
@@ -71,9 +71,7 @@ class HeadScores:
             if not np.allclose(mean, _mean(cases), atol=close):
                 raise ValueError(f"expected {measure} to be the mean of {measure}.per_case")
         if not 1 <= len(self.needles) <= self.cases:
-            raise ValueError(
-                f"expected 1 to {self.cases} accepted cases, got {len(self.needles)} accepted"
-            )
+            raise ValueError(f"expected 1 to {self.cases} passed cases, got {len(self.needles)}")
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -87,7 +85,7 @@ class HeadScores:
 
     @property
     def few_passed(self) -> bool:
-        """True where under half of the cases were accepted: the ranking rests on easy ones."""
+        """True where under half of the cases passed: the ranking rests on easy ones."""
         return 2 * self.passed < self.cases
 
     def resolve(self, measure: str | None) -> str:
@@ -105,7 +103,7 @@ class HeadScores:
         return measure
 
     def mean(self, measure: str) -> Float[np.ndarray, "layer query_head"]:
-        """Return the mean score of every head over the accepted cases (float32)."""
+        """Return the mean score of every head over the passed cases (float32)."""
         return self.means[measure] if measure in self.means else _mean(self.per_case[measure])
 
     def statistics(self, measure: str, *, seed: int = 0) -> HeadStatistics:

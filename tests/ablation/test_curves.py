@@ -173,7 +173,7 @@ def ablation(*measures: str, random_draws: int = 3, seed: int = 0) -> Ablation:
     return Ablation(
         layout=LAYOUT,
         task="r2",
-        metric="accepted",
+        metric="passed",
         needles=NEEDLES,
         full=100.0 * (generator.random(8) < 0.9),
         trials=planned,

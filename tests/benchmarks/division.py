@@ -56,7 +56,7 @@ def divided(
 
 
 def main() -> None:
-    """Print accepted answers, per cent, by budget and division."""
+    """Print passed answers, per cent, by budget and division."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scores", type=Path, default=Path("outputs/nano/r2"))
     parser.add_argument("--needles", type=Path)
@@ -120,7 +120,7 @@ def main() -> None:
         methods,
         settings=(QUERY_AGNOSTIC,),
     )
-    print("| budget | first / second group | accepted, % |")
+    print("| budget | first / second group | passed, % |")
     print("|---|---|---|")
     for result in found.results(metric=PASSED):
         print(f"| {result.budget} | {result.strategy} | {result.grades[PASSED].value:.1f} |")

@@ -109,10 +109,10 @@ def test_other_options_are_refused_with_the_difference_named(nano_scored: Path) 
     assert "--overwrite" in other.stderr
 
 
-def test_show_says_how_many_cases_were_accepted(nano_scored: Path) -> None:
+def test_show_says_how_many_cases_passed(nano_scored: Path) -> None:
     shown = succeed("show", cwd=nano_scored)
-    assert "of 48 cases accepted" in shown.stdout
-    assert "of 48 cases accepted" in shown.stderr
+    assert "of 48 cases passed" in shown.stdout
+    assert "of 48 cases passed" in shown.stderr
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_a_reader_that_has_had_enough_is_no_error(nano_scored: Path, arguments: 
         done = process("-m", "headprobe", *arguments, cwd=nano_scored, stdout=pipe)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) <= 1
-    assert done.stderr == "" or "of 48 cases accepted" in done.stderr
+    assert done.stderr == "" or "of 48 cases passed" in done.stderr
 
 
 def test_a_directory_that_cannot_be_written_is_one_clear_line(

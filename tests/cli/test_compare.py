@@ -47,7 +47,7 @@ def test_json_holds_the_agreement_of_every_two() -> None:
     result = compare("a", "b/scores.safetensors", "c", "--top-k", "4", "--json")
     wanted = compare_runs([("a", runs[0][1]), ("b/scores.safetensors", runs[1][1]), runs[2]], k=4)
     assert result.json() == {
-        "subject": "tiny, r2",
+        "subject": "tiny, HeadKV-R2",
         "heads": 16,
         "k": 4,
         "agreements": [asdict(agreement) for agreement in wanted.agreements],
@@ -62,9 +62,9 @@ def test_the_table_shows_the_same() -> None:
     (found,) = compare("a", "b", "--json").json()["agreements"]
     title = "tiny: overlap of the top 2 of 16 heads, 0.12 by chance"
     assert title in " ".join(shown.split())
-    row = next(line for line in shown.splitlines() if "│ r2 " in line)
+    row = next(line for line in shown.splitlines() if "│ HeadKV-R2 " in line)
     assert row.replace("│", " ").split() == [
-        "r2",
+        "HeadKV-R2",
         "retrieval",
         f"{found['rank_correlation']:.4f}",
         f"{found['overlap']:.4f}",

@@ -183,7 +183,7 @@ def test_cases_of_another_run_are_refused(tmp_path: Path) -> None:
     assert type(error) is HeadprobeError
     assert facts(error) == {"path": run}
     assert "different runs" in str(error)
-    assert "4 cases with 3 accepted, got 4 with 4" in str(error)
+    assert "4 cases with 3 passed, got 4 with 4" in str(error)
 
 
 def test_a_suffix_that_is_no_picture_is_wrong_usage(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Pa
     report = json.loads((together / "run.json").read_text())
     assert (report["status"], report["processes"]) == ("complete", 2)
     assert not list(together.glob("progress.*.sqlite"))
-    assert done.stdout.count("cases accepted") == 1
+    assert done.stdout.count("cases passed") == 1
 
 
 def test_a_device_map_changes_nothing(alone: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_table_says_how_firm_the_ranking_is(tmp_path: Path) -> None:
     found = make_run(tmp_path, needles=8).reliability("r2")
     assert found.rank_correlation
     shown = " ".join(show(tmp_path).stdout.split())
-    assert "r2 of the top 16 of 16 heads" in shown
+    assert "HeadKV-R2 of the top 16 of 16 heads" in shown
     value, low = found.rank_correlation.value, found.rank_correlation.ci_low
     assert f"split-half reliability over 8 needles {value:.2f} ({low:.2f} to " in shown
     assert "top 2 of halves overlap by " in shown
@@ -74,6 +74,6 @@ def test_the_pass_rate_of_each_kind_is_shown(tmp_path: Path) -> None:
 def test_too_few_needles_are_said_to_be_too_few(tmp_path: Path) -> None:
     make_run(tmp_path, needles=3)
     shown = " ".join(show(tmp_path).stdout.split())
-    assert "reliability of the ranking unknown: it takes 4 needles, accepted cases have 3" in shown
+    assert "reliability of the ranking unknown: it takes 4 needles, passed cases have 3" in shown
     reliability = show(tmp_path, "--json").json()["reliability"]
     assert reliability == {"needles": 3, "k": 2, "rank_correlation": None, "overlap": None}

@@ -27,7 +27,7 @@ def ablation(count: int) -> Ablation:
             id="tiny", architecture="Llama", layers=5, num_heads=4, num_kv_heads=2, head_dim=8
         ),
         task="r2",
-        metric="accepted",
+        metric="passed",
         needles=tuple(case // 2 for case in range(12)),
         full=np.full(12, 100.0),
         trials=trials,
@@ -55,15 +55,15 @@ def test_a_measure_is_drawn_from_no_heads_to_the_most() -> None:
     single, areas = panels(done)
     lines = heights(single)
     for name, points in (
-        ("top by r2", curve.top),
-        ("bottom by r2", curve.bottom),
+        ("top by HeadKV-R2", curve.top),
+        ("bottom by HeadKV-R2", curve.bottom),
         ("random others", curve.random),
     ):
         assert lines[name] == [100.0, *(point.value for point in points)]
     assert all(np.asarray(line.get_xdata()).tolist() == [0, 1, 3, 8] for line in single.lines)
     assert [tick.get_text() for tick in single.get_xticklabels()] == ["0", "1", "3", "8"]
     assert f"{curve.area.value:.2f}" in single.get_title()
-    assert [tick.get_text() for tick in areas.get_yticklabels()] == ["r2"]
+    assert [tick.get_text() for tick in areas.get_yticklabels()] == ["HeadKV-R2"]
 
 
 def test_heads_stand_where_the_area_counts_them() -> None:
@@ -85,10 +85,10 @@ def test_several_measures_are_drawn_together_the_best_first() -> None:
     done = ablation(3)
     together, areas, *singles = panels(done)
     curves = done.curves()
-    assert list(heights(together)) == [curve.measure for curve in curves]
+    assert list(heights(together)) == [title(curve.measure) for curve in curves]
     assert len({(line.get_color(), line.get_marker()) for line in together.lines}) == 3
-    assert [t.get_text() for t in areas.get_yticklabels()] == [c.measure for c in curves]
-    assert [axes.get_title().split(":")[0] for axes in singles] == [c.measure for c in curves]
+    assert [t.get_text() for t in areas.get_yticklabels()] == [title(c.measure) for c in curves]
+    assert [axes.get_title().split(":")[0] for axes in singles] == [title(c.measure) for c in curves]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
@@ -105,7 +105,7 @@ def test_any_number_of_measures_fits_the_page(count: int, tmp_path: Path) -> Non
 
 def test_the_heading_says_what_was_done() -> None:
     column = ablation_column(ablation(2))
-    assert column.title == "tiny, r2: heads ablated"
+    assert column.title == "tiny, HeadKV-R2: heads ablated"
     facts = [fact for line in column.details for fact in line]
     assert {"12 cases", "20 heads", "by mean", "3 draws of random heads"} <= set(facts)
     assert "accuracy with none ablated 100.0 %" in facts

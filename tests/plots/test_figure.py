@@ -145,7 +145,7 @@ def test_a_run_with_cases_has_four_panels_below_its_heading() -> None:
         "Score of every head",
         "3 of 40 heads hold half of all score, 32 (80 %) at zero",
         "Top 12 heads, 95 % bootstrap intervals",
-        "61 of 100 cases accepted (61 %)",
+        "61 of 100 cases passed (61 %)",
     ]
     written = texts(figure)
     for line in heading(run_picture()):
@@ -155,7 +155,7 @@ def test_a_run_with_cases_has_four_panels_below_its_heading() -> None:
 def test_an_imported_run_has_no_pass_grid() -> None:
     figure = draw([run_picture()])
     assert len(figure.axes) == 1 + 3
-    assert not any("cases accepted (%)" in text for text in texts(figure))
+    assert not any("cases passed (%)" in text for text in texts(figure))
 
 
 def test_a_task_that_asks_nothing_has_no_pass_grid() -> None:
@@ -245,9 +245,9 @@ def test_intervals_use_the_seed_of_the_run() -> None:
     assert segments[0][0, 0] != pytest.approx(run.statistics("r2", seed=0).ci_low.ravel()[best])
 
 
-def test_the_pass_grid_holds_the_share_of_accepted_cases_and_nan_where_none_ran() -> None:
+def test_the_pass_grid_holds_the_fraction_of_passed_cases_and_nan_where_none_ran() -> None:
     cases = case_table()
-    axes = panel(run_picture(cases=cases), "61 of 100 cases accepted (61 %)")
+    axes = panel(run_picture(cases=cases), "61 of 100 cases passed (61 %)")
     expected = np.full((3, 3), np.nan)
     for row, depth in enumerate((0, 50, 100)):
         for column, length in enumerate((256, 512, 1024)):
@@ -267,7 +267,7 @@ def test_a_large_pass_grid_has_fewer_labels_and_no_numbers() -> None:
     cells = [(1000 * length, depth) for length in range(1, 41) for depth in np.linspace(0, 100, 21)]
     cases = pd.DataFrame(cells, columns=["length", "depth"]).assign(accepted=True)
     run = scores(passed=len(cases), cases=len(cases))
-    axes = panel(run_picture(run, cases), "840 of 840 cases accepted")
+    axes = panel(run_picture(run, cases), "840 of 840 cases passed")
     across, down = tick_labels(axes)
     assert across[:3] == ["1,000", "6,000", "11,000"]
     assert down == [str(depth) for depth in range(0, 101, 10)]
@@ -296,14 +296,14 @@ def test_depths_stand_in_the_rows_of_the_depths_that_were_planned() -> None:
 def test_the_heading_names_model_task_measure_and_acceptance() -> None:
     written = heading(run_picture())
     assert "lab/model" in written
-    assert "task r2 · measure r2 · 61 of 100 cases accepted" in written
+    assert "task HeadKV-R2 · measure HeadKV-R2 · 61 of 100 cases passed" in written
     assert "5 layers of 8 query heads on 4 KV heads" in written
     assert not any("Warning" in text for text in written)
 
 
-def test_under_half_accepted_there_is_a_warning() -> None:
+def test_under_half_passed_there_is_a_warning() -> None:
     written = heading(run_picture(scores(passed=49)))
-    assert "Warning: only 49 of 100 cases accepted" in written
+    assert "Warning: only 49 of 100 cases passed" in written
     assert not any("Warning" in t for t in heading(run_picture(scores(passed=50))))
 
 
@@ -462,7 +462,7 @@ def test_a_picture_names_a_measure_of_its_run() -> None:
 
 
 def test_a_picture_refuses_the_cases_of_another_run() -> None:
-    with pytest.raises(ValueError, match="100 cases with 61 accepted, got 90 with 61"):
+    with pytest.raises(ValueError, match="100 cases with 61 passed, got 90 with 61"):
         run_picture(cases=case_table(cases=90))
 
 

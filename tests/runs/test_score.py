@@ -24,12 +24,12 @@ from headprobe.tasks import TASKS
 from tests._support.reference import tiny
 
 
-def test_a_run_without_an_accepted_case_is_reported_as_complete(tmp_path: Path) -> None:
+def test_a_run_without_a_passed_case_is_reported_as_complete(tmp_path: Path) -> None:
     loaded, _ = tiny("llama")
     spec = CaseSpec(lengths=(256,), depths=(50.0,), limit=3)
     run = prepare(loaded, TASKS["r2"], spec, out=tmp_path / "run")
     with pytest.raises(
-        HeadprobeError, match=r"none of 3 cases was accepted \(3 failed: .*`decode=forced`"
+        HeadprobeError, match=r"none of 3 cases passed \(3 failed: .*`decode=forced`"
     ):
         score(loaded, run)
     report = json.loads((run.out / RUN).read_text())

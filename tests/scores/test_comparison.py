@@ -70,13 +70,17 @@ def test_a_run_agrees_with_itself() -> None:
 def test_rankings_are_named_by_what_sets_them_apart() -> None:
     other_model = replace(LAYOUT, id="other")
     for runs, subject, wanted in (
-        ([run(), run(1)], "tiny, r2", ["x", "y"]),
-        ([run(), run(measures=("retrieval",), task="retrieval")], "tiny", ["r2", "retrieval"]),
-        ([run(), run(layout=other_model)], "r2", ["tiny", "other"]),
+        ([run(), run(1)], "tiny, HeadKV-R2", ["x", "y"]),
+        (
+            [run(), run(measures=("retrieval",), task="retrieval")],
+            "tiny",
+            ["HeadKV-R2", "retrieval"],
+        ),
+        ([run(), run(layout=other_model)], "HeadKV-R2", ["tiny", "other"]),
         (
             [run(), run(measures=("mass",), task="retrieval", layout=other_model)],
             "",
-            ["tiny r2", "other retrieval mass"],
+            ["tiny HeadKV-R2", "other retrieval mass"],
         ),
     ):
         compared = compare_runs(list(zip("xy", runs, strict=True)))
@@ -89,7 +93,7 @@ def test_several_runs_are_compared_by_their_own_measures_and_a_single_one_by_all
     several = compare_runs([("x", one), ("y", other)])
     check(several, [(one.mean("r2"), other.mean("r2"))])
     single = compare_runs([("x", one)])
-    assert (single.subject, names(single)) == ("tiny, r2", ["r2", "mass"])
+    assert (single.subject, names(single)) == ("tiny, HeadKV-R2", ["HeadKV-R2", "mass"])
     check(single, [(one.mean("r2"), one.mean("mass"))])
 
 
@@ -119,9 +123,9 @@ def test_needles_are_compared_with_all_others_together() -> None:
 
 
 def test_the_needles_of_a_run_are_split_by_its_own_measure_if_none_is_named() -> None:
-    assert compare_needles(run(), measure=None).subject == "tiny, r2"
+    assert compare_needles(run(), measure=None).subject == "tiny, HeadKV-R2"
     several = run(measures=("r2", "mass"))
-    assert compare_needles(several, measure="mass").subject == "tiny, r2, mass"
+    assert compare_needles(several, measure="mass").subject == "tiny, HeadKV-R2, mass"
 
 
 def test_models_of_another_layout_are_refused_those_of_other_kv_heads_are_not() -> None:
@@ -135,7 +139,7 @@ def test_one_ranking_alone_is_refused() -> None:
     for runs, measures in (([("x", run())], []), ([("x", run(measures=("a", "b")))], ["b"])):
         with pytest.raises(UsageError, match="nothing to be compared with"):
             compare_runs(runs, measures=measures)
-    with pytest.raises(UsageError, match="all 3 accepted cases have one needle"):
+    with pytest.raises(UsageError, match="all 3 passed cases have one needle"):
         compare_needles(run(needles=(2, 2, 2)), measure=None)
 
 

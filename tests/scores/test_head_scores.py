@@ -218,7 +218,7 @@ def test_a_field_missing_from_the_header_is_named(saved: Path, name: str) -> Non
         ({"format_version": 2}, "expected format_version 1, got 2"),
         ({"measures": ["r2", "gone"]}, "it lacks 'gone.per_case'"),
         ({"needles": [0, 1]}, r"expected r2\.per_case of shape \(2, 2, 4\), got \(6, 2, 4\)"),
-        ({"cases": 5}, "expected 1 to 5 accepted cases, got 6"),
+        ({"cases": 5}, "expected 1 to 5 passed cases, got 6"),
         (
             {"model": LAYOUT.to_json() | {"layers": 3}},
             r"expected r2\.per_case of shape \(6, 3, 4\)",
@@ -261,10 +261,10 @@ def test_numbers_that_are_none_are_refused_in_memory_and_in_files(saved: Path, b
     [
         ({"per_case": {}}, "at least one measure"),
         ({"needles": (0,) * 5}, r"expected r2\.per_case of shape \(5, 2, 4\)"),
-        ({"cases": 5}, "expected 1 to 5 accepted cases, got 6 accepted"),
+        ({"cases": 5}, "expected 1 to 5 passed cases, got 6"),
         (
             {"needles": (), "per_case": {"r2": np.zeros((0, 2, 4), dtype=np.float32)}},
-            "expected 1 to 8 accepted cases, got 0",
+            "expected 1 to 8 passed cases, got 0",
         ),
     ],
 )
@@ -375,7 +375,7 @@ def test_one_case_has_no_spread_and_an_interval_of_a_point() -> None:
     np.testing.assert_array_equal(found.rank, np.arange(1, 9).reshape(2, 4))
 
 
-def test_reliability_is_over_the_needles_of_the_accepted_cases() -> None:
+def test_reliability_is_over_the_needles_of_the_passed_cases() -> None:
     needles = tuple(case % 5 for case in range(30))
     run = scores(30, needles=needles)
     assert run.reliability("mass", seed=2) == split_half(run.per_case["mass"], needles, seed=2)

@@ -59,7 +59,7 @@ def test_a_response_that_names_the_wrong_answer_scores_0() -> None:
     assert reference_success("He sits in the park, not at the mill", asked) == 100
 
 
-def test_exactly_half_the_words_are_not_accepted() -> None:
+def test_exactly_half_the_words_do_not_pass() -> None:
     assert not score("90 coins", case("91 coins")) > PASSED_ABOVE
     assert score("91 gold", case("91 coins gold")) > PASSED_ABOVE
 
