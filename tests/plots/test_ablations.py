@@ -14,6 +14,7 @@ from headprobe.ablation.rankings import plan_trials
 from headprobe.models.layout import HeadLayout
 from headprobe.plots import draw_ablation, save
 from headprobe.plots.ablations import CURVES_SHOWN, ablation_column
+from headprobe.scores.titles import title
 
 MEASURES = ("r2", "retrieval", "locos", "mass", "qr", "echo", "induction", "semantic")
 
@@ -85,10 +86,11 @@ def test_several_measures_are_drawn_together_the_best_first() -> None:
     done = ablation(3)
     together, areas, *singles = panels(done)
     curves = done.curves()
-    assert list(heights(together)) == [title(curve.measure) for curve in curves]
+    names = [title(curve.measure) for curve in curves]
+    assert list(heights(together)) == names
     assert len({(line.get_color(), line.get_marker()) for line in together.lines}) == 3
-    assert [t.get_text() for t in areas.get_yticklabels()] == [title(c.measure) for c in curves]
-    assert [axes.get_title().split(":")[0] for axes in singles] == [title(c.measure) for c in curves]
+    assert [t.get_text() for t in areas.get_yticklabels()] == names
+    assert [axes.get_title().split(":")[0] for axes in singles] == names
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8])
