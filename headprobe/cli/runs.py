@@ -85,8 +85,9 @@ def show_top_heads(
             }
         )
         return
+    subject = ": ".join(dict.fromkeys((title(run.task), title(name))))
     heading = (
-        f"{run.layout.id}, {title(run.task)}: {title(name)} of the top {len(chosen)} of "
+        f"{run.layout.id}, {subject} of the top {len(chosen)} of "
         f"{len(heads)} heads; {describe_cases(run)}\n{_firmness(reliability, run)}"
     )
     columns = ["rank", "layer", "head", "kv_head", "score", "std", "ci_low", "ci_high"]

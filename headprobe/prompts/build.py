@@ -12,10 +12,11 @@ from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.case import Case, QuestionSpan
 from headprobe.prompts.leaks import ProseIndex, find_leaks, warn_of_leaks
 from headprobe.prompts.needles import Needle
+from headprobe.prompts.prefix import common_prefix
 from headprobe.prompts.sampling import balanced_cells
 from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import NO_QUESTION
-from headprobe.prompts.tokenize import PieceTokenizer, common_prefix
+from headprobe.prompts.tokenize import PieceTokenizer
 
 # The farthest that a needle may stand from the wanted depth, as a fraction of the haystack: half of
 # the standard grid's step.

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
-
-import numpy as np
-from jaxtyping import UInt
 
 from headprobe.models.reading import reading
 
@@ -62,15 +59,6 @@ class PieceTokenizer:
         """Return the tokens that the tokenizer puts before a text, such as BOS."""
         whole: list[int] = self._tokenizer(_WORD)["input_ids"]
         return whole[: whole.index(self._plain(_WORD)[0])]
-
-
-def common_prefix(
-    one: Sequence[int] | UInt[np.ndarray, " one"], other: Sequence[int] | UInt[np.ndarray, " other"]
-) -> int:
-    """Count the tokens that two texts have in common at their beginning."""
-    most = min(len(one), len(other))
-    apart = np.flatnonzero(np.asarray(one[:most]) != np.asarray(other[:most]))
-    return int(apart[0]) if apart.size else most
 
 
 def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:

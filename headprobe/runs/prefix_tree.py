@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, UInt
 
-from headprobe.prompts.tokenize import common_prefix
+from headprobe.prompts.prefix import common_prefix
 
 # Prompts share whole blocks of tokens: a branch of fewer is not worth a forward pass of its own.
 BLOCK = 16
