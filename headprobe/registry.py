@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from headprobe.errors import HeadprobeError, UsageError
 
 Method = TypeVar("Method")
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text"}
 
 
 def method_names(own: Mapping[str, object], group: str) -> list[str]:
@@ -63,11 +68,7 @@ def given_options(
     Raises:
         UsageError: the method does not take an option; the message lists its options.
     """
-    own = [
-        option
-        for option, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY and option not in hidden
-    ]
+    own = declared_options(function, hidden)
     chosen = {option: value for option, value in given.items() if value is not None}
     for option in chosen:
         if option not in own:
@@ -75,3 +76,73 @@ def given_options(
             message = f"{method} takes no such option; it takes {known}"
             raise UsageError(message, option=option)
     return chosen
+
+
+def read_options(
+    method: str,
+    function: Callable[..., object],
+    texts: Sequence[str],
+    *,
+    hidden: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Read options given as ``name=value`` by the types that a method's function declares.
+
+    The types are ``int``, ``float``, ``bool`` (true or false), ``str``, a ``Literal`` or a union of
+    them. An option that is not given stays at its default; ``None`` cannot be given.
+
+    Args:
+        method: the method's name in errors, as in "strategy duo".
+        function: the method's function; its options are its keyword-only parameters.
+        texts: the options, each once.
+        hidden: keyword-only parameters that are not options.
+
+    Raises:
+        UsageError: a text names no option of the method, or its value is of another type.
+    """
+    own = declared_options(function, hidden)
+    chosen: dict[str, Any] = {}
+    for text in texts:
+        name, is_given, value = text.partition("=")
+        name = name.strip().replace("-", "_")
+        if not is_given or name not in own or name in chosen:
+            known = ", ".join(f"{option}=..." for option in own) or "no option"
+            raise UsageError(f"{method} takes {known}, each once", option="option", value=text)
+        try:
+            chosen[name] = _read(value.strip(), own[name].annotation)
+        except ValueError as error:
+            raise UsageError(f"of {method}: {error}", option="option", value=text) from None
+    return chosen
+
+
+def declared_options(
+    function: Callable[..., object], hidden: tuple[str, ...] = ()
+) -> dict[str, inspect.Parameter]:
+    """Return the options that a method's function declares: its keyword-only parameters."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function, eval_str=True).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and name not in hidden
+    }
+
+
+def _read(text: str, annotation: Any) -> Any:
+    """Read a text as a value of an annotated type; ``ValueError`` says what is expected."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    words: dict[str, Any] = {}
+    kinds = []
+    for one in get_args(annotation) if is_union else (annotation,):
+        if get_origin(one) is Literal:
+            words |= {str(choice): choice for choice in get_args(one)}
+        elif one is bool:
+            words |= {"true": True, "false": False}
+        elif one in _KINDS:
+            kinds.append(one)
+    if text in words:
+        return words[text]
+    for kind in kinds:
+        with suppress(ValueError):
+            value = kind(text)
+            if kind is str or math.isfinite(value):
+                return value
+    expected = [*(_KINDS[kind] for kind in kinds), *words] or ["nothing that can be typed"]
+    raise ValueError(f"expected {' or '.join(expected)}")

@@ -8,7 +8,7 @@ that strategies share lie in files with a leading underscore.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,21 +24,32 @@ from headprobe.allocators import (
     tuned,
     uniform,
 )
-from headprobe.allocators._allocation import Allocation
-from headprobe.allocators._strategy import Strategy
+from headprobe.allocators._allocation import Allocation, by_attention
+from headprobe.allocators._strategy import GIVEN, Strategy
+from headprobe.allocators._streaming import full_or_streaming
 from headprobe.allocators._supply import BudgetSize, parse_budget
 from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.registry import get_method, given_options, method_names
+from headprobe.registry import (
+    declared_options,
+    get_method,
+    given_options,
+    method_names,
+    read_options,
+)
 
 __all__ = [
     "STRATEGIES",
+    "Allocation",
     "BudgetSize",
     "Strategy",
     "allocate",
+    "by_attention",
+    "full_or_streaming",
     "get_strategy",
     "parse_budget",
+    "parse_options",
     "strategy_names",
 ]
 
@@ -55,7 +66,6 @@ STRATEGIES: dict[str, Strategy] = {
     "uniform": uniform.STRATEGY,
 }
 GROUP = "headprobe.strategies"
-_GIVEN = ("group", "window", "measured")
 
 
 def strategy_names() -> list[str]:
@@ -66,6 +76,20 @@ def strategy_names() -> list[str]:
 def get_strategy(name: str) -> Strategy:
     """Return the strategy called ``name``; a ``UsageError`` lists the names that there are."""
     return get_method("strategy", name, STRATEGIES, GROUP)
+
+
+def parse_options(
+    strategy: str, texts: Sequence[str], *, given: tuple[str, ...] = ("budget",)
+) -> dict[str, Any]:
+    """Read a strategy's options given as ``name=value``, by the types that it declares.
+
+    ``given`` names the options that the caller gives in another way.
+
+    Raises:
+        UsageError: there is no such strategy or option, or a value is of another type.
+    """
+    function = get_strategy(strategy).allocate
+    return read_options(f"strategy {strategy}", function, texts, hidden=(*GIVEN, *given))
 
 
 def allocate(
@@ -136,11 +160,10 @@ def _options(
     name: str, function: Callable[..., Allocation], given: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the strategy's options by name: as given, else its defaults."""
-    given = given_options(f"strategy {name}", function, given, hidden=_GIVEN)
-    chosen = {}
-    for option, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and option not in _GIVEN:
-            chosen[option] = given.get(option, parameter.default)
-            if chosen[option] is parameter.empty:
-                raise UsageError(f"strategy {name} needs it", option=option)
+    given = given_options(f"strategy {name}", function, given, hidden=GIVEN)
+    declared = declared_options(function, GIVEN)
+    chosen = {option: given.get(option, own.default) for option, own in declared.items()}
+    for option, value in chosen.items():
+        if value is inspect.Parameter.empty:
+            raise UsageError(f"strategy {name} needs it", option=option)
     return chosen

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import Parameter
 
 from headprobe.allocators._allocation import Allocation
+from headprobe.registry import declared_options
+
+GIVEN = ("group", "window", "measured")
+"""Parameters of ``allocate`` that are no options of the strategy's."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,3 +33,8 @@ class Strategy:
     allocate: Callable[..., Allocation]
     reads: tuple[str, ...] = ()
     in_own_unit: bool = False
+
+    @property
+    def options(self) -> dict[str, Parameter]:
+        """The options that ``allocate`` declares, by name."""
+        return declared_options(self.allocate, GIVEN)

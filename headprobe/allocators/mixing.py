@@ -111,8 +111,8 @@ def _measures(run: WeightedRun, strategy: str, measure: str | None) -> tuple[str
         if name not in run.scores.measures:
             raise UsageError(
                 f"strategy {strategy} reads the measure {name!r}, and {run.name} holds "
-                f"{', '.join(run.scores.measures)}; "
-                f"score the model with `task={strategy}`"
+                f"{', '.join(run.scores.measures)}; score the model with the task of that measure: "
+                "see `headprobe list measures`"
             )
     return read
 

@@ -140,6 +140,7 @@ def allocate(
             rich_help_panel=options.STRATEGY,
         ),
     ] = None,
+    option: Annotated[list[str] | None, options.declared("strategy")] = None,
     measure: options.MeasureOption = None,
     out: Annotated[
         Path | None,
@@ -153,13 +154,31 @@ def allocate(
 
     Example: headprobe allocate --scores outputs/nano/r2:0.7 --scores outputs/nano/retrieval:0.3
     """
-    from headprobe.allocators import parse_budget
+    from headprobe.allocators import parse_budget, parse_options
     from headprobe.allocators.mixing import allocate_runs
     from headprobe.cli.budgets import summarise, warn_if_whole
     from headprobe.cli.runs import describe
 
     runs = _runs(run, scores)
     parsing.free_output(out, [Path(source.name) for source in runs])
+    given = {
+        "beta": beta,
+        "reduce": reduce,
+        "rounding": rounding,
+        "context_length": context_length,
+        "min_entries": min_entries,
+        "fill_to": fill_to,
+        "sparsity": sparsity,
+        "top_k": top_k,
+        "threshold": threshold,
+        "induction": induction,
+        "echo": echo,
+        "sinks": sinks,
+        "recent": recent,
+        "recent_fraction": recent_fraction,
+        "compensation": compensation,
+    }
+    declared = parse_options(strategy, option or [])
     budgets = allocate_runs(
         runs,
         measure=measure,
@@ -167,21 +186,7 @@ def allocate(
         budget=parse_budget(budget) if budget is not None else None,
         window=window,
         granularity=granularity,
-        beta=beta,
-        reduce=reduce,
-        rounding=rounding,
-        context_length=context_length,
-        min_entries=min_entries,
-        fill_to=fill_to,
-        sparsity=sparsity,
-        top_k=top_k,
-        threshold=threshold,
-        induction=induction,
-        echo=echo,
-        sinks=sinks,
-        recent=recent,
-        recent_fraction=recent_fraction,
-        compensation=compensation,
+        **parsing.with_declared(given, declared),
     )
     path = out or _beside(Path(runs[0].name), budgets, mixed=len(runs) > 1)
     budgets.save(path)

@@ -73,6 +73,7 @@ def evaluate(
     beta: options.Beta = None,
     min_entries: options.MinEntries = None,
     fill_to: options.FillTo = None,
+    option: Annotated[list[str] | None, options.declared("strategy")] = None,
     lengths: Annotated[str | None, options.lengths("the longest of score's")] = None,
     depths: options.Depths = None,
     needles: Annotated[Path | None, options.needles("the bundled held-out ones")] = None,
@@ -137,8 +138,8 @@ def evaluate(
     Example: headprobe evaluate --budget budget-headkv-128.json --questions own.jsonl
     """
     parsing.budget_files(budget or [])
-    from headprobe.allocators import get_strategy
-    from headprobe.evaluation.methods import MethodOptions, parse_budgets
+    from headprobe.allocators import parse_options
+    from headprobe.evaluation.methods import STRATEGY, MethodOptions, parse_budgets
     from headprobe.runs.directory import require_scores
     from headprobe.tasks import get_asking_task
     from headprobe.tasks.grading import METRICS
@@ -154,9 +155,9 @@ def evaluate(
             "needles": needles,
             "haystack": haystack,
         }
-        for option in (name for name, value in unused.items() if value is not None):
+        for unusable in (name for name, value in unused.items() if value is not None):
             message = "`questions` brings its own questions: leave it out"
-            raise UsageError(message, option=option)
+            raise UsageError(message, option=unusable)
     parsing.existing(questions, kind="question")
     parsing.needle_file(needles)
     spec = parsing.case_spec(
@@ -179,14 +180,15 @@ def evaluate(
         "window": window,
         "granularity": granularity,
     }
+    for name in strategy or [STRATEGY]:
+        declared = parse_options(name, option or [], given=("budget", "context_length"))
+    dividing = parsing.with_declared(dividing, declared)
     methods = MethodOptions(
         budgets=parse_budgets(budget or BUDGETS),
         scores=scores,
         strategies=tuple(strategy or ()),
         options={name: value for name, value in dividing.items() if value is not None},
     )
-    for name in methods.strategies:
-        get_strategy(name)
     if scores is not None or len(methods.files) < len(methods.budgets):
         require_scores(scores)
     from headprobe.evaluation.plan import plan_evaluation

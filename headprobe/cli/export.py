@@ -76,13 +76,14 @@ def export(
             rich_help_panel=options.FORMAT,
         ),
     ] = None,
+    option: Annotated[list[str] | None, options.declared("format", panel=options.FORMAT)] = None,
 ) -> None:
     """Write scores or a budget as a file that another program loads.
 
     Example: headprobe export outputs/nano/r2 --to headkv --out heads.json
     """
     from headprobe.budgets import HeadBudgets, is_budget_file
-    from headprobe.formats import export_budget, export_scores
+    from headprobe.formats import export_budget, export_scores, parse_options
     from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
 
@@ -97,7 +98,10 @@ def export(
     }
     source = file or newest_run()
     parsing.free_output(out, [source])
-    if is_budget_file(source):
+    of_budget = is_budget_file(source)
+    declared = parse_options(to, option or [], of="budget" if of_budget else "scores")
+    chosen = parsing.with_declared(chosen, declared)
+    if of_budget:
         notes = export_budget(HeadBudgets.load(source), out, to=to, **chosen)
     else:
         notes = export_scores(HeadScores.load(source), out, to=to, **chosen)

@@ -81,8 +81,13 @@ def _measures() -> _Table:
 def _strategies() -> _Table:
     from headprobe.allocators import get_strategy, strategy_names
 
-    rows = [[name, get_strategy(name).summary] for name in strategy_names()]
-    return ["strategy", "what it does"], rows
+    rows = []
+    for name in strategy_names():
+        strategy = get_strategy(name)
+        rows.append(
+            [name, strategy.summary, ", ".join(strategy.reads), ", ".join(strategy.options)]
+        )
+    return ["strategy", "what it does", "reads", "options"], rows
 
 
 def _formats() -> _Table:

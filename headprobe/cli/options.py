@@ -260,6 +260,18 @@ def metric(help: str) -> Any:
     return typer.Option(help=help, rich_help_panel=ANSWERS)
 
 
+def declared(method: str, *, panel: str = STRATEGY) -> Any:
+    """Build ``--option``, which gives options that a ``method`` declares by their names."""
+    return typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help=f"An option that the {method} declares, as one of another package may; give it again "
+        "for more.",
+        show_default=False,
+        rich_help_panel=panel,
+    )
+
+
 def lengths(default: str) -> Any:
     """Build ``--lengths``; ``default`` names the lengths of a command where none are given."""
     return typer.Option(

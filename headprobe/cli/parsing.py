@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from headprobe.errors import UsageError
 from headprobe.prompts.grid import parse_depths, parse_lengths
@@ -111,6 +112,18 @@ def free_output(out: Path | None, sources: Iterable[Path] = ()) -> None:
 
     if out is not None:
         refuse_run_files(out, sources)
+
+
+def with_declared(given: Mapping[str, Any], declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Join options that have a flag of their own with those given by ``--option``.
+
+    Raises:
+        UsageError: an option is given both ways.
+    """
+    for name, value in declared.items():
+        if given.get(name) is not None:
+            raise UsageError(f"`{name}` is given too", option="option", value=f"{name}={value}")
+    return {**given, **declared}
 
 
 def comma_list(text: str | None) -> tuple[str, ...] | None:

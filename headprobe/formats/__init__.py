@@ -9,9 +9,9 @@ and masks) and ``_files`` (reading, and torch for ``.pt``); ``_press`` is what k
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
@@ -28,7 +28,7 @@ from headprobe.formats import (
     safetensors,
 )
 from headprobe.formats._format import Format, Notes
-from headprobe.registry import get_method, given_options, method_names
+from headprobe.registry import get_method, given_options, method_names, read_options
 from headprobe.scores import HeadScores
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "export_scores",
     "format_names",
     "get_format",
+    "parse_options",
 ]
 
 FORMATS: dict[str, Format] = {
@@ -95,6 +96,19 @@ def export_budget(budgets: HeadBudgets, path: Path, *, to: str, **options: Any) 
     if write is None:
         raise UsageError(f"format {to} holds scores, not budgets; export the run")
     return write(budgets, path, **_options(to, write, options))
+
+
+def parse_options(
+    to: str, texts: Sequence[str], *, of: Literal["scores", "budget"]
+) -> dict[str, Any]:
+    """Read options given as ``name=value``, by the types that a format's function declares.
+
+    Raises:
+        UsageError: there is no such format or option, or a value is of another type.
+    """
+    entry = get_format(to)
+    write = entry.write_scores if of == "scores" else entry.write_budget
+    return read_options(f"format {to}", write, texts, hidden=("measure",)) if write else {}
 
 
 def _options(

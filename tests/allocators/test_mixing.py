@@ -132,7 +132,7 @@ OTHER = replace(LAYOUT, layers=1)
             {"strategy": "razor"},
             UsageError,
             "strategy razor reads the measure 'induction', and a holds r2; score the model with "
-            "`task=razor`",
+            "the task of that measure",
         ),
         (
             [run("a", r2=ONE)],
