@@ -100,6 +100,7 @@ def ablate(
 
     Example: headprobe ablate outputs/nano/r2 --scores outputs/nano/retrieval --top-k 1,2,4,8
     """
+    given = parsing.run_options(locals())
     from headprobe.ablation.rankings import HeadChoice, parse_top_k
     from headprobe.runs.directory import newest_run
     from headprobe.scores import HeadScores
@@ -112,53 +113,27 @@ def ablate(
     )
     asked = None if task is None else get_asking_task(task)
     parsing.needle_file(needles)
-    spec = parsing.case_spec(
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=limit,
-        seed=seed,
-    )
-    way = parsing.prompt_options(
-        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
-    )
-    memory = parsing.memory_options(
-        prefill_chunk=prefill_chunk, activation_memory=activation_memory
-    )
     paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
     runs = [(str(path), HeadScores.load(path)) for path in paths]
     from headprobe.ablation.plan import plan_ablation
     from headprobe.ablation.run import PICTURE
     from headprobe.ablation.run import ablate as run_ablation
     from headprobe.models.loading import load_model
-    from headprobe.models.options import ModelOptions
 
-    wanted = ModelOptions(
-        name=model,
-        device=device,
-        device_map=device_map,
-        dtype=dtype,
-        attention=attention,
-        revision=revision,
-        adapter=adapter,
-        max_context=max_context,
-        trust_remote_code=trust_remote_code,
-    )
-    loaded = load_model(wanted)
-    way.apply_template(loaded.tokenizer)
+    loaded = load_model(given.model)
+    given.prompt.apply_template(loaded.tokenizer)
     planned = plan_ablation(
         loaded,
         runs,
         heads,
-        spec,
+        given.cases,
         ablation=ablation,
         calibration=calibration,
         metric=metric,
         task=asked,
-        memory=memory,
+        memory=given.memory,
         out=out,
-        prompt=way,
+        prompt=given.prompt,
         overwrite=overwrite,
     )
     output.note(planned.summary)

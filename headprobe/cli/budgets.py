@@ -22,6 +22,8 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
 
     Both are tables, or one JSON object.
     """
+    from headprobe.runs.memory import byte_size
+
     footprints = [budgets.footprint(length) for length in CONTEXTS]
     if json:
         output.show_json(budgets.to_json() | {"keeps": [asdict(kept) for kept in footprints]})
@@ -76,11 +78,3 @@ def warn_if_whole(budgets: HeadBudgets, runs: Sequence[HeadScores]) -> None:
             f"every head keeps all of the {longest:,} tokens that {where}; "
             f"give a smaller --{amount}"
         )
-
-
-def byte_size(count: int) -> str:
-    """Write bytes in the binary unit that leaves one to four digits before the point."""
-    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while size >= 1024 and len(units) > 1:
-        size, units = size / 1024, units[1:]
-    return f"{size:.4g} {units[0]}"

@@ -137,6 +137,8 @@ def evaluate(
 
     Example: headprobe evaluate --budget budget-headkv-128.json --questions own.jsonl
     """
+    asked_for = LIMIT if limit is None and questions is None else limit
+    given = parsing.run_options({**locals(), "limit": asked_for})
     parsing.budget_files(budget or [])
     from headprobe.allocators import parse_options
     from headprobe.evaluation.methods import STRATEGY, MethodOptions, parse_budgets
@@ -160,17 +162,6 @@ def evaluate(
             raise UsageError(message, option=unusable)
     parsing.existing(questions, kind="question")
     parsing.needle_file(needles)
-    spec = parsing.case_spec(
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=LIMIT if limit is None and questions is None else limit,
-        seed=seed,
-    )
-    way = parsing.prompt_options(
-        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
-    )
     dividing = {
         "measure": measure,
         "beta": beta,
@@ -195,32 +186,20 @@ def evaluate(
     from headprobe.evaluation.results import PICTURE
     from headprobe.evaluation.run import run_evaluation
     from headprobe.models.loading import load_model
-    from headprobe.models.options import ModelOptions
 
-    wanted = ModelOptions(
-        name=model,
-        device=device,
-        device_map=device_map,
-        dtype=dtype,
-        attention=attention,
-        revision=revision,
-        adapter=adapter,
-        max_context=max_context,
-        trust_remote_code=trust_remote_code,
-    )
-    loaded = load_model(wanted)
-    way.apply_template(loaded.tokenizer)
+    loaded = load_model(given.model)
+    given.prompt.apply_template(loaded.tokenizer)
     planned = plan_evaluation(
         loaded,
         methods,
-        spec,
+        given.cases,
         task=asked,
         questions=questions,
         allow_scored_needles=allow_scored_needles,
         metric=metric,
         max_new_tokens=max_new_tokens,
         out=out,
-        prompt=way,
+        prompt=given.prompt,
         overwrite=overwrite,
     )
     output.note(planned.summary)

@@ -107,7 +107,8 @@ PrefillChunk = Annotated[
 ActivationMemory = Annotated[
     str,
     typer.Option(
-        help="Memory for activations, beside the weights and one KV cache.", rich_help_panel=MODEL
+        help="Memory for activations, beside the weights and one KV cache: 1GiB, 512MiB.",
+        rich_help_panel=MODEL,
     ),
 ]
 Depths = Annotated[

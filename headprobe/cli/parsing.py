@@ -3,63 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
+from headprobe.models.options import ModelOptions
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.spec import CORPORA, CaseSpec
-from headprobe.prompts.style import AskedStyle, PromptOptions, read_chat_template
+from headprobe.prompts.style import PromptOptions, read_chat_template
 from headprobe.runs.memory import MemoryOptions, parse_bytes
 
 
-def case_spec(
-    *,
-    lengths: str | None,
-    depths: str | None,
-    needles: Path | None,
-    haystack: str | None,
-    limit: int | None,
-    seed: int | None,
-) -> CaseSpec:
-    """Read the options that say which cases are wanted; a ``limit`` of 0 wants all.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The model that a command runs, the cases, the form of questions, and the memory to take."""
+
+    model: ModelOptions
+    cases: CaseSpec
+    prompt: PromptOptions
+    memory: MemoryOptions
+
+
+def run_options(given: Mapping[str, Any]) -> RunOptions:
+    """Read the options that the commands which run a model have in common.
+
+    Args:
+        given: the command's parameters by name, as they are typed.
 
     Raises:
-        UsageError: lengths or depths cannot be read.
+        UsageError: a value cannot be read, or lies out of range.
     """
-    return CaseSpec(
-        lengths=None if lengths is None else parse_lengths(lengths),
-        depths=None if depths is None else parse_depths(depths),
-        needles=needles,
-        haystack=haystack,
-        limit=limit or None,
-        seed=seed,
-    )
-
-
-def memory_options(*, prefill_chunk: int | None, activation_memory: str) -> MemoryOptions:
-    """Read the options that say how much may be run at a time.
-
-    Raises:
-        UsageError: ``activation_memory`` is no amount of memory.
-    """
-    return MemoryOptions(
-        prefill_chunk=prefill_chunk, activation_memory=parse_bytes(activation_memory)
-    )
-
-
-def prompt_options(
-    *, prompt: AskedStyle, answer_prefix: str, chat_template: str | None
-) -> PromptOptions:
-    """Read the options that say how questions are put.
-
-    Raises:
-        UsageError: the chat template cannot be read, or the answer prefix is empty.
-    """
-    return PromptOptions(
-        style=prompt,
-        answer_prefix=answer_prefix,
-        chat_template=read_chat_template(chat_template),
+    of_model = {field.name for field in fields(ModelOptions)} - {"name"}
+    lengths, depths = given["lengths"], given["depths"]
+    return RunOptions(
+        model=ModelOptions(name=given["model"], **{name: given[name] for name in of_model}),
+        cases=CaseSpec(
+            lengths=None if lengths is None else parse_lengths(lengths),
+            depths=None if depths is None else parse_depths(depths),
+            needles=given["needles"],
+            haystack=given["haystack"],
+            # A limit of 0 wants all.
+            limit=given["limit"] or None,
+            seed=given["seed"],
+        ),
+        prompt=PromptOptions(
+            style=given["prompt"],
+            answer_prefix=given["answer_prefix"],
+            chat_template=read_chat_template(given["chat_template"]),
+        ),
+        memory=MemoryOptions(
+            prefill_chunk=given.get("prefill_chunk"),
+            activation_memory=parse_bytes(given.get("activation_memory", "1GiB")),
+        ),
     )
 
 

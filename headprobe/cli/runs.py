@@ -102,7 +102,7 @@ def show_top_heads(
 
 def show_cost(run: PlannedRun, *, json: bool = False) -> None:
     """Show what a run would take, as a table or as JSON."""
-    from headprobe.cli.budgets import byte_size
+    from headprobe.runs.memory import byte_size
     from headprobe.scores.titles import title
 
     if json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -110,26 +111,13 @@ def score(
 
     Example: headprobe score --model llama3-8b --task r2
     """
-    spec = parsing.case_spec(
-        lengths=lengths,
-        depths=depths,
-        needles=needles,
-        haystack=haystack,
-        limit=limit,
-        seed=seed,
-    )
-    way = parsing.prompt_options(
-        prompt=prompt, answer_prefix=answer_prefix, chat_template=chat_template
-    )
-    memory = parsing.memory_options(
-        prefill_chunk=prefill_chunk, activation_memory=activation_memory
-    )
+    given = parsing.run_options(locals())
     parsing.reliability(until_stable)
     from headprobe.tasks import get_task
 
     chosen = get_task(task)
     if not chosen.needs_cases:
-        given = {
+        unused = {
             "measures": measures,
             "lengths": lengths,
             "depths": depths,
@@ -140,7 +128,7 @@ def score(
             "keep_rows": keep_rows or None,
             "dry_run": dry_run or None,
         }
-        for option in (name for name, value in given.items() if value is not None):
+        for option in (name for name, value in unused.items() if value is not None):
             raise UsageError(f"task {task} has no cases: leave it out", option=option)
     if not chosen.asks:
         of_needles = {"depths": depths, "needles": needles, "haystack": haystack}
@@ -152,7 +140,6 @@ def score(
     chosen = chosen.measuring(parsing.comma_list(measures)).counting(steps)
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
-    from headprobe.models.options import ModelOptions
     from headprobe.runs.distributed import init_distributed
     from headprobe.runs.pass_rates import pass_rates
     from headprobe.runs.plan import prepare
@@ -165,33 +152,25 @@ def score(
         if device_map and processes.count > 1:
             message = "is for one process: leave it out, or start one alone"
             raise UsageError(message, option="device_map", value=device_map)
-        wanted = ModelOptions(
-            name=model,
-            device=processes.device(device),
-            device_map=device_map,
-            dtype=dtype,
-            attention=attention,
-            revision=revision,
-            adapter=adapter,
-            max_context=max_context,
-            trust_remote_code=trust_remote_code,
-        )
+        wanted = replace(given.model, device=processes.device(device))
         loaded = load_model(wanted, weights=not dry_run)
         if not chosen.needs_cases:
             _from_weights(loaded, task, seed=seed, overwrite=overwrite, out=out, json=json)
             return
-        way.apply_template(loaded.tokenizer)
+        given.prompt.apply_template(loaded.tokenizer)
         how: dict[str, Any] = {
-            "prompt": way,
+            "prompt": given.prompt,
             "out": out,
             "decode": decode,
-            "memory": memory,
+            "memory": given.memory,
             "until_stable": until_stable,
         }
         if dry_run:
-            show_cost(prepare(loaded, chosen, spec, **how), json=json)
+            show_cost(prepare(loaded, chosen, given.cases, **how), json=json)
             return
-        run = prepare_decided(loaded, chosen, spec, processes=processes, overwrite=overwrite, **how)
+        run = prepare_decided(
+            loaded, chosen, given.cases, processes=processes, overwrite=overwrite, **how
+        )
         if processes.is_main_process:
             output.note(run.summary)
             _name_others(loaded)

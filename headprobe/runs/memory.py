@@ -9,7 +9,7 @@ from typing import Any
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
 
-_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 LEAST_CHUNK, MOST_CHUNK = 32, 8192
 # Fractions of the allowed memory: for a forward pass besides the KV cache, and for observed rows,
@@ -85,14 +85,24 @@ def chunk_sizes_for(
 def parse_bytes(text: str) -> int:
     """Parse an amount of memory, such as ``1GiB``, ``512MiB`` or ``2G``, into bytes.
 
+    Units are binary however they are written: 2G, 2GB and 2GiB are 2 * 1024**3 bytes.
+
     Raises:
         UsageError: the text has another form, or the amount is zero.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?)b?\s*", text.lower())
-    if not found or found[2] not in _UNITS or not float(found[1]):
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower(), re.ASCII)
+    if not found or not float(found[1]):
         message = "expected an amount of memory, as in 1GiB or 512MiB"
         raise UsageError(message, option="activation_memory", value=text)
-    return int(float(found[1]) * _UNITS[found[2]])
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+
+
+def byte_size(count: int) -> str:
+    """Write bytes in the binary unit that leaves one to four digits before the point."""
+    size, units = float(count), list(_UNITS)
+    while size >= 1024 and len(units) > 1:
+        size, units = size / 1024, units[1:]
+    return f"{size:.4g} {units[0]}"
 
 
 def cache_bytes(layout: HeadLayout, *, tokens: int, element: int) -> int:

@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="random-8x512", choices=NAMES)
     parser.add_argument("--lengths", default="1024,2048,4096,8192")
-    parser.add_argument("--memory-allowance", default="32MiB")
+    parser.add_argument("--activation-memory", default="32MiB")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument("--one", type=int, help="print the peak at this length alone, in bytes")
