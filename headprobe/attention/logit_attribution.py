@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -38,14 +38,10 @@ class LogitAttribution:
     """
 
     def __init__(self, model: PreTrainedModel, heads: int) -> None:
-        self._model_type = model.config.model_type
         unembedding = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        self._unembedding = self._matrix(unembedding, "unembedding")
-        self._gain, self._centres = _read_norm(self._final_norm(model), self._unembedding)
-        self._outputs = {
-            layer: self._output_weight(attention, heads)
-            for layer, attention in attention_modules(model).items()
-        }
+        self._unembedding = _matrix(model, unembedding, "unembedding")
+        self._gain, self._centres = _read_norm(_final_norm(model), self._unembedding)
+        self._outputs = output_projections(model, heads)
 
     def logits(
         self,
@@ -71,38 +67,55 @@ class LogitAttribution:
         # Flash kernels get values padded to the width of the keys (deepseek).
         return torch.einsum("hsv,shv->hs", outputs[..., : read.shape[-1]].float(), read)
 
-    def _final_norm(self, model: PreTrainedModel) -> Any:
-        """Find the norm before the unembedding: the one norm that lies in no layer."""
-        decoder = model.get_decoder()  # type: ignore[no-untyped-call]
-        for name, part in decoder.named_modules():
-            *path, last = name.split(".")
-            if last in _NORMS and not any(step.isdigit() for step in path):
-                return part
-        raise self._not_found("final norm")
 
-    def _output_weight(
-        self, attention: nn.Module, heads: int
-    ) -> Float[Tensor, "hidden query_head_times_value_dim"]:
-        found = (getattr(attention, name, None) for name in _PROJECTIONS)
-        projection = next((part for part in found if part is not None), None)
-        weight = self._matrix(projection, "output projection")
+def output_projections(
+    model: PreTrainedModel, heads: int
+) -> dict[int, Float[Tensor, "hidden query_head_times_value_dim"]]:
+    """Find the output projection of every layer's attention; weights are used in place.
+
+    Args:
+        model: a causal language model.
+        heads: the number of query heads in a layer.
+
+    Raises:
+        HeadprobeError: the weights cannot be found, or are not there as plain matrices.
+    """
+    hidden = model.config.get_text_config(decoder=True).hidden_size
+    found = {}
+    for layer, attention in attention_modules(model).items():
+        parts = (getattr(attention, name, None) for name in _PROJECTIONS)
+        projection = next((part for part in parts if part is not None), None)
+        weight = _matrix(model, projection, "output projection")
         weight = weight.T if isinstance(projection, Conv1D) else weight
-        if weight.shape[0] != len(self._gain) or weight.shape[1] % heads:
-            raise self._not_found("output projection")
-        return weight
+        if weight.shape[0] != hidden or weight.shape[1] % heads:
+            raise _not_found(model, "output projection")
+        found[layer] = weight
+    return found
 
-    def _matrix(self, module: Any, what: str) -> Tensor:
-        """Return the weight of a linear map; fail where it is quantized or offloaded."""
-        weight = getattr(module, "weight", None)
-        if isinstance(weight, Tensor) and weight.dtype in _PLAIN and not weight.is_meta:
-            return weight.detach()
-        raise self._not_found(what)
 
-    def _not_found(self, what: str) -> HeadprobeError:
-        return HeadprobeError(
-            f"measure locos cannot find the {what} of this {self._model_type!r} model as plain "
-            "weights in memory; leave locos out of `measures`"
-        )
+def _final_norm(model: PreTrainedModel) -> Any:
+    """Find the norm before the unembedding: the one norm that lies in no layer."""
+    decoder = model.get_decoder()  # type: ignore[no-untyped-call]
+    for name, part in decoder.named_modules():
+        *path, last = name.split(".")
+        if last in _NORMS and not any(step.isdigit() for step in path):
+            return part
+    raise _not_found(model, "final norm")
+
+
+def _matrix(model: PreTrainedModel, module: Any, what: str) -> Tensor:
+    """Return the weight of a linear map; fail where it is quantized or offloaded."""
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, Tensor) and weight.dtype in _PLAIN and not weight.is_meta:
+        return weight.detach()
+    raise _not_found(model, what)
+
+
+def _not_found(model: PreTrainedModel, what: str) -> HeadprobeError:
+    return HeadprobeError(
+        f"cannot find the {what} of this {model.config.model_type!r} model as plain weights in "
+        "memory; leave locos out of `measures`, and value out of `selection`"
+    )
 
 
 @torch.no_grad()

@@ -144,7 +144,7 @@ def patched_attention(model: PreTrainedModel, attend: Callable[..., Any]) -> Ite
     with ExitStack() as wrappers:
         wrappers.enter_context(allowed_kernels(model.device))
         for functions, key in _places(name, modules):
-            wrappers.enter_context(_wrapped(functions, key, wrap))
+            wrappers.enter_context(replaced(functions, key, wrap))
         yield
 
 
@@ -157,9 +157,10 @@ def _places(name: str, modules: Iterable[nn.Module]) -> list[tuple[MutableMappin
 
 
 @contextmanager
-def _wrapped(
+def replaced(
     functions: MutableMapping[str, Any], key: str, wrap: Callable[..., Any]
 ) -> Iterator[None]:
+    """Replace the function ``key`` by what ``wrap`` makes of it, inside the ``with`` block."""
     original = functions[key]
     functions[key] = wrap(original)
     try:

@@ -3,17 +3,23 @@
 from headprobe.budgets.head_budgets import (
     GRANULARITIES,
     MAX_TOKENS,
+    SELECTION_GROUP,
+    SELECTIONS,
     HeadBudgets,
     budget_schema,
     budget_shape,
     is_budget_file,
+    selection_names,
 )
 
 __all__ = [
     "GRANULARITIES",
     "MAX_TOKENS",
+    "SELECTIONS",
+    "SELECTION_GROUP",
     "HeadBudgets",
     "budget_schema",
     "budget_shape",
     "is_budget_file",
+    "selection_names",
 ]

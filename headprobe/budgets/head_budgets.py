@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float, Int, Shaped
 from headprobe.errors import HeadprobeError, UsageError, excerpt
 from headprobe.files import atomic_write
 from headprobe.models.layout import HeadLayout
+from headprobe.registry import method_names
 
 FORMAT = "headprobe-budget"
 VERSION = 1
 GRANULARITIES = ("kv", "query")
-SELECTIONS = ("attention", "streaming")
+SELECTIONS = ("attention", "streaming", "defensive", "value", "expected", "reconstruct")
+SELECTION_GROUP = "headprobe.selections"
 MAX_TOKENS = 2**31 - 1
 NUMBER_BYTES = 2
 """Bytes of a number in the KV cache: models are served in bfloat16 or float16."""
@@ -54,10 +56,11 @@ class HeadBudgets:
 
     The matrices have a row a layer and a column a KV head, or a query head where ``granularity``
     is ``query``. In a context of N tokens a head keeps min(N, max(tokens, ceil(ratio * N)))
-    entries, the ``window`` newest and the ``sinks`` first among them; its ``selection`` says how
-    the rest are chosen: ``attention``, the entries most attended by the newest queries, or
-    ``streaming``, the newest. ``ratio`` is a fraction of the context from 0 to 1, and 1 a full
-    cache. ``compensation`` adds RazorAttention's one entry that stands for what was dropped.
+    entries, the ``window`` newest and the ``sinks`` first among them; its ``selection``, a name of
+    ``selection_names()``, says how the rest are chosen: ``attention``, the entries most attended by
+    the newest queries, ``streaming``, the newest, and so on. ``ratio`` is a fraction of the context
+    from 0 to 1, and 1 a full cache. ``compensation`` adds RazorAttention's one entry that stands
+    for what was dropped.
     ``strategy`` holds its ``name`` and every option that changes the numbers.
     """
 
@@ -85,8 +88,9 @@ class HeadBudgets:
                 raise ValueError(f"{name}: expected shape {shape}, got {matrix.shape}")
         _refuse("tokens", self.tokens, (self.tokens < 0) | (self.tokens > MAX_TOKENS), "0 or more")
         _refuse("ratio", self.ratio, ~((self.ratio >= 0) & (self.ratio <= 1)), "0 to 1")
-        unknown = ~np.isin(self.selection, SELECTIONS)
-        _refuse("selection", self.selection, unknown, " or ".join(SELECTIONS))
+        names = selection_names()
+        unknown = ~np.isin(self.selection, names)
+        _refuse("selection", self.selection, unknown, " or ".join(names))
 
     def kept(self, context_length: int) -> Int[np.ndarray, "layer head"]:
         """Return how many entries every head keeps of ``context_length`` tokens.
@@ -198,6 +202,11 @@ class HeadBudgets:
             tokens=np.array(fields["tokens"], dtype=np.int64),
             ratio=np.array(fields["ratio"], dtype=np.float64),
         )
+
+
+def selection_names() -> list[str]:
+    """List the names of all selections, ours first, then the selections of installed packages."""
+    return method_names(dict.fromkeys(SELECTIONS), SELECTION_GROUP)
 
 
 def is_budget_file(path: Path) -> bool:

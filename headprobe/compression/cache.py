@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -22,11 +22,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from headprobe.attention.logit_attribution import output_projections
 from headprobe.attention.observe import check_attention_kwargs, patched_attention
 from headprobe.attention.prefix_cache import check_cache
+from headprobe.attention.rotary import RotaryWatch
 from headprobe.budgets import HeadBudgets
 from headprobe.compression.attend import check_mask, says_causal, sees_all
 from headprobe.compression.layer import BudgetLayer
+from headprobe.compression.reconstruction import Repetition, repeat_context
+from headprobe.compression.selections import needs_of
 from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
 from headprobe.models.config import check_layout
@@ -59,6 +63,8 @@ class HeadBudgetCache(Cache):
             of the newest ``window`` queries only the ones choose that came since it was set.
         floor: share out what a layer's heads keep by their attention, prompt by prompt, as Ada-KV
             does; every head keeps at least this fraction of its own entries, 0 to 1.
+        selections: further selections that targets of ``fork`` have, for which to gather what they
+            need besides keys, values and the newest queries.
 
     Raises:
         HeadprobeError: the budget is of other heads or names an unknown reduction, or the
@@ -72,6 +78,7 @@ class HeadBudgetCache(Cache):
         *,
         compress_at: int | None = None,
         floor: float | None = None,
+        selections: Collection[str] = (),
     ) -> None:
         check_layout(model.config, budgets.layout)
         check_cache(model)
@@ -89,10 +96,14 @@ class HeadBudgetCache(Cache):
                 f"cannot cut the cache of a {model.config.model_type!r} model: "
                 "no layer of it caches keys and values of heads"
             )
+        self.needs = needs_of({*selections, *np.unique(budgets.selection).tolist()})
+        if "output" in self.needs:
+            self._find_outputs(model, budgets.layout.num_heads)
+        self._rotary = RotaryWatch(model) if "queries" in self.needs else None
         self.compress_at = compress_at
         self._layers = budgets.layout.layers
         self._model = model
-        self._patch: AbstractContextManager[None] | None = None
+        self._patch: ExitStack | None = None
         self._implementation = ""
         self._causal: dict[int, tuple[weakref.ref[Tensor], bool]] = {}
         self._no_mask: Tensor | None = None
@@ -101,9 +112,11 @@ class HeadBudgetCache(Cache):
     def __enter__(self) -> HeadBudgetCache:
         if self._patch is not None:
             raise ValueError("expected a cache that is not in use, got one inside its `with`")
-        patch = patched_attention(self._model, self._attend)
-        patch.__enter__()
-        self._patch = patch
+        with ExitStack() as patches:
+            patches.enter_context(patched_attention(self._model, self._attend))
+            if self._rotary is not None:
+                patches.enter_context(self._rotary.watching(self._model))
+            self._patch = patches.pop_all()
         config = self._model.config.get_text_config(decoder=True)
         self._implementation = str(config._attn_implementation)
         return self
@@ -120,6 +133,26 @@ class HeadBudgetCache(Cache):
         if error is None:
             for layer in self._own:
                 layer.check_attended()
+
+    def _find_outputs(self, model: PreTrainedModel, heads: int) -> None:
+        outputs = output_projections(model, heads)
+        for layer in self._own:
+            weight = outputs[layer.index]
+            layer.output = weight.T.reshape(heads, -1, len(weight))
+
+    def reconstruct(self, repetitions: Sequence[Repetition]) -> None:
+        """Make the model repeat what the cache holds, for a cut by ``reconstruct`` that follows.
+
+        What the cache holds, and what it knows of the newest queries, stays as it is.
+
+        Raises:
+            ValueError: the cache is cut, is empty or holds more than one sequence.
+        """
+        layers = {layer.index: layer for layer in self._own}
+        if any(layer.is_compressed for layer in self._own) or self.entries.shape[1] != 1:
+            raise ValueError("expected a cache of one sequence that is not cut, to repeat")
+        for index, found in repeat_context(self._model, self, repetitions).items():
+            layers[index].reconstruction = found
 
     def compress(self) -> None:
         """Cut every head down to the budget, now, by the attention of the newest queries.
@@ -291,6 +324,7 @@ class HeadBudgetCache(Cache):
     ) -> Any:
         """Compute attention in place of the model's attention function."""
         layer = self._holder(module.layer_idx, key)
+        before = None if self._rotary is None else self._rotary.before(query)
         if layer is None:
             return original(module, query, key, value, attention_mask, **attention_kwargs)
         if attention_mask is self._no_mask:
@@ -317,6 +351,9 @@ class HeadBudgetCache(Cache):
                 self.compress_at is not None and tokens <= self.compress_at
             ):
                 layer.watch(query, attention_mask, attention_kwargs)
+                if before is not None:
+                    turned, rotation = before
+                    layer.gather(turned, attention_mask, rotation)
             else:
                 layer.forget()
             if tokens == self.compress_at:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Int32, Int64
+from jaxtyping import Bool, Int, Int32, Int64
 from torch import Tensor
 
 from headprobe.compression.compensation import compensate
+from headprobe.compression.held import Held
+from headprobe.compression.layer_view import REDUCTIONS, Evidence, LayerView
 from headprobe.compression.ragged import COMPENSATION, Ragged, storage_order
-from headprobe.compression.selection import Ranking, rank, select
+from headprobe.compression.ranking import Ranking, rank, select
+from headprobe.compression.selections import get_selection
 from headprobe.compression.sharing import Target, share_by_attention
 from headprobe.errors import HeadprobeError
 
-REDUCTIONS: dict[str, Callable[..., Tensor]] = {
-    "mean": torch.mean,
-    "max": torch.amax,
-    "sum": torch.sum,
-}
-Attention = Callable[[int], Float32[Tensor, "query_head key"]]
-"""Returns, for a number of newest queries, their mean attention to every entry."""
 _MOST_CHOICES = 2**24
 """The most entries, over all choices, that are looked at in one go."""
 
@@ -47,45 +42,13 @@ class Rule(NamedTuple):
     window: int
     sinks: int
     reduction: str
+    selection: str
 
     @classmethod
-    def of(cls, target: Target) -> Rule:
-        """Return the rule of a target's budget."""
-        return cls(target.budgets.window, target.budgets.sinks, reduction_of(target))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Held:
-    """The entries of a layer's heads before they are cut, padded to one length.
-
-    Heads are numbered sequence by sequence. Heads of one KV head may share its keys and values:
-    ``source`` is the row of every head. ``weights`` are the tokens that a head's first entry stands
-    for, or 0; its position is ``COMPENSATION``, the position of padding ``PADDING``. ``is_whole``
-    says that there is neither, and that every token is there.
-    """
-
-    keys: Float[Tensor, "row key head_dim"]
-    values: Float[Tensor, "row key value_dim"]
-    positions: Int32[Tensor, "#row key"]
-    weights: Sequence[int]
-    source: Int64[Tensor, " head_entries"]
-    is_whole: bool
-
-    def seen(
-        self, visible: Bool[Tensor, "sequence token"] | None, *, tokens: int
-    ) -> Bool[Tensor, "head_entries key"]:
-        """Mark the entries of visible tokens (``None``: all), without compensation and padding."""
-        positions = self.positions.expand(len(self.keys), -1)[self.source].long()
-        token = (positions >= 0) & (positions < tokens)
-        if visible is None:
-            return token
-        sequences = visible.repeat_interleave(len(positions) // len(visible), dim=0)
-        return token & sequences.gather(1, positions.clamp(0, tokens - 1))
-
-    @property
-    def is_compensation(self) -> Bool[Tensor, "head_entries key"]:
-        """The entries that stand for dropped ones, marked."""
-        return self.positions.expand(len(self.keys), -1)[self.source] == COMPENSATION
+    def of(cls, target: Target, selection: str) -> Rule:
+        """Return the rule of a target's heads that have this selection."""
+        budgets = target.budgets
+        return cls(budgets.window, budgets.sinks, reduction_of(target), selection)
 
 
 class Evictor:
@@ -97,7 +60,7 @@ class Evictor:
         visible: the tokens that the newest query of each sequence sees; ``None`` is all.
         tokens: the number of tokens of each sequence, padding included.
         sequences: the number of sequences.
-        attention: the mean attention of the newest queries to the entries.
+        evidence: what was seen of the layer besides.
     """
 
     def __init__(
@@ -108,11 +71,12 @@ class Evictor:
         *,
         tokens: int,
         sequences: int,
-        attention: Attention,
+        evidence: Evidence,
     ) -> None:
         self._layer = layer
         self._held = held
-        self._attention = attention
+        self._evidence = evidence
+        self._sequences = sequences
         self._device = held.keys.device
         self._heads = len(held.source) // sequences
         self._tokens = [tokens] * sequences
@@ -166,7 +130,8 @@ class Evictor:
         shared: dict[tuple[int, Rule], list[int]] = {}
         for at, (sequence, target) in enumerate(pairs):
             if target.floor is not None:
-                shared.setdefault((sequence, Rule.of(target)), []).append(at)
+                rule = Rule.of(target, "attention")
+                shared.setdefault((sequence, rule), []).append(at)
         for (sequence, rule), own in shared.items():
             ranking = self._ranking(rule)
             heads = slice(sequence * self._heads, (sequence + 1) * self._heads)
@@ -176,7 +141,7 @@ class Evictor:
                 self._tensor(floors),
                 Ranking(
                     rank=ranking.rank[heads],
-                    pooled=ranking.pooled[heads],
+                    worth=ranking.worth[heads],
                     counts=ranking.counts[heads],
                 ),
                 always=rule.window + rule.sinks,
@@ -195,49 +160,64 @@ class Evictor:
         order: Int[np.ndarray, " choice"],
     ) -> Bool[Tensor, "choice key"]:
         """Mark the entries that are kept, in the order of storage."""
-        rules = [Rule.of(target) for _, target in pairs]
+        rules = [
+            Rule.of(target, name)
+            for _, target in pairs
+            for name in target.budgets.selection[self._layer].tolist()
+        ]
         known = list(dict.fromkeys(rules))
-        rule_of = np.repeat([known.index(rule) for rule in rules], self._heads)[order]
-        streaming = np.concatenate(
-            [target.budgets.selection[self._layer] == "streaming" for _, target in pairs]
-        )
+        rule_of = np.array([known.index(rule) for rule in rules])[order]
         keys = int(self._counts.max(initial=0))
         kept = torch.zeros(len(order), keys, dtype=torch.bool, device=self._device)
+        step = max(1, _MOST_CHOICES // max(keys, 1))
         for number, rule in enumerate(known):
             own = np.flatnonzero(rule_of == number)
-            chosen = order[own]
-            by_attention = not (streaming | (sizes == self._counts[heads]))[chosen].all()
-            for start in range(0, len(own), max(1, _MOST_CHOICES // max(keys, 1))):
-                part = slice(start, start + max(1, _MOST_CHOICES // max(keys, 1)))
-                head = self._tensor(heads[chosen[part]])
-                ranks = (
-                    self._ranking(rule).rank[head]
-                    if by_attention
-                    else head.new_full((len(head), keys), keys)
-                )
-                kept[self._tensor(own[part])] = select(
-                    self._count[head],
-                    self._tensor(sizes[chosen[part]]),
-                    self._tensor(streaming[chosen[part]]),
-                    ranks,
-                    window=rule.window,
-                    sinks=rule.sinks,
-                )
+            is_whole = bool((sizes == self._counts[heads])[order[own]].all())
+            ranking = None if is_whole else self._ranking(rule)
+            for start in range(0, len(own), step):
+                part = own[start : start + step]
+                head = self._tensor(heads[order[part]])
+                chosen = self._tensor(sizes[order[part]])
+                kept[self._tensor(part)] = self._select(ranking, head, chosen, rule, keys)
         return kept
+
+    def _select(
+        self,
+        ranking: Ranking | None,
+        head: Int64[Tensor, " choice"],
+        sizes: Int64[Tensor, " choice"],
+        rule: Rule,
+        keys: int,
+    ) -> Bool[Tensor, "choice key"]:
+        """Choose entries of some heads; without a ranking they keep all."""
+        if ranking is None:
+            column = torch.arange(keys, device=self._device)
+            return column < self._count[head][:, None]
+        return select(
+            self._count[head],
+            sizes,
+            ranking.rank[head],
+            window=rule.window,
+            sinks=rule.sinks,
+            first=None if ranking.first is None else ranking.first[head],
+        )
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
     def _ranking(self, rule: Rule) -> Ranking:
         if rule not in self._rankings:
-            mean = self._attention(rule.window)
-            own = mean.view(len(self._count), -1, mean.shape[1])
-            attention = REDUCTIONS[rule.reduction](own, dim=1)
-            if self._slots is not None:
-                attention = attention.gather(1, self._slots)
-            self._rankings[rule] = rank(
-                attention, self._count, window=rule.window, sinks=rule.sinks
+            view = LayerView(
+                self._held,
+                self._evidence,
+                slots=self._slots,
+                counts=self._count,
+                sequences=self._sequences,
+                window=rule.window,
+                reduction=rule.reduction,
             )
+            scores = get_selection(rule.selection).score(view)
+            self._rankings[rule] = rank(scores, self._count, window=rule.window, sinks=rule.sinks)
         return self._rankings[rule]
 
     def _entries(

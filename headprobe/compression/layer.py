@@ -10,13 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from headprobe.attention.rotary import Rotation
 from headprobe.compression.attend import attend
-from headprobe.compression.eviction import Evictor, Held, reduction_of
+from headprobe.compression.eviction import Evictor, reduction_of
+from headprobe.compression.held import Held
+from headprobe.compression.layer_view import Evidence, WindowAttention
 from headprobe.compression.observation_window import ObservationWindow
+from headprobe.compression.query_moments import QueryMoments, real_tokens
 from headprobe.compression.ragged import Ragged
 from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
@@ -27,13 +31,15 @@ class BudgetLayer(DynamicLayer):
 
     ``attended`` is set once the attention function was called with the newest keys,
     ``compressed_after`` is the number of tokens seen at the last cut. There is one target for all
-    sequences, or one for each.
+    sequences, or one for each. ``output`` is the output projection, and ``reconstruction`` what a
+    repetition of the context paid to it, where a selection needs them.
 
     Raises:
         HeadprobeError: a budget names an unknown reduction.
     """
 
     is_croppable = False
+    output: Tensor | None = None
 
     def __init__(self, targets: Sequence[Target], index: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -55,6 +61,8 @@ class BudgetLayer(DynamicLayer):
         self._ragged: Ragged | None = None
         self._given: weakref.ref[Tensor] | None = None
         self._observed = ObservationWindow()
+        self._moments: QueryMoments | None = None
+        self.reconstruction: Tensor | None = None
 
     @property
     def is_compressed(self) -> bool:
@@ -66,7 +74,9 @@ class BudgetLayer(DynamicLayer):
         """All tensors that the layer holds."""
         held = [one for one in (self.keys, self.values) if one is not None]
         ragged = [] if self._ragged is None else self._ragged.tensors
-        return held + self._observed.tensors + ragged
+        moments = [] if self._moments is None else self._moments.tensors
+        repeated = [] if self.reconstruction is None else [self.reconstruction]
+        return held + self._observed.tensors + moments + repeated + ragged
 
     @property
     def lengths(self) -> Int[np.ndarray, "sequence head"]:
@@ -145,13 +155,27 @@ class BudgetLayer(DynamicLayer):
         return output
 
     def forget(self) -> None:
-        """Drop the queries that were kept for a cut."""
+        """Drop what was kept for a cut."""
         if not self._observed.is_empty:
             self._observed = ObservationWindow()
+        self._moments = self.reconstruction = None
 
     def watch(self, query: Tensor, mask: Tensor | None, attention_kwargs: dict[str, Any]) -> None:
         """Keep what a cut needs: the newest queries, and which tokens the last one sees."""
         self._observed.watch(query, mask, attention_kwargs, newest=self._newest)
+        self.reconstruction = None
+
+    def gather(self, query: Tensor, mask: Tensor | None, rotation: Rotation | None) -> None:
+        """Add queries, as they were before their ``rotation``, to the moments of all queries."""
+        tokens = range(self._tokens - query.shape[2], self._tokens)
+        moments = QueryMoments.of(
+            query,
+            real_tokens(mask, tokens, len(query), query.device),
+            start=tokens.start,
+            rotation=rotation,
+            padding=None if self._moments is None else self._moments.padding,
+        )
+        self._moments = moments if self._moments is None else self._moments.merge(moments)
 
     def set_aside(self, tokens: int) -> None:
         """Reserve memory for ``tokens`` more tokens, once the layer is cut."""
@@ -214,7 +238,7 @@ class BudgetLayer(DynamicLayer):
         windows = {target.budgets.window for target in self._targets}
 
         @cache
-        def attention() -> dict[int, Float32[Tensor, "query_head key"]]:
+        def attention() -> dict[int, WindowAttention]:
             return self._observed.attention(held, visible, windows, tokens=self._tokens)
 
         evictor = Evictor(
@@ -223,7 +247,14 @@ class BudgetLayer(DynamicLayer):
             visible,
             tokens=self._tokens,
             sequences=sequences,
-            attention=lambda window: attention()[window],
+            evidence=Evidence(
+                tokens=self._tokens,
+                attention=lambda window: attention()[window],
+                scaling=self._observed.scaling,
+                queries=self._moments,
+                output=self.output,
+                reconstruction=self.reconstruction,
+            ),
         )
         self._ragged = evictor.compress([*self._aims(sequences)])
         self.keys = self.values = self._given = None
@@ -319,5 +350,7 @@ class BudgetLayer(DynamicLayer):
                 ]
             )
         self._observed.take(sequences)
+        if self._moments is not None:
+            self._moments = self._moments.take(sequences)
         if len(self._targets) > 1:
             self._targets = [self._targets[number] for number in sequences.tolist()]

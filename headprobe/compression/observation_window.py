@@ -12,7 +12,8 @@ from torch import Tensor
 
 from headprobe.attention.observe import attention_rows
 from headprobe.compression.attend import seen, sees_all
-from headprobe.compression.eviction import Held
+from headprobe.compression.held import Held
+from headprobe.compression.layer_view import WindowAttention
 
 _SCORE_KWARGS = ("scaling", "softcap", "s_aux", "sliding_window")
 _ROW_BYTES = 2**28
@@ -36,6 +37,12 @@ class ObservationWindow:
     def size(self) -> int:
         """The number of queries that the window holds."""
         return sum(part.shape[2] for part in self._recent)
+
+    @property
+    def scaling(self) -> float:
+        """The factor on the products of queries and keys."""
+        given = self._attention_kwargs.get("scaling")
+        return float(self._recent[-1].shape[-1] ** -0.5 if given is None else given)
 
     @property
     def is_empty(self) -> bool:
@@ -97,8 +104,8 @@ class ObservationWindow:
         windows: Collection[int],
         *,
         tokens: int,
-    ) -> dict[int, Float32[Tensor, "query_head key"]]:
-        """Average the attention of the newest queries to the held entries, for each of ``windows``.
+    ) -> dict[int, WindowAttention]:
+        """Compute the attention of the newest queries to the held entries, for each of ``windows``.
 
         A window is a number of newest queries. Query heads are numbered sequence by sequence.
         """
@@ -108,7 +115,7 @@ class ObservationWindow:
         group = len(newest) // len(held.keys)
         row_bytes = 4 * group * newest.shape[1] * held.keys.shape[1]
         step = max(1, _ROW_BYTES // row_bytes)
-        means: dict[int, list[Tensor]] = {window: [] for window in windows}
+        parts: dict[int, list[WindowAttention]] = {window: [] for window in windows}
         for start in range(0, len(held.keys), step):
             heads = slice(start * group, (start + step) * group)
             rows = attention_rows(
@@ -119,12 +126,16 @@ class ObservationWindow:
             )
             # A query whose own entry was cut away may see none.
             rows = rows.nan_to_num_()
-            for window, found in means.items():
+            for window, found in parts.items():
                 own = slice(-max(window, 1), None)
-                weights = real if len(real) == 1 else real[heads]
-                total = (rows[:, own] * weights[:, own, None]).sum(dim=1)
-                found.append(total / weights[:, own].sum(dim=1, keepdim=True))
-        return {window: torch.cat(found) for window, found in means.items()}
+                weights = (real if len(real) == 1 else real[heads])[:, own]
+                counted = rows[:, own] * weights[..., None]
+                mean = counted.sum(dim=1) / weights.sum(dim=1, keepdim=True)
+                found.append(WindowAttention(mean, counted.amax(dim=1)))
+        return {
+            window: WindowAttention(*map(torch.cat, zip(*found, strict=True)))
+            for window, found in parts.items()
+        }
 
     def _mask_of(
         self, held: Held, visible: Bool[Tensor, "sequence token"] | None, at: range

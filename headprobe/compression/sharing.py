@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from headprobe.budgets import HeadBudgets
-from headprobe.compression.selection import Ranking
+from headprobe.compression.ranking import Ranking
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,9 +52,9 @@ def share_by_attention(
     beyond = (sizes - always).clamp(min=0)
     sure = torch.minimum((floors[:, None] * beyond).long(), ranking.counts)
     pool = beyond.sum(dim=1) - sure.sum(dim=1)
-    keys = ranking.pooled.shape[1]
+    keys = ranking.worth.shape[1]
     # In one order of all heads' entries, the entries that no head is sure of already.
-    order = ranking.pooled.flatten().argsort(descending=True, stable=True)
+    order = ranking.worth.flatten().argsort(descending=True, stable=True)
     head, place = order // keys, order % keys
     open_ = (place >= sure[:, head]) & (place < ranking.counts[head])
     won = open_ & (open_.cumsum(dim=1) <= pool[:, None])

@@ -170,7 +170,7 @@ MODEL = LAYOUT.to_json()
         (edited(ratio=[[0, 0], [0, 1.5], [0, 0]]), r"ratio\[1\]\[1\]: .* 1 or less, got 1.5"),
         (edited(ratio=[[0, 0], [0, float("nan")], [0, 0]]), r"ratio\[1\]\[1\]: .*, got nan"),
         (edited(ratio=[[0, 0], [0, float("inf")], [0, 0]]), r"ratio\[1\]\[1\]: .*, got inf"),
-        (edited(selection=[["newest"] * 2] * 3), r"selection\[0\]\[0\]: .*, got \"newest\""),
+        (edited(selection=[["newest"] * 2] * 3), r"selection\[0\]\[0\]: .*, got 'newest'"),
         (edited(tokens={str(i): i for i in range(99)}), r"tokens: .*\.\.\.$"),
     ],
 )

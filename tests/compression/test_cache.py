@@ -23,7 +23,8 @@ from transformers.masking_utils import flash_attention_mask
 from headprobe.attention.observe import AttentionRows, observe
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
-from headprobe.compression.selection import Ranking, rank
+from headprobe.compression.layer_view import EntryScores
+from headprobe.compression.ranking import Ranking, rank
 from headprobe.errors import HeadprobeError
 from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
@@ -441,9 +442,9 @@ def test_a_cut_ranks_a_layer_once_however_many_targets_there_are(
 ) -> None:
     ranked = []
 
-    def counted(attention: Tensor, *given: Any, **options: Any) -> Ranking:
-        ranked.append(attention.shape)
-        return rank(attention, *given, **options)
+    def counted(scores: EntryScores, *given: Any, **options: Any) -> Ranking:
+        ranked.append(scores.worth.shape)
+        return rank(scores, *given, **options)
 
     monkeypatch.setattr("headprobe.compression.eviction.rank", counted)
     with HeadBudgetCache(tiny_llama, full(tiny_llama)) as whole:

@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headprobe.compression.selection import rank
+from headprobe.compression.layer_view import EntryScores
+from headprobe.compression.ranking import rank
 from headprobe.compression.sharing import share_by_attention
 
 
@@ -44,14 +45,14 @@ def test_sharing_equals_the_plain_rule(
     """The layer is shared out for each target by itself; no two heads need to be granted alike."""
     generator = torch.Generator().manual_seed(seed)
     attention = torch.randint(levels, (len(counts), max(1, *counts)), generator=generator).float()
-    ranking = rank(attention, torch.tensor(counts), window=window, sinks=sinks)
+    ranking = rank(EntryScores(attention), torch.tensor(counts), window=window, sinks=sinks)
     sizes = torch.tensor([[size + head for head in range(len(counts))] for size in targets])
     always = window + sinks
     own = torch.tensor(floors[: len(targets)], dtype=torch.float64)
     found = share_by_attention(sizes, own, ranking, always=always)
     pooled = [
         row[:ranked].tolist()
-        for row, ranked in zip(ranking.pooled, ranking.counts.tolist(), strict=True)
+        for row, ranked in zip(ranking.worth, ranking.counts.tolist(), strict=True)
     ]
     for row, head_sizes, floor in zip(found.tolist(), sizes.tolist(), own.tolist(), strict=True):
         assert row == plainly(head_sizes, pooled, always, floor)
@@ -59,8 +60,8 @@ def test_sharing_equals_the_plain_rule(
 
 def test_the_head_with_spread_attention_gets_more() -> None:
     attention = torch.zeros(2, 40)
-    attention[0, 20], attention[1] = 1.0, 0.5
-    ranking = rank(attention, torch.tensor([40, 40]), window=4, sinks=0)
+    attention[0, 17:24], attention[1] = 1.0, 0.5
+    ranking = rank(EntryScores(attention), torch.tensor([40, 40]), window=4, sinks=0)
     found = share_by_attention(
         torch.tensor([[14, 14]] * 2),
         torch.tensor([0.2, 1.0], dtype=torch.float64),

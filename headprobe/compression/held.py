@@ -1,0 +1,45 @@
+"""The record of what a layer's heads hold before a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int32, Int64
+from torch import Tensor
+
+from headprobe.compression.ragged import COMPENSATION
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Held:
+    """The entries of a layer's heads before they are cut, padded to one length.
+
+    Heads are numbered sequence by sequence. Heads of one KV head may share its keys and values:
+    ``source`` is the row of every head. ``weights`` are the tokens that a head's first entry stands
+    for, or 0; its position is ``COMPENSATION``, the position of padding ``PADDING``. ``is_whole``
+    says that there is neither, and that every token is there.
+    """
+
+    keys: Float[Tensor, "row key head_dim"]
+    values: Float[Tensor, "row key value_dim"]
+    positions: Int32[Tensor, "#row key"]
+    weights: Sequence[int]
+    source: Int64[Tensor, " head_entries"]
+    is_whole: bool
+
+    def seen(
+        self, visible: Bool[Tensor, "sequence token"] | None, *, tokens: int
+    ) -> Bool[Tensor, "head_entries key"]:
+        """Mark the entries of visible tokens (``None``: all), without compensation and padding."""
+        positions = self.positions.expand(len(self.keys), -1)[self.source].long()
+        token = (positions >= 0) & (positions < tokens)
+        if visible is None:
+            return token
+        sequences = visible.repeat_interleave(len(positions) // len(visible), dim=0)
+        return token & sequences.gather(1, positions.clamp(0, tokens - 1))
+
+    @property
+    def is_compensation(self) -> Bool[Tensor, "head_entries key"]:
+        """The entries that stand for dropped ones, marked."""
+        return self.positions.expand(len(self.keys), -1)[self.source] == COMPENSATION
