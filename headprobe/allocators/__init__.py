@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from headprobe.allocators import (
     alibi,
@@ -28,7 +28,7 @@ from headprobe.allocators._allocation import Allocation, by_attention
 from headprobe.allocators._strategy import GIVEN, Strategy
 from headprobe.allocators._streaming import full_or_streaming
 from headprobe.allocators._supply import BudgetSize, parse_budget
-from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets
+from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets, selection_names
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.registry import (
@@ -100,6 +100,7 @@ def allocate(
     budget: BudgetSize | None = None,
     window: int = 8,
     granularity: str = "kv",
+    selection: str | None = None,
     measured: Mapping[str, Float[np.ndarray, "layer query_head"]] | None = None,
     **options: Any,
 ) -> HeadBudgets:
@@ -112,6 +113,8 @@ def allocate(
         budget: the entries of a head on average, where the strategy divides a budget.
         window: the newest entries that every head keeps.
         granularity: ``kv`` or ``query``: the heads that the budget has a value for.
+        selection: a name of ``selection_names()``: how heads choose the entries that they keep, in
+            place of ``attention``.
         measured: the scores by measure, for a strategy that ``reads`` measures by name.
         options: the strategy's own, such as ``beta``, ``reduce`` and ``context_length``; ``None``
             leaves one at the strategy's default.
@@ -150,10 +153,26 @@ def allocate(
         window=window,
         sinks=allocation.sinks,
         compensation=allocation.compensation,
-        selection=allocation.selection,
+        selection=_selection(strategy, allocation, selection),
         tokens=allocation.tokens,
         ratio=allocation.ratio,
     )
+
+
+def _selection(
+    strategy: str, allocation: Allocation, name: str | None
+) -> Shaped[np.ndarray, "layer head"]:
+    """Return how heads choose, ``name`` in place of attention."""
+    own = allocation.selection
+    if name is None:
+        return own
+    if name not in selection_names():
+        message = f"no such selection; choose from {', '.join(selection_names())}"
+        raise UsageError(message, option="selection", value=name)
+    if not (own == "attention").any():
+        message = f"the heads of strategy {strategy} keep everything or stream: leave it out"
+        raise UsageError(message, option="selection", value=name)
+    return np.where(own == "attention", name, own)
 
 
 def _options(

@@ -49,6 +49,15 @@ def allocate(
     window: Annotated[int, options.window()] = 8,
     granularity: Annotated[options.Granularity, options.granularity()] = "kv",
     reduce: Annotated[options.Reduction | None, options.reduce("the strategy's")] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="How heads choose the entries that they keep: see `headprobe list selections`.",
+            show_default="attention, or what the strategy says",
+            rich_help_panel=options.BUDGET,
+        ),
+    ] = None,
     rounding: Annotated[
         Literal["exact", "reference"] | None,
         typer.Option(
@@ -186,6 +195,7 @@ def allocate(
         budget=parse_budget(budget) if budget is not None else None,
         window=window,
         granularity=granularity,
+        selection=selection,
         **parsing.with_declared(given, declared),
     )
     path = out or _beside(Path(runs[0].name), budgets, mixed=len(runs) > 1)

@@ -66,6 +66,16 @@ def evaluate(
             rich_help_panel=options.BUDGET,
         ),
     ] = None,
+    selection: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="How heads choose the entries that they keep: see `headprobe list selections`; "
+            "each strategy is evaluated with each.",
+            show_default="attention; a file's own",
+            rich_help_panel=options.BUDGET,
+        ),
+    ] = None,
     measure: options.MeasureOption = None,
     reduce: Annotated[options.Reduction | None, options.reduce(default="the strategy's")] = None,
     window: Annotated[int | None, options.window(default="8")] = None,
@@ -141,6 +151,7 @@ def evaluate(
     given = parsing.run_options({**locals(), "limit": asked_for})
     parsing.budget_files(budget or [])
     from headprobe.allocators import parse_options
+    from headprobe.budgets import selection_names
     from headprobe.evaluation.methods import STRATEGY, MethodOptions, parse_budgets
     from headprobe.runs.directory import require_scores
     from headprobe.tasks import get_asking_task
@@ -178,6 +189,7 @@ def evaluate(
         budgets=parse_budgets(budget or BUDGETS),
         scores=scores,
         strategies=tuple(strategy or ()),
+        selections=parsing.names("selection", selection or (), selection_names()),
         options={name: value for name, value in dividing.items() if value is not None},
     )
     if scores is not None or len(methods.files) < len(methods.budgets):
@@ -225,7 +237,7 @@ def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: 
         output.show_json(planned.report(results))
         return
     others = [name for name in results[0].grades if name != planned.metric]
-    columns = ["strategy", "budget", "cache %", planned.metric, " / ".join(others)]
+    columns = ["strategy", "selection", "budget", "cache %", planned.metric, " / ".join(others)]
     columns += ["% of full", "gain over the best baseline"]
     for setting, meaning in SETTINGS.items():
         rows = [_row(one, planned.metric, others) for one in results if one.setting == setting]
@@ -235,6 +247,7 @@ def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: 
 def _row(result: MethodResult, metric: str, others: Sequence[str]) -> list[object]:
     return [
         result.strategy,
+        result.selection,
         result.budget,
         f"{100 * result.fraction:.2f}",
         result.grades[metric].text(1, of_ends=0),

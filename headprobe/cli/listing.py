@@ -20,6 +20,7 @@ class Registry(StrEnum):
     TASKS = "tasks"
     MEASURES = "measures"
     STRATEGIES = "strategies"
+    SELECTIONS = "selections"
     FORMATS = "formats"
 
 
@@ -30,7 +31,7 @@ def list_registry(
     ],
     json: options.Json = False,
 ) -> None:
-    """List the models with an alias, the tasks, measures, strategies or file formats.
+    """List the models with an alias, the tasks, measures, strategies, selections or file formats.
 
     Example: headprobe list tasks
     """
@@ -90,6 +91,13 @@ def _strategies() -> _Table:
     return ["strategy", "what it does", "reads", "options"], rows
 
 
+def _selections() -> _Table:
+    from headprobe.compression.selections import get_selection, selection_names
+
+    rows = [[name, get_selection(name).summary] for name in selection_names()]
+    return ["selection", "which entries a head keeps"], rows
+
+
 def _formats() -> _Table:
     from headprobe.formats import format_names, get_format
 
@@ -111,5 +119,6 @@ _ROWS = {
     Registry.TASKS: _tasks,
     Registry.MEASURES: _measures,
     Registry.STRATEGIES: _strategies,
+    Registry.SELECTIONS: _selections,
     Registry.FORMATS: _formats,
 }

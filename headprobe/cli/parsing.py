@@ -127,6 +127,18 @@ def comma_list(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
+def names(option: str, typed: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    """Read names with commas between them, each of which is known.
+
+    Raises:
+        UsageError: a name is not known.
+    """
+    read = tuple(name.strip() for text in typed for name in text.split(","))
+    for name in read:
+        one_of(option, name, known)
+    return read
+
+
 def one_of(option: str, value: str, choices: Collection[str]) -> None:
     """Refuse a value that is none of the choices.
 

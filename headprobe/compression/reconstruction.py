@@ -71,14 +71,8 @@ def repetitions(
         start: the tokens that are not repeated, such as a chat template's.
         max_context: the most tokens that the model takes, if that is known.
     """
-    pieces = PieceTokenizer(tokenizer)
-    turn = chat_affixes(tokenizer).after if tokenizer.chat_template else "\n"
-    opening = pieces.encode_template(turn, inside=True)
-    first, others = pieces.encode(_FIRST), pieces.encode(_OTHERS)
-    size = PIECE
-    if max_context is not None:
-        free = max_context - len(context) - len(others) - _LEAD - len(opening)
-        size = max(LEAST_PIECE, min(PIECE, free))
+    first, others, opening = _instructions(tokenizer)
+    size = max(LEAST_PIECE, min(PIECE, _room(len(context), tokenizer, max_context)))
     written = []
     for at in range(start, len(context), size):
         piece = context[at : at + size]
@@ -86,6 +80,27 @@ def repetitions(
         ids = (*asked, *opening, *piece)
         written.append(Repetition(ids=ids, start=at, stop=at + len(piece)))
     return written
+
+
+def can_repeat(tokens: int, tokenizer: PreTrainedTokenizerBase, *, max_context: int | None) -> bool:
+    """Tell whether the model's context leaves room to repeat a context of so many tokens."""
+    return _room(tokens, tokenizer, max_context) >= LEAST_PIECE
+
+
+def _room(tokens: int, tokenizer: PreTrainedTokenizerBase, max_context: int | None) -> int:
+    """Return the tokens of the longest piece that fits in after a context."""
+    if max_context is None:
+        return PIECE
+    first, others, opening = _instructions(tokenizer)
+    return max_context - tokens - max(len(first), len(others) + _LEAD) - len(opening)
+
+
+def _instructions(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int], list[int]]:
+    """Return the instructions for the first and for other pieces, and what opens the answer."""
+    pieces = PieceTokenizer(tokenizer)
+    turn = chat_affixes(tokenizer).after if tokenizer.chat_template else "\n"
+    opening = pieces.encode_template(turn, inside=True)
+    return pieces.encode(_FIRST), pieces.encode(_OTHERS), opening
 
 
 @torch.no_grad()

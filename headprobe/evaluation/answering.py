@@ -19,6 +19,7 @@ from torch import Tensor
 from headprobe.attention.finite import NotFinite, not_finite, require_finite_logits
 from headprobe.attention.prefix_cache import supports_chunked_prefill
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
+from headprobe.compression.reconstruction import repetitions
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.evaluation.methods import CutPoint, Method, everything
 from headprobe.evaluation.questions import Question
@@ -115,8 +116,8 @@ def graded(
     """
     if not answered:
         raise ValueError("expected an answered question, got none")
-    names = [(FULL, "100%", False)]
-    names += [(one.strategy, one.budget, one.is_baseline) for one in methods]
+    names: list[tuple[str, str | None, str, bool]] = [(FULL, None, "100%", False)]
+    names += [(one.strategy, one.selection, one.budget, one.is_baseline) for one in methods]
     return Evaluation(
         questions=tuple(question.question_id for question in questions),
         groups=tuple(question.group for question in questions),
@@ -134,6 +135,7 @@ def graded(
 def _method_answers(
     setting: str,
     strategy: str,
+    selection: str | None,
     budget: str,
     is_baseline: bool,
     questions: Sequence[Question],
@@ -145,6 +147,7 @@ def _method_answers(
     return MethodAnswers(
         setting=setting,
         strategy=strategy,
+        selection=selection,
         budget=budget,
         is_baseline=is_baseline,
         fractions=np.array([one.fractions[row] for one in answers]),
@@ -176,18 +179,20 @@ class _Reader:
         self._settings = settings
         self._chunk = prefill_chunk
         self._stops = Stops(loaded)
+        self._selections = {name for one in methods for name in one.selections}
 
     @torch.inference_mode()
     def answer(self, question: Question) -> dict[str, Answers]:
         """Answer a question in every setting."""
         window = max((one.window for one in self._methods), default=0)
         uncut = everything(self._loaded.layout, window=window)
-        cache = HeadBudgetCache(self._loaded.model, uncut)
+        cache = HeadBudgetCache(self._loaded.model, uncut, selections=self._selections)
         context, asked = map(self._tensor, (question.context_ids, question.question_ids))
         with cache:
             self._read(cache, context)
         forks, fractions = [], {}
         if QUERY_AGNOSTIC in self._settings and self._methods:
+            self._repeat(cache, question.context_ids)
             cut_point = self._moment(cache, question)
             fork = cache.fork(self._targets(cut_point))
             fractions[QUERY_AGNOSTIC] = _fractions(fork, cut_point)
@@ -197,6 +202,8 @@ class _Reader:
             first = self._read(cache, asked)
         cut_point = self._moment(cache, question)
         targets = self._targets(cut_point) if QUERY_AWARE in self._settings else []
+        if targets:
+            self._repeat(cache, (*question.context_ids, *question.question_ids))
         granularity = targets[0].budgets.granularity if targets else uncut.granularity
         full = Target(budgets=everything(self._loaded.layout, granularity=granularity))
         fork = cache.fork([full, *targets], keep=False)
@@ -211,6 +218,12 @@ class _Reader:
             )
             for setting in self._settings
         }
+
+    def _repeat(self, cache: HeadBudgetCache, ids: tuple[int, ...]) -> None:
+        """Let the model repeat the tokens that the cache holds, where a selection needs it."""
+        if "reconstruction" in cache.needs:
+            loaded = self._loaded
+            cache.reconstruct(repetitions(ids, loaded.tokenizer, max_context=loaded.max_context))
 
     def _moment(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
         """Describe the present state of the cache as the point where it is cut."""

@@ -1,13 +1,14 @@
 """Baselines that keep the same number of entries as a budget, but choose them otherwise.
 
 uniform (SnapKV, arXiv 2404.14469), pyramid (PyramidKV, arXiv 2406.02069), adaptive (Ada-KV, arXiv
-2407.11550, a layer's budget shared out by attention), streaming (StreamingLLM, arXiv 2309.17453)
+2407.11550, a layer's budget shared out by attention), streaming (StreamingLLM, arXiv 2309.17453),
+the uniform budget with the entries of DefensiveKV (arXiv 2510.13334) and KVzip (arXiv 2505.23416),
 and the budget itself with its heads shuffled, which is what shuffled scores would give.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,21 +21,42 @@ from headprobe.evaluation.methods import CutPoint, Method
 
 SINKS = 4
 FLOOR = 0.2
-BASELINES = ("uniform", "pyramid", "adaptive", "streaming", "shuffled")
+KVZIP = "kvzip"
+BASELINES = ("uniform", "pyramid", "adaptive", "streaming", "defensive", KVZIP, "shuffled")
+_AS_CANDIDATES = {
+    "uniform": ("uniform", "attention"),
+    "pyramid": ("pyramid", "attention"),
+    "defensive": ("uniform", "defensive"),
+    KVZIP: ("uniform", "reconstruct"),
+}
+"""The strategy and selection of a candidate that is the same as a baseline."""
 
 
-def with_baselines(candidates: Sequence[Method], *, seed: int) -> list[Method]:
+def is_like_baseline(strategy: str, selection: str | None) -> bool:
+    """Tell whether a method is a baseline, or a candidate that is the same as one."""
+    if strategy in ("uniform", "pyramid"):
+        return (strategy, selection) in _AS_CANDIDATES.values()
+    return strategy in BASELINES
+
+
+def with_baselines(
+    candidates: Sequence[Method], *, seed: int, without: Collection[str] = ()
+) -> list[Method]:
     """Add to the candidates of each budget the baselines that keep the same number of entries.
 
     The number is that of the budget's first candidate. A baseline that is a candidate with the same
-    budget is not there twice.
+    budget is not there twice; the baselines ``without`` are not there.
     """
     methods = []
     for name in dict.fromkeys(candidate.budget for candidate in candidates):
         own = [candidate for candidate in candidates if candidate.budget == name]
-        entered = {candidate.strategy for candidate in own}
-        others = [one for one in baselines(own[0], seed=seed) if one.strategy not in entered]
-        methods += [*own, *others]
+        entered = {(candidate.strategy, candidate.selection) for candidate in own}
+        methods += own
+        methods += [
+            one
+            for one in baselines(own[0], seed=seed)
+            if one.strategy not in without and _AS_CANDIDATES.get(one.strategy) not in entered
+        ]
     return methods
 
 
@@ -49,25 +71,43 @@ def baselines(candidate: Method, *, seed: int) -> list[Method]:
 
     def streaming(cut_point: CutPoint) -> HeadBudgets:
         even = uniform(cut_point)
-        newest = np.full(even.selection.shape, "streaming")
-        return replace(even, strategy={"name": "streaming"}, selection=newest, sinks=SINKS)
+        return replace(_selecting("streaming", even, "streaming"), sinks=SINKS)
+
+    def defensive(cut_point: CutPoint) -> HeadBudgets:
+        return _selecting("defensive", uniform(cut_point), "defensive")
+
+    def kvzip(cut_point: CutPoint) -> HeadBudgets:
+        return _selecting(KVZIP, uniform(cut_point), "reconstruct")
 
     def shuffled(cut_point: CutPoint) -> HeadBudgets:
         own = candidate.at(cut_point)
         return shuffle(own, capacity=cut_point.capacity, seed=(seed, cut_point.question_id))
 
-    ways = (uniform, pyramid, uniform, streaming, shuffled)
+    ways = (uniform, pyramid, uniform, streaming, defensive, kvzip, shuffled)
+    selections = {
+        "streaming": ("streaming",),
+        "defensive": ("defensive",),
+        KVZIP: ("reconstruct",),
+        "shuffled": candidate.selections,
+    }
     return [
         Method(
             strategy=name,
             budget=candidate.budget,
             window=candidate.window,
             at=way,
+            selections=selections.get(name, ("attention",)),
             floor=FLOOR if name == "adaptive" else None,
             is_baseline=True,
         )
         for name, way in zip(BASELINES, ways, strict=True)
     ]
+
+
+def _selecting(strategy: str, budgets: HeadBudgets, selection: str) -> HeadBudgets:
+    """Return a budget whose heads choose their entries otherwise."""
+    chosen = np.full(budgets.selection.shape, selection)
+    return replace(budgets, strategy={"name": strategy}, selection=chosen)
 
 
 def shuffle(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout, check_same_heads
 
 STRATEGY = "headkv"
+SELECTION, STREAMING = "attention", "streaming"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,19 +41,25 @@ class CutPoint:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Method:
-    """A way to cut the cache, named by its ``strategy`` and the ``budget`` asked for.
+    """A way to cut the cache: a ``strategy``, a ``selection`` and the ``budget`` asked for.
 
-    ``at`` gives the entries of every head; the attention of the ``window`` newest tokens chooses
-    them. With a ``floor`` a layer's entries are shared out by attention, and a head is sure to keep
-    that fraction of its own.
+    ``at`` gives the entries of every head, which are chosen by the ``selections``; the ``window``
+    newest tokens are kept, and by attention they choose. With a ``floor`` a layer's entries are
+    shared out by attention, and a head is sure to keep that fraction of its own.
     """
 
     strategy: str
     budget: str
     window: int
     at: Callable[[CutPoint], HeadBudgets]
+    selections: tuple[str, ...] = (SELECTION,)
     floor: float | None = None
     is_baseline: bool = False
+
+    @property
+    def selection(self) -> str:
+        """The selections of all heads: ``attention``, or ``attention+streaming``."""
+        return "+".join(self.selections)
 
 
 def everything(layout: HeadLayout, *, granularity: str = "kv", window: int = 0) -> HeadBudgets:
@@ -65,16 +72,28 @@ def everything(layout: HeadLayout, *, granularity: str = "kv", window: int = 0) 
         window=window,
         sinks=0,
         compensation=False,
-        selection=np.full(shape, "attention"),
+        selection=np.full(shape, SELECTION),
         tokens=np.zeros(shape, dtype=np.int64),
         ratio=np.ones(shape),
     )
 
 
-def fixed(strategy: str, budget: str, budgets: HeadBudgets) -> Method:
-    """Build the method of a budget that is the same in every context."""
+def fixed(
+    strategy: str, budget: str, budgets: HeadBudgets, *, selection: str | None = None
+) -> Method:
+    """Build the method of a budget that is the same in every context.
+
+    A ``selection`` takes the place of every head's own but streaming.
+    """
+    if selection is not None:
+        own = budgets.selection
+        budgets = replace(budgets, selection=np.where(own == STREAMING, own, selection))
     return Method(
-        strategy=strategy, budget=budget, window=budgets.window, at=lambda cut_point: budgets
+        strategy=strategy,
+        budget=budget,
+        window=budgets.window,
+        at=lambda cut_point: budgets,
+        selections=tuple(np.unique(budgets.selection).tolist()),
     )
 
 
@@ -85,6 +104,7 @@ def allocated(
     strategy: str = "headkv",
     window: int = 8,
     granularity: str = "kv",
+    selection: str = SELECTION,
     **options: Any,
 ) -> Method:
     """Build the method that divides a size by scores anew for each context.
@@ -107,6 +127,7 @@ def allocated(
             budget=size,
             window=window,
             granularity=granularity,
+            selection=None if selection == SELECTION else selection,
             context_length=tokens,
             **options,
         )
@@ -116,6 +137,7 @@ def allocated(
         budget=str(budget.as_given),
         window=window,
         at=lambda cut_point: at(cut_point.tokens),
+        selections=(selection,),
     )
 
 
@@ -125,12 +147,14 @@ class MethodOptions:
 
     ``budgets`` are sizes and paths of budget files. Sizes are divided by each of the
     ``strategies``, with the ``options`` of ``allocated``, from ``scores``: a run directory or its
-    file; left out, the newest run.
+    file; left out, the newest run. Each is evaluated with each of the ``selections``; left out,
+    with attention, and a file with its own.
     """
 
     budgets: tuple[BudgetSize | Path, ...]
     scores: Path | None = None
     strategies: tuple[str, ...] = ()
+    selections: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -180,16 +204,22 @@ def build_methods(options: MethodOptions, runs: Sequence[WeightedRun]) -> list[M
         if isinstance(budget, Path):
             read = HeadBudgets.load(budget)
             called = name if names.count(name) == 1 else str(budget)
-            candidates.append(fixed(str(read.strategy["name"]), called, read))
+            streams = bool((read.selection == STREAMING).all())
+            candidates += [
+                fixed(str(read.strategy["name"]), called, read, selection=selection)
+                for selection in (() if streams else options.selections) or (None,)
+            ]
             continue
         candidates += [
-            allocated(runs, budget, strategy=strategy, **options.options)
+            allocated(runs, budget, strategy=strategy, selection=selection, **options.options)
             for strategy in options.strategies or [STRATEGY]
+            for selection in options.selections or [SELECTION]
         ]
-    pairs = [(candidate.strategy, candidate.budget) for candidate in candidates]
-    for strategy, called in pairs:
-        if pairs.count((strategy, called)) > 1:
-            raise UsageError(f"given twice for {strategy}", option="budget", value=called)
+    names_of = [(one.strategy, one.selection, one.budget) for one in candidates]
+    for strategy, selection, called in names_of:
+        if names_of.count((strategy, selection, called)) > 1:
+            chosen = strategy if selection == SELECTION else f"{strategy} by {selection}"
+            raise UsageError(f"given twice for {chosen}", option="budget", value=called)
     return candidates
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
@@ -10,8 +11,10 @@ from typing import Any
 
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
-from headprobe.errors import UsageError
-from headprobe.evaluation.baselines import with_baselines
+from headprobe.compression.reconstruction import can_repeat
+from headprobe.compression.selections import needs_of
+from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.evaluation.baselines import KVZIP, with_baselines
 from headprobe.evaluation.methods import (
     CutPoint,
     Method,
@@ -146,6 +149,7 @@ def plan_evaluation(
         )
     contexts = _contexts(asked.questions)
     check_fit(candidates, loaded.layout, contexts)
+    without = _without(loaded, candidates, max(contexts))
     seed = asked.plan.identity.get("seed", spec.seed or 0)
     # At one length, whatever the questions: what else they are asked with does not matter.
     cut_point = CutPoint.whole(loaded.layout, tokens=LONGEST_BY_DEFAULT)
@@ -171,7 +175,7 @@ def plan_evaluation(
         subject=f"{loaded.layout.id}, {title(asked.name)}",
         questions=asked.questions,
         keys=_keys(asked.questions, candidates, loaded.layout),
-        methods=with_baselines(candidates, seed=seed),
+        methods=with_baselines(candidates, seed=seed, without=without),
         metric=metric,
         seed=seed,
         plan=plan,
@@ -292,7 +296,12 @@ def _find_run(methods: MethodOptions) -> Path | None:
 def _recorded(candidate: Method, cut_point: CutPoint) -> dict[str, Any]:
     """Describe how a candidate divides its budget."""
     made = candidate.at(cut_point)
-    own = {"budget": candidate.budget, "window": made.window, "granularity": made.granularity}
+    own = {
+        "budget": candidate.budget,
+        "selection": candidate.selection,
+        "window": made.window,
+        "granularity": made.granularity,
+    }
     return {**made.strategy, "name": candidate.strategy, **own}
 
 
@@ -333,6 +342,27 @@ def _seed(
 def _reserve(max_new_tokens: int | None) -> int:
     """Return the number of tokens that a prompt leaves to the answer."""
     return max(ANSWER_RESERVE, max_new_tokens or 0)
+
+
+def _without(loaded: LoadedModel, candidates: Sequence[Method], longest: int) -> list[str]:
+    """Leave out baseline kvzip where the model's context has no room to repeat a prompt.
+
+    Raises:
+        UsageError: a candidate needs that room.
+    """
+    if can_repeat(longest, loaded.tokenizer, max_context=loaded.max_context):
+        return []
+    problem = (
+        f"prompts of {longest} tokens leave no room to repeat them in the model's context of "
+        f"{loaded.max_context}"
+    )
+    for name in sorted({name for one in candidates for name in one.selections}):
+        if "reconstruction" in needs_of({name}):
+            message = f"{problem}: try shorter `lengths`"
+            raise UsageError(message, option="selection", value=name)
+    message = f"{problem}: baseline {KVZIP} is left out; shorter `lengths` let it in"
+    warnings.warn(message, HeadprobeWarning, stacklevel=3)
+    return [KVZIP]
 
 
 def _longest(loaded: LoadedModel, reserve: int) -> int:

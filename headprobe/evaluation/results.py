@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.evaluation.baselines import BASELINES
+from headprobe.evaluation.baselines import is_like_baseline
 from headprobe.stats.bootstrap import Estimate, interval
 from headprobe.tasks.grading import METRICS
 
@@ -35,16 +35,23 @@ class MethodAnswers:
     """The answers under one budget in one setting, in the order of the questions.
 
     ``fractions`` are the fractions of the cache that were kept, 0 to 1, as measured at the cut.
-    ``grades`` are in per cent, by metric. The full cache has the strategy ``FULL``.
+    ``grades`` are in per cent, by metric. The full cache has the strategy ``FULL``, and no
+    ``selection``.
     """
 
     setting: str
     strategy: str
+    selection: str | None
     budget: str
     is_baseline: bool
     fractions: Float[np.ndarray, " question"]
     responses: tuple[str, ...]
     grades: Mapping[str, Float[np.ndarray, " question"]]
+
+    @property
+    def name(self) -> str:
+        """The strategy, and the selection where it is not attention or the baseline's own."""
+        return _name(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +67,7 @@ class MethodResult:
 
     setting: str
     strategy: str
+    selection: str | None
     budget: str
     is_baseline: bool
     fraction: float
@@ -68,6 +76,17 @@ class MethodResult:
     of_full: float | None
     best_baseline: str | None
     gain: Estimate | None
+
+    @property
+    def name(self) -> str:
+        """The strategy, and the selection where it is not attention or the baseline's own."""
+        return _name(self)
+
+
+def _name(method: MethodAnswers | MethodResult) -> str:
+    if method.is_baseline or method.selection in (None, "attention"):
+        return method.strategy
+    return f"{method.strategy} x {method.selection}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,6 +130,7 @@ class Evaluation:
         return MethodResult(
             setting=method.setting,
             strategy=method.strategy,
+            selection=method.selection,
             budget=method.budget,
             is_baseline=method.is_baseline,
             fraction=float(method.fractions.mean()),
@@ -120,7 +140,7 @@ class Evaluation:
                 for name, grades in method.grades.items()
             },
             of_full=float(own.mean() / full) if full else None,
-            best_baseline=best_baseline.strategy if best_baseline else None,
+            best_baseline=best_baseline.name if best_baseline else None,
             gain=interval(own - best_baseline.grades[metric], self.groups, seed=seed)
             if best_baseline
             else None,
@@ -139,7 +159,7 @@ class Evaluation:
             one
             for one in self.methods
             if one is not method
-            and one.strategy in BASELINES
+            and is_like_baseline(one.strategy, one.selection)
             and (one.setting, one.budget) == (method.setting, method.budget)
         ]
         return max(others, key=lambda one: one.grades[metric].mean(), default=None)
@@ -153,6 +173,7 @@ class Evaluation:
                 {
                     "setting": method.setting,
                     "strategy": method.strategy,
+                    "selection": method.selection,
                     "budget": method.budget,
                     "question_id": self.questions,
                     "group": self.groups,
@@ -184,6 +205,7 @@ def _flat(result: MethodResult) -> dict[str, Any]:
     return {
         "setting": result.setting,
         "strategy": result.strategy,
+        "selection": result.selection,
         "budget": result.budget,
         "fraction": result.fraction,
         "metric": result.metric,

@@ -177,6 +177,14 @@ def amounts(budgets: HeadBudgets, context_length: int | None) -> Float[np.ndarra
     return kept.astype(np.float64)
 
 
+def selection_note(budgets: HeadBudgets) -> tuple[str, ...]:
+    """Say that a file leaves it to the program which entries a head keeps."""
+    others = sorted(set(budgets.selection.ravel().tolist()) - {"attention", "streaming"})
+    if not others:
+        return ()
+    return (f"the file says how many entries a head keeps; by {', '.join(others)} is not in it",)
+
+
 def require_kv(budgets: HeadBudgets) -> None:
     """Refuse a budget per query head where a reader takes one per KV head.
 

@@ -34,7 +34,8 @@ class HeadBudgetPress(BasePress):  # type: ignore[misc]
 
     In a context of N tokens a KV head keeps ``budgets.kept(N)`` entries: the ``window`` newest
     first, then the ``sinks`` first ones, then the entries with the highest score, or the newest
-    where the head is ``streaming``. The other press's own ratio is not looked at.
+    where the head is ``streaming``. Of every other selection the other press takes the place, and
+    its own ratio is not looked at.
 
     Args:
         press: says which entries of a head are worth most.
@@ -101,7 +102,7 @@ class HeadBudgetPress(BasePress):  # type: ignore[misc]
         """
         layer, (batch, _, length, _) = module.layer_idx, keys.shape
         kept = torch.from_numpy(self.budgets.kept(length)[layer]).to(keys.device)
-        attended = torch.from_numpy(self.budgets.selection[layer] == "attention").to(keys.device)
+        attended = torch.from_numpy(self.budgets.selection[layer] != "streaming").to(keys.device)
         self._dropped[layer] = 1 - float(kept.double().mean()) / length
         module.masked_key_indices = None
         if (kept == length).all():

@@ -19,7 +19,13 @@ from headprobe.budgets import HeadBudgets
 from headprobe.files import atomic_write
 from headprobe.formats._files import Table, numbers, read_json, table_size
 from headprobe.formats._format import Format
-from headprobe.formats._heads import amounts, group_note, kv_scores, not_negative
+from headprobe.formats._heads import (
+    amounts,
+    group_note,
+    kv_scores,
+    not_negative,
+    selection_note,
+)
 from headprobe.scores import HeadScores
 
 _KEY = re.compile(r"L(\d{1,6})H(\d{1,6})", re.ASCII)
@@ -54,7 +60,8 @@ def write_budget(
     """
     kept = amounts(budgets, context_length)
     _write(kept / kept.sum(), path)
-    return (f"the budget is got with a target of {kept.mean():g} entries a head",)
+    target = f"the budget is got with a target of {kept.mean():g} entries a head"
+    return (target, *selection_note(budgets))
 
 
 def _write(fractions: Float[np.ndarray, "layer kv_head"], path: Path) -> None:

@@ -22,7 +22,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.formats._format import Format
-from headprobe.formats._heads import amounts, group_note, kv_scores, not_negative
+from headprobe.formats._heads import amounts, group_note, kv_scores, not_negative, selection_note
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:
@@ -80,10 +80,11 @@ def write_budget(
         water_fill(none, kept, total=float(fraction * kept.size), cap=1.0) for fraction in KEPT
     ]
     _write(np.stack(fractions), path)
+    notes = selection_note(budgets)
     if context_length is None:
-        return ()
-    fraction = budgets.fraction(context_length)
-    return (f"of {context_length} tokens it is the budget at compression_ratio {1 - fraction:.2f}",)
+        return notes
+    ratio = 1 - budgets.fraction(context_length)
+    return (f"of {context_length} tokens it is the budget at compression_ratio {ratio:.2f}", *notes)
 
 
 def _write(fractions: Float[np.ndarray, "compression layer kv_head"], path: Path) -> None:

@@ -34,8 +34,7 @@ def write_budget(budgets: HeadBudgets, path: Path) -> tuple[str, ...]:
     from safetensors.numpy import save
 
     header = budgets.to_json()
-    for name in ("selection", "tokens", "ratio"):
-        del header[name]
+    del header["tokens"], header["ratio"]
     tensors = {
         "tokens": np.ascontiguousarray(budgets.tokens, dtype=np.int64),
         "ratio": np.ascontiguousarray(budgets.ratio, dtype=np.float64),

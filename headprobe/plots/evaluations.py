@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headprobe.evaluation.baselines import BASELINES
+from headprobe.evaluation.baselines import is_like_baseline
 from headprobe.evaluation.results import FULL, SETTINGS, MethodResult
 from headprobe.plots.column import Column
 from headprobe.plots.ranking import LEVEL, LINE
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours; markers and dashes tell lines apart without them.
 _LINES = ("-", "-.", ":")
 _CANDIDATES = ((LINE, "o"), (LEVEL, "s"), ("#56B4E9", "D"), ("#F0E442", "h"))
-_BASELINES = (("#E69F00", "^"), ("#009E73", "v"), ("#CC79A7", "P"), ("0.35", "X"), ("0.65", "*"))
+_BASELINES = (
+    ("#E69F00", "^"),
+    ("#009E73", "v"),
+    ("#CC79A7", "P"),
+    ("0.35", "X"),
+    ("#8C564B", "<"),
+    ("#882255", ">"),
+    ("0.65", "*"),
+)
 
 
 def evaluation_column(results: Sequence[MethodResult], *, metric: str, subject: str) -> Column:
@@ -51,9 +59,9 @@ def _looks(results: Sequence[MethodResult]) -> dict[str, dict[str, Any]]:
     looks = {}
     for is_baseline, pairs in ((False, _CANDIDATES), (True, _BASELINES)):
         names = dict.fromkeys(
-            one.strategy
+            one.name
             for one in results
-            if (one.strategy in BASELINES) == is_baseline and one.strategy != FULL
+            if one.strategy != FULL and is_like_baseline(one.strategy, one.selection) == is_baseline
         )
         for number, name in enumerate(names):
             colour, marker = pairs[number % len(pairs)]
@@ -76,7 +84,7 @@ def _accuracy(
     looks: Mapping[str, dict[str, Any]],
 ) -> None:
     for name, look in looks.items():
-        own = sorted((one for one in results if one.strategy == name), key=lambda one: one.fraction)
+        own = sorted((one for one in results if one.name == name), key=lambda one: one.fraction)
         estimates = [one.grades[metric] for one in own]
         values = np.array([found.value for found in estimates])
         reach = [

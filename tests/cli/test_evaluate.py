@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from headprobe.errors import UsageError
+from headprobe.evaluation.baselines import BASELINES
 from headprobe.models.bundled import bundled
 from headprobe.scores import FILE_NAME, HeadScores
 from tests._support.command_line import Done, headprobe, refusal, succeed
@@ -23,7 +24,7 @@ SMALL = ["--lengths", "128", "--depths", "0,100", "--limit", "2"]
 BUDGET = "outputs/nano/r2/budget-headkv-24.json"
 HEADS = "outputs/nano/r2/heads.csv"
 GRADES = "exact_match, f1, recall or passed"
-STRATEGIES = ["headkv", "uniform", "pyramid", "adaptive", "streaming", "shuffled"]
+STRATEGIES = ["headkv", *BASELINES]
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,8 @@ def test_sizes_are_evaluated_from_the_newest_run_beside_every_baseline(inside: P
         assert (
             (one["gain"] is None) == (one["best_baseline"] is None) == (one["strategy"] != "headkv")
         )
-    assert len(pd.read_csv(out / "results.csv")) == 2 * 13
-    assert len(pd.read_parquet(out / "answers.parquet")) == 2 * 13 * 2
+    assert len(pd.read_csv(out / "results.csv")) == 2 * 17
+    assert len(pd.read_parquet(out / "answers.parquet")) == 2 * 17 * 2
     assert "written to" in done.stderr
 
 
@@ -109,6 +110,33 @@ def test_a_budget_file_is_evaluated_beside_baselines_of_its_size(inside: Path) -
     assert [one["strategy"] for one in own] == ["full", *STRATEGIES]
     assert {one["budget"] for one in own[1:]} == {"budget-headkv-24"}
     assert {round(one["fraction"], 9) for one in own[1:]} == {24 / 128}
+
+
+def test_strategies_are_evaluated_with_every_selection(inside: Path) -> None:
+    """The budget file that names a selection keeps it where none is asked for."""
+    options = ["--budget", "24", "--selection", "defensive,value", "--out", "two"]
+    found = evaluate(*SMALL, *options, "--json").json()
+    own = [one for one in found["results"] if one["setting"] == "query_aware"]
+    named = [(one["strategy"], one["selection"]) for one in own]
+    assert named[:3] == [("full", None), ("headkv", "defensive"), ("headkv", "value")]
+    assert dict(named[3:])["kvzip"] == "reconstruct"
+    table = pd.read_csv(inside / "two" / "results.csv")
+    assert list(table.columns[:4]) == ["setting", "strategy", "selection", "budget"]
+    answers = pd.read_parquet(inside / "two" / "answers.parquet")
+    assert set(answers[answers.strategy == "headkv"].selection) == {"defensive", "value"}
+    succeed("allocate", "--budget", "24", "--selection", "expected", "--out", "expected.json")
+    shown = evaluate(*SMALL, "--budget", "expected.json", "--json", "--out", "file").json()
+    assert shown["results"][1]["selection"] == "expected"
+
+
+def test_kvzip_is_left_out_where_a_prompt_cannot_be_repeated(inside: Path) -> None:
+    longest = ["--lengths", "2048", "--limit", "1", "--budget", "24"]
+    done = evaluate(*longest, "--json", "--out", "longest")
+    assert "baseline kvzip is left out; shorter --lengths let it in" in done.stderr
+    assert "kvzip" not in {one["strategy"] for one in done.json()["results"]}
+    refused = evaluate(*longest, "--selection", "reconstruct", "--out", "x")
+    assert refused.returncode == 2
+    assert "--selection reconstruct: prompts of 2048 tokens leave no room" in refused.stderr
 
 
 def test_a_budget_of_a_task_that_asks_nothing_is_asked_r2(inside: Path) -> None:

@@ -11,9 +11,10 @@ from headprobe.allocators import BudgetSize, allocate
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
+from headprobe.compression.reconstruction import Repetition, repetitions
 from headprobe.errors import HeadprobeError
 from headprobe.evaluation.answering import _Reader, evaluate
-from headprobe.evaluation.baselines import baselines
+from headprobe.evaluation.baselines import BASELINES, baselines
 from headprobe.evaluation.methods import CutPoint, Method, allocated, everything, fixed
 from headprobe.evaluation.questions import Question, questions_of
 from headprobe.evaluation.results import (
@@ -77,14 +78,14 @@ def plainly(
     capacity = np.full(nano.layout.layers, end)
     given = method.at(CutPoint(tokens=end, question_id=question.draw_id, capacity=capacity))
     written: list[int] = []
-    with HeadBudgetCache(nano.model, given, compress_at=end, floor=method.floor) as cache:
+    with HeadBudgetCache(nano.model, given, floor=method.floor) as cache:
+        logits = nano.model(prompt[:, :end], past_key_values=cache).logits
+        if "reconstruct" in method.selections:
+            cache.reconstruct(repetitions(prompt[0, :end].tolist(), nano.tokenizer))
+        cache.compress()
+        fraction = cache.entries.mean() / end
         if setting == QUERY_AGNOSTIC:
-            nano.model(context, past_key_values=cache)
-            fraction = cache.entries.mean() / end
             logits = nano.model(prompt[:, end:], past_key_values=cache).logits
-        else:
-            logits = nano.model(prompt, past_key_values=cache).logits
-            fraction = cache.entries.mean() / end
         while True:
             written.append(int(logits[0, -1].argmax()))
             said = nano.tokenizer.decode(written, skip_special_tokens=True).lstrip()
@@ -104,16 +105,19 @@ def test_answers_are_those_of_each_budget_alone(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:
     shared = allocated([scored(nano)], BudgetSize(fraction=0.2), strategy="tuned")
-    methods = [small(nano), shared, *baselines(small(nano), seed=0)]
+    weighed = budgets(nano, budget=BudgetSize(tokens=24), selection="value")
+    expected = budgets(nano, budget=BudgetSize(tokens=24), selection="expected")
+    others = [fixed("value", "24", weighed), fixed("expected", "24", expected)]
+    methods = [small(nano), shared, *baselines(small(nano), seed=0), *others]
     found = evaluate(nano, questions, methods, prefill_chunk=30)
-    assert [t.strategy for t in found.methods[:8]] == [FULL, *(c.strategy for c in methods)]
+    assert [t.strategy for t in found.methods[:12]] == [FULL, *(c.strategy for c in methods)]
     for setting in (QUERY_AWARE, QUERY_AGNOSTIC):
         for method in methods:
             answered = find(found, setting, method.strategy)
-            expected = [plainly(nano, question, method, setting) for question in questions]
-            assert answered.responses == tuple(response for response, _ in expected)
-            np.testing.assert_allclose(answered.fractions, [fraction for _, fraction in expected])
-            assert answered.is_baseline == (method.strategy not in ("headkv", "tuned"))
+            alone = [plainly(nano, question, method, setting) for question in questions]
+            assert answered.responses == tuple(response for response, _ in alone)
+            np.testing.assert_allclose(answered.fractions, [fraction for _, fraction in alone])
+            assert answered.is_baseline == (method.strategy in BASELINES)
     assert len({answered.responses for answered in found.methods}) > 2
     assert found.groups == tuple(question.group for question in questions)
 
@@ -180,11 +184,14 @@ def test_answers_are_graded_by_the_probe_too(
         assert passed == 100 * question.passed(response)
 
 
-@pytest.mark.parametrize("methods", [1, 6])
+@pytest.mark.parametrize("methods", [1, 8])
 def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
     nano: LoadedModel, questions: Sequence[Question], methods: int
 ) -> None:
-    """Context, question after the cut, question, and a step a token for all answers together."""
+    """Context, question after the cut, question, and a step a token for all answers together.
+
+    For kvzip the context and the whole prompt are repeated, in a pass each.
+    """
     passes = []
     hook = nano.model.register_forward_pre_hook(lambda *_: passes.append(1))
     try:
@@ -196,8 +203,9 @@ def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
         len(nano.tokenizer.encode(answered.responses[0], add_special_tokens=False))
         for answered in found.methods
     )
-    assert len(passes) <= 3 + questions[0].max_new_tokens - 1
-    assert len(passes) >= 3 + longest - 1
+    read = 3 if len(methods) == 1 else 5
+    assert len(passes) <= read + questions[0].max_new_tokens - 1
+    assert len(passes) >= read + longest - 1
 
 
 def test_one_setting_alone_gives_the_same_answers(
@@ -236,8 +244,11 @@ def test_baselines_keep_as_much_of_any_model(architecture: str) -> None:
     )
     methods = [candidate, *baselines(candidate, seed=0)]
     ids = torch.randint(3, 60, (1, 60), generator=torch.Generator().manual_seed(0))
-    with HeadBudgetCache(model, everything(layout, window=4)) as cache:
+    uncut = everything(layout, window=4)
+    with HeadBudgetCache(model, uncut, selections=["defensive", "reconstruct"]) as cache:
         model(ids, past_key_values=cache)
+        whole = Repetition(ids=tuple(ids[0].tolist()), start=0, stop=60)
+        cache.reconstruct([whole])
     cut_point = CutPoint(tokens=60, question_id=0, capacity=cache.capacity)
     whole = cache.fork([Target(budgets=everything(layout))])
     np.testing.assert_array_equal(cut_point.capacity, whole.entries[:, 0, 0])

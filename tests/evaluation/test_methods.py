@@ -80,9 +80,15 @@ def test_each_baseline_chooses_in_its_own_way() -> None:
     candidate = allocated([run()], BudgetSize(tokens=20))
     found = {one.strategy: one for one in baselines(candidate, seed=0)}
     assert tuple(found) == BASELINES
-    uniform, pyramid, adaptive, streaming, shuffled = (
+    uniform, pyramid, adaptive, streaming, defensive, kvzip, shuffled = (
         one.at(cut_point(500, 7)) for one in found.values()
     )
+    for one in (defensive, kvzip):
+        np.testing.assert_array_equal(one.tokens, uniform.tokens)
+    assert (defensive.selection == "defensive").all()
+    assert (kvzip.selection == "reconstruct").all()
+    for name, one in found.items():
+        assert set(one.at(cut_point(500, 7)).selection.ravel()) == set(one.selections), name
     assert (uniform.tokens == 20).all()
     assert (np.diff(pyramid.tokens[:, 0]) < 0).all()
     np.testing.assert_array_equal(adaptive.tokens, uniform.tokens)
@@ -151,10 +157,44 @@ def test_entrants_are_read_as_typed(tmp_path: Path) -> None:
     everyone = with_baselines(methods, seed=0)
     # A baseline that entered is not there twice, and those of a budget stand behind it.
     names = [one.strategy for one in everyone if one.budget == "16"]
-    assert names == ["headkv", "pyramid", "uniform", "adaptive", "streaming", "shuffled"]
+    behind = ["uniform", "adaptive", "streaming", "defensive", "kvzip", "shuffled"]
+    assert names == ["headkv", "pyramid", *behind]
     assert [one.budget for one in everyone] == [
-        name for name in ("16", "1.5%", "own", "64") for _ in range(6)
+        name for name in ("16", "1.5%", "own", "64") for _ in range(8)
     ]
+
+
+def test_every_strategy_meets_every_selection(tmp_path: Path) -> None:
+    """A file keeps its own unless others are asked for; a baseline that entered is not twice."""
+    path = tmp_path / "own.json"
+    budgets("headkv", budget=BudgetSize(tokens=20), selection="value").save(path)
+    budgets("duo").save(tmp_path / "duo.json")
+    typed, streams = (
+        parse_budgets(names) for names in (["16", str(path)], [str(tmp_path / "duo.json")])
+    )
+    both = MethodOptions(
+        budgets=typed, strategies=("headkv", "uniform"), selections=("attention", "defensive")
+    )
+    methods = build_methods(both, [run()])
+    assert [(one.strategy, one.selection, one.budget) for one in methods] == [
+        ("headkv", "attention", "16"),
+        ("headkv", "defensive", "16"),
+        ("uniform", "attention", "16"),
+        ("uniform", "defensive", "16"),
+        ("headkv", "attention", "own"),
+        ("headkv", "defensive", "own"),
+    ]
+    for one in methods:
+        assert set(one.at(cut_point(99)).selection.ravel()) == {one.selection}
+    same = methods[0].at(cut_point(99)), methods[1].at(cut_point(99))
+    np.testing.assert_array_equal(same[0].tokens, same[1].tokens)
+    [alone, duo] = build_methods(MethodOptions(budgets=typed[1:] + streams), [])
+    assert (alone.selection, duo.selection) == ("value", "streaming")
+    names = [one.strategy for one in with_baselines(methods, seed=0) if one.budget == "16"]
+    own = ["headkv", "headkv", "uniform", "uniform"]
+    assert names == [*own, "pyramid", "adaptive", "streaming", "kvzip", "shuffled"]
+    left = with_baselines(methods, seed=0, without=["kvzip"])
+    assert "kvzip" not in {one.strategy for one in left}
 
 
 def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

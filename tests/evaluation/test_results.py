@@ -33,6 +33,7 @@ def method(setting: str, strategy: str, budget: str, mean: float, *, seed: int) 
     return MethodAnswers(
         setting=setting,
         strategy=strategy,
+        selection={FULL: None, "streaming": "streaming"}.get(strategy, "attention"),
         budget=budget,
         is_baseline=strategy in ("uniform", "streaming"),
         fractions=generator.uniform(0.1, 0.2, QUESTIONS),

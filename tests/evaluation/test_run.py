@@ -113,7 +113,7 @@ def test_other_options_are_refused_and_overwriting_starts_over(
     with pytest.raises(UsageError, match=r"seed was 1, now 2"):
         run_evaluation(nano, other)
     run_evaluation(nano, other, overwrite=True)
-    assert len(pd.read_parquet(tmp_path / ANSWERS)) == 2 * 2 * 7
+    assert len(pd.read_parquet(tmp_path / ANSWERS)) == 2 * 2 * 9
     # The same options, but the file holds another budget now.
     changed = tmp_path / file.name
     shutil.copy(file, changed)

@@ -10,13 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
+from headprobe.evaluation.baselines import BASELINES
 from headprobe.evaluation.results import FULL, SETTINGS, MethodResult
 from headprobe.plots import draw_evaluation, save
 from headprobe.plots.evaluations import evaluation_column
 from headprobe.stats.bootstrap import Estimate
 
 SHARES = (0.015, 0.06, 0.25)
-STRATEGIES = ("headkv", "uniform", "pyramid", "adaptive", "streaming", "shuffled")
+STRATEGIES = ("headkv", *BASELINES)
 
 
 def result(setting: str, strategy: str, fraction: float, value: float) -> MethodResult:
@@ -24,6 +25,7 @@ def result(setting: str, strategy: str, fraction: float, value: float) -> Method
         metric="f1",
         setting=setting,
         strategy=strategy,
+        selection=None if strategy == FULL else "attention",
         budget=f"{100 * fraction}%",
         is_baseline=strategy not in (FULL, "headkv", "tuned"),
         fraction=fraction,
@@ -91,7 +93,7 @@ def test_lines_differ_in_colour_and_marker_and_are_alike_in_both_panels() -> Non
         drawn = {name: container.lines[0] for name, container in lines(axes).items()}
         looks.append({n: (li.get_color(), li.get_marker()) for n, li in drawn.items()})
         for kind in zip(*looks[-1].values(), strict=True):
-            assert len(set(kind)) == len(drawn) == 7
+            assert len(set(kind)) == len(drawn) == 9
         dashed = {name for name, line in drawn.items() if line.get_linestyle() == "--"}
         assert dashed == set(STRATEGIES[1:])
     assert looks[0] == looks[1]
