@@ -45,7 +45,10 @@ def base_model(directory: Path) -> str:
         HeadprobeError: the configuration cannot be read.
     """
     with reading(f"the adapter {directory}", f"look at its {CONFIG}"):
-        return str(json.loads((directory / CONFIG).read_text())["base_model_name_or_path"])
+        fields = json.loads((directory / CONFIG).read_text())
+        if not (isinstance(fields, dict) and "base_model_name_or_path" in fields):
+            raise ValueError("it names no base_model_name_or_path")
+        return str(fields["base_model_name_or_path"])
 
 
 def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:

@@ -186,7 +186,10 @@ def _check_index(index: Path, name: str, weights: bool) -> None:
     with reading(f"{index.name} of {name}", advice):
         if index.stat().st_size > _LONGEST_JSON:
             raise ValueError(f"it is longer than {_LONGEST_JSON:,} bytes")
-        weight_map = json.loads(index.read_text())["weight_map"]
+        content = json.loads(index.read_text())
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(weight_map, dict):
+            raise ValueError("it has no weight_map")
         files = sorted(set(weight_map.values()))
         odd = [file for file in files if not isinstance(file, str) or not _is_plain(file)]
         if odd:

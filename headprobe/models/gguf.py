@@ -279,7 +279,7 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn errors from reading past the file's end, or from odd text, into one line."""
     try:
         yield
-    except (struct.error, UnicodeDecodeError, OverflowError, KeyError) as error:
+    except (struct.error, UnicodeDecodeError, OverflowError) as error:
         raise HeadprobeError(
             f"{path} is a damaged GGUF file or cut short; download or copy it again"
         ) from error
@@ -330,7 +330,7 @@ class _Cursor:
         if kind == _STRING:
             return self._text()
         if kind != _ARRAY:
-            return self._numbers(_NUMBERS[kind])[0]
+            return self._numbers(self._form(kind))[0]
         element, count = self._numbers("IQ")
         if element in _NUMBERS:
             self._skip(count * struct.calcsize(_NUMBERS[element]))
@@ -338,6 +338,11 @@ class _Cursor:
             for _ in range(count):
                 self._value(element) if element == _ARRAY else self._skip(*self._numbers("Q"))
         return count
+
+    def _form(self, kind: int) -> str:
+        if kind not in _NUMBERS:
+            raise struct.error
+        return _NUMBERS[kind]
 
     def _numbers(self, form: str) -> tuple[Any, ...]:
         found = struct.unpack_from(f"<{form}", self._data, self._at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ _SPEAKING = (OSError, ValueError, RuntimeError, ImportError)
 # up (no Exception), and torch's for a full device (torch itself is imported where models run).
 _PANIC = "PanicException"
 _FULL = "OutOfMemoryError"
+_OF_BUGS = (AttributeError, LookupError, NameError)
 
 
 @contextmanager
@@ -21,8 +23,8 @@ def reading(what: str, advice: str) -> Iterator[None]:
     """Turn any exception that transformers raises over unusable files into a one-line error.
 
     The content of a file decides which exception is raised (a division by zero, a missing key, a
-    list that nests too deep), so all are caught except those that stop the program or say that a
-    device is out of memory.
+    list that nests too deep), so all are caught except those that stop the program, say that a
+    device is out of memory, or are bugs: a line of this package that asks for what is not there.
 
     Args:
         what: names the model and the file in the error.
@@ -37,9 +39,17 @@ def reading(what: str, advice: str) -> Iterator[None]:
         raise
     except BaseException as error:
         kind = type(error).__name__
-        if kind == _FULL or not (isinstance(error, Exception) or kind == _PANIC):
+        if kind == _FULL or not (isinstance(error, Exception) or kind == _PANIC) or _is_bug(error):
             raise
         raise HeadprobeError(f"cannot read {what}: {first_line(error)}; {advice}") from error
+
+
+def _is_bug(error: BaseException) -> bool:
+    """Tell whether a line of this package, not of a library, lacks an attribute, name or key."""
+    if not isinstance(error, _OF_BUGS):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__")).startswith("headprobe.")
 
 
 def first_line(error: BaseException) -> str:

@@ -195,11 +195,12 @@ class Progress:
         rows = self._connection.execute("SELECT rowid, key, payload, checksum FROM unit")
         for row, key, data, checksum in rows:
             try:
-                if checksum != _checksum(key.encode(), data):
+                whole = isinstance(key, str) and isinstance(data, bytes)
+                if not whole or checksum != _checksum(key.encode(), data):
                     raise ValueError("expected the checksum of key and payload")
                 Payload.from_bytes(data)
                 keys.add(key)
-            except (ValueError, TypeError, AttributeError):
+            except ValueError:
                 damaged.append((row,))
         if damaged:
             with self._connection as connection:
@@ -332,10 +333,11 @@ def _read_plan(connection: sqlite3.Connection) -> Plan | None:
         return None
     try:
         ((identity, labels, checksum),) = rows
-        if checksum != _checksum(identity.encode(), labels.encode()):
+        texts = isinstance(identity, str) and isinstance(labels, str)
+        if not texts or checksum != _checksum(identity.encode(), labels.encode()):
             raise ValueError("expected the checksum of the plan")
         return Plan(identity=json.loads(identity), labels=json.loads(labels))
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise sqlite3.DatabaseError("its plan cannot be read") from error
 
 

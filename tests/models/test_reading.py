@@ -42,3 +42,14 @@ def test_what_others_must_know_passes_through(error: BaseException) -> None:
     with pytest.raises(type(error)) as found:
         read(error)
     assert found.value is error
+
+
+def test_a_bug_of_this_package_is_no_fault_of_the_file() -> None:
+    lines = "def of_a_file(): {}['rope']\n"
+    ours, theirs = {"__name__": "headprobe.models.x"}, {"__name__": "transformers.x"}
+    for names in (ours, theirs):
+        exec(lines, names)
+    with pytest.raises(KeyError, match="rope"), reading("the tokenizer of x", "save it again"):
+        ours["of_a_file"]()
+    with pytest.raises(HeadprobeError), reading("the tokenizer of x", "save it again"):
+        theirs["of_a_file"]()
