@@ -143,6 +143,19 @@ def test_another_librarys_warning_is_not_shown(nano_scored: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_verbose_logs_what_is_loaded_planned_and_done(tmp_path: Path) -> None:
+    run = ["score", "--lengths", "128", "--depths", "50", "--limit", "2", "--out", "run"]
+    log = succeed("--verbose", *run, cwd=tmp_path).stderr.splitlines()
+    for name, told in (
+        ("models.loading", "loaded nano from"),
+        ("runs.memory", "prefill_chunk="),
+        ("runs.engine", "0 units were done before"),
+        ("runs.engine", "wrote run/scores.safetensors"),
+    ):
+        assert any(f" headprobe.{name}: " in line and told in line for line in log), told
+    assert "headprobe.runs" not in succeed(*run, cwd=tmp_path).stderr
+
+
 def test_debugging_shows_the_traceback_before_the_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from headprobe.cli.evaluate import evaluate
 from headprobe.cli.export import export
 from headprobe.cli.importing import import_scores
 from headprobe.cli.listing import list_registry
-from headprobe.cli.output import fail, warn
+from headprobe.cli.output import closing_log, fail, start_log, warn
 from headprobe.cli.plot import plot
 from headprobe.cli.score import score
 from headprobe.cli.show import show
@@ -40,6 +40,12 @@ app = typer.Typer(
 )
 
 
+def _log(wanted: bool) -> bool:
+    if wanted:
+        start_log()
+    return wanted
+
+
 def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"headprobe {__version__}")
@@ -51,6 +57,9 @@ def _version(wanted: bool) -> bool:
 def root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+    verbose: bool = typer.Option(
+        False, "--verbose", "-v", callback=_log, help="Log what is loaded, planned and done."
     ),
 ) -> None:
     """Profile every attention head of a causal language model; turn scores into KV budgets."""
@@ -81,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        with _warnings_as_lines():
+        with _warnings_as_lines(), closing_log():
             return _run(arguments)
     except Exception as error:
         if os.environ.get("HEADPROBE_DEBUG") == "1":

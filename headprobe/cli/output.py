@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 
 NAME_WIDTH, UNLIMITED = 20, 10_000
+_LOG = logging.getLogger("headprobe")
 
 
 class Advance(Protocol):
@@ -45,6 +47,24 @@ def warn(message: str) -> None:
 def fail(message: str) -> None:
     """Print the one line that an error leaves on stderr."""
     _stderr().print(f"error: {printable(message)}", markup=False, style="red")
+
+
+def start_log() -> None:
+    """Log on stderr what the library does, with the time."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    _LOG.addHandler(handler)
+    _LOG.setLevel(logging.DEBUG)
+
+
+@contextmanager
+def closing_log() -> Iterator[None]:
+    """End after the block what ``start_log`` has started in it."""
+    try:
+        yield
+    finally:
+        _LOG.handlers.clear()
+        _LOG.setLevel(logging.NOTSET)
 
 
 def show_json(content: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ from headprobe.models.max_context import allow_context
 from headprobe.models.options import ModelOptions
 from headprobe.models.reading import reading
 
+_LOG = logging.getLogger(__name__)
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "tekken*", "*.model", "*.tiktoken")
 _UNFIT = ("missing_keys", "mismatched_keys")
 
@@ -161,7 +163,7 @@ def load_model(model: str | ModelOptions, *, weights: bool = True, **options: An
             loaded = merge_adapter(loaded, chosen.adapter)
             layout = replace(layout, id=f"{layout.id}+{chosen.adapter.resolve().name}")
     loaded.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
-    return LoadedModel(
+    found = LoadedModel(
         name=name,
         model=loaded,
         tokenizer=tokenizer,
@@ -170,6 +172,9 @@ def load_model(model: str | ModelOptions, *, weights: bool = True, **options: An
         fingerprint=_fingerprint(loaded),
         adapter=chosen.adapter,
     )
+    _LOG.info("loaded %s from %s: %s", name, files.directory, layout.to_json())
+    _LOG.info("in %s on %s, attention by %s", found.dtype, found.model.device, found.attention)
+    return found
 
 
 def attention_layers(model: PreTrainedModel) -> tuple[int, ...]:

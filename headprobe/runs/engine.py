@@ -8,6 +8,7 @@ several processes, stopping early, Ctrl-C, the report, and the order in which re
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections import Counter
@@ -36,6 +37,7 @@ from headprobe.runs.progress import (
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
+_LOG = logging.getLogger(__name__)
 _LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
@@ -122,6 +124,7 @@ class ResultFiles:
         """Write one file with the function ``save``, which gets its path."""
         path = self._out / name
         save(path)
+        _LOG.info("wrote %s", path)
         self._digests[name] = file_digest(path)
 
     def write_report(self, **found: Any) -> None:
@@ -159,6 +162,8 @@ def run_job(
     make_directory(job.out)
     with _open(job, processes, overwrite=overwrite) as progress:
         done = _read(job.work, progress)
+        _LOG.info("plan of %s: %s", job.out, job.plan.to_json())
+        _LOG.info("%d units were done before", len(done))
         report = _Report(job, progress, processes)
         try:
             with report.until_done():
@@ -254,6 +259,7 @@ def _work(
         for key, unit in work.do(set(keys) & own - done_anywhere):
             progress.add({key: work.encode(unit)})
             done[key] = unit
+            _LOG.debug("done: %s", key)
             for _ in range(repeats[key]):
                 advance()
         if work.is_enough is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout
 
+_LOG = logging.getLogger(__name__)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 LEAST_CHUNK, MOST_CHUNK = 32, 8192
@@ -76,10 +78,12 @@ def chunk_sizes_for(
     # their product, queries, keys, values and output; the mask's row as booleans and as numbers.
     token = element * (6 * width + 3 * inner + 5 * heads * head_dim) + longest * (1 + element)
     fitting = int(_ACTIVATIONS * memory.activation_memory) // token
-    return ChunkSizes(
+    found = ChunkSizes(
         prefill_chunk=memory.prefill_chunk or max(LEAST_CHUNK, min(MOST_CHUNK, fitting)),
         row_bytes=max(1, int(_ROWS * memory.activation_memory)),
     )
+    _LOG.info("sizes for prompts of up to %d tokens: %s", longest, found)
+    return found
 
 
 def parse_bytes(text: str) -> int:

@@ -6,6 +6,7 @@ the simplest. A style that passes every prompt ends the trial.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from headprobe.tasks import Task
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
+_LOG = logging.getLogger(__name__)
 HAYSTACK_TOKENS = 100
 """The tokens of prose around the needle of a short prompt."""
 
@@ -70,6 +72,7 @@ def decide_style(
     for style, cases in tried.items():
         seen = [one.passed for one in observe_cases(loaded, cases[:count], asking)]
         passed[style] = float(np.mean(seen))
+        _LOG.info("prompt style %s passes %.2f of %d prompts", style, passed[style], len(seen))
         if all(seen):
             break
     used = max(tried, key=lambda style: passed.get(style, -1.0))
