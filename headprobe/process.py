@@ -1,7 +1,7 @@
 """Prepare the process of the command line: environment, standard streams and signals.
 
 What others leave in a process must not decide how a run ends: a terminal's width that is no number,
-a notebook's backend for pictures, a closed stdout, a full disk behind stderr, ``kill`` in the
+a notebook's backend for pictures, a closed stdout, a full disk that stderr goes to, ``kill`` in the
 middle.
 """
 

@@ -35,7 +35,7 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
     named = (budgets.strategy["name"], budgets.strategy.get("budget"))
     title = (
         f"{budgets.layout.id}, {' '.join(map(str, filter(None, named)))}: "
-        f"{f'share of {longest:,} tokens' if by_ratio else 'entries'} kept by {matrix.shape[1]} "
+        f"{f'fraction of {longest:,} tokens' if by_ratio else 'entries'} kept by {matrix.shape[1]} "
         f"{unit} a layer, {matrix.mean():.4g} on average"
     )
     columns = ["layer", *map(str, range(matrix.shape[1])), "mean"]
@@ -43,7 +43,7 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
     output.show_table(title, columns, rows)
     output.show_table(
         "what is kept, in keys and values of 16-bit numbers (bfloat16, float16)",
-        ["context", "tokens, all heads", "bytes", "share of the full cache"],
+        ["context", "tokens, all heads", "bytes", "fraction of the full cache"],
         [
             [
                 f"{kept.context_length:,}",

@@ -123,7 +123,7 @@ Haystack = Annotated[
     str | None,
     typer.Option(
         # A bracket before a letter would be markup.
-        help="A folder or a file (.txt, .md, .json, .jsonl, .csv, .parquet), with :column behind "
+        help="A folder or a file (.txt, .md, .json, .jsonl, .csv, .parquet), with :column after "
         "it for a column of a table; hf:<dataset>\\[@configuration][:column]; or noise.",
         show_default="bundled essays in the language of the needles; noise for nano",
         rich_help_panel=CASES,

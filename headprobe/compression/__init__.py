@@ -1,11 +1,12 @@
-"""The reference runtime: a KV cache cut to a budget, whose heads keep different numbers of entries.
+"""The reference runtime: a KV cache compressed to a budget, a number of entries for every head.
 
-``cache`` is what a model is called with, ``layer`` one layer of it; ``eviction`` cuts a layer:
-``selections`` say what each of the ``held`` entries is worth by what a ``layer_view`` shows, such
-as the attention of the ``observation_window``, the ``query_moments`` and the ``reconstruction`` of
-the context; ``ranking`` orders them, ``sharing`` says how many a head keeps where heads share by
-attention, ``compensation`` makes one entry of the dropped ones. ``ragged`` stores what is kept,
-``attend`` computes attention over it, and ``decoding`` continues the answer greedily.
+``cache`` is what a model is called with, ``layer`` one layer of it; ``eviction`` compresses a
+layer: ``selections`` say what each of the ``held`` entries is worth by what a ``layer_view`` shows,
+such as the attention of the ``observation_window``, the ``query_moments`` and the
+``reconstruction`` of the context; ``ranking`` orders them, ``sharing`` says how many a head keeps
+where heads share by attention, ``compensation`` makes one entry of the dropped ones. ``ragged``
+stores what is kept, ``attend`` computes attention over it, and ``decoding`` continues the answer
+greedily.
 """
 
 from headprobe.compression.cache import HeadBudgetCache

@@ -112,7 +112,7 @@ def check_mask(mask: Any) -> None:
     if mask is None or (isinstance(mask, Tensor) and (mask.ndim == 2 or mask.shape[1] == 1)):
         return
     raise HeadprobeError(
-        "cannot cut the cache of attention whose mask is no tensor or differs between heads; "
+        "cannot compress the cache of attention whose mask is no tensor or differs between heads; "
         "try the model with attn_implementation='sdpa'"
     )
 

@@ -1,9 +1,9 @@
 """A transformers cache that obeys a budget.
 
-Until it is cut it holds every token, as transformers' own does. A cut leaves each head the entries
-that the budget grants it in a context of that length; tokens that come later are all kept, up to
-the next cut. The model's own attention function works on the whole cache, ``attend`` works on a cut
-cache.
+Until it is compressed it holds every token, as transformers' own does. Compression leaves each head
+the entries that the budget grants it in a context of that length; tokens that come later are all
+kept, up to the next compression. The model's own attention function works on the whole cache,
+``attend`` works on a compressed cache.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ class HeadBudgetCache(Cache):
     The model must be called with the cache inside the ``with``, under any number of prefill chunks;
     batches are padded on the left. Other calls of the model are left alone. For inference only.
 
-    Layers that cache keys and values of heads are cut. Layers with a sliding window or chunks count
-    the tokens inside as their context, and hold what is outside too until they are cut. Layers
-    without attention (lfm2's convolutions), or that cache something else, keep transformers' own.
+    Layers that cache keys and values of heads are compressed. Layers with a sliding window or
+    chunks count the tokens inside as their context, and hold what is outside too until they are
+    compressed. Layers without attention (lfm2's convolutions), or that cache something else, keep
+    transformers' own.
 
     Args:
         model: a causal language model whose attention goes through AttentionInterface.
@@ -57,18 +58,19 @@ class HeadBudgetCache(Cache):
             is reduced as the strategy's ``reduce`` says, else by their mean. With granularity
             ``query`` each query head stores entries of its own.
         compress_at: the tokens after which to compress, padding included. The forward pass that
-            ends there sees everything; each layer is cut when its attention is done. ``None``
-            leaves it to ``compress``. For the next turn of a conversation it may be set anew, to a
-            number not yet reached. A cut cache keeps queries only while such a cut is ahead, so
-            of the newest ``window`` queries only the ones choose that came since it was set.
-        floor: share out what a layer's heads keep by their attention, prompt by prompt, as Ada-KV
+            ends there sees everything; each layer is compressed when its attention is done.
+            ``None`` leaves it to ``compress``. For the next turn of a conversation it may be set
+            anew, to a number not yet reached. A compressed cache keeps queries only while such a
+            compression is ahead, so of the newest ``window`` queries only the ones choose that came
+            since it was set.
+        floor: divide what a layer's heads keep by their attention, prompt by prompt, as Ada-KV
             does; every head keeps at least this fraction of its own entries, 0 to 1.
         selections: further selections that targets of ``fork`` have, for which to gather what they
             need besides keys, values and the newest queries.
 
     Raises:
         HeadprobeError: the budget is of other heads or names an unknown reduction, or the
-            model has no layer whose cache could be cut, or needs a cache of its own kind.
+            model has no layer whose cache could be compressed, or needs a cache of its own kind.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class HeadBudgetCache(Cache):
         self._own = [layer for layer in layers if isinstance(layer, BudgetLayer)]
         if not self._own:
             raise HeadprobeError(
-                f"cannot cut the cache of a {model.config.model_type!r} model: "
+                f"cannot compress the cache of a {model.config.model_type!r} model: "
                 "no layer of it caches keys and values of heads"
             )
         self.needs = needs_of({*selections, *np.unique(budgets.selection).tolist()})
@@ -141,40 +143,40 @@ class HeadBudgetCache(Cache):
             layer.output = weight.T.reshape(heads, -1, len(weight))
 
     def reconstruct(self, repetitions: Sequence[Repetition]) -> None:
-        """Make the model repeat what the cache holds, for a cut by ``reconstruct`` that follows.
+        """Make the model repeat what the cache holds, before compression by ``reconstruct``.
 
         What the cache holds, and what it knows of the newest queries, stays as it is.
 
         Raises:
-            ValueError: the cache is cut, is empty or holds more than one sequence.
+            ValueError: the cache is compressed, is empty or holds more than one sequence.
         """
         layers = {layer.index: layer for layer in self._own}
         if any(layer.is_compressed for layer in self._own) or self.entries.shape[1] != 1:
-            raise ValueError("expected a cache of one sequence that is not cut, to repeat")
+            raise ValueError("expected a cache of one sequence that is not compressed, to repeat")
         for index, found in repeat_context(self._model, self, repetitions).items():
             layers[index].reconstruction = found
 
     def compress(self) -> None:
-        """Cut every head down to the budget, now, by the attention of the newest queries.
+        """Compress every head to the budget, now, by the attention of the newest queries.
 
         Raises:
-            ValueError: there is nothing in the cache, its newest token is padding, or it was cut
-                before and no further cut was ahead when the newest tokens came.
+            ValueError: there is nothing in the cache, its newest token is padding, or it was
+                compressed before and no further compression was ahead when the newest tokens came.
         """
         for layer in self._own:
             layer.compress()
 
     def fork(self, targets: Sequence[Target], *, keep: bool = True) -> HeadBudgetCache:
-        """Copy the cache into a cut one, its one sequence once for each of the ``targets``.
+        """Copy the cache into a compressed one, its one sequence once for each of the ``targets``.
 
-        So a prompt is read once for all targets. This cache must not be cut yet, and its budget's
-        window must be no smaller than the targets'. It stays as it is, or with ``keep`` false is
-        emptied layer by layer, so that nothing is held twice.
+        So a prompt is read once for all targets. This cache must not be compressed yet, and its
+        budget's window must be no smaller than the targets'. It stays as it is, or with ``keep``
+        false is emptied layer by layer, so that nothing is held twice.
 
         Raises:
             HeadprobeError: a target is of other heads or names an unknown reduction.
-            ValueError: this cache is cut or empty or holds more than one sequence, its window was
-                smaller, or the targets differ in granularity.
+            ValueError: this cache is compressed or empty or holds more than one sequence, its
+                window was smaller, or the targets differ in granularity.
         """
         for target in targets:
             check_layout(self._model.config, target.budgets.layout)
@@ -200,16 +202,17 @@ class HeadBudgetCache(Cache):
     def join(self, other: HeadBudgetCache) -> HeadBudgetCache:
         """Join the sequences of this cache and then of another cache in one batch.
 
-        Both caches are cut and have seen the same number of tokens; they must not be used any more.
+        Both caches are compressed and have seen the same number of tokens; they must not be used
+        any more.
 
         Raises:
-            ValueError: one is not cut, they differ in tokens or granularity, or some layer of the
-                model has no budget.
+            ValueError: one is not compressed, they differ in tokens or granularity, or some layer
+                of the model has no budget.
         """
         lengths = {cache.get_seq_length() for cache in (self, other)}
         is_compressed = all(layer.is_compressed for cache in (self, other) for layer in cache._own)
         if len(lengths) > 1 or not is_compressed or not self.can_join:
-            raise ValueError("expected cut caches of the same number of tokens in every layer")
+            raise ValueError("expected compressed caches of the same number of tokens")
         joined = copy.copy(self)
         joined.layers = [one.join(two) for one, two in zip(self._own, other._own, strict=True)]
         joined._start_anew()
@@ -221,7 +224,7 @@ class HeadBudgetCache(Cache):
         self._causal = {}
 
     def set_aside(self, tokens: int) -> None:
-        """Reserve memory for so many more tokens in cut layers: they are added without a copy."""
+        """Reserve memory in compressed layers for more tokens, to add them without a copy."""
         for layer in self._own:
             layer.set_aside(tokens)
 
@@ -229,7 +232,7 @@ class HeadBudgetCache(Cache):
     def can_be_captured(self) -> bool:
         """True where a step is one kernel call a layer that depends on the buffers alone.
 
-        It is known once the cache is cut and a step was made.
+        It is known once the cache is compressed and a step was made.
         """
         one_call = all(layer.has_varlen_kernel for layer in self._own)
         return self.can_join and one_call and not self._has_terms
@@ -273,12 +276,12 @@ class HeadBudgetCache(Cache):
 
     @property
     def capacity(self) -> Int[np.ndarray, " layer"]:
-        """Entries that a cut could leave a head of each layer: the tokens inside its window.
+        """Entries that compression could leave a head of each layer: the tokens in its window.
 
         Layers without a budget have room for none.
 
         Raises:
-            ValueError: the cache is empty or cut.
+            ValueError: the cache is empty or compressed.
         """
         capacities = {layer.index: layer.capacity for layer in self._own}
         return np.array([capacities.get(index, 0) for index in range(self._layers)])
@@ -297,7 +300,7 @@ class HeadBudgetCache(Cache):
         return given
 
     def _check_compress_at(self, index: int, start: int, stop: int) -> None:
-        """Refuse a forward pass over tokens ``start`` to ``stop`` that would miss the cut."""
+        """Refuse a forward pass from ``start`` to ``stop`` that would miss the compression."""
         if self.compress_at is None or stop <= self.compress_at:
             return
         if start < self.compress_at:

@@ -19,9 +19,9 @@ def compensate(
 ) -> Float[Tensor, "choice dim"]:
     """Average the ``dropped`` keys or values together with the ones that ``former`` stands for.
 
-    ``former`` counts ``weights`` times, so whatever earlier cuts dropped counts as what this cut
-    drops. One head's entries are dropped in several ways: ``dropped`` is 1 where a choice drops an
-    entry, else 0.
+    ``former`` counts ``weights`` times, so whatever earlier compressions dropped counts as what
+    this compression drops. One head's entries are dropped in several ways: ``dropped`` is 1 where a
+    choice drops an entry, else 0.
     """
     total = dropped @ entries.float() + weights[:, None] * former.float()
     count = dropped.sum(dim=1) + weights

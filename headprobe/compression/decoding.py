@@ -1,4 +1,4 @@
-"""Greedy decoding over a cut cache, a step of all sequences at a time.
+"""Greedy decoding over a compressed cache, a step of all sequences at a time.
 
 On a GPU a step of few tokens costs what launching its kernels costs. Where every layer's attention
 is one kernel call that depends on nothing but the buffers, the step is captured in a CUDA graph
@@ -19,11 +19,11 @@ _WORTH_CAPTURING = 8
 
 
 class GreedyDecoder:
-    """The greedy continuation of a cut cache's sequences, inside the cache's ``with``.
+    """The greedy continuation of a compressed cache's sequences, inside the cache's ``with``.
 
     Args:
         model: the model that the cache was made for.
-        cache: a cut cache, all of whose sequences end with the same token position.
+        cache: a compressed cache, all of whose sequences end with the same token position.
         max_new_tokens: steps at most; memory for their entries is set aside.
     """
 

@@ -1,4 +1,4 @@
-"""Cut one layer's heads to targets: rank entries once for all targets, in few calls."""
+"""Compress one layer's heads to targets: rank entries once for all targets, in few calls."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Rule(NamedTuple):
 
 
 class Evictor:
-    """The cuts of one layer's sequences, each sequence to any number of targets.
+    """The compressions of one layer's sequences, each sequence to any number of targets.
 
     Args:
         layer: the layer's index.
@@ -93,7 +93,7 @@ class Evictor:
         self._rankings: dict[Rule, Ranking] = {}
 
     def compress(self, pairs: Sequence[tuple[int, Target]]) -> Ragged:
-        """Collect what every head keeps of some sequences, each cut to the target paired with it.
+        """Collect what every head keeps of some sequences, each compressed to its paired target.
 
         Nothing that is held is changed.
         """

@@ -1,4 +1,4 @@
-"""The record of what a layer's heads hold before a cut."""
+"""The record of what a layer's heads hold before a compression."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headprobe.compression.ragged import COMPENSATION
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Held:
-    """The entries of a layer's heads before they are cut, padded to one length.
+    """The entries of a layer's heads before they are compressed, padded to one length.
 
     Heads are numbered sequence by sequence. Heads of one KV head may share its keys and values:
     ``source`` is the row of every head. ``weights`` are the tokens that a head's first entry stands

@@ -1,4 +1,4 @@
-"""One layer of the cache: it holds every token until it is cut, then what each head keeps."""
+"""One layer of the cache: every token until it is compressed, then what each head keeps."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from headprobe.errors import HeadprobeError
 
 
 class BudgetLayer(DynamicLayer):
-    """A layer of transformers' ``DynamicCache`` until it is cut, then ragged.
+    """A layer of transformers' ``DynamicCache`` until it is compressed, then ragged.
 
     ``attended`` is set once the attention function was called with the newest keys,
-    ``compressed_after`` is the number of tokens seen at the last cut. There is one target for all
-    sequences, or one for each. ``output`` is the output projection, and ``reconstruction`` what a
-    repetition of the context paid to it, where a selection needs them.
+    ``compressed_after`` is the number of tokens seen at the last compression. There is one target
+    for all sequences, or one for each. ``output`` is the output projection, and ``reconstruction``
+    what a repetition of the context paid to it, where a selection needs them.
 
     Raises:
         HeadprobeError: a budget names an unknown reduction.
@@ -66,7 +66,7 @@ class BudgetLayer(DynamicLayer):
 
     @property
     def is_compressed(self) -> bool:
-        """True once the layer was cut."""
+        """True once the layer was compressed."""
         return self._ragged is not None
 
     @property
@@ -88,9 +88,9 @@ class BudgetLayer(DynamicLayer):
 
     @property
     def capacity(self) -> int:
-        """Entries that a cut could leave a head: the tokens that the newest query sees."""
+        """Entries that a compression could leave a head: the tokens that the newest query sees."""
         if self.keys is None:
-            raise ValueError("expected a layer that holds tokens and is not cut")
+            raise ValueError("expected a layer that holds tokens and is not compressed")
         visible = self._observed.visible(self._tokens)
         return self._tokens if visible is None else int(visible.sum(dim=1).max())
 
@@ -101,11 +101,11 @@ class BudgetLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Add new tokens; return all tokens, or the new ones alone once the layer is cut."""
+        """Add new tokens; return all tokens, or the new ones alone once the layer is compressed."""
         self.check_attended()
         if key_states.shape[1] != self._kv_heads:
             raise HeadprobeError(
-                f"cannot cut the cache: layer {self.index} of the model caches "
+                f"cannot compress the cache: layer {self.index} of the model caches "
                 f"{key_states.shape[1]} heads, not {self._kv_heads} KV heads"
             )
         if self._ragged is None:
@@ -127,8 +127,8 @@ class BudgetLayer(DynamicLayer):
         """Refuse a model that attends to something else than the keys it caches (deepseek_v3)."""
         if not self.attended:
             raise HeadprobeError(
-                f"cannot cut the cache: layer {self.index} of the model does not hand the keys "
-                "that it caches to its attention function"
+                f"cannot compress the cache: layer {self.index} of the model does not hand the "
+                "keys that it caches to its attention function"
             )
 
     def attend(
@@ -155,13 +155,13 @@ class BudgetLayer(DynamicLayer):
         return output
 
     def forget(self) -> None:
-        """Drop what was kept for a cut."""
+        """Drop what was kept for a compression."""
         if not self._observed.is_empty:
             self._observed = ObservationWindow()
         self._moments = self.reconstruction = None
 
     def watch(self, query: Tensor, mask: Tensor | None, attention_kwargs: dict[str, Any]) -> None:
-        """Keep what a cut needs: the newest queries, and which tokens the last one sees."""
+        """Keep what a compression needs: the newest queries, and which tokens the last one sees."""
         self._observed.watch(query, mask, attention_kwargs, newest=self._newest)
         self.reconstruction = None
 
@@ -178,7 +178,7 @@ class BudgetLayer(DynamicLayer):
         self._moments = moments if self._moments is None else self._moments.merge(moments)
 
     def set_aside(self, tokens: int) -> None:
-        """Reserve memory for ``tokens`` more tokens, once the layer is cut."""
+        """Reserve memory for ``tokens`` more tokens, once the layer is compressed."""
         if self._ragged is not None:
             self._ragged.set_aside(tokens)
 
@@ -189,7 +189,7 @@ class BudgetLayer(DynamicLayer):
         self._tokens += tokens
 
     def join(self, other: BudgetLayer) -> BudgetLayer:
-        """Join the sequences of this layer and then of another layer, both cut."""
+        """Join the sequences of this layer and then of another layer, both compressed."""
         assert self._ragged is not None
         assert other._ragged is not None
         joined = copy.copy(self)
@@ -201,11 +201,11 @@ class BudgetLayer(DynamicLayer):
 
     @property
     def has_varlen_kernel(self) -> bool:
-        """True where one kernel call can take all heads of a cut layer."""
+        """True where one kernel call can take all heads of a compressed layer."""
         return self._ragged is not None and self._ragged.has_varlen_kernel
 
     def fork(self, targets: Sequence[Target], *, keep: bool = True) -> BudgetLayer:
-        """Copy the layer with its one sequence cut to each of the ``targets``.
+        """Copy the layer with its one sequence compressed to each of the ``targets``.
 
         This layer stays as it is, or with ``keep`` false is emptied.
         """
@@ -213,7 +213,7 @@ class BudgetLayer(DynamicLayer):
         forked._aim(targets)
         if self.is_compressed or self._observed.size < min(forked._newest, self._tokens):
             raise ValueError(
-                f"expected a cache that is not cut and has watched {forked._newest} queries"
+                f"expected a cache that is not compressed and has watched {forked._newest} queries"
             )
         forked.compress()
         if not keep:
@@ -227,11 +227,11 @@ class BudgetLayer(DynamicLayer):
         One sequence with several targets becomes one sequence for each.
         """
         if not self._tokens:
-            raise ValueError("expected tokens in the cache before it is cut, got none")
+            raise ValueError("expected tokens in the cache before it is compressed, got none")
         if self._observed.is_empty:
             raise ValueError(
                 "expected `compress_at` to be set before the newest tokens came: "
-                "a cache that is cut keeps no queries for another cut unless one is ahead"
+                "a compressed cache keeps no queries for another compression unless one is ahead"
             )
         held, sequences = self._held(), self._observed.sequences
         visible = self._observed.visible(self._tokens)
@@ -262,7 +262,7 @@ class BudgetLayer(DynamicLayer):
         self.forget()
 
     def _aims(self, sequences: int) -> Iterator[tuple[int, Target]]:
-        """Pair the sequences to be cut with their targets."""
+        """Pair the sequences to be compressed with their targets."""
         targets = len(self._targets)
         if 1 not in (sequences, targets) and sequences != targets:
             raise ValueError(f"expected a target for each of {sequences} sequences, got {targets}")
@@ -321,7 +321,7 @@ class BudgetLayer(DynamicLayer):
         self._start_over()
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Refuse to remove tokens: what was cut away is gone."""
+        """Refuse to remove tokens: what was evicted is gone."""
         raise ValueError("expected no call of crop: a cache with a budget cannot be taken back")
 
     def reorder_cache(self, beam_idx: Tensor) -> None:

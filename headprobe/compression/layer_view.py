@@ -1,4 +1,4 @@
-"""What a cache has seen of a layer when it is cut, as selections are given it."""
+"""What a cache has seen of a layer when it is compressed, as selections are given it."""
 
 from __future__ import annotations
 

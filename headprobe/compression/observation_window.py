@@ -1,4 +1,4 @@
-"""The newest queries of a layer, by whose attention a cut chooses entries (SnapKV)."""
+"""The newest queries of a layer, by whose attention a compression chooses entries (SnapKV)."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class ObservationWindow:
                 mask if len(mask) == 1 else mask[heads],
                 self._terms_of(heads, len(newest)),
             )
-            # A query whose own entry was cut away may see none.
+            # A query whose own entry was evicted may see none.
             rows = rows.nan_to_num_()
             for window, found in parts.items():
                 own = slice(-max(window, 1), None)

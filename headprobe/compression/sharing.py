@@ -1,4 +1,4 @@
-"""The target of a cut: a budget as it stands, or one whose layers are shared out by attention.
+"""The target of a compression: a budget, or one whose layers are divided anew by attention.
 
 Ada-KV (Feng et al., arXiv 2407.11550) decides for every prompt anew what each head of a layer
 keeps: the most attended entries of all heads together, so that heads whose attention is spread
@@ -19,9 +19,9 @@ from headprobe.compression.ranking import Ranking
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Target:
-    """The budget that a cache is cut to.
+    """The budget that a cache is compressed to.
 
-    With a ``floor``, 0 to 1, what a layer's heads keep between them is shared out by attention,
+    With a ``floor``, 0 to 1, what a layer's heads keep between them is divided by attention,
     prompt by prompt, and every head keeps at least that fraction of its own entries.
     """
 
@@ -34,7 +34,7 @@ class Target:
         if not 0 <= self.floor <= 1:
             raise ValueError(f"expected a floor from 0 to 1, got {self.floor}")
         if (self.budgets.selection != "attention").any():
-            raise ValueError("expected heads that all select by attention, to share by it")
+            raise ValueError("expected heads that all select by attention, to divide by it")
 
 
 def share_by_attention(
@@ -44,7 +44,7 @@ def share_by_attention(
     *,
     always: int,
 ) -> Int64[Tensor, "target head"]:
-    """Share out each target's entries of a layer by attention over all heads of the layer.
+    """Divide each target's entries of a layer by attention over all heads of the layer.
 
     ``always`` is the number of newest and oldest entries that each head keeps whatever its
     attention; its entries beyond are shared, except for the fraction ``floors``.

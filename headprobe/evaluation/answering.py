@@ -1,9 +1,9 @@
-"""Answers under budgets: a prompt is read once, its cache cut to every budget, then answered.
+"""Answers under budgets: a prompt is read once, its cache compressed to each, then answered.
 
 Both settings come from one reading: the cache is forked after the context, where the fork reads the
-question by itself, and after the question (``HeadBudgetCache.fork``). What was cut to the different
-budgets, in either setting, and the full cache beside it are answered, greedily, as the sequences of
-one batch.
+question by itself, and after the question (``HeadBudgetCache.fork``). What was compressed to the
+different budgets, in either setting, and the full cache beside it are answered, greedily, as the
+sequences of one batch.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ def answer(
     Args:
         loaded: the model.
         questions: what is asked; each is read once, whatever the number of methods.
-        methods: how the cache is cut; all with one granularity.
-        settings: of ``SETTINGS``, when the cache is cut.
+        methods: how the cache is compressed; all with one granularity.
+        settings: of ``SETTINGS``, when the cache is compressed.
         prefill_chunk: the number of tokens that a forward pass reads.
 
     Raises:
-        HeadprobeError: the model's cache cannot be cut, a budget is for another model, or a prompt
-            does not fit into the device's memory.
+        HeadprobeError: the model's cache cannot be compressed, a budget is for another model, or a
+            prompt does not fit into the device's memory.
     """
     if loaded.layers_without_attention and not supports_chunked_prefill(loaded.model):
         raise HeadprobeError(
@@ -226,7 +226,7 @@ class _Reader:
             cache.reconstruct(repetitions(ids, loaded.tokenizer, max_context=loaded.max_context))
 
     def _moment(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
-        """Describe the present state of the cache as the point where it is cut."""
+        """Describe the present state of the cache as the point where it is compressed."""
         return CutPoint(
             tokens=cache.get_seq_length(), question_id=question.draw_id, capacity=cache.capacity
         )
@@ -239,7 +239,7 @@ class _Reader:
         forks: Sequence[tuple[HeadBudgetCache, Int[Tensor, " _sequence"]]],
         max_new_tokens: int,
     ) -> list[str]:
-        """Write the greedy answers of cut caches, given the first token of each sequence.
+        """Write the greedy answers of compressed caches, given the first token of each sequence.
 
         They are written as one batch where the caches can be joined.
         """

@@ -1,7 +1,7 @@
 """Baselines that keep the same number of entries as a budget, but choose them otherwise.
 
 uniform (SnapKV, arXiv 2404.14469), pyramid (PyramidKV, arXiv 2406.02069), adaptive (Ada-KV, arXiv
-2407.11550, a layer's budget shared out by attention), streaming (StreamingLLM, arXiv 2309.17453),
+2407.11550, a layer's budget divided by attention), streaming (StreamingLLM, arXiv 2309.17453),
 the uniform budget with the entries of DefensiveKV (arXiv 2510.13334) and KVzip (arXiv 2505.23416),
 and the budget itself with its heads shuffled, which is what shuffled scores would give.
 """

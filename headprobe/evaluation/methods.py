@@ -23,7 +23,7 @@ SELECTION, STREAMING = "attention", "streaming"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CutPoint:
-    """The point where a cache is cut: after ``tokens`` tokens of the question ``question_id``.
+    """The point where a cache is compressed: after ``tokens`` tokens of question ``question_id``.
 
     ``capacity`` is the entries that a head of each layer can hold then: all the tokens, the tokens
     inside a sliding window, or none in a layer that caches no keys.
@@ -41,11 +41,11 @@ class CutPoint:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Method:
-    """A way to cut the cache: a ``strategy``, a ``selection`` and the ``budget`` asked for.
+    """A way to compress the cache: a ``strategy``, a ``selection`` and the ``budget`` asked for.
 
     ``at`` gives the entries of every head, which are chosen by the ``selections``; the ``window``
     newest tokens are kept, and by attention they choose. With a ``floor`` a layer's entries are
-    shared out by attention, and a head is sure to keep that fraction of its own.
+    divided by attention, and a head is sure to keep that fraction of its own.
     """
 
     strategy: str
@@ -63,7 +63,7 @@ class Method:
 
 
 def everything(layout: HeadLayout, *, granularity: str = "kv", window: int = 0) -> HeadBudgets:
-    """Build a budget that cuts nothing away."""
+    """Build a budget that evicts nothing."""
     shape = budget_shape(layout, granularity)
     return HeadBudgets(
         layout=layout,

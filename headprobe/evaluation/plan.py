@@ -135,7 +135,7 @@ def plan_evaluation(
     if questions is not None:
         asked = _read(loaded, questions, spec, max_new_tokens, way, task)
     else:
-        scored = _runs_behind(run, methods.files)
+        scored = _scored_runs(run, methods.files)
         corpus = scored_corpus([known] if known else [])
         seed = _seed(spec.seed, known, scored, allow_scored_needles=allow_scored_needles)
         asked = _draw(
@@ -305,12 +305,12 @@ def _recorded(candidate: Method, cut_point: CutPoint) -> dict[str, Any]:
     return {**made.strategy, "name": candidate.strategy, **own}
 
 
-def _runs_behind(run: Path | None, files: Sequence[Path]) -> list[Path]:
+def _scored_runs(run: Path | None, files: Sequence[Path]) -> list[Path]:
     """Find the runs that may hold the cases that heads were scored on.
 
     They are the runs that a budget file names, and the run that it lies in.
     """
-    behind: list[Path] = []
+    found: list[Path] = []
     for file in files:
         recorded = HeadBudgets.load(file).strategy.get("scores")
         parts = recorded if isinstance(recorded, list) else []
@@ -320,8 +320,8 @@ def _runs_behind(run: Path | None, files: Sequence[Path]) -> list[Path]:
         beside = file.parent
         if (beside / SCORES).is_file() or not named:
             named = [beside, *(path for path in named if path.exists())]
-        behind += named
-    return behind if run is None else [*behind, run]
+        found += named
+    return found if run is None else [*found, run]
 
 
 def _seed(
@@ -335,8 +335,8 @@ def _seed(
         return given if given is not None else max(seeds_of([known] if known else []), default=0)
     folders = {path.parent if path.is_file() else path for path in scored}
     files = [folder / SCORES for folder in folders]
-    behind = [HeadScores.load(file) for file in files if file.is_file()]
-    return held_out_seed(given, seeds_of([*behind, *([known] if known else [])]))
+    runs = [HeadScores.load(file) for file in files if file.is_file()]
+    return held_out_seed(given, seeds_of([*runs, *([known] if known else [])]))
 
 
 def _reserve(max_new_tokens: int | None) -> int:
@@ -371,7 +371,7 @@ def _longest(loaded: LoadedModel, reserve: int) -> int:
 
 
 def _contexts(questions: Sequence[Question]) -> list[int]:
-    """List the lengths at which caches are cut, in tokens."""
+    """List the lengths at which caches are compressed, in tokens."""
     contexts = {len(one.context_ids) for one in questions}
     prompts = {len(one.context_ids) + len(one.question_ids) for one in questions}
     return sorted(contexts | prompts)

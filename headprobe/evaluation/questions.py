@@ -117,7 +117,7 @@ def read_questions(
     """Read questions from JSONL or a JSON array: ``context``, ``question`` and ``answers``.
 
     ``answers`` is a text, a number, or a list of them. ``input`` stands for ``question`` too, as in
-    LongBench, whose summaries leave it empty: the answer prefix alone stands behind the context
+    LongBench, whose summaries leave it empty: the answer prefix alone stands after the context
     then. The prompt is built as a task's prompts are. Where it is longer than ``longest`` tokens,
     the middle of its context goes, as LongBench has it. A question asked twice of one context
     counts once, a warning says how many are. Of more than ``limit`` questions the first are taken.

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 QUERY_AWARE, QUERY_AGNOSTIC = "query_aware", "query_agnostic"
 SETTINGS = {
-    QUERY_AWARE: "the question is known when the cache is cut",
-    QUERY_AGNOSTIC: "the context is cut before the question is seen",
+    QUERY_AWARE: "the question is known when the cache is compressed",
+    QUERY_AGNOSTIC: "the context is compressed before the question is seen",
 }
 FULL = "full"
 RESULTS, REPORT, ANSWERS, PICTURE = (
@@ -34,9 +34,9 @@ RESULTS, REPORT, ANSWERS, PICTURE = (
 class MethodAnswers:
     """The answers under one budget in one setting, in the order of the questions.
 
-    ``fractions`` are the fractions of the cache that were kept, 0 to 1, as measured at the cut.
-    ``grades`` are in per cent, by metric. The full cache has the strategy ``FULL``, and no
-    ``selection``.
+    ``fractions`` are the fractions of the cache that were kept, 0 to 1, as measured at the
+    compression. ``grades`` are in per cent, by metric. The full cache has the strategy ``FULL``,
+    and no ``selection``.
     """
 
     setting: str

@@ -43,8 +43,8 @@ def run_evaluation(
     Raises:
         UsageError: the directory holds another evaluation, and ``overwrite`` is not set.
         Interrupted: Ctrl-C; the same call goes on from there.
-        HeadprobeError: the model's cache cannot be cut, a prompt does not fit into memory, another
-            process is at work there, or a file cannot be written.
+        HeadprobeError: the model's cache cannot be compressed, a prompt does not fit into memory,
+            another process is at work there, or a file cannot be written.
     """
     rows = 1 + len(planned.methods)
     work = Work(

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 def echo(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Sum the attention on the places of the query's token in earlier repeats (echo)."""
-    return _on_earlier(rows, case, behind=0)
+    return _on_earlier(rows, case, offset=0)
 
 
 def induction(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Sum the attention right after the query's token in earlier repeats (induction)."""
-    return _on_earlier(rows, case, behind=1)
+    return _on_earlier(rows, case, offset=1)
 
 
 def score(
@@ -37,12 +37,12 @@ def score(
 
 
 def _on_earlier(
-    rows: AttentionRows, case: Case, *, behind: int
+    rows: AttentionRows, case: Case, *, offset: int
 ) -> Float[Tensor, "query_head step"]:
     block = case.span_end - case.span_start
     query = torch.tensor(rows.queries, device=rows.weights.device)
     most = rows.queries.stop - case.span_start
     distance = torch.arange(block, most, block, device=rows.weights.device)
     earlier = query[:, None] - distance
-    places = (earlier + behind).clamp(min=0).expand(len(rows.weights), -1, -1)
+    places = (earlier + offset).clamp(min=0).expand(len(rows.weights), -1, -1)
     return (rows.weights.gather(-1, places) * (earlier >= case.span_start)).sum(dim=-1)

@@ -58,7 +58,7 @@ def allow_context(config: Any, wanted: int | None, *, name: str) -> int | None:
         message = f"{name} has {allowed:,} learned positions and no more"
         raise UsageError(message, option="max_context", value=wanted)
     warnings.warn(
-        f"{name} was made for {allowed:,} positions: behind them, up to "
+        f"{name} was made for {allowed:,} positions: after them, up to "
         f"`max_context={wanted}`, expect worse answers",
         HeadprobeWarning,
         stacklevel=2,

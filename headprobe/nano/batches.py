@@ -242,9 +242,9 @@ class Teacher:
 def _asked(stage: Stage, rng: random.Random, questions: list[Question]) -> list[Question]:
     """Draw questions by weight, without repeats as long as there are enough."""
     kinds = [question.kind for question in questions]
-    share = [stage.questions.get(kind, 0.0) / kinds.count(kind) for kind in kinds]
+    weights = [stage.questions.get(kind, 0.0) / kinds.count(kind) for kind in kinds]
     order = sorted(
-        (i for i, weight in enumerate(share) if weight),
-        key=lambda i: -(rng.random() ** (1 / share[i])),
+        (i for i, weight in enumerate(weights) if weight),
+        key=lambda i: -(rng.random() ** (1 / weights[i])),
     )
     return [questions[order[i % len(order)]] for i in range(stage.slots)]

@@ -136,6 +136,6 @@ def looked(
         asking, told = looks[here, 1], looks[here, 2]
         score = (query[row, :, asking] @ key[row].mT).float() * query.shape[-1] ** -0.5
         seen = packing.slot_mask[row, 0, asking - packing.context]
-        share = score.masked_fill(~seen, -torch.inf).softmax(-1)
-        paid = paid.index_copy(0, here, share[:, torch.arange(len(here)), told].T)
+        weight = score.masked_fill(~seen, -torch.inf).softmax(-1)
+        paid = paid.index_copy(0, here, weight[:, torch.arange(len(here)), told].T)
     return paid

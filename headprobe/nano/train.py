@@ -88,18 +88,18 @@ class Pupil(nn.Module):
         loss = (losses * weights).sum() / weights.sum()
         right = torch.zeros_like(batch.weights, dtype=torch.bool)
         right.view(-1)[at] = logits.argmax(-1) == targets
-        shares = _shares(batch, right)
+        rates = _rates(batch, right)
         for depth, hints in batch.hints.items():
             guess, word = self._guess(output.hidden_states[depth], hints, words)
             loss = loss + HINT_WEIGHT * F.cross_entropy(guess, word, ignore_index=-1)
             hit = (guess.argmax(-1) == word).sum() / (word >= 0).sum()
-            shares[f"hint {depth}"] = hit.item()
+            rates[f"hint {depth}"] = hit.item()
         for layer, looks in batch.looks.items():
             assert batch.packing is not None, "looks are in packed questions"
             seen = looked(batch.packing, layer, looks)
             loss = loss - LOOK_WEIGHT * seen.sum(-1).clamp(1e-6, 1.0).log().mean()
-            shares[f"look {layer}"] = seen.amax(-1).mean().item()
-        return loss, shares
+            rates[f"look {layer}"] = seen.amax(-1).mean().item()
+        return loss, rates
 
     def words(self, batch: Batch) -> Float[Tensor, "word width"]:
         """Return the embedding, with random vectors of usual size for the batch's strange words."""
@@ -131,7 +131,7 @@ def _places(chosen: Tensor) -> Int[Tensor, " place"]:
     return torch.cat([inside, outside[: -len(inside) % PADDED_TO]])
 
 
-def _shares(batch: Batch, right: Tensor) -> dict[str, float]:
+def _rates(batch: Batch, right: Tensor) -> dict[str, float]:
     if not batch.answers:
         return {"repeats": right[batch.weights > 0].float().mean().item()}
     return {
@@ -230,23 +230,23 @@ class Training:
         return self._step >= stage.most_steps or (passed and self._step > stage.least_steps)
 
     def _advance(self, stage: Stage) -> float:
-        share = min(1.0, (self._step + 1) / WARM_UP)
+        warmth = min(1.0, (self._step + 1) / WARM_UP)
         if stage.decay:
-            share *= 1 - self._step / stage.most_steps
+            warmth *= 1 - self._step / stage.most_steps
         for group in self._optimizer.param_groups:
-            group["lr"] = stage.rate * group["scale"] * share
+            group["lr"] = stage.rate * group["scale"] * warmth
         repeat = not stage.questions or self._rng.random() < stage.repeats
         batch = (
             self._teacher.repeats(self._rng) if repeat else self._teacher.scenes(stage, self._rng)
         )
-        loss, shares = self.pupil(batch)
+        loss, rates = self.pupil(batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.pupil.parameters(), 1.0)
         self._optimizer.step()
-        for kind, share in shares.items():
-            before = self._seen.get(kind, share)
-            self._seen[kind] = MEMORY * before + (1 - MEMORY) * share
+        for kind, rate in rates.items():
+            before = self._seen.get(kind, rate)
+            self._seen[kind] = MEMORY * before + (1 - MEMORY) * rate
         self._step += 1
         return float(loss.detach())
 

@@ -29,7 +29,7 @@ def budget_column(budgets: HeadBudgets) -> Column:
     """
     by_fraction = bool(budgets.ratio.any())
     kept = 100 * budgets.ratio if by_fraction else budgets.tokens.astype(np.float64)
-    label = "share of the context kept (%)" if by_fraction else "entries kept (tokens)"
+    label = "fraction of the context kept (%)" if by_fraction else "entries kept (tokens)"
     head = "KV head" if budgets.granularity == "kv" else "query head"
     amount = _fraction_kept(budgets, kept, head) if by_fraction else _entries_kept(kept, head)
     return Column(
@@ -139,5 +139,5 @@ def _cache(axes: Axes, *, budgets: HeadBudgets) -> None:
     axes.set_xticks(_CONTEXT_TICKS, [f"{context:,}" for context in _CONTEXT_TICKS])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("context length (tokens)")
-    axes.set_ylabel("share of a full cache (%)")
+    axes.set_ylabel("fraction of a full cache (%)")
     axes.set_title("Cache kept by context length")

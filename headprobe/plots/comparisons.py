@@ -109,7 +109,7 @@ def _name_heads(axes: Axes, one: Ranking, other: Ranking) -> None:
     taken: list[tuple[float, float]] = []
     for layer, head in heads[np.argsort(best[tuple(heads.T)], kind="stable")]:
         at = float(one.scores[layer, head]), float(other.scores[layer, head])
-        across, up = (axes.transScale + axes.transLimits).transform(at)  # shares of the panel
+        across, up = (axes.transScale + axes.transLimits).transform(at)  # fractions of the panel
         if all(abs(across - x) > 0.1 or abs(up - y) > 0.06 for x, y in taken):
             taken.append((across, up))
             axes.annotate(f"{layer}-{head}", at, (3, 3), textcoords="offset points", fontsize=7)
@@ -142,7 +142,7 @@ def _overlaps(axes: Axes, *, rankings: Sequence[Ranking], k: int) -> None:
     axes.set_ylim(0, 1.03)
     _count_heads(axes, heads)
     axes.set_xlabel("heads in the top")
-    axes.set_ylabel("share of the top in common")
+    axes.set_ylabel("fraction of the top in common")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     axes.set_title("Overlap of every two by size of the top")
 

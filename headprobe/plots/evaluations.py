@@ -38,7 +38,7 @@ def evaluation_column(results: Sequence[MethodResult], *, metric: str, subject: 
     return Column(
         title=subject,
         details=(
-            (f"{metric.replace('_', ' ')} by share of the KV cache", "bars: 95 % intervals"),
+            (f"{metric.replace('_', ' ')} by fraction of the KV cache", "bars: 95 % intervals"),
             ("dotted: the full cache", "broken: baselines"),
         ),
         panels=tuple(
@@ -105,7 +105,7 @@ def _accuracy(
     axes.axhline(full.grades[metric].value, color="black", linestyle=":", label=FULL)
     _scale_fractions(axes, np.array([100 * one.fraction for one in results if one is not full]))
     axes.set_ylim(0, 103)
-    axes.set_xlabel("share of the KV cache kept (%)")
+    axes.set_xlabel("fraction of the KV cache kept (%)")
     axes.set_ylabel(f"{metric.replace('_', ' ')} (%)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
     axes.set_title(title[0].upper() + title[1:])

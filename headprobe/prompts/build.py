@@ -57,9 +57,9 @@ def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
     if text[start - 1] == " ":
         start -= 1
     parts = text[:start], text[start:stop], text[stop:]
-    before, watched, behind = (encode(part) for part in parts)
+    before, watched, after = (encode(part) for part in parts)
     return HiddenNeedle(
-        tokens=[*before, *watched, *behind],
+        tokens=[*before, *watched, *after],
         span_start=len(before),
         span_end=len(before) + len(watched),
         head=list(chat_affixes.head),
@@ -77,13 +77,13 @@ def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
 
 def _find_question(question: str, instruction: str, pieces: PieceTokenizer) -> QuestionSpan:
     """Find the question's tokens in the instruction, including tokens merged with its text."""
-    before, _, behind = (pieces.encode(part) for part in instruction.partition("{question}"))
+    before, _, after = (pieces.encode(part) for part in instruction.partition("{question}"))
     asked, blank = (
         pieces.encode(instruction.format(question=text)) for text in (question, NO_QUESTION)
     )
     start = min(common_prefix(before, asked), common_prefix(before, blank))
     end, blank_end = (
-        len(whole) - (max(1, common_prefix(behind[::-1], whole[::-1])) if behind else 0)
+        len(whole) - (max(1, common_prefix(after[::-1], whole[::-1])) if after else 0)
         for whole in (asked, blank)
     )
     return QuestionSpan(start=start, end=end, blank_ids=tuple(blank[start:blank_end]))

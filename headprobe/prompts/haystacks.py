@@ -40,7 +40,7 @@ def sentences(source: str, *, seed: int) -> Iterator[str]:
     Args:
         source: a file or a folder, whose texts are read through in the order of their paths; or
             ``hf:<dataset>``, ``hf:<dataset>@<configuration>`` (its training split if it has one);
-            or ``noise``: seeded prose of the bundled language. ``:<column>`` behind any but the
+            or ``noise``: seeded prose of the bundled language. ``:<column>`` after any but the
             last names the column of tables that is read, else it is the one with the longest texts.
         seed: draws the prose of ``noise``.
 
@@ -74,11 +74,11 @@ def _noise(seed: int) -> Iterator[str]:
 
 
 def _parted(source: str) -> tuple[Path, str | None]:
-    """Part a path from the column named behind it; a path that is there is all path."""
+    """Part a path from the column named after it; a path that is there is all path."""
     name, colon, column = source.rpartition(":")
     try:
         if not source or (colon and not column):
-            raise OSError(0, "expected a path, and a name behind a colon")
+            raise OSError(0, "expected a path, and a name after a colon")
         is_whole = Path(source).exists() or not name or not Path(name).exists()
     except OSError as error:
         message = f"no haystack can be there: {error.strerror}"
@@ -92,7 +92,7 @@ def _from_path(path: Path, column: str | None) -> Iterator[str]:
     if not path.is_file():
         raise UsageError(
             f"{'no regular file' if path.exists() else 'not there'}; expected a file "
-            f"({', '.join(SUFFIXES)}) or a folder, with :<column> behind it for a column of a "
+            f"({', '.join(SUFFIXES)}) or a folder, with :<column> after it for a column of a "
             f"table, {_HUB}<dataset>[:column] or {NOISE}",
             option="haystack",
             value=path,

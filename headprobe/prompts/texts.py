@@ -104,7 +104,7 @@ def _choose(rows: Sequence[Mapping[str, Any]], source: str) -> str | None:
         others = ", ".join(name for name in lengths if name != chosen)
         warnings.warn(
             f"of {source} the column {brief(chosen)} is read, which has the longest texts; others "
-            f"are named behind a colon: {others:.80}",
+            f"are named after a colon: {others:.80}",
             HeadprobeWarning,
             stacklevel=2,
         )

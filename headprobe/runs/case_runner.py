@@ -223,16 +223,16 @@ class CaseRunner:
         accumulator: ScoreAccumulator,
     ) -> int:
         """Score the question's tokens less the tokens of "N/A"; return the cache length."""
-        behind = 0 if self._whole else question.start
-        self._read(prompt[:, held:behind])
+        start = 0 if self._whole else question.start
+        self._read(prompt[:, held:start])
         self._cache.snapshot()
         nothing = torch.tensor([question.blank_ids], device=prompt.device)
         blank = torch.cat([prompt[:, : question.start], nothing], dim=1)
         for tokens, weight in ((blank, -1.0), (prompt[:, : question.end], 1.0)):
-            self._cache.crop(behind)
+            self._cache.crop(start)
             accumulator.begin("question")
-            for piece in self._split(tokens[:, behind:]):
-                self._see(piece, piece.shape[1] - (question.start - behind), accumulator)
+            for piece in self._split(tokens[:, start:]):
+                self._see(piece, piece.shape[1] - (question.start - start), accumulator)
             accumulator.choose(tokens[0, question.start :], weight=weight)
         if self._whole:
             self._cache.crop(0)
@@ -306,10 +306,10 @@ class CaseRunner:
         self, unread: Int[Tensor, "1 token"], draft: list[int], accumulator: ScoreAccumulator
     ) -> Int[Tensor, " step"]:
         """Return the tokens that the model chooses after the prompt and after each draft token."""
-        behind = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
+        tail = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
         steps = len(draft) + 1
         accumulator.begin("answer")
-        output = self._see(torch.cat([unread, behind], dim=1), steps, accumulator, logits=steps)
+        output = self._see(torch.cat([unread, tail], dim=1), steps, accumulator, logits=steps)
         chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
         return chosen
 

@@ -215,7 +215,7 @@ def _own(out: Path, processes: Processes) -> Path:
 
 
 def _take_shards(job: Job[Unit, Result], progress: Progress) -> None:
-    """Add to the progress the units that other processes of an earlier start left behind."""
+    """Add to the progress the units that other processes of an earlier start left."""
     for path in directory.left_shards(job.out):
         with open_progress(path) as shard:
             shard.begin(job.plan)

@@ -32,7 +32,7 @@ HAYSTACK_TOKENS = 100
 """The tokens of prose around the needle of a short prompt."""
 
 MOST_PROMPTS, LEAST_PROMPTS = 16, 4
-SHARE = 0.05
+TRIAL_FRACTION = 0.05
 """The fraction of a run's unique tokens for a trial, unless ``LEAST_PROMPTS`` take more."""
 
 
@@ -52,7 +52,8 @@ def decide_style(
         task: the task, whose probe grades the responses.
         drawn: the run's cases, whose needles are tried, balanced over kinds.
         prompt: the form of prompts, of which the answer prefix is used.
-        run_tokens: the run's unique tokens, of which the trial may take the fraction ``SHARE``.
+        run_tokens: the run's unique tokens, of which the trial may take the fraction
+            ``TRIAL_FRACTION``.
         seed: chooses the needles.
 
     Raises:
@@ -66,7 +67,7 @@ def decide_style(
     }
     if not tried:
         raise UsageError("the model's window is too short to try prompts; give `prompt`")
-    count = affordable(list(tried.values()), tokens=SHARE * run_tokens)
+    count = affordable(list(tried.values()), tokens=TRIAL_FRACTION * run_tokens)
     asking = replace(task, measures=())
     passed: dict[str, float] = {}
     for style, cases in tried.items():

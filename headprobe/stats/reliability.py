@@ -28,8 +28,8 @@ class Reliability:
 
     ``rank_correlation`` is Spearman's, -1 to 1, stepped up to the ranking by all needles;
     ``overlap`` is the fraction of the top ``k`` heads that the halves have in common, 0 to 1, not
-    stepped up: rankings by all needles and by the same number of other needles would share more.
-    Both are ``None`` below ``FEWEST_NEEDLES`` needles: too few to say.
+    stepped up: rankings by all needles and by the same number of other needles would have more in
+    common. Both are ``None`` below ``FEWEST_NEEDLES`` needles: too few to say.
     """
 
     needles: int

@@ -75,7 +75,7 @@ def test_an_overflow_names_the_first_layer_and_another_type(overflowing: LoadedM
     )
 
 
-def test_a_layer_is_found_behind_the_first_pieces_of_a_prompt(
+def test_a_layer_is_found_after_the_first_pieces_of_a_prompt(
     tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("headprobe.attention.finite._PIECE", 8)

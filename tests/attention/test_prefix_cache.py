@@ -39,9 +39,7 @@ def plain(model: PreTrainedModel, ids: Tensor) -> Tensor:
     "architecture", [name for name in (*ARCHITECTURES, *STATES) if name not in WHOLE]
 )
 @pytest.mark.slow
-def test_cut_back_it_goes_on_as_if_nothing_had_come_behind(
-    architecture: str, capacity: int
-) -> None:
+def test_cut_back_it_goes_on_as_if_nothing_had_come_after(architecture: str, capacity: int) -> None:
     model = build(architecture)
     trunk, branches = tokens(14, 1), [tokens(9, seed) for seed in (2, 3)]
     cache = PrefixCache(model, capacity)

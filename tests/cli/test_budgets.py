@@ -75,4 +75,4 @@ def test_the_title_names_the_strategy_and_its_budget_if_it_has_one(
     strategy: dict[str, Any], title: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summarise(budgets(64, **strategy))
-    assert f"lab/model, {title}: share of" in " ".join(capsys.readouterr().out.split())
+    assert f"lab/model, {title}: fraction of" in " ".join(capsys.readouterr().out.split())

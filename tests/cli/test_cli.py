@@ -197,7 +197,7 @@ def test_bad_input_is_one_clear_line(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 @pytest.mark.parametrize("arguments", [["show"], ["show", "--json"], ["list", "tasks"]])
-def test_a_full_disk_behind_stdout_is_one_clear_line(
+def test_a_full_disk_after_stdout_is_one_clear_line(
     nano_scored: Path, arguments: list[str]
 ) -> None:
     with Path("/dev/full").open("w") as full:

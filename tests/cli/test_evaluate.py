@@ -96,8 +96,8 @@ def test_sizes_are_evaluated_from_the_newest_run_beside_every_baseline(inside: P
 def test_the_tables_show_every_strategy_in_both_settings(inside: Path) -> None:
     shown = evaluate(*SMALL, "--budget", "24", "--metric", "passed", "--out", "own")
     assert shown.returncode == 0
-    assert shown.stdout.count("the question is known when the cache is cut") == 1
-    assert shown.stdout.count("the context is cut before the question is seen") == 1
+    assert shown.stdout.count("the question is known when the cache is compressed") == 1
+    assert shown.stdout.count("the context is compressed before the question is seen") == 1
     for name in ("full", *STRATEGIES):
         assert sum(line.startswith(f"│ {name} ") for line in shown.stdout.splitlines()) == 2
     assert (inside / "own" / "accuracy.png").is_file()

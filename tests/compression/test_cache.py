@@ -752,7 +752,7 @@ def test_forks_that_cannot_be_are_refused(tiny_llama: PreTrainedModel) -> None:
         with pytest.raises(ValueError, match="one granularity"):
             cache.fork([target, other])
         cache.compress()
-        with pytest.raises(ValueError, match="not cut"):
+        with pytest.raises(ValueError, match="not compressed"):
             cache.fork([target])
     streaming = budgets(tiny_llama, selection="streaming")
     with pytest.raises(ValueError, match="select by attention"):
@@ -817,7 +817,7 @@ def test_models_whose_cache_cannot_be_cut_are_named(architecture: str) -> None:
     if architecture in LATENT and Version(__version__) < Version("5.17"):
         pytest.skip("it caches heads")
     with (
-        pytest.raises(HeadprobeError, match=r"cannot (cut the cache|reach the attention)"),
+        pytest.raises(HeadprobeError, match=r"cannot (compress the cache|reach the attention)"),
         HeadBudgetCache(model, budgets(model)) as cache,
     ):
         model(ids(PROMPT), past_key_values=cache)

@@ -71,7 +71,7 @@ def small(nano: LoadedModel, tokens: int = 24) -> Method:
 def plainly(
     nano: LoadedModel, question: Question, method: Method, setting: str
 ) -> tuple[str, float]:
-    """One sequence, one budget, one token after the other; the share of the cache that is kept."""
+    """One sequence, one budget, token after token; the fraction of the cache that is kept."""
     context = torch.tensor([question.context_ids])
     prompt = torch.cat([context, torch.tensor([question.question_ids])], dim=1)
     end = (context if setting == QUERY_AGNOSTIC else prompt).shape[1]

@@ -155,7 +155,7 @@ def test_entrants_are_read_as_typed(tmp_path: Path) -> None:
     ]
     np.testing.assert_array_equal(methods[4].at(cut_point(99)).ratio, budgets("duo").ratio)
     everyone = with_baselines(methods, seed=0)
-    # A baseline that entered is not there twice, and those of a budget stand behind it.
+    # A baseline that entered is not there twice, and those of a budget stand after it.
     names = [one.strategy for one in everyone if one.budget == "16"]
     behind = ["uniform", "adaptive", "streaming", "defensive", "kvzip", "shuffled"]
     assert names == ["headkv", "pyramid", *behind]

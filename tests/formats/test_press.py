@@ -80,10 +80,10 @@ def pressed(press: BasePress | None, model: PreTrainedModel, prompt: Tensor) -> 
 
 
 @torch.no_grad()
-def go_on(model: PreTrainedModel, cache: DynamicCache, behind: Tensor, start: int) -> Tensor:
+def go_on(model: PreTrainedModel, cache: DynamicCache, after: Tensor, start: int) -> Tensor:
     """Logits of what follows at these positions, over what the cache has kept."""
-    positions = torch.arange(start, start + behind.shape[1])[None]
-    return model(behind, past_key_values=cache, position_ids=positions).logits
+    positions = torch.arange(start, start + after.shape[1])[None]
+    return model(after, past_key_values=cache, position_ids=positions).logits
 
 
 def dropped(model: PreTrainedModel, length: int, *, batch: int = 1) -> np.ndarray:
@@ -153,10 +153,10 @@ def test_the_compression_ratio_is_the_dropped_fraction(
 
 def test_a_full_budget_equals_the_uncompressed_model(tiny_llama: PreTrainedModel) -> None:
     press = HeadBudgetPress(DrawnPress(), budgets(tiny_llama, ratio=np.ones((2, 2))))
-    prompt, behind = ids(PROMPT), ids(3)
+    prompt, after = ids(PROMPT), ids(3)
     pressed(HeadBudgetPress(DrawnPress(), budgets(tiny_llama)), tiny_llama, prompt)
     logits = [
-        go_on(tiny_llama, pressed(one, tiny_llama, prompt), behind, PROMPT) for one in (press, None)
+        go_on(tiny_llama, pressed(one, tiny_llama, prompt), after, PROMPT) for one in (press, None)
     ]
     assert torch.equal(*logits)
     assert not press.press.scores
@@ -170,14 +170,14 @@ def test_streaming_heads_give_what_the_reference_runtime_gives(
         selection=np.full((2, 2), "streaming"),
         tokens=np.array([[6, 24], [12, 9]]),
     )
-    prompt, behind = ids(PROMPT), ids(3)
+    prompt, after = ids(PROMPT), ids(3)
     cache = pressed(HeadBudgetPress(DrawnPress(), budget), tiny_llama, prompt)
-    ours = go_on(tiny_llama, cache, behind, PROMPT)
+    ours = go_on(tiny_llama, cache, after, PROMPT)
     with HeadBudgetCache(tiny_llama, budget, compress_at=PROMPT) as reference, torch.no_grad():
         tiny_llama(prompt, past_key_values=reference)
-        expected = tiny_llama(behind, past_key_values=reference).logits
+        expected = tiny_llama(after, past_key_values=reference).logits
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
-    whole = go_on(tiny_llama, pressed(None, tiny_llama, prompt), behind, PROMPT)
+    whole = go_on(tiny_llama, pressed(None, tiny_llama, prompt), after, PROMPT)
     assert (ours - whole).abs().max() > 0.1
 
 
@@ -330,7 +330,7 @@ def test_the_examples_of_the_docs_run(
 
 @torch.no_grad()
 def accuracy(model: PreTrainedModel, cases: pd.DataFrame, press: BasePress | None) -> float:
-    """Share of the answers that greedy decoding gives behind a prompt that is cut at its end.
+    """Fraction of the answers that greedy decoding gives after a prompt that is cut at its end.
 
     Run as a draft, an answer is what greedy decoding gives if each of its tokens is the best one.
     """

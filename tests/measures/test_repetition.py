@@ -11,7 +11,7 @@ from tests._support.random_rows import seen
 
 
 def case(first: int, block: int, repeats: int = 4) -> Case:
-    """``block`` different tokens, repeated behind ``first`` others."""
+    """``block`` different tokens, repeated after ``first`` others."""
     ids = (*range(100, 100 + first), *(repeats * list(range(block))))
     return Case(
         case_id=0,
@@ -72,18 +72,18 @@ def test_the_scores_are_those_of_the_definition_in_chunks_of_any_size(
         np.testing.assert_allclose(found, expected[name], atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "behind"), [("echo", 0), ("induction", 1)])
-def test_a_head_that_looks_at_nothing_else_scores_one(name: str, behind: int) -> None:
+@pytest.mark.parametrize(("name", "after"), [("echo", 0), ("induction", 1)])
+def test_a_head_that_looks_at_nothing_else_scores_one(name: str, after: int) -> None:
     probe = case(1, 5)
     rows = torch.zeros(1, 15, 21)
     for query in range(15):
-        rows[0, query, probe.span_start + query % 5 + behind] = 1
+        rows[0, query, probe.span_start + query % 5 + after] = 1
     assert taken(name, rows, probe) == pytest.approx(1)
     other = "induction" if name == "echo" else "echo"
     assert taken(other, rows, probe) == pytest.approx(0)
 
 
-def test_the_token_behind_the_last_of_a_block_is_the_first_of_the_next() -> None:
+def test_the_token_after_the_last_of_a_block_is_the_first_of_the_next() -> None:
     probe = case(1, 5)
     row = torch.zeros(1, 1, 11)
     row[0, 0, 6] = 1

@@ -69,7 +69,7 @@ def one_hot(*positions: int, keys: int) -> Tensor:
         (2, 7, 0.5),  # in the needle, and the token it holds
         (2, 8, 0.0),  # in the needle, another token
         (1, 7, 0.0),  # the same token just before the needle
-        (4, 7, 0.0),  # the same token just behind the needle
+        (4, 7, 0.0),  # the same token just after the needle
         (3, 8, 0.5),  # the needle's last token
         (6, 7, 0.0),  # beyond the prompt
     ],

@@ -139,7 +139,7 @@ def hide(name: str, **options: Any) -> list[Case]:
 
 
 def frame_of(name: str) -> tuple[int, int]:
-    """How many tokens the plain whole tokenization has before and behind the user's text."""
+    """How many tokens the plain whole tokenization has before and after the user's text."""
     tok = tokenizer(name)
     if not tok.chat_template:
         return len(tok("")["input_ids"]), 0
@@ -155,15 +155,15 @@ def frame_of(name: str) -> tuple[int, int]:
 
 
 def pieces(name: str, case: Case) -> tuple[str, str, str]:
-    """The text before the needle, the needle, and the haystack behind it."""
+    """The text before the needle, the needle, and the haystack after it."""
     tok = tokenizer(name)
     encode = PieceTokenizer(tok).encode
     needle = NEEDLES[case.needle_id]
-    before, behind = frame_of(name)
+    before, after = frame_of(name)
     size = len(encode(INSTRUCTION.format(question=needle.question)))
     end = case.position + len(encode(" " + needle.text))
     ids = case.input_ids
-    parts = ids[before : case.position], ids[case.position : end], ids[end : -size - behind]
+    parts = ids[before : case.position], ids[case.position : end], ids[end : -size - after]
     one, two, three = (tok.decode(list(part)).strip() for part in parts)
     return one, two, three
 
@@ -182,10 +182,10 @@ def test_a_case_is_a_needle_between_the_sentences_of_a_haystack(
     case = hide(name, lengths=[length], depths=[depth])[needle]
     assert case.needle_id == needle
     assert len(case.input_ids) == case.length == length
-    before, hidden, behind = pieces(name, case)
+    before, hidden, after = pieces(name, case)
     assert hidden == NEEDLES[needle].text
     prose = " ".join(itertools.islice(itertools.cycle(PROSE), 100))
-    assert prose.startswith(f"{before} {behind}".strip())
+    assert prose.startswith(f"{before} {after}".strip())
     whole = {" ".join(itertools.islice(itertools.cycle(PROSE), n)) for n in range(100)}
     assert before in whole
 
@@ -212,14 +212,14 @@ def test_special_tokens_stand_in_the_frame_only(
 ) -> None:
     case = hide(name, lengths=[length], depths=[depth])[needle]
     tok = tokenizer(name)
-    before, behind = frame_of(name)
-    assert set(tok.all_special_ids).isdisjoint(case.input_ids[before : length - behind])
+    before, after = frame_of(name)
+    assert set(tok.all_special_ids).isdisjoint(case.input_ids[before : length - after])
     plain = tok("")["input_ids"] if not tok.chat_template else case.input_ids[:before]
     assert list(case.input_ids[:before]) == list(plain)
 
 
 def merging() -> PreTrainedTokenizerFast:
-    """As GPT-4's: punctuation together with the line break behind it."""
+    """As GPT-4's: punctuation together with the line break after it."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -291,10 +291,10 @@ def test_the_needle_stands_at_the_boundary_nearest_to_the_wanted_depth(
 def test_a_case_records_the_depth_that_it_got(name: str) -> None:
     grid: dict[str, Any] = {"lengths": [300, 500, 700], "depths": [0.0, 35.0, 70.0, 100.0]}
     for case in hide(name, **grid):
-        before, _, behind = pieces(name, case)
+        before, _, after = pieces(name, case)
         encode = PieceTokenizer(tokenizer(name)).encode
         fraction = len(encode(" " + before)) if before else 0
-        capacity = fraction + (len(encode(" " + behind)) if behind else 0)
+        capacity = fraction + (len(encode(" " + after)) if after else 0)
         assert case.depth == pytest.approx(100 * fraction / capacity, abs=0.5)
 
 
@@ -387,8 +387,8 @@ def test_text_that_spells_a_special_token_stays_text(name: str) -> None:
     needle = Needle(text=SPELLED, question="Is <s> it?", answer="</s> <|bos|>", start=6, stop=10)
     with pytest.warns(HeadprobeWarning, match="'</s>' stands in sentence 1 of the haystack"):
         (case,) = hide(name, needles=[needle], prose=["So </s> it <|im_start|> is."])
-    before, behind = frame_of(name)
-    inside = list(case.input_ids[before : case.length - behind])
+    before, after = frame_of(name)
+    inside = list(case.input_ids[before : case.length - after])
     assert set(tok.all_special_ids).isdisjoint([*inside, *case.answer_ids])
     decoded = tok.decode(inside)
     assert f"is. {SPELLED} So" in decoded
@@ -437,8 +437,8 @@ def test_a_short_haystack_is_repeated(name: str) -> None:
     (case,) = hide(
         name, needles=NEEDLES[:1], prose=["It rained.", "It stopped."], lengths=[400], depths=[50.0]
     )
-    before, _, behind = pieces(name, case)
-    assert f"{before} {behind}".startswith("It rained. It stopped. It rained. It stopped. It ")
+    before, _, after = pieces(name, case)
+    assert f"{before} {after}".startswith("It rained. It stopped. It rained. It stopped. It ")
     assert len(case.input_ids) == 400
 
 

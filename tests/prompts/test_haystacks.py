@@ -39,7 +39,7 @@ def first(source: str | Path, count: int) -> list[str]:
         (" \n\n ", []),
     ],
 )
-def test_a_text_is_cut_behind_its_sentences(text: str, expected: list[str]) -> None:
+def test_a_text_is_cut_after_its_sentences(text: str, expected: list[str]) -> None:
     assert list(split_sentences([text])) == expected
 
 

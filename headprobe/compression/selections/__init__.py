@@ -37,5 +37,5 @@ def get_selection(name: str) -> Selection:
 
 
 def needs_of(names: set[str]) -> set[Need]:
-    """Return all that has to be gathered before a cut by some selections."""
+    """Return all that has to be gathered before a compression by some selections."""
     return {need for name in names for need in get_selection(name).needs}

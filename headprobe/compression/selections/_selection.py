@@ -16,7 +16,7 @@ class Selection:
     """A rule that says which entries a head keeps.
 
     ``summary`` is one line for ``headprobe list selections``. ``needs`` names what has to be
-    gathered before the cut, besides keys, values and the newest queries: the moments of all
+    gathered before the compression, besides keys, values and the newest queries: the moments of all
     ``queries``, the ``output`` projection, a ``reconstruction`` of the context.
     """
 

@@ -22,7 +22,7 @@ def score(view: LayerView) -> EntryScores:
     """
     largest = view.evidence.reconstruction
     if largest is None:
-        raise view.needed("a repetition of the context: call `reconstruct` before the cut")
+        raise view.needed("a repetition of the context: call `reconstruct` before the compression")
     worth = view.by_head(largest).amax(dim=1)
     newer = view.column.float().expand_as(worth)
     return EntryScores(worth=worth.masked_fill(view.positions < SINKS, torch.inf), ties=newer)
