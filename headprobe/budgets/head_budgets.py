@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from headprobe.errors import HeadprobeError, UsageError, excerpt
+from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.models.layout import HeadLayout
 from headprobe.registry import method_names
+from headprobe.schemas import parse_header
 
 FORMAT = "headprobe-budget"
 VERSION = 1
@@ -26,14 +26,6 @@ MAX_TOKENS = 2**31 - 1
 NUMBER_BYTES = 2
 """Bytes of a number in the KV cache: models are served in bfloat16 or float16."""
 _MATRICES = ("selection", "tokens", "ratio")
-_SCHEMA = "budget.schema.json"
-_EXPECTED = {
-    "type": "type {}",
-    "const": "{}",
-    "enum": "one of {}",
-    "minimum": "{} or more",
-    "maximum": "{} or less",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,19 +161,15 @@ class HeadBudgets:
             message = f"no budget file at {path}; make one with `headprobe allocate`"
             raise UsageError(message, path=path)
         try:
-            return cls._from_json(_parse(path.read_bytes()))
+            return cls._from_json(path.read_bytes())
         except OSError as error:
             raise HeadprobeError(f"cannot read {path}: {error.strerror}", path=path) from error
-        except RecursionError:
-            message = f"{path} is not a valid budget: nested too deeply"
-            raise HeadprobeError(message, path=path) from None
         except ValueError as error:
             raise HeadprobeError(f"{path} is not a valid budget: {error}", path=path) from error
 
     @classmethod
-    def _from_json(cls, fields: Any) -> HeadBudgets:
-        _check_version(fields)
-        _check_schema(fields)
+    def _from_json(cls, content: bytes) -> HeadBudgets:
+        fields = parse_header(content, "budget")
         layout = HeadLayout.from_json(fields["model"])
         shape = budget_shape(layout, fields["granularity"])
         for name in _MATRICES:
@@ -221,18 +209,6 @@ def budget_shape(layout: HeadLayout, granularity: str) -> tuple[int, int]:
     return layout.layers, layout.num_kv_heads if granularity == "kv" else layout.num_heads
 
 
-def budget_schema() -> dict[str, Any]:
-    """Return the published JSON Schema of budget files.
-
-    Its one copy is docs/budget.schema.json, which the wheel carries beside this file.
-    """
-    here = Path(__file__)
-    inside, checkout = here.with_name(_SCHEMA), here.parents[2] / "docs" / _SCHEMA
-    text = (inside if inside.is_file() else checkout).read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
-    return schema
-
-
 def _refuse(
     name: str,
     matrix: Shaped[np.ndarray, "layer head"],
@@ -247,56 +223,3 @@ def _refuse(
 
 def _rows(matrix: list[list[Any]]) -> str:
     return "[\n  " + ",\n  ".join(json.dumps(row) for row in matrix) + "]"
-
-
-def _parse(content: bytes) -> Any:
-    try:
-        fields = json.loads(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError("it is no UTF-8 text") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON ({error})") from error
-    # Python reads NaN and Infinity though JSON has neither, and a schema lets NaN pass.
-    for where, number in _numbers(fields, ""):
-        if not math.isfinite(number):
-            raise ValueError(f"{where}: expected a finite number, got {number}")
-    return fields
-
-
-def _numbers(value: Any, where: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, float):
-        yield where, value
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _numbers(item, f"{where}[{index}]")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _numbers(item, f"{where}.{key}" if where else key)
-
-
-def _check_version(fields: Any) -> None:
-    found = fields.get("format") if isinstance(fields, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"format: expected {FORMAT!r}, got {excerpt(json.dumps(found))}")
-    version = fields.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise ValueError(
-            f"version: written by a newer headprobe (expected {VERSION}, got {version}); "
-            "upgrade headprobe"
-        )
-
-
-def _check_schema(fields: dict[str, Any]) -> None:
-    from jsonschema import Draft202012Validator
-
-    error = next(Draft202012Validator(budget_schema()).iter_errors(fields), None)
-    if error is None:
-        return
-    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
-    # In our own words: the library's print a whole matrix where a matrix is at fault.
-    if error.validator in _EXPECTED:
-        expected = _EXPECTED[error.validator].format(json.dumps(error.validator_value))
-        problem = f"expected {expected}, got {excerpt(json.dumps(error.instance))}"
-    else:
-        problem = error.message[:200]
-    raise ValueError(f"{path.removeprefix('.')}: {problem}" if path else problem)

@@ -87,7 +87,7 @@ def import_run(
             # Whose needle a case was is not told, so intervals resample cases.
             needles=(0,) * table.cases,
             cases=table.cases,
-            plan=table.details | plan.to_json(),
+            plan={"details": table.details} | plan.to_json(),
             versions={"headprobe": __version__},
         )
     except ValueError as error:

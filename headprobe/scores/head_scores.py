@@ -15,12 +15,12 @@ from jaxtyping import Float, Int
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.models.layout import HeadLayout
+from headprobe.schemas import parse_header
 from headprobe.stats.bootstrap import percentile_interval, resampled_means
 from headprobe.stats.reliability import Reliability, split_half
 
 FORMAT_VERSION = 1
 FILE_NAME, REPORT = "scores.safetensors", "run.json"
-_KINDS = {int: "an integer", str: "a text", list: "a list", dict: "an object"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -165,7 +165,8 @@ class HeadScores:
 
         Raises:
             UsageError: there is no such file, or it is of another kind.
-            HeadprobeError: the file is damaged, or is not one of ours.
+            HeadprobeError: the file is damaged, or its header does not fit the schema of
+                docs/scores.schema.json; the message names the field.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -190,50 +191,27 @@ class HeadScores:
         if "headprobe" not in metadata:
             raise HeadprobeError(f"{file} was not written by headprobe: its header lacks our key")
         try:
-            return cls._from_parts(json.loads(metadata["headprobe"]), tensors)
+            return cls._from_parts(parse_header(metadata["headprobe"], "scores"), tensors)
         except KeyError as error:
             raise HeadprobeError(f"{file} is not a valid run: it lacks {error}") from error
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise HeadprobeError(f"{file} is not a valid run: {error}") from error
 
     @classmethod
-    def _from_parts(cls, header: Any, tensors: dict[str, np.ndarray]) -> HeadScores:
-        if not isinstance(header, dict):
-            raise ValueError(f"expected a JSON object in its header, got {json.dumps(header)[:60]}")
-        if header["format_version"] != FORMAT_VERSION:
-            raise ValueError(
-                f"expected format_version {FORMAT_VERSION}, got {header['format_version']}"
-            )
+    def _from_parts(cls, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> HeadScores:
         # Other programs may leave out what the contract does not ask for.
-        header.setdefault("measures", [name for name in tensors if "." not in name])
-        measures = _list(header, "measures", str)
-        if "needles" not in header:
-            header["needles"] = list(range(_field(header, "accepted", int)))
+        measures = header.get("measures", [name for name in tensors if "." not in name])
+        needles = header.get("needles", range(int(header["accepted"])))
         return cls(
-            layout=HeadLayout.from_json(_field(header, "model", dict)),
-            task=_field(header, "task", str),
+            layout=HeadLayout.from_json(header["model"]),
+            task=header["task"],
             per_case={measure: tensors[f"{measure}.per_case"] for measure in measures},
-            needles=tuple(_list(header, "needles", int)),
-            cases=_field(header, "cases", int),
-            plan=_field(header, "plan", dict),
-            versions=_field(header, "versions", dict),
+            needles=tuple(map(int, needles)),
+            cases=int(header["cases"]),
+            plan=header["plan"],
+            versions=header["versions"],
             means={measure: tensors[measure] for measure in measures if measure in tensors},
         )
-
-
-def _field(header: Mapping[str, Any], name: str, kind: type) -> Any:
-    return _typed(name, header[name], kind)
-
-
-def _list(header: Mapping[str, Any], name: str, kind: type) -> list[Any]:
-    return [_typed(f"each of {name}", entry, kind) for entry in _field(header, name, list)]
-
-
-def _typed(name: str, value: Any, kind: type) -> Any:
-    # By type(): true and false are integers to isinstance.
-    if type(value) is not kind:
-        raise ValueError(f"expected {_KINDS[kind]} for {name}, got {value!r:.60}")
-    return value
 
 
 def recorded_digests(run: Path) -> Mapping[str, str]:
@@ -245,8 +223,9 @@ def recorded_digests(run: Path) -> Mapping[str, str]:
 
     try:
         with safe_open(run / FILE_NAME, framework="numpy") as opened:
-            header = json.loads((opened.metadata() or {})["headprobe"])
-            return _field(header, "files", dict)  # type: ignore[no-any-return]
+            header = parse_header((opened.metadata() or {})["headprobe"], "scores")
+            files: Mapping[str, str] = header.get("files", {})
+            return files
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return {}
 

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from headprobe.budgets import HeadBudgets, budget_schema
+from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
+from headprobe.schemas import read_schema
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="LlamaForCausalLM", layers=3, num_heads=4, num_kv_heads=2, head_dim=8
@@ -81,7 +82,7 @@ def test_what_json_output_adds_for_readers_is_no_part_of_the_budget(tmp_path: Pa
 def test_a_saved_budget_validates_and_has_a_line_for_each_row(tmp_path: Path) -> None:
     budgets().save(tmp_path / "budget.json")
     text = (tmp_path / "budget.json").read_text()
-    schema = budget_schema()
+    schema = read_schema("budget")
     Draft202012Validator.check_schema(schema)
     Draft202012Validator(schema).validate(json.loads(text))
     assert "\n  [10, 2000],\n" in text
@@ -90,7 +91,11 @@ def test_a_saved_budget_validates_and_has_a_line_for_each_row(tmp_path: Path) ->
 
 def test_the_schema_asks_for_the_fields_of_the_record() -> None:
     names = {field.name for field in dataclasses.fields(HeadBudgets)}
-    assert set(budget_schema()["required"]) == names - {"layout"} | {"model", "format", "version"}
+    assert set(read_schema("budget")["required"]) == names - {"layout"} | {
+        "model",
+        "format",
+        "version",
+    }
 
 
 def test_a_strategy_that_is_not_json_is_not_written(tmp_path: Path) -> None:
@@ -132,11 +137,11 @@ MODEL = LAYOUT.to_json()
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "it is no JSON"),
-        ('{"format": ', "it is no JSON"),
+        ("", "not JSON"),
+        ('{"format": ', "not JSON"),
         ("[" * 100_000, "nested too deeply"),
-        ("[]", "format: expected 'headprobe-budget', got null"),
-        ('{"0-0": [0.1]}', "format: expected 'headprobe-budget', got null"),
+        ("[]", "format: expected 'headprobe-budget', got None"),
+        ('{"0-0": [0.1]}', "format: expected 'headprobe-budget', got None"),
         (edited(version=2), "version: written by a newer headprobe .*; upgrade headprobe"),
         (edited(version=0), "version: expected 1, got 0"),
         (edited(version="1"), 'version: expected 1, got "1"'),

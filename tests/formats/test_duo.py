@@ -136,7 +136,7 @@ def test_the_released_pattern_keeps_its_heads_through_import_and_export(
     run = HeadScores.load(tmp_path / "run")
     before, _ = load(published / PATTERN)
     np.testing.assert_array_equal(run.mean("duo"), before.astype(np.float32))
-    assert (run.plan["sink_size"], run.plan["recent_size"]) == (128, 256)
+    assert run.plan["details"] == {"sink_size": 128, "recent_size": 256, "sparsity": None}
     ties = {value for value, count in zip(*np.unique(before, return_counts=True)) if count > 1}  # noqa: B905
     same = 0
     for sparsity in np.arange(1, 256) / 256:

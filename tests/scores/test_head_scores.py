@@ -138,7 +138,7 @@ def test_a_mean_that_is_not_of_its_cases_is_a_clear_error(
 @pytest.mark.parametrize("header", [[], "r2", None])
 def test_a_header_that_is_no_object_is_a_clear_error(saved: Path, header: Any) -> None:
     rewrite(saved, header)
-    with pytest.raises(HeadprobeError, match="expected a JSON object in its header, got"):
+    with pytest.raises(HeadprobeError, match='not a valid run: expected type "object", got'):
         HeadScores.load(saved)
 
 
@@ -208,14 +208,17 @@ def without(header: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["format_version", "model", "task", "cases", "plan", "versions"])
 def test_a_field_missing_from_the_header_is_named(saved: Path, name: str) -> None:
     rewrite(saved, without(header_of(saved), name))
-    with pytest.raises(HeadprobeError, match=f"not a valid run: it lacks '{name}'"):
+    with pytest.raises(HeadprobeError, match=f"not a valid run: '{name}' is a required property"):
         HeadScores.load(saved)
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"format_version": 2}, "expected format_version 1, got 2"),
+        (
+            {"format_version": 2},
+            "format_version: written by a newer headprobe",
+        ),
         ({"measures": ["r2", "gone"]}, "it lacks 'gone.per_case'"),
         ({"needles": [0, 1]}, r"expected r2\.per_case of shape \(2, 2, 4\), got \(6, 2, 4\)"),
         ({"cases": 5}, "expected 1 to 5 passed cases, got 6"),
@@ -223,18 +226,29 @@ def test_a_field_missing_from_the_header_is_named(saved: Path, name: str) -> Non
             {"model": LAYOUT.to_json() | {"layers": 3}},
             r"expected r2\.per_case of shape \(6, 3, 4\)",
         ),
-        ({"model": LAYOUT.to_json() | {"heads": 0}}, "positive integer for heads, got 0"),
-        ({"model": without(LAYOUT.to_json(), "heads")}, "expected model.heads, got none"),
-        ({"model": 5}, "expected an object for model, got 5"),
-        ({"task": 5}, "expected a text for task, got 5"),
-        ({"cases": 8.0}, "expected an integer for cases, got 8.0"),
-        ({"cases": True}, "expected an integer for cases, got True"),
-        ({"plan": "x"}, "expected an object for plan, got 'x'"),
-        ({"versions": [1]}, r"expected an object for versions, got \[1\]"),
-        ({"needles": "abcdef"}, "expected a list for needles, got 'abcdef'"),
-        ({"needles": ["a"] * 6}, "expected an integer for each of needles, got 'a'"),
-        ({"needles": [[1]] * 6}, r"expected an integer for each of needles, got \[1\]"),
-        ({"measures": [["r2"]]}, r"expected a text for each of measures, got \['r2'\]"),
+        ({"model": LAYOUT.to_json() | {"heads": 0}}, "model.heads: expected 1 or more, got 0"),
+        ({"model": without(LAYOUT.to_json(), "heads")}, "model: 'heads' is a required property"),
+        ({"model": 5}, 'model: expected type "object", got 5'),
+        ({"task": 5}, 'task: expected type "string", got 5'),
+        ({"cases": 8.5}, 'cases: expected type "integer", got 8.5'),
+        ({"cases": True}, 'cases: expected type "integer", got true'),
+        ({"plan": "x"}, 'plan: expected type "object", got "x"'),
+        ({"plan": {"seed": "0"}}, 'plan.seed: expected type "integer", got "0"'),
+        ({"plan": {"seed": -1}}, "plan.seed: expected 0 or more, got -1"),
+        ({"plan": {"needles": 5}}, 'plan.needles: expected type "string", got 5'),
+        ({"plan": {"needles_digest": "x"}}, 'plan.needles_digest: .*, got "x"'),
+        ({"plan": {"lengths": [128, "256"]}}, r"plan.lengths\[1\]: expected type .*, got \"256\""),
+        ({"plan": {"depths": [101]}}, r"plan.depths\[0\]: expected 100 or less, got 101"),
+        ({"plan": {"decode": "guess"}}, 'plan.decode: expected one of .*, got "guess"'),
+        ({"plan": {"prompt_style": None}}, "plan.prompt_style: .*, got null"),
+        ({"plan": {"prompt_tried": {"passed": {}}}}, "plan.prompt_tried: 'prompts' is a required"),
+        ({"plan": {"until_stable": float("nan")}}, "plan.until_stable: expected a finite number"),
+        ({"versions": [1]}, r'versions: expected type "object", got \[1\]'),
+        ({"needles": "abcdef"}, 'needles: expected type "array", got "abcdef"'),
+        ({"needles": [0, 1, 2, 3, 4, "a"]}, r'needles\[5\]: expected type "integer", got "a"'),
+        ({"needles": [-1] * 6}, r"needles\[0\]: expected 0 or more, got -1"),
+        ({"measures": [["r2"]]}, r"measures\[0\]: expected type .*, got \[\"r2\"\]"),
+        ({"files": {"heads.csv": "x"}}, r"files.heads.csv: expected a text like"),
     ],
 )
 def test_a_header_that_does_not_fit_is_a_clear_error(
