@@ -21,6 +21,7 @@ from headprobe.cli.importing import import_scores
 from headprobe.cli.listing import list_registry
 from headprobe.cli.output import closing_log, fail, start_log, warn
 from headprobe.cli.plot import plot
+from headprobe.cli.report import report
 from headprobe.cli.score import score
 from headprobe.cli.show import show
 from headprobe.cli.wording import in_options, worded
@@ -70,6 +71,7 @@ app.command()(allocate)
 app.command()(export)
 app.command("import")(import_scores)
 app.command()(plot)
+app.command()(report)
 app.command()(evaluate)
 app.command()(compare)
 app.command()(ablate)

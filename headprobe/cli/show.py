@@ -15,7 +15,8 @@ def show(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="A run directory, its scores.safetensors or a budget; the newest run if left out.",
+            help="A run directory, its scores.safetensors, a budget or a report; the newest run if "
+            "left out.",
             show_default=False,
         ),
     ] = None,
@@ -29,17 +30,21 @@ def show(
     seed: options.Seed = 0,
     json: options.Json = False,
 ) -> None:
-    """Show a run or a budget as a table in the terminal.
+    """Show a run, a budget or a report as tables in the terminal.
 
     Example: headprobe show outputs/nano/r2 --top-k 5
     """
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.cli.budgets import summarise
+    from headprobe.cli.report import show_report
     from headprobe.cli.runs import describe, show_top_heads
     from headprobe.runs.directory import newest_run
     from headprobe.runs.pass_rates import pass_rates
     from headprobe.scores import HeadScores
 
+    if file is not None and file.suffix.lower() in (".html", ".htm"):
+        show_report(file, measure=measure, top_k=top_k, json=json)
+        return
     if file is not None and is_budget_file(file):
         summarise(HeadBudgets.load(file), json=json)
         return

@@ -1,0 +1,75 @@
+"""The parts of a report's record that tell of evaluations, ablations and how rankings agree."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headprobe.scores import HeadScores
+from headprobe.stats.ranks import rank_correlation, top_overlap, usual_top
+
+_POINT = ("setting", "strategy", "budget", "is_baseline", "fraction", "of_full", "best_baseline")
+_MOST_RANKINGS = 24
+
+
+def evaluation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Build what is told of an evaluation: a point a setting, strategy and budget."""
+    plan, metric = fields["plan"], fields["metric"]
+    points = [
+        {key: point.get(key) for key in _POINT} | {**point["grades"][metric], "gain": point["gain"]}
+        for point in fields["results"]
+    ]
+    return {
+        "name": name,
+        "model": plan.get("layout") or {"id": plan.get("model")},
+        "asked": plan.get("task") or plan.get("questions"),
+        "context": max(plan.get("lengths") or [0]) or None,
+        "questions": fields.get("questions"),
+        "metric": metric,
+        "points": points,
+        "started": fields.get("started"),
+        "versions": fields.get("versions"),
+    }
+
+
+def ablation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Build what is told of an ablation: its curves, as its file has them."""
+    plan = fields.get("plan") or {}
+    return {
+        "name": name,
+        "ablation": plan.get("ablation"),
+        "started": fields.get("started"),
+        "versions": fields.get("versions"),
+        **{
+            key: fields.get(key)
+            for key in ("model", "task", "metric", "cases", "accuracy", "curves")
+        },
+    }
+
+
+def agreements(runs: Sequence[HeadScores]) -> list[dict[str, Any]]:
+    """Compare all measures of all runs that rank the same heads, pair by pair.
+
+    A ranking is named by the indices of its run and its measure.
+    """
+    rankings = [
+        ((i, j), run.layout, run.mean(measure).ravel())
+        for i, run in enumerate(runs)
+        for j, measure in enumerate(run.measures)
+    ][:_MOST_RANKINGS]
+    pairs = [
+        (one, other, first[None], second[None])
+        for (one, layout, first), (other, its, second) in itertools.combinations(rankings, 2)
+        if (layout.layers, layout.num_heads) == (its.layers, its.num_heads)
+    ]
+    return [
+        {
+            "one": one,
+            "other": other,
+            "rank_correlation": round(float(rank_correlation(first, second)[0]), 4),
+            "k": (k := usual_top(first.shape[1])),
+            "overlap": round(float(top_overlap(first, second, k)[0]), 4),
+        }
+        for one, other, first, second in pairs
+    ]

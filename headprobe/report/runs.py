@@ -1,0 +1,148 @@
+"""The part of a report's record that tells of one run: scores, statistics, grids, cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from headprobe.errors import HeadprobeError
+from headprobe.prompts.style import PromptDecision
+from headprobe.report.packing import pack, pack_json, rounded
+from headprobe.runs.directory import read_cases, read_report
+from headprobe.scores import HeadScores
+from headprobe.tasks import find_task
+
+EXTREMES = 3
+"""The number of cases that a head is shown with on which it scores highest, and lowest."""
+_TENS = [10.0 * step for step in range(11)]
+_COLUMNS = ("case_id", "needle_id", "kind", "length", "depth", "success", "accepted", "response")
+_EMPTY, _LEVELS = 0, 254
+
+
+def run_record(run: Path, scores: HeadScores, summaries: Mapping[str, str]) -> dict[str, Any]:
+    """Build what is always told of a run: its model, its plan, and the scores of every head.
+
+    ``summaries`` says in a line what each measure measures.
+    """
+    seed = scores.plan.get("seed", 0)
+    report = read_report(run)
+    prompt = PromptDecision.in_record(scores.plan)
+    task = find_task(scores.task)
+    return {
+        "name": str(run),
+        "model": scores.layout.to_json(),
+        "task": scores.task,
+        "asks": task is None or task.asks,
+        "accepted": scores.passed,
+        "cases": scores.cases,
+        "prompt": prompt.describe() if prompt else None,
+        "failed": report.get("failed"),
+        "plan": _brief(scores.plan),
+        "versions": dict(scores.versions),
+        "started": report.get("started"),
+        "seconds": report.get("seconds"),
+        "measures": [
+            {"name": name, "summary": summaries.get(name, "")} | _measure(scores, name, seed)
+            for name in scores.measures
+        ],
+    }
+
+
+def _measure(scores: HeadScores, name: str, seed: int) -> dict[str, Any]:
+    numbers = scores.statistics(name, seed=seed)
+    return {
+        "reliability": scores.reliability(name, seed=seed).to_json(),
+        "score": rounded(numbers.mean),
+        "ci_low": rounded(numbers.ci_low),
+        "ci_high": rounded(numbers.ci_high),
+        "rank": numbers.rank.tolist(),
+    }
+
+
+def _brief(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a plan that are short enough to be read."""
+    return {
+        name: value
+        for name, value in plan.items()
+        if value is not None
+        and not isinstance(value, dict)
+        and not (isinstance(value, list) and (len(value) > 32 or isinstance(value[:1], dict)))
+    }
+
+
+def case_parts(run: Path, scores: HeadScores) -> Iterator[tuple[str, Any]]:
+    """Yield what is told of a run's cases: first ``table``, then each measure's ``details``.
+
+    Raises:
+        HeadprobeError: the case table is damaged, or of another run than the scores.
+    """
+    table = read_cases(run, _COLUMNS)
+    if table is None:
+        return
+    if (len(table), int(table["accepted"].sum())) != (scores.cases, scores.passed):
+        raise HeadprobeError(
+            f"the scores and the cases in {run} are of different runs; run `headprobe score` again",
+            path=run,
+        )
+    planned = np.asarray(scores.plan.get("depths") or _TENS, dtype=np.float64)
+    nearest = np.abs(table["depth"].to_numpy()[:, None] - planned).argmin(axis=1)
+    depths, row = np.unique(planned[nearest], return_inverse=True)
+    lengths, column = np.unique(table["length"].to_numpy(), return_inverse=True)
+    columns = {name: table[name].tolist() for name in _COLUMNS}
+    columns["depth"] = [round(depth, 1) for depth in columns["depth"]]
+    columns["kind"] = [None if kind is None else str(kind) for kind in columns["kind"]]
+    yield (
+        "table",
+        pack_json({**columns, "lengths": lengths.tolist(), "depths": depths.tolist()}),
+    )
+    passed = np.flatnonzero(table["accepted"])
+    cells = (row * len(lengths) + column)[passed]
+    for name in scores.measures:
+        yield name, _details(scores.per_case[name], cells, (len(depths), len(lengths)), passed)
+
+
+def _details(
+    per_case: Float[np.ndarray, "case layer query_head"],
+    cells: Int[np.ndarray, " case"],
+    shape: tuple[int, int],
+    passed: Int[np.ndarray, " case"],
+) -> dict[str, Any]:
+    """Build every head's mean at each depth and length, and its strongest and weakest cases."""
+    flat = per_case.reshape(len(per_case), -1).astype(np.float64)
+    sums = np.zeros((shape[0] * shape[1], flat.shape[1]))
+    np.add.at(sums, cells, flat)
+    counts = np.bincount(cells, minlength=len(sums))
+    means = np.full_like(sums, np.nan)
+    np.divide(sums, counts[:, None], out=means, where=counts[:, None] > 0)
+    code, low, high = _coded(means.T)
+    heads = per_case.shape[1:]
+    kept = min(EXTREMES, len(flat))
+    order = np.argsort(-flat, axis=0, kind="stable")
+    ends = np.concatenate([order[:kept], order[::-1][:kept]])
+    values = np.take_along_axis(flat, ends, axis=0)
+    least, most = float(values.min()), float(values.max())
+    levels = np.rint((values - least) / ((most - least) or 1.0) * 65535).astype(np.uint16)
+    return {
+        "grid": pack(code.reshape(*heads, *shape)),
+        "low": rounded(low.reshape(heads)),
+        "high": rounded(high.reshape(heads)),
+        "extremes": pack(passed[ends].T.reshape(*heads, 2, kept).astype(np.uint16)),
+        "values": pack(levels.T.reshape(*heads, 2, kept)),
+        "values_low": least,
+        "values_high": most,
+    }
+
+
+def _coded(
+    means: Float[np.ndarray, "head cell"],
+) -> tuple[UInt8[np.ndarray, "head cell"], Float[np.ndarray, " head"], Float[np.ndarray, " head"]]:
+    """Code each head's cells by 1 to 255 between its lowest and its highest; 0 has no case."""
+    low, high = np.nanmin(means, axis=1), np.nanmax(means, axis=1)
+    spread = np.where(high > low, high - low, 1.0)
+    levels = 1 + np.rint((means - low[:, None]) / spread[:, None] * _LEVELS)
+    code: np.ndarray = np.where(np.isnan(means), _EMPTY, levels)
+    return code.astype(np.uint8), low, high
