@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headprobe.cli import output
+from headprobe.cli import options, output, parsing
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def report(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The report, an HTML file.", show_default="report.html beside what comes first"
-        ),
+        options.out("The report, an HTML file.", default="report.html beside what comes first"),
     ] = None,
 ) -> None:
     """Put runs, budgets, evaluations and ablations into one HTML file that opens offline.
@@ -41,6 +39,7 @@ def report(
     from headprobe.measures import MEASURES
     from headprobe.report import build_record, find_sources, room, write_page
 
+    parsing.free_output(out, paths or [])
     sources = find_sources(paths or [])
     summaries = {name: measure.summary for name, measure in MEASURES.items()}
     record = build_record(sources, room=room(), summaries=summaries)

@@ -1,9 +1,10 @@
-// Colour scales: viridis and cividis of matplotlib, a diverging one for scores with signs.
+// Colour scales: viridis and cividis of matplotlib, diverging ones for scores with signs.
 
 const SCALES = {
   viridis: "440154 481467 482677 443983 3e4c8a 365c8d 2e6d8e 277e8e 21908d 1fa187 2db27d 4ac16d 73d056 a0da39 d0e11c fde725",
   cividis: "00224e 002f6f 1d3b6c 34476b 46516c 555c6d 636870 717374 7f7f78 8e8a77 9e9674 aea371 c0b069 d2be5e e5cd4e fee838",
   diverging: "2166ac 3d7fb9 5c98c6 85b4d6 aecfe4 d1e3ee eaf1f4 f7f4f1 fbebe0 fad7c1 f4b798 e69172 d6684f c2433c b2182b",
+  night: "b5d4f7 86b4ea 5a92d4 3c71b0 2c5285 22395c 1d2a3f 1c222c 2b2128 48262c 6f3035 984042 c05a56 e08377 f7b3a5",
 };
 const STOPS = Object.fromEntries(Object.entries(SCALES).map(([name, stops]) => [name,
   stops.split(" ").map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)))]));
@@ -28,6 +29,8 @@ function ink(name) {
   return found;
 }
 
+const isDark = () => !isLight(ink("ground").match(/\d+/g).map(Number));
+
 // The scale of a matrix of values: what 0 and 1 of its colours stand for.
 function scaleOf(values, { map, byRank = false, diverging = null }) {
   const flat = values.flat().filter(Number.isFinite);
@@ -35,7 +38,7 @@ function scaleOf(values, { map, byRank = false, diverging = null }) {
   if (byRank) return { map, low: flat.length, high: 1, byRank };
   if (diverging ?? least < -1e-6 * Math.max(1e-9, most)) {
     const reach = Math.max(Math.abs(least), Math.abs(most)) || 1;
-    return { map: "diverging", low: -reach, high: reach, byRank };
+    return { map: isDark() ? "night" : "diverging", low: -reach, high: reach, byRank };
   }
   return { map, low: Math.min(0, least), high: most > 0 ? most : 1, byRank };
 }

@@ -226,7 +226,7 @@ function caseLine(of, cases, place, value) {
 
 function gridPicture(cases, cells, its) {
   const scale = scaleOf(cells.map((line) => line.filter((value) => value !== null)), { map: state.map });
-  const [width, height] = [Math.min(30, 250 / cases.lengths.length), 13];
+  const [width, height] = [Math.min(50, 250 / cases.lengths.length), 13];
   const [left, top] = [44, 4];
   const [across, down] = [left + width * cases.lengths.length, top + height * cases.depths.length];
   const every = Math.max(1, Math.ceil(cases.depths.length / 6));
@@ -235,10 +235,10 @@ function gridPicture(cases, cells, its) {
     fill: value === null ? "none" : css(colourAt(scale.map, placeOn(scale, value))), class: value === null ? "missing" : null,
   }, shape("title", {}, `${whole(cases.lengths[j])} tokens, ${cases.depths[i].toFixed(0)} % deep: ${value === null ? "no case" : number(value)}`))));
   const text = (x, y, anchor, label) => shape("text", { x, y, "text-anchor": anchor }, label);
-  return shape("svg", { class: "grid", viewBox: `0 0 ${Math.max(across + 4, 150)} ${down + 30}`, role: "img", "aria-label": `Mean ${its.name} of this head by prompt length and needle depth` }, shapes,
+  return shape("svg", { class: "grid", viewBox: `0 0 300 ${down + 30}`, role: "img", "aria-label": `Mean ${its.name} of this head by prompt length and needle depth` }, shapes,
     cases.depths.map((depth, i) => (i % every ? null : text(left - 5, top + (i + 0.75) * height, "end", `${depth.toFixed(0)} %`))),
     text(left, down + 12, "start", whole(cases.lengths[0])), cases.lengths.length > 1 && text(across, down + 12, "end", whole(cases.lengths.at(-1))),
-    text(left + (across - left) / 2, down + 24, "middle", "prompt length (tokens)"));
+    text(left, down + 24, "start", "prompt length (tokens)"));
 }
 
 function budgetLines(of, layer, head) {
