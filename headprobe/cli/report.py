@@ -35,7 +35,7 @@ def report(
 
     Example: headprobe report outputs/nano/r2 --out report.html
     """
-    from headprobe.cli.budgets import byte_size
+    from headprobe.runs.memory import byte_size
     from headprobe.measures import MEASURES
     from headprobe.report import build_record, find_sources, room, write_page
 
@@ -92,7 +92,7 @@ def _show_run(run: Mapping[str, Any], measure: str | None, top_k: int) -> None:
 
 
 def _show_budgets(budgets: list[Mapping[str, Any]]) -> None:
-    from headprobe.cli.budgets import byte_size
+    from headprobe.runs.memory import byte_size
 
     rows = [
         [
