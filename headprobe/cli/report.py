@@ -35,9 +35,9 @@ def report(
 
     Example: headprobe report outputs/nano/r2 --out report.html
     """
-    from headprobe.runs.memory import byte_size
     from headprobe.measures import MEASURES
     from headprobe.report import build_record, find_sources, room, write_page
+    from headprobe.runs.memory import byte_size
 
     parsing.free_output(out, paths or [])
     sources = find_sources(paths or [])
