@@ -68,6 +68,8 @@ function bytes(count) {
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const modelKey = (model) => `${model.layers}x${model.heads}x${model.kv_heads}`;
+// Of the path of a model's directory the last part.
+const modelName = (model) => (/^([~.]|[A-Za-z]:)?[\\/]/.test(model.id) ? model.id.split(/[\\/]/).filter(Boolean).at(-1) : model.id);
 const headName = (layer, head) => `${layer}-${head}`;
 
 // Tell people who do not see the page what has changed.

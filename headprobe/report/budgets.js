@@ -111,7 +111,7 @@ function evaluationCard(one, setting, budget) {
   const ticks = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1].filter((tick) => tick >= low && tick <= high).map((tick) => [tick, Number((100 * tick).toPrecision(2))]);
   const own = points.filter((point) => budget && point.strategy === budget.strategy.name);
   const value = here === null ? null : between(own, here);
-  const title = `${one.model.id}, ${one.asked}: ${one.metric.replace("_", " ")}`;
+  const title = `${modelName(one.model)}, ${one.asked}: ${one.metric.replace("_", " ")}`;
   const marker = (y) => here === null ? [] : [shape("line", { class: "now", x1: across(here), x2: across(here), y1: 10, y2: 180 }), value !== null && shape("circle", { class: "now", cx: across(here), cy: y(value), r: 6 })].filter(Boolean);
   return make("article", { class: "card" }, make("h2", {}, title), make("p", { class: "note" }, `${SETTINGS[setting]}; ${plural(one.questions ?? 0, "question")}${one.context ? ` at ${whole(one.context)} tokens` : ""}`),
     chart({
@@ -127,7 +127,7 @@ function evaluationCard(one, setting, budget) {
 }
 
 function ablationCard(one) {
-  const title = `${one.model.id}, ${one.task}: heads ablated`;
+  const title = `${modelName(one.model)}, ${one.task}: heads ablated`;
   const most = Math.max(...one.curves.flatMap((its) => its.top_k));
   const across = (k) => 46 + 358 * (Math.log2(1 + k) / Math.log2(1 + most));
   const series = one.curves.slice(0, 7).map((its) => [its.measure, its.top, its]).concat([["random heads", one.curves[0].random, one.curves[0]]]);

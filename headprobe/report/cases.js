@@ -91,7 +91,8 @@ async function renderKept(of, kept) {
     make("p", { class: "key" }, make("span", { class: "needle" }, "needle"), make("span", { class: "span" }, "watched"), make("span", { class: "answer" }, "answer"), kept.wrong_at.length > 0 && make("span", { class: "wrong" }, "wrong answer"), make("span", { class: "shade" }, "read by this head")),
     text, make("div", { id: "readers", "aria-live": "polite" }));
   const strength = strengths(view);
-  const most = kept.stretches.flatMap(([start, end]) => Array.from({ length: end - start }, (_, i) => start + i)).reduce((best, token) => (strength(token) > strength(best) ? token : best), kept.span[0]);
+  // The token that the head reads most, but the first, on which heads rest that look for nothing.
+  const most = kept.stretches.flatMap(([start, end]) => Array.from({ length: end - start }, (_, i) => start + i)).reduce((best, token) => (token && strength(token) > strength(best) ? token : best), kept.span[0]);
   renderReaders(view, hoveredToken?.case === kept.case_id ? hoveredToken.token : most);
   const needle = text.querySelector(".needle");
   if (needle) text.scrollTop = needle.offsetTop - 120;

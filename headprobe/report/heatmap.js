@@ -26,7 +26,7 @@ class Heatmap {
     const width = canvas.parentElement?.clientWidth ?? 0;
     if (!width || !this.values) return;
     const [rows, columns] = [this.values.length, this.values[0].length];
-    this.cell = { width: (width - AXIS.left - 2) / columns, height: clamp(((width - AXIS.left) / columns) * 0.8, rows > 40 ? 8 : 11, 36) };
+    this.cell = { width: (width - AXIS.left - 2) / columns, height: clamp(((width - AXIS.left) / columns) * 0.8, rows > 40 ? 8 : 11, Math.max(17, Math.min(36, 640 / rows))) };
     const height = AXIS.top + rows * this.cell.height + 2;
     const ratio = Math.max(1, devicePixelRatio || 1);
     canvas.width = Math.round(width * ratio);
@@ -62,7 +62,7 @@ class Heatmap {
     const [left, top, width, height] = this.box(layer, column);
     pen.fillStyle = value === null ? ink("faint") : css(colour);
     pen.fillRect(left, top, width, height);
-    if (width > 42 && height > 16 && value !== null) {
+    if (width > 42 && height > 15 && value !== null) {
       pen.fillStyle = isLight(colour) ? "#111" : "#fff";
       pen.font = "11px system-ui, sans-serif";
       pen.textAlign = "center";

@@ -25,7 +25,7 @@ function turnTab(event) {
 
 function renderTitle() {
   const of = record.runs[0] ?? record.budgets[0] ?? record.evaluations[0] ?? record.ablations[0];
-  const models = [...new Set([...record.runs, ...record.budgets, ...record.evaluations, ...record.ablations].map((one) => one.model?.id))];
+  const models = [...new Set([...record.runs, ...record.budgets, ...record.evaluations, ...record.ablations].filter((one) => one.model?.id).map((one) => modelName(one.model)))];
   $("title").textContent = models.join(", ") || "headprobe report";
   document.title = `${models.join(", ")} – headprobe report`;
   const size = of?.model?.layers ? `${plural(of.model.layers, "layer")} of ${plural(of.model.heads, "query head")}${of.model.kv_heads < of.model.heads ? ` on ${plural(of.model.kv_heads, "KV head")}` : ""}` : null;

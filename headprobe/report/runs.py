@@ -94,7 +94,7 @@ def case_parts(run: Path, scores: HeadScores) -> Iterator[tuple[str, Any]]:
     lengths, column = np.unique(table["length"].to_numpy(), return_inverse=True)
     columns = {name: table[name].tolist() for name in _COLUMNS}
     columns["depth"] = [round(depth, 1) for depth in columns["depth"]]
-    columns["kind"] = [None if kind is None else str(kind) for kind in columns["kind"]]
+    columns["kind"] = [kind if isinstance(kind, str) else None for kind in columns["kind"]]
     yield (
         "table",
         pack_json({**columns, "lengths": lengths.tolist(), "depths": depths.tolist()}),

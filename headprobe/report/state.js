@@ -17,7 +17,7 @@ const rankings = record.runs.flatMap((of, i) => of.measures.map((its, j) => ({ r
 
 function runLabel(of) {
   const alike = record.runs.filter((one) => one.model.id === of.model.id && one.task === of.task);
-  return `${of.model.id}, ${of.task}${alike.length > 1 ? ` (${of.name})` : ""}`;
+  return `${modelName(of.model)}, ${of.task}${alike.length > 1 ? ` (${of.name})` : ""}`;
 }
 
 function rankingLabel({ run: of, measure: its }) {

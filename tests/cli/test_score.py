@@ -41,7 +41,7 @@ def check_same_run(one: Path, other: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Path) -> None:
-    done = torchrun("score", *GRID, cwd=tmp_path)
+    done = torchrun("score", *GRID, "--keep-rows", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     together = tmp_path / "outputs" / "nano" / "r2"
     check_same_run(alone, together)
@@ -49,6 +49,10 @@ def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Pa
     assert (report["status"], report["processes"]) == ("complete", 2)
     assert not list(together.glob("progress.*.sqlite"))
     assert done.stdout.count("cases passed") == 1
+    # Resumed by one process, with nothing left to observe.
+    rows = (together / "rows.safetensors").read_bytes()
+    succeed("score", *GRID, "--keep-rows", "2", cwd=tmp_path)
+    assert (together / "rows.safetensors").read_bytes() == rows
 
 
 def test_a_device_map_changes_nothing(alone: Path, tmp_path: Path) -> None:
