@@ -56,6 +56,8 @@ def test_every_command_works_from_the_installed_wheel(installed: Path, tmp_path:
     assert budget["format"] == "headprobe-budget"
     picture = run(command, "plot", cwd=tmp_path).strip()
     assert (tmp_path / picture).stat().st_size > 10_000
+    report = run(command, "report", cwd=tmp_path).strip()
+    assert json.loads(run(command, "show", report, "--json", cwd=tmp_path))["runs"]
     assert json.loads(run(command, "show", "--json", cwd=tmp_path))["task"] == "r2"
     for registry in ("models", "tasks", "strategies", "formats"):
         assert json.loads(run(command, "list", registry, "--json", cwd=tmp_path))

@@ -4,20 +4,24 @@ const record = JSON.parse(document.getElementById("record").textContent);
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 
-// Make an element: attributes by name, `on...` functions as listeners; strings become text.
-function make(tag, attributes = {}, ...children) {
-  const [name, isShape] = tag.startsWith("svg:") ? [tag.slice(4), true] : [tag, false];
-  const element = isShape ? document.createElementNS(SVG, name) : document.createElement(name);
+// Make an element, as in `make("p.note", { onclick }, "text")`: classes after the tag, attributes by
+// name if there are any, `on...` functions as listeners; strings become text.
+function make(tag, ...parts) {
+  const attributes = parts[0]?.constructor === Object ? parts.shift() : {};
+  const [name, ...classes] = tag.replace("svg:", "").split(".");
+  const element = tag.startsWith("svg:") ? document.createElementNS(SVG, name) : document.createElement(name);
+  if (name === "button") element.type = "button";
+  if (classes.length) element.classList.add(...classes);
   for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...parts.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return element;
 }
 
-const shape = (name, attributes, ...children) => make(`svg:${name}`, attributes, ...children);
+const shape = (name, ...parts) => make(`svg:${name}`, ...parts);
 
 function fill(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter((child) => child));
@@ -69,7 +73,8 @@ function bytes(count) {
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const modelKey = (model) => `${model.layers}x${model.heads}x${model.kv_heads}`;
 // Of the path of a model's directory the last part.
-const modelName = (model) => (/^([~.]|[A-Za-z]:)?[\\/]/.test(model.id) ? model.id.split(/[\\/]/).filter(Boolean).at(-1) : model.id);
+const modelName = (model) =>
+  /^([~.]|[A-Za-z]:)?[\\/]/.test(model.id) ? model.id.split(/[\\/]/).filter(Boolean).at(-1) : model.id;
 const headName = (layer, head) => `${layer}-${head}`;
 
 // Tell people who do not see the page what has changed.
@@ -79,7 +84,10 @@ function say(text) {
 
 function showHint(event, lines) {
   const hint = $("hint");
-  fill(hint, lines.map((line, i) => make(i ? "span" : "b", {}, line)));
+  fill(
+    hint,
+    lines.map((line, i) => make(i ? "span" : "b", {}, line)),
+  );
   hint.hidden = false;
   const { width, height } = hint.getBoundingClientRect();
   const left = event.clientX + 16 + width > innerWidth ? event.clientX - width - 12 : event.clientX + 16;
@@ -94,30 +102,48 @@ function hideHint() {
 
 // A group of buttons of which one is pressed.
 function choice(label, options, chosen, pick) {
-  return make("div", { class: "choice", role: "group", "aria-label": label },
-    options.map(([value, text, title]) => make("button",
-      { type: "button", "aria-pressed": String(value === chosen), title, onclick: () => pick(value), "data-key": `${label} ${value}` }, text)));
+  return make(
+    "div.choice",
+    { role: "group", "aria-label": label },
+    options.map(([value, text, title]) =>
+      make("button", { "aria-pressed": String(value === chosen), title, onclick: () => pick(value) }, text),
+    ),
+  );
 }
 
 function select(label, options, chosen, pick) {
-  const list = make("select", { "aria-label": label, "data-key": label, onchange: () => pick(list.value) },
-    options.map(([value, text]) => make("option", { value, selected: String(value) === String(chosen) }, text)));
-  return make("label", { class: "field" }, make("span", {}, label), list);
+  const list = make(
+    "select",
+    { "aria-label": label, onchange: () => pick(list.value) },
+    options.map(([value, text]) => make("option", { value, selected: String(value) === String(chosen) }, text)),
+  );
+  return make("label.field", make("span", label), list);
 }
+
+const nameOf = (control) => control.id || control.title || control.ariaLabel || control.textContent;
 
 // Fill a part of the page anew without taking the focus away from the control that was used.
 function refill(element, ...children) {
-  const key = element.contains(document.activeElement) && document.activeElement.dataset.key;
+  const name = element.contains(document.activeElement) && nameOf(document.activeElement);
   fill(element, ...children);
-  if (key) [...element.querySelectorAll("[data-key]")].find((one) => one.dataset.key === key)?.focus({ preventScroll: true });
+  if (name)
+    [...element.querySelectorAll("button, select, input")]
+      .find((one) => nameOf(one) === name)
+      ?.focus({ preventScroll: true });
 }
 
 function row(cells, tag = "td") {
-  return make("tr", {}, cells.map((cell) => (cell instanceof Node && cell.tagName === "TD" ? cell : make(tag, tag === "th" ? { scope: "col" } : {}, cell))));
+  return make(
+    "tr",
+    cells.map((cell) =>
+      cell instanceof Node && cell.tagName === "TD" ? cell : make(tag, tag === "th" ? { scope: "col" } : {}, cell),
+    ),
+  );
 }
 
 function table(caption, columns, rows, attributes = {}) {
-  return make("div", { class: "scroll" }, make("table", attributes,
-    make("caption", { class: "unseen" }, caption),
-    make("thead", {}, row(columns, "th")), make("tbody", {}, rows)));
+  return make(
+    "div.scroll",
+    make("table", attributes, make("caption.unseen", caption), make("thead", row(columns, "th")), make("tbody", rows)),
+  );
 }

@@ -1,13 +1,19 @@
 // Colour scales: viridis and cividis of matplotlib, diverging ones for scores with signs.
 
 const SCALES = {
-  viridis: "440154 481467 482677 443983 3e4c8a 365c8d 2e6d8e 277e8e 21908d 1fa187 2db27d 4ac16d 73d056 a0da39 d0e11c fde725",
-  cividis: "00224e 002f6f 1d3b6c 34476b 46516c 555c6d 636870 717374 7f7f78 8e8a77 9e9674 aea371 c0b069 d2be5e e5cd4e fee838",
+  viridis:
+    "440154 481467 482677 443983 3e4c8a 365c8d 2e6d8e 277e8e 21908d 1fa187 2db27d 4ac16d 73d056 a0da39 d0e11c fde725",
+  cividis:
+    "00224e 002f6f 1d3b6c 34476b 46516c 555c6d 636870 717374 7f7f78 8e8a77 9e9674 aea371 c0b069 d2be5e e5cd4e fee838",
   diverging: "2166ac 3d7fb9 5c98c6 85b4d6 aecfe4 d1e3ee eaf1f4 f7f4f1 fbebe0 fad7c1 f4b798 e69172 d6684f c2433c b2182b",
   night: "b5d4f7 86b4ea 5a92d4 3c71b0 2c5285 22395c 1d2a3f 1c222c 2b2128 48262c 6f3035 984042 c05a56 e08377 f7b3a5",
 };
-const STOPS = Object.fromEntries(Object.entries(SCALES).map(([name, stops]) => [name,
-  stops.split(" ").map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)))]));
+const STOPS = Object.fromEntries(
+  Object.entries(SCALES).map(([name, stops]) => [
+    name,
+    stops.split(" ").map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16))),
+  ]),
+);
 
 // The colour at t, from 0 to 1, of a scale.
 function colourAt(scale, t) {
@@ -57,6 +63,9 @@ function legend(scale, label) {
     pen.fillRect(x, 0, 1, 1);
   }
   const ends = scale.byRank ? [`rank ${whole(scale.low)}`, "rank 1"] : [number(scale.low), number(scale.high)];
-  return make("div", { class: "legend" }, make("span", {}, label),
-    make("span", { class: "ramp" }, make("span", { class: "end" }, ends[0]), bar, make("span", { class: "end" }, ends[1])));
+  return make(
+    "div.legend",
+    make("span", label),
+    make("span.ramp", make("span.end", ends[0]), bar, make("span.end", ends[1])),
+  );
 }

@@ -7,10 +7,15 @@ class Heatmap {
   constructor({ label, pick, brush = null, hint }) {
     Object.assign(this, { pick, brush, hint, hovered: null, anchor: null, chosen: [] });
     this.canvas = make("canvas", {
-      class: "heatmap", tabindex: "0", role: "application", "aria-label": label, "data-key": label,
+      class: "heatmap",
+      tabindex: "0",
+      role: "application",
+      "aria-label": label,
       "aria-roledescription": "heatmap",
-      onpointermove: (event) => this.move(event), onpointerleave: () => this.leave(),
-      onpointerdown: (event) => this.press(event), onpointerup: (event) => this.release(event),
+      onpointermove: (event) => this.move(event),
+      onpointerleave: () => this.leave(),
+      onpointerdown: (event) => this.press(event),
+      onpointerup: (event) => this.release(event),
       onkeydown: (event) => this.key(event),
     });
   }
@@ -26,7 +31,10 @@ class Heatmap {
     const width = canvas.parentElement?.clientWidth ?? 0;
     if (!width || !this.values) return;
     const [rows, columns] = [this.values.length, this.values[0].length];
-    this.cell = { width: (width - AXIS.left - 2) / columns, height: clamp(((width - AXIS.left) / columns) * 0.8, rows > 40 ? 8 : 11, Math.max(17, Math.min(36, 640 / rows))) };
+    this.cell = {
+      width: (width - AXIS.left - 2) / columns,
+      height: clamp(((width - AXIS.left) / columns) * 0.8, rows > 40 ? 8 : 11, Math.max(17, Math.min(36, 640 / rows))),
+    };
     const height = AXIS.top + rows * this.cell.height + 2;
     const ratio = Math.max(1, devicePixelRatio || 1);
     canvas.width = Math.round(width * ratio);
@@ -52,7 +60,8 @@ class Heatmap {
     const parted = this.group > 1;
     const gap = width > 12 ? 1 : 0.4;
     const left = AXIS.left + column * width + (parted && column % this.group === 0 ? Math.min(2.5, width / 5) : 0);
-    const right = AXIS.left + (column + 1) * width - (parted && (column + 1) % this.group === 0 ? Math.min(2.5, width / 5) : gap);
+    const right =
+      AXIS.left + (column + 1) * width - (parted && (column + 1) % this.group === 0 ? Math.min(2.5, width / 5) : gap);
     return [left, AXIS.top + layer * height, right - left, height - (height > 10 ? 1 : 0.4)];
   }
 
@@ -79,10 +88,12 @@ class Heatmap {
     pen.textAlign = "right";
     const every = (count, size, least) => [1, 2, 4, 8, 16, 32].find((step) => size * step >= least) ?? count;
     const down = every(rows, this.cell.height, 13);
-    for (let layer = 0; layer < rows; layer += down) pen.fillText(layer, AXIS.left - 6, AXIS.top + (layer + 0.5) * this.cell.height);
+    for (let layer = 0; layer < rows; layer += down)
+      pen.fillText(layer, AXIS.left - 6, AXIS.top + (layer + 0.5) * this.cell.height);
     pen.textAlign = "center";
     const along = every(columns, this.cell.width, 24);
-    for (let column = 0; column < columns; column += along) pen.fillText(column, AXIS.left + (column + 0.5) * this.cell.width, 8);
+    for (let column = 0; column < columns; column += along)
+      pen.fillText(column, AXIS.left + (column + 0.5) * this.cell.width, 8);
   }
 
   frame(pen, layer, column, colour, width) {
@@ -145,8 +156,14 @@ class Heatmap {
   key(event) {
     const [rows, columns] = [this.values.length, this.values[0].length];
     const steps = {
-      ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
-      PageUp: [-8, 0], PageDown: [8, 0], Home: [0, -columns], End: [0, columns],
+      ArrowUp: [-1, 0],
+      ArrowDown: [1, 0],
+      ArrowLeft: [0, -1],
+      ArrowRight: [0, 1],
+      PageUp: [-8, 0],
+      PageDown: [8, 0],
+      Home: [0, -columns],
+      End: [0, columns],
     };
     if (event.key === "Escape") {
       [this.chosen, this.from] = [[], null];

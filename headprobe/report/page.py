@@ -16,7 +16,10 @@ from headprobe.report.record import FORMAT, VERSION
 
 LIMIT = 1_000_000
 """The most bytes of a report."""
-SCRIPTS = ("base", "colours", "state", "heatmap", "heads", "cases", "budgets", "compare", "main")
+SCRIPTS = (
+    *("base", "colours", "state", "heatmap", "entries", "heads", "card"),
+    *("cases", "prompt", "budgets", "compare", "main"),
+)
 _OPEN, _CLOSE = '<script type="application/json" id="record">', "</script>"
 # What could end the block early, or begin a comment in it; and line ends of older JavaScript.
 _ESCAPES = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029\x7f"}
@@ -83,7 +86,8 @@ def _page(record: dict[str, Any]) -> str:
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
-    style, script = _text("report.css"), "\n".join(_text(f"{name}.js") for name in SCRIPTS)
+    style = _text("report.css")
+    script = _short("\n".join(_text(f"{name}.js") for name in SCRIPTS))
     script = f'"use strict";\n(() => {{\n{script}}})();\n'
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         _text("report.html.j2")
@@ -100,6 +104,12 @@ def _page(record: dict[str, Any]) -> str:
 
 def _text(name: str) -> str:
     return files("headprobe.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _short(script: str) -> str:
+    """Return a script without indents, empty lines and comments on lines of their own."""
+    lines = (line.strip() for line in script.splitlines())
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith("//"))
 
 
 def _hash(text: str) -> str:

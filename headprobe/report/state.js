@@ -2,8 +2,19 @@
 
 const VIEWS = ["heads", "cases", "budgets", "compare"];
 const state = {
-  view: "heads", run: 0, measure: 0, layer: 0, head: 0, case: null, kv: false,
-  scale: "value", map: "viridis", budget: 0, one: null, other: null, step: null,
+  view: "heads",
+  run: 0,
+  measure: 0,
+  layer: 0,
+  head: 0,
+  case: null,
+  kv: false,
+  scale: "value",
+  map: "viridis",
+  budget: 0,
+  one: null,
+  other: null,
+  step: null,
 };
 const defaults = { ...state };
 let render = () => {};
