@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from headprobe.errors import UsageError
+from headprobe.errors import UsageError, excerpt
 
 LONGEST_TEXT = 1_000_000
 """Bytes of a needle, a question or a word; prompts of this length exist, sentences do not."""
@@ -208,4 +208,4 @@ _brief = _Brief()
 def brief(value: object) -> str:
     """Represent a value on one line of at most 80 characters, for a message."""
     text = " ".join(_brief.repr(value).split())
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return excerpt(text, longest=_SHOWN)

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.measures._measure import Measure
+
 if TYPE_CHECKING:
     from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
@@ -45,3 +47,11 @@ def score(
 ) -> Float[Tensor, "query_head step"]:
     """Return what the summary adds to the generated token's logit (computed by the caller)."""
     return logit
+
+
+MEASURE = Measure(
+    summary="contribution of the span to the generated token's logit (LOCOS)",
+    summarise=summarise,
+    score=score,
+    attributes_logits=True,
+)

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.measures._measure import Measure
+
 if TYPE_CHECKING:
     from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
@@ -35,3 +37,10 @@ def score(
 ) -> Float[Tensor, "query_head step"]:
     """Return the summary: the generated tokens do not matter."""
     return attention
+
+
+MEASURE = Measure(
+    summary="attention on the span, less first tokens and newest",
+    summarise=summarise,
+    score=score,
+)

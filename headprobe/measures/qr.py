@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.measures._measure import Measure
+
 if TYPE_CHECKING:
     from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
@@ -26,3 +28,11 @@ def score(
 ) -> Float[Tensor, "query_head step"]:
     """Divide the attention by the number of the question's tokens, so that the sum is a mean."""
     return attention / len(asked)
+
+
+MEASURE = Measure(
+    summary="attention of the question on the span, minus that of an empty question (QRHead)",
+    summarise=summarise,
+    score=score,
+    watches="question",
+)

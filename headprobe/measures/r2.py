@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.measures._measure import Measure
+
 if TYPE_CHECKING:
     from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
@@ -29,3 +31,10 @@ def score(
 ) -> Float[Tensor, "query_head step"]:
     """Return the summary: the generated tokens do not matter."""
     return attention
+
+
+MEASURE = Measure(
+    summary="attention on the right sentence among a head's strongest positions (HeadKV-R2)",
+    summarise=summarise,
+    score=score,
+)

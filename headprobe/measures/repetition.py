@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.measures._measure import Measure
+
 if TYPE_CHECKING:
     from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
@@ -46,3 +48,15 @@ def _on_earlier(
     earlier = query[:, None] - distance
     places = (earlier + offset).clamp(min=0).expand(len(rows.weights), -1, -1)
     return (rows.weights.gather(-1, places) * (earlier >= case.span_start)).sum(dim=-1)
+
+
+INDUCTION = Measure(
+    summary="attention right after earlier repeats of the query's token (RazorAttention)",
+    summarise=induction,
+    score=score,
+)
+ECHO = Measure(
+    summary="attention on earlier repeats of the query's token (RazorAttention)",
+    summarise=echo,
+    score=score,
+)

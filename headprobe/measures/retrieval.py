@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.measures._measure import Measure
+
 if TYPE_CHECKING:
     from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
@@ -34,3 +36,11 @@ def score(
     inside = (offset >= 0) & (offset < len(span))
     held = span[offset.clamp(0, len(span) - 1)]
     return (inside & (held == generated)).float() / len(span)
+
+
+MEASURE = Measure(
+    summary="steps that copy the most attended token from the needle (Retrieval Head)",
+    summarise=summarise,
+    score=score,
+    counts_all_steps=True,
+)

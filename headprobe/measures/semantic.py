@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.measures._measure import Measure
+
 if TYPE_CHECKING:
     from headprobe.attention.observe import AttentionRows
     from headprobe.prompts.case import Case
@@ -28,3 +30,10 @@ def score(
     """Multiply the attention by the count of span tokens that equal the generated token."""
     span = torch.tensor(case.input_ids[case.span], device=generated.device)
     return attention * (generated[:, None] == span).sum(dim=-1)
+
+
+MEASURE = Measure(
+    summary="attention on the span at steps that generate a token of it (CompressKV)",
+    summarise=summarise,
+    score=score,
+)

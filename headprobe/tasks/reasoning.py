@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from headprobe.prompts.case import Case
 from headprobe.tasks.grading import f1, score_aligned
+from headprobe.tasks.task import NEEDLE_MEASURES, Probe, Task
 
 LEAST_MORE = 16
 
@@ -31,3 +32,18 @@ def reference_max_new_tokens(case: Case) -> int:
 def reference_success(response: str, case: Case) -> float:
     """Compute the token F1 of the whole response against the answer, in per cent."""
     return f1(response, [case.answer])
+
+
+TASK = Task(
+    name="r2",
+    summary="retrieval and reasoning (HeadKV-R2): tell two answers apart by a third fact",
+    probe=Probe(
+        needles="r2.jsonl",
+        max_new_tokens=max_new_tokens,
+        score=score,
+        reference_max_new_tokens=reference_max_new_tokens,
+        reference_success=reference_success,
+    ),
+    measures=("r2",),
+    more=NEEDLE_MEASURES,
+)

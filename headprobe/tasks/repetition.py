@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
+from headprobe.tasks.task import Probe, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,16 +64,6 @@ def first_query(case: Case) -> int:
     return case.span_end
 
 
-def max_new_tokens(case: Case) -> int:
-    """Return 0: there is no answer."""
-    return 0
-
-
-def score(response: str, case: Case) -> float:
-    """Score 100: nothing is asked, so nothing fails."""
-    return 100.0
-
-
 def _plain_tokens(tokenizer: PreTrainedTokenizerBase) -> Int[np.ndarray, " token"]:
     """List the vocabulary's tokens without special and added ones, ascending."""
     left_out = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
@@ -111,3 +102,14 @@ def _repeat(block: list[int], first: list[int], *, case_id: int, needle_id: int)
         answer="",
         answer_ids=(),
     )
+
+
+TASK = Task(
+    name="razor",
+    summary="repeated random tokens (RazorAttention): find where a token stood before",
+    probe=Probe(
+        draw=draw,
+        first_query=first_query,
+    ),
+    measures=("induction", "echo"),
+)

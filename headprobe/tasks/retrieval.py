@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from headprobe.prompts.case import Case
 from headprobe.tasks.grading import recall, score_recall
+from headprobe.tasks.task import NEEDLE_MEASURES, Probe, Task
 
 MAX_NEW_TOKENS = 50
 
@@ -24,3 +25,18 @@ def score(response: str, case: Case) -> float:
 def reference_success(response: str, case: Case) -> float:
     """Compute the response's ROUGE-1 recall of the answer, in per cent, without stemming."""
     return recall(response, [case.answer])
+
+
+TASK = Task(
+    name="retrieval",
+    summary="needle in a haystack (Retrieval Head): copy a fact out of unrelated prose",
+    probe=Probe(
+        needles="jsonl",
+        max_new_tokens=max_new_tokens,
+        score=score,
+        counts_all_steps=True,
+        reference_success=reference_success,
+    ),
+    measures=("retrieval",),
+    more=NEEDLE_MEASURES,
+)

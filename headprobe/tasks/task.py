@@ -15,10 +15,23 @@ PASSED_ABOVE = 50.0
 Steps = Literal["aligned", "reference"]
 """The steps to sum scores over: the ones that write the answer, or the published method's."""
 
+NEEDLE_MEASURES = ("retrieval", "r2", "semantic", "mass", "contrast", "locos", "qr")
+"""Measures that rest on a watched span and a question about it."""
+
 
 def _last_token(case: Case) -> int:
     """Return the position of the query that chooses the answer's first token."""
     return case.length - 1
+
+
+def _no_answer(case: Case) -> int:
+    """Return 0: there is no answer."""
+    return 0
+
+
+def _passes(response: str, case: Case) -> float:
+    """Score 100: nothing is asked, so nothing fails."""
+    return 100.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,8 +52,8 @@ class Probe:
     needles: str = ""
     draw: Callable[..., list[Case]] | None = None
     first_query: Callable[[Case], int] = _last_token
-    max_new_tokens: Callable[[Case], int]
-    score: Callable[[str, Case], float]
+    max_new_tokens: Callable[[Case], int] = _no_answer
+    score: Callable[[str, Case], float] = _passes
     steps: Steps = "aligned"
     counts_all_steps: bool = False
     reference_max_new_tokens: Callable[[Case], int] | None = None
