@@ -27,12 +27,11 @@ _EXPECTED = {
 def read_schema(name: str) -> dict[str, Any]:
     """Return the published schema of a kind of file, as in "budget".
 
-    Its one copy is in docs/; the wheel carries it in ``schemas/``.
+    ``docs/`` lies beside the package in a checkout, and in it where it is installed.
     """
-    package, file = Path(__file__).parent, f"{name}.schema.json"
-    inside, checkout = package / "schemas" / file, package.parent / "docs" / file
-    text = (inside if inside.is_file() else checkout).read_text(encoding="utf-8")
-    schema: dict[str, Any] = json.loads(text)
+    package, file = Path(__file__).parent, Path("docs") / f"{name}.schema.json"
+    [path] = [root / file for root in (package, package.parent) if (root / file).is_file()][:1]
+    schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return schema
 
 
