@@ -15,6 +15,7 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.gguf import read_header
 from headprobe.models.loading import load_model
 from tests._support.ggufs import write_gguf
+from tests._support.refused_models import problem
 
 IDS = torch.tensor([[1, *range(3, 60)]])
 
@@ -22,14 +23,6 @@ IDS = torch.tensor([[1, *range(3, 60)]])
 @pytest.fixture
 def file(tiny_llama: LlamaForCausalLM, tmp_path: Path) -> Path:
     return write_gguf(tmp_path / "tiny.gguf", tiny_llama)
-
-
-def problem(name: Path | str, expected: type[HeadprobeError] = HeadprobeError) -> str:
-    with pytest.raises(HeadprobeError) as error:
-        load_model(str(name), device="cpu")
-    assert type(error.value) is expected
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_a_gguf_file_loads_as_the_model_that_was_written(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,19 +17,11 @@ from headprobe.models.bundled import bundled
 from headprobe.models.config import head_layout, read_layout
 from headprobe.models.loading import load_model
 from tests._support.refusals import refused
+from tests._support.refused_models import change_json, problem
 
 
 def change_config(directory: Path, **fields: Any) -> None:
-    file = directory / "config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
-
-
-def problem(name: Path | str, expected: type[HeadprobeError] = HeadprobeError) -> str:
-    with pytest.raises(HeadprobeError) as error:
-        load_model(str(name), device="cpu")
-    assert type(error.value) is expected
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    change_json(directory / "config.json", **fields)
 
 
 def test_a_directory_loads_ready_to_read(

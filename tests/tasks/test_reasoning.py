@@ -1,6 +1,5 @@
 import pytest
 
-from headprobe.prompts.case import Case
 from headprobe.tasks import TASKS
 from headprobe.tasks.reasoning import (
     max_new_tokens,
@@ -8,22 +7,7 @@ from headprobe.tasks.reasoning import (
     reference_success,
     score,
 )
-
-
-def case(answer: str, answer_tokens: int = 3, wrong_answer: str | None = None) -> Case:
-    return Case(
-        case_id=0,
-        needle_id=0,
-        length=4,
-        depth=0.0,
-        position=1,
-        input_ids=(1, 2, 3, 4),
-        span_start=1,
-        span_end=3,
-        answer=answer,
-        answer_ids=(9,) * answer_tokens,
-        wrong_answer=wrong_answer,
-    )
+from tests._support.answered import case
 
 
 @pytest.mark.parametrize(("answer_tokens", "most"), [(1, 17), (16, 32), (17, 34), (200, 400)])
