@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import math
+import re
 import reprlib
 import stat
 from collections import Counter
@@ -20,8 +23,9 @@ LONGEST_CONTEXT = 16_000_000
 """Bytes of a context that a question is asked about."""
 LARGEST_FILE = 256_000_000
 """Characters of a file, or of a line, that is read as a whole."""
-_MOST_DIGITS = 400
+_MOST_DIGITS, _MOST_BITS = 400, 63
 _SHOWN = 80
+_DELIMITERS = ",;\t"
 
 
 @contextmanager
@@ -98,6 +102,36 @@ def lines(file: TextIO) -> Iterator[str]:
     return iter(lambda: file.readline(LARGEST_FILE + 1), "")
 
 
+def csv_rows(path: Path, *, kind: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the rows of a CSV table with a header, each with its place, as in "line 3".
+
+    Args:
+        path: the file; commas, semicolons or tabs part the cells.
+        kind: the word that errors put before "file", as in "needle".
+
+    Raises:
+        UsageError: the file cannot be read, or a row is at fault; its place is told.
+    """
+    csv.field_size_limit(LARGEST_FILE)
+    with open_text(path, kind=kind) as file:
+        first = next(lines(file), "")
+        delimiter = max(_DELIMITERS, key=first.count)
+        reader = csv.reader(itertools.chain([first], lines(file)), delimiter=delimiter, strict=True)
+        try:
+            header = next(reader, [])
+            if len(set(header)) < len(header) or not all(header):
+                raise UsageError(f"{path}: expected a header with a name a column", path=path)
+            for cells in filter(None, reader):
+                place = f"line {reader.line_num}"
+                if len(cells) != len(header):
+                    message = f"{path}, {place}: expected {len(header)} cells, got {len(cells)}"
+                    raise UsageError(message, path=path)
+                yield place, dict(zip(header, cells, strict=True))
+        except csv.Error as error:
+            message = f"{path}, line {reader.line_num}: no CSV ({error})"
+            raise UsageError(message, path=path) from error
+
+
 def _entries(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     for number, entry in enumerate(_row(text, path, "a JSON array"), start=1):
         yield f"entry {number}", entry
@@ -116,12 +150,35 @@ def parse_json(text: str) -> Any:
     Raises:
         ValueError: the text is no JSON, nested too deeply, or has numbers of hundreds of digits.
     """
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error})") from None
-    except RecursionError:
-        raise ValueError("not JSON that can be read: nested too deeply") from None
+    documents = json_documents(text)
+    document = next(documents)
+    for _ in documents:
+        raise ValueError("not JSON (more than one document)")
+    return document
+
+
+def json_documents(text: str) -> Iterator[Any]:
+    """Yield the JSON documents that follow one another in a text, one at least.
+
+    Raises:
+        ValueError: as ``parse_json``, at the first document that is at fault.
+    """
+    at = _after_space(text, 0)
+    while True:
+        try:
+            document, at = _DECODER.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"not JSON, or cut short ({error})") from None
+        except RecursionError:
+            raise ValueError("not JSON that can be read: nested too deeply") from None
+        yield document
+        at = _after_space(text, at)
+        if at == len(text):
+            return
+
+
+def _after_space(text: str, at: int) -> int:
+    return _SPACE.match(text, at).end()  # type: ignore[union-attr]
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -136,6 +193,37 @@ def _integer(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
+
+
+def check_leaves(document: Any) -> None:
+    """Refuse values that Python's JSON can hold and others cannot, wherever they stand.
+
+    These are NaN and infinite numbers, which schemas let pass, integers of more than 64 bits, and
+    half a surrogate pair, which cannot be printed.
+
+    Raises:
+        ValueError: there is such a value; the message names its place, as in "plan.lengths[1]".
+    """
+    for where, leaf in _leaves(document, ""):
+        if isinstance(leaf, float) and not math.isfinite(leaf):
+            raise ValueError(f"{where}: expected a finite number, got {leaf}")
+        if isinstance(leaf, int) and leaf.bit_length() > _MOST_BITS:
+            raise ValueError(f"{where}: expected a number of 64 bits, got {brief(leaf)}")
+        if isinstance(leaf, str):
+            fit_text(leaf, where)
+
+
+def _leaves(value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield the values in a JSON document with their places; names of fields count as values."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{where}[{index}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield where or "a field's name", key
+            yield from _leaves(item, f"{where}.{key}" if where else key)
+    else:
+        yield where, value
 
 
 def json_object(line: str) -> dict[str, Any]:
@@ -187,6 +275,10 @@ def fit_text(text: str, where: str, *, longest: int = LONGEST_TEXT) -> str:
     if size > longest:
         raise ValueError(f"{where} has {size:,} bytes, {longest:,} are the most")
     return text.strip()
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class _Brief(reprlib.Repr):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from headprobe.errors import excerpt
-from headprobe.inputs import brief, parse_json
+from headprobe.inputs import brief, check_leaves, parse_json
 
 _VERSIONS = ("version", "format_version")
 _EXPECTED = {
@@ -49,24 +47,10 @@ def parse_header(content: str | bytes, schema: str) -> dict[str, Any]:
         fields = parse_json(content if isinstance(content, str) else content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError("it is no UTF-8 text") from error
-    # Python reads NaN and Infinity though JSON has neither, and a schema lets NaN pass.
-    for where, number in _numbers(fields, ""):
-        if not math.isfinite(number):
-            raise ValueError(f"{where}: expected a finite number, got {number}")
+    check_leaves(fields)
     _check(fields, read_schema(schema))
     found: dict[str, Any] = fields
     return found
-
-
-def _numbers(value: Any, where: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, float):
-        yield where, value
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _numbers(item, f"{where}[{index}]")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _numbers(item, f"{where}.{key}" if where else key)
 
 
 def _check(fields: Any, schema: dict[str, Any]) -> None:

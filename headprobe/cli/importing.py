@@ -80,15 +80,14 @@ def _known(model: str | None) -> dict[str, Any]:
 
     An alias tells its hub id and sizes, a directory what its configuration holds.
     """
-    from headprobe.models.aliases import ALIASES, NANO
+    from headprobe.models.aliases import ALIASES, NANO, sizes_of
     from headprobe.models.bundled import bundled
 
     if model is None:
         return {}
     if model in ALIASES and model != NANO:
         alias = ALIASES[model]
-        sizes = {"layers": alias.layers, "heads": alias.num_heads, "kv_heads": alias.num_kv_heads}
-        return {"id": alias.repository} | sizes
+        return {"id": alias.repository} | sizes_of(alias)
     directory = bundled("models", NANO) if model == NANO else Path(model).expanduser()
     if not directory.is_dir():
         return {"id": model}

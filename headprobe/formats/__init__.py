@@ -23,6 +23,8 @@ from headprobe.formats import (
     headkv,
     kvpress,
     kvzip,
+    matrix,
+    qrhead,
     razor,
     rtp_llm,
     safetensors,
@@ -51,6 +53,8 @@ FORMATS: dict[str, Format] = {
     "razor": razor.FORMAT,
     "kvzip": kvzip.FORMAT,
     "compresskv": compresskv.FORMAT,
+    "qrhead": qrhead.FORMAT,
+    "matrix": matrix.FORMAT,
     "csv": csv.FORMAT,
     "safetensors": safetensors.FORMAT,
 }
@@ -81,7 +85,7 @@ def export_scores(
     """
     write = get_format(to).write_scores
     if write is None:
-        raise UsageError(f"format {to} holds budgets, not scores; allocate first")
+        raise UsageError(_not_written(to, "budgets, not scores; allocate first"))
     return write(run, path, **_options(to, write, {"measure": measure, **options}, run))
 
 
@@ -94,7 +98,7 @@ def export_budget(budgets: HeadBudgets, path: Path, *, to: str, **options: Any) 
     """
     write = get_format(to).write_budget
     if write is None:
-        raise UsageError(f"format {to} holds scores, not budgets; export the run")
+        raise UsageError(_not_written(to, "scores, not budgets; export the run"))
     return write(budgets, path, **_options(to, write, options))
 
 
@@ -119,3 +123,9 @@ def _options(
     if run is not None and "measure" in inspect.signature(function).parameters:
         chosen["measure"] = run.resolve(chosen.get("measure"))
     return chosen
+
+
+def _not_written(name: str, holds: str) -> str:
+    form = get_format(name)
+    is_written = form.write_scores or form.write_budget
+    return f"format {name} holds {holds}" if is_written else f"format {name} is only read"

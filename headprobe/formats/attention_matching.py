@@ -26,6 +26,7 @@ from headprobe.formats._heads import (
     not_negative,
     selection_note,
 )
+from headprobe.inputs import brief
 from headprobe.scores import HeadScores
 
 _KEY = re.compile(r"L(\d{1,6})H(\d{1,6})", re.ASCII)
@@ -80,18 +81,20 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
         UsageError: there is no such file.
         ValueError: the file is of another kind, or a fraction is no number of 0 or more.
     """
-    document = read_json(path)[0]
+    document = read_json(path)
     if not isinstance(document, dict):
-        raise ValueError(f"expected an object, got {document!r:.60}")
+        raise ValueError(f"expected an object, got {brief(document)}")
     named: dict[tuple[int, int], float] = {}
     for name, value in document.items():
         match = _KEY.fullmatch(name)
         if not match:
-            raise ValueError(f"{name!r:.60} names no head; expected L0H0")
+            raise ValueError(f"{brief(name)} names no head; expected L0H0")
         [fraction] = numbers([value])
         named[int(match[1]), int(match[2])] = fraction
         if fraction < 0:
             raise ValueError(f"{name}: expected a fraction of 0 or more, got {fraction:g}")
+    if len(named) < len(document):
+        raise ValueError("a head is named twice")
     layers, heads = table_size(named, layers=layers, heads=heads)
     fractions = np.full((1, layers, heads), 1 / (layers * heads))
     for (layer, head), fraction in named.items():

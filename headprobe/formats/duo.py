@@ -9,7 +9,9 @@ come near one another, nor near 0.5.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +19,7 @@ from jaxtyping import Float
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.files import atomic_write, make_directory
-from headprobe.formats._files import Table, read_json, read_text
+from headprobe.formats._files import Table, layers_note, parse_number, read_json, read_text
 from headprobe.formats._format import Format
 from headprobe.formats._heads import (
     HeadMask,
@@ -28,6 +30,7 @@ from headprobe.formats._heads import (
     mask_of_scores,
     tie_note,
 )
+from headprobe.models.aliases import find_alias, sizes_of
 from headprobe.scores import HeadScores
 
 _TABLES = ("full_attention_heads.tsv", "adapter_weights.tsv")
@@ -99,36 +102,65 @@ def _write(
 def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
     """Read the directory or its table; clip gates to 0 to 1, as all readers do.
 
+    Where the directory has no table and one of its folders has, as in DuoAttention's repository,
+    that folder is read. A configuration that names a known model tells its sizes, so that a table
+    that is cut between two lines shows.
+
     Raises:
-        UsageError: there is no such table.
-        ValueError: the file is no such table.
+        UsageError: there is no such table, or several folders have one.
+        ValueError: the file is no such table, or cut short.
     """
-    folder = path if path.is_dir() else path.parent
-    found = [path] if not path.is_dir() else [path / t for t in _TABLES if (path / t).is_file()]
-    if not found:
-        raise UsageError(f"neither {' nor '.join(_TABLES)} in {path}")
-    rows = [line.rstrip("\r").split("\t") for line in read_text(found[0]).splitlines() if line]
+    table = _find_table(path)
+    text = read_text(table)
+    rows = [line.split("\t") for line in text.split("\n") if line]
     if not rows or len({len(row) for row in rows}) > 1:
         raise ValueError("expected lines of as many numbers each, with tabs between them")
-    values = np.array([[_number(cell) for cell in row] for row in rows])[None]
+    values = np.array([[parse_number(cell) for cell in row] for row in rows])[None]
+    if not text.endswith("\n"):
+        raise ValueError("its last line does not end: it is cut short, or add the line break")
+    if np.isinf(values).any():
+        raise ValueError("expected finite numbers, got an infinite one")
     clipped = np.clip(values, 0, 1)
-    config = read_json(folder / _CONFIG)[0] if (folder / _CONFIG).is_file() else {}
+    file = table.with_name(_CONFIG)
+    config = read_json(file) if file.is_file() else {}
     if not isinstance(config, dict):
         raise ValueError(f"expected an object in {_CONFIG}")
     wanted = ("sink_size", "recent_size", "sparsity")
     changed = int((values != clipped).sum())
+    model = _known_sizes(config)
     return Table(
         per_case={"duo": clipped},
         details={name: config[name] for name in wanted if name in config},
-        notes=(f"{changed} gates were clipped to 0 to 1",) if changed else (),
+        notes=((f"{changed} gates were clipped to 0 to 1",) if changed else ())
+        + layers_note(layers or model.get("layers"), len(rows), "lines of the table"),
+        model=model,
+        files=(table, file) if file.is_file() else (table,),
     )
 
 
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        raise ValueError(f"expected numbers with tabs between them, got {cell[:20]!r}") from None
+def _find_table(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    folders = [path, *sorted(folder for folder in path.iterdir() if folder.is_dir())]
+    tables = [
+        next((folder / name for name in _TABLES if (folder / name).is_file()), None)
+        for folder in folders
+    ]
+    below = [table for table in tables[1:] if table]
+    if tables[0] is None and len(below) > 1:
+        names = ", ".join(table.parent.name for table in below)
+        raise UsageError(f"{len(below)} folders in {path} have a table, name one: {names:.200}")
+    found = tables[0] or next(iter(below), None)
+    if found is None:
+        raise UsageError(f"neither {' nor '.join(_TABLES)} in {path}, nor in a folder of it")
+    return found
+
+
+def _known_sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    """Return the sizes of the model that a configuration names, if it is a known one."""
+    name = config.get("model_name")
+    alias = find_alias(name) if isinstance(name, str) else None
+    return {} if alias is None else sizes_of(alias)
 
 
 FORMAT = Format(

@@ -18,9 +18,10 @@ from jaxtyping import Float
 
 from headprobe.allocators._reduction import refuse_zeros
 from headprobe.files import atomic_write
-from headprobe.formats._files import Table, numbers, read_json, table_size
+from headprobe.formats._files import Table, numbers, read_documents, table_size
 from headprobe.formats._format import Format
 from headprobe.formats._heads import not_negative
+from headprobe.inputs import brief
 from headprobe.scores import HeadScores
 
 # The cases of each head, by layer and number.
@@ -79,7 +80,7 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
     scores: Scores = {}
     details: dict[str, Any] = {}
     notes = []
-    documents = read_json(path)
+    documents = read_documents(path)
     for document in documents:
         table, ordered = _table(document, details)
         for head, values in table.items():
@@ -121,12 +122,12 @@ def _table(document: Any, details: dict[str, Any]) -> tuple[Scores, bool]:
     elif isinstance(document, dict):
         pairs = list(document.items())
     else:
-        raise ValueError(f"expected an object or a list of pairs, got {document!r:.60}")
+        raise ValueError(f"expected an object or a list of pairs, got {brief(document)}")
     scores: Scores = {}
     for name, value in pairs:
         match = _KEY.fullmatch(name) if isinstance(name, str) else None
         if not match:
-            raise ValueError(f"{name!r:.60} names no head; expected layer-head, as in 0-12")
+            raise ValueError(f"{brief(name)} names no head; expected layer-head, as in 0-12")
         values = value if isinstance(value, list) else [value]
         if not values:
             raise ValueError(f"{name} has no score")

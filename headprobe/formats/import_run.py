@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -61,37 +61,10 @@ def import_run(
             file or holds another run and ``overwrite`` is not set, or the file is one of its own.
         HeadprobeError: the file is damaged or of another kind, or ``out`` cannot be written.
     """
-    known = known or KnownModel()
-    form = get_format(source)
-    if form.read is None:
-        readable = ", ".join(name for name, entry in FORMATS.items() if entry.read)
-        raise UsageError(f"format {source} is only written; those that are read are {readable}")
-    if not path.exists():
-        raise UsageError(f"no file at {path}")
     if path.resolve() in [(out / name).resolve() for name in RESULTS]:
         message = f"{path} would be replaced by what is imported from it: give another `out`"
         raise UsageError(message, path=path)
-    by_kv = form.granularity == "kv"
-    try:
-        heads = known.kv_heads if by_kv else known.heads
-        table = _read(form.read, path, layers=known.layers, heads=heads)
-        layout = _layout(table, known, path, by_kv=by_kv)
-        plan = _plan(path, source, layout)
-        run = HeadScores(
-            layout=layout,
-            task=source,
-            per_case={
-                measure: cases.repeat(layout.group_size if by_kv else 1, axis=2)
-                for measure, cases in table.per_case.items()
-            },
-            # Whose needle a case was is not told, so intervals resample cases.
-            needles=(0,) * table.cases,
-            cases=table.cases,
-            plan={"details": table.details} | plan.to_json(),
-            versions={"headprobe": __version__},
-        )
-    except ValueError as error:
-        raise HeadprobeError(f"{path} is not a valid {source} file: {error}") from error
+    run, plan, notes = read_run(path, source=source, known=known)
     job = Job(
         out=out,
         plan=plan,
@@ -100,7 +73,49 @@ def import_run(
         facts={"status": "imported", "accepted": run.passed, "cases": run.cases},
     )
     run_job(job, overwrite=overwrite)
-    return run, table.notes + _guesses(layout, known, by_kv=by_kv)
+    return run, notes
+
+
+def read_run(
+    path: Path, *, source: str, known: KnownModel | None = None
+) -> tuple[HeadScores, Plan, Notes]:
+    """Read a file in the format ``source`` as a run; return its plan, and notes on the file too.
+
+    Raises:
+        UsageError: no such format or file, or the file's sizes are not the known ones.
+        HeadprobeError: the file is damaged or of another kind.
+    """
+    known = known or KnownModel()
+    form = get_format(source)
+    if form.read is None:
+        readable = ", ".join(name for name, entry in FORMATS.items() if entry.read)
+        raise UsageError(f"format {source} is only written; those that are read are {readable}")
+    if not path.exists():
+        raise UsageError(f"no file at {path}", path=path)
+    by_kv = form.granularity == "kv"
+    try:
+        heads = known.kv_heads if by_kv else known.heads
+        table = _read(form.read, path, layers=known.layers, heads=heads)
+        known = _told(known, table)
+        layout = _layout(table, known, path, by_kv=by_kv)
+        plan = _plan(path, table.files, source, layout)
+        run = HeadScores(
+            layout=layout,
+            task=table.task or source,
+            per_case={
+                measure: cases.repeat(layout.group_size if by_kv else 1, axis=2)
+                for measure, cases in table.per_case.items()
+            },
+            # Where it is not told whose needle a case was, intervals resample cases.
+            needles=table.needles or (0,) * table.cases,
+            cases=table.cases,
+            means=table.means,
+            plan={**table.plan, "details": table.details} | plan.to_json(),
+            versions={"headprobe": __version__},
+        )
+    except ValueError as error:
+        raise HeadprobeError(f"{path} is not a valid {source} file: {error}") from error
+    return run, plan, table.notes + _guesses(layout, known, by_kv=by_kv)
 
 
 def _read(
@@ -118,6 +133,13 @@ def _read(
         with suppress(ValueError):
             return read(path, layers=None, heads=None)
         raise
+
+
+def _told(known: KnownModel, table: Table) -> KnownModel:
+    """Return what is known, and where nothing is, what the file tells of its model."""
+    new = {name: fact for name, fact in table.model.items() if getattr(known, name) is None}
+    told = {name: f"the model that it names has `{name}={fact}`" for name, fact in new.items()}
+    return replace(known, **new, told_by={**known.told_by, **told})
 
 
 def _layout(table: Table, known: KnownModel, path: Path, *, by_kv: bool) -> HeadLayout:
@@ -164,16 +186,16 @@ def _guesses(layout: HeadLayout, known: KnownModel, *, by_kv: bool) -> Notes:
     return ()
 
 
-def _digest(path: Path) -> str:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return file_digest(*(file for file in files if file.is_file()))
-
-
-def _plan(path: Path, source: str, layout: HeadLayout) -> Plan:
+def _plan(path: Path, files: Sequence[Path], source: str, layout: HeadLayout) -> Plan:
     sizes = layout.to_json()
     names = {name: sizes.pop(name) for name in ("id", "architecture")}
     return Plan(
-        identity={"kind": "import", "imported": source, "sha256": _digest(path), **sizes},
+        identity={
+            "kind": "import",
+            "imported": source,
+            "sha256": file_digest(*files or (path,)),
+            **sizes,
+        },
         labels={"file": path.name, "model": names["id"]},
     )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import ast
 import json
+import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,16 @@ from headprobe.files import atomic_write
 from headprobe.formats._files import Table, load_pt, read_json, read_text, save_pt, table_size
 from headprobe.formats._format import Format
 from headprobe.formats._heads import group_note, kv_scores, mask_of_budget
+from headprobe.inputs import brief
+from headprobe.models.reading import first_line
 from headprobe.scores import HeadScores
 from headprobe.stats.ranks import top_heads
 
 INDUCTION, ECHO = "prefix_matching", "copying"
 _MEASURES = {INDUCTION: "induction", ECHO: "echo"}
 _ECHO_FRACTION = 1 / 15
+_LAYER = re.compile(r"\d{1,6}", re.ASCII)
+_MOST_BYTES = 1_000_000
 
 Lists = dict[int, list[int]]
 
@@ -115,8 +121,12 @@ def read(path: Path, *, layers: int | None, heads: int | None) -> Table:
     """
     content = _load(path)
     if not isinstance(content, dict):
-        raise ValueError(f"expected an object, got {content!r:.60}")
+        raise ValueError(f"expected an object, got {brief(content)}")
     if set(content) & set(_MEASURES):
+        if unknown := set(content) - set(_MEASURES):
+            raise ValueError(
+                f"expected lists called {' and '.join(_MEASURES)}, got {brief(unknown)}"
+            )
         lists = {_MEASURES[key]: content.get(key, {}) for key in _MEASURES}
     else:
         lists = {"razor": content}
@@ -139,22 +149,31 @@ def _load(path: Path) -> Any:
     if path.suffix == ".pt":
         return load_pt(path)
     if path.suffix == ".json":
-        return read_json(path)[0]
+        return read_json(path)
     try:
-        return ast.literal_eval(read_text(path).strip())
-    except (SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise ValueError(f"it is no Python literal, or cut short ({error})") from None
+        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):
+            tree = ast.parse(read_text(path, most_bytes=_MOST_BYTES).strip(), mode="eval")
+            content = ast.literal_eval(tree)
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
+        raise ValueError(f"it is no Python literal, or cut short ({first_line(error)})") from None
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
+        keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+        if len(set(keys)) < len(keys):
+            raise ValueError("a key is given twice")
+    return content
 
 
 def _heads(lists: Any) -> list[tuple[int, int]]:
     if not isinstance(lists, dict):
-        raise ValueError(f"expected lists of heads by layer, got {lists!r:.60}")
+        raise ValueError(f"expected lists of heads by layer, got {brief(lists)}")
     found = []
     for layer, heads in lists.items():
         whole = isinstance(heads, list) and all(type(head) is int and head >= 0 for head in heads)
-        if not str(layer).isdecimal() or not whole:
-            raise ValueError(f"layer {layer!r:.20}: expected a list of heads, got {heads!r:.60}")
+        if not _LAYER.fullmatch(brief(layer).strip("'")) or not whole:
+            raise ValueError(f"layer {brief(layer)}: expected a list of heads, got {brief(heads)}")
         found += [(int(layer), head) for head in heads]
+    if len(set(found)) < len(found):
+        raise ValueError("a head is named twice")
     return found
 
 

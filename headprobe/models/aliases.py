@@ -99,3 +99,25 @@ ALIASES = {
     "command-r-plus": _alias("CohereLabs/c4ai-command-r-plus", 64, 96, 8, 8192),
     "command-r7b": _alias("CohereLabs/c4ai-command-r7b-12-2024", 32, 32, 8, 132_096),
 }
+
+
+def find_alias(name: str) -> Alias | None:
+    """Find the known model of a repository, or a directory, that is called as its repository.
+
+    Owners are left aside, and so is the "Meta-" that some of Llama's names have.
+    """
+    wanted = _bare(name)
+    return next((alias for alias in ALIASES.values() if _bare(alias.repository) == wanted), None)
+
+
+def sizes_of(alias: Alias) -> dict[str, int]:
+    """Return a known model's ``layers``, ``heads`` and ``kv_heads``."""
+    return {
+        "layers": alias.layers,
+        "heads": alias.num_heads,
+        "kv_heads": alias.num_kv_heads,
+    }
+
+
+def _bare(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].casefold().removeprefix("meta-")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,19 +13,18 @@ from headprobe.inputs import (
     LARGEST_FILE,
     LONGEST_TEXT,
     brief,
+    csv_rows,
     fit_text,
     json_rows,
-    lines,
-    open_text,
     parse_json,
     read_text,
     require_regular,
 )
 from headprobe.models.reading import first_line
+from headprobe.printable import printable
 
 _KIND = "haystack"
 PROSE = (".txt", ".md")
-_DELIMITERS = ",;\t"
 # Of columns with texts of one length, the one that is called so.
 _NAMES = ("text", "content", "document", "context")
 # The number of first rows by which a column is chosen.
@@ -101,21 +99,25 @@ def _choose(rows: Sequence[Mapping[str, Any]], source: str) -> str | None:
     order = {name: -place for place, name in enumerate(_NAMES)}
     chosen = max(lengths, key=lambda name: (lengths[name], order.get(name, -len(_NAMES))))
     if len(lengths) > 1:
-        others = ", ".join(name for name in lengths if name != chosen)
+        others = _names(name for name in lengths if name != chosen)
         warnings.warn(
             f"of {source} the column {brief(chosen)} is read, which has the longest texts; others "
-            f"are named after a colon: {others:.80}",
+            f"are named behind a colon: {others}",
             HeadprobeWarning,
             stacklevel=2,
         )
     return chosen
 
 
+def _names(columns: Iterable[str]) -> str:
+    return printable(", ".join(map(str, columns)), longest=80)
+
+
 def _found(row: Any, column: str | None) -> str:
     if not isinstance(row, dict):
         return f"{brief(row)}: expected a text, or an object with one"
     wanted = "any column" if column is None else f"column {brief(column)}"
-    return f"{wanted}; its columns are {', '.join(map(str, row)):.80}"
+    return f"{wanted}; its columns are {_names(row)}"
 
 
 def _fit(text: str, place: str) -> str:
@@ -168,30 +170,6 @@ def _characters(rows: Sequence[Any]) -> int:
     return sum(len(text) for text in (*texts, *first) if isinstance(text, str))
 
 
-def _csv(path: Path) -> Iterator[Row]:
-    csv.field_size_limit(LARGEST_FILE)
-    with open_text(path, kind=_KIND) as file:
-        first = next(lines(file), "")
-        delimiter = max(_DELIMITERS, key=first.count)
-        reader = csv.reader(itertools.chain([first], lines(file)), delimiter=delimiter, strict=True)
-        try:
-            header = next(reader, [])
-            if len(set(header)) < len(header) or not all(header):
-                raise UsageError(f"{path}: expected a header with a name a column", path=path)
-            for cells in reader:
-                place = f"line {reader.line_num}"
-                if cells and len(cells) != len(header):
-                    raise UsageError(
-                        f"{path}, {place}: expected {len(header)} cells, got {len(cells)}",
-                        path=path,
-                    )
-                if cells:
-                    yield place, dict(zip(header, cells, strict=True))
-        except csv.Error as error:
-            message = f"{path}, line {reader.line_num}: no CSV ({error})"
-            raise UsageError(message, path=path) from error
-
-
 def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -213,7 +191,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 _ROWS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".json": _json,
     ".jsonl": lambda path: json_rows(path, kind=_KIND),
-    ".csv": _csv,
+    ".csv": lambda path: csv_rows(path, kind=_KIND),
     ".parquet": _parquet,
 }
 SUFFIXES = (*PROSE, *_ROWS)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
+from headprobe.inputs import brief
 from headprobe.models.layout import HeadLayout
 from headprobe.schemas import parse_header
 from headprobe.stats.bootstrap import percentile_interval, resampled_means
@@ -188,6 +189,11 @@ class HeadScores:
                 f"{file} is damaged or no safetensors file ({error}); run `headprobe score` again",
                 path=file,
             ) from error
+        # Of types that numpy lacks, such as bfloat16.
+        except (TypeError, AttributeError) as error:
+            raise HeadprobeError(
+                f"{file} is not a valid run: expected float32 scores ({error})", path=file
+            ) from error
         if "headprobe" not in metadata:
             raise HeadprobeError(f"{file} was not written by headprobe: its header lacks our key")
         try:
@@ -201,16 +207,29 @@ class HeadScores:
     def _from_parts(cls, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> HeadScores:
         # Other programs may leave out what the contract does not ask for.
         measures = header.get("measures", [name for name in tensors if "." not in name])
-        needles = header.get("needles", range(int(header["accepted"])))
+        if len(set(measures)) < len(measures):
+            raise ValueError(f"expected distinct measures, got {brief(measures)}")
+        layout = HeadLayout.from_json(header["model"])
+        per_case = {measure: tensors[f"{measure}.per_case"] for measure in measures}
+        accepted = max((cases.shape[0] for cases in per_case.values() if cases.ndim), default=0)
+        needles = tuple(map(int, header.get("needles", range(accepted))))
+        means = {measure: tensors[measure] for measure in measures if measure in tensors}
+        shape = (len(needles), layout.layers, layout.num_heads)
+        for measure, cases in per_case.items():
+            _check_numbers(f"{measure}.per_case", cases, shape)
+        for measure, mean in means.items():
+            _check_numbers(measure, mean, shape[1:])
+        if not needles or header["accepted"] != len(needles):
+            raise ValueError(f"expected {header['accepted']} passed cases, got {len(needles)}")
         return cls(
-            layout=HeadLayout.from_json(header["model"]),
+            layout=layout,
             task=header["task"],
-            per_case={measure: tensors[f"{measure}.per_case"] for measure in measures},
-            needles=tuple(map(int, needles)),
+            per_case=per_case,
+            needles=needles,
             cases=int(header["cases"]),
             plan=header["plan"],
             versions=header["versions"],
-            means={measure: tensors[measure] for measure in measures if measure in tensors},
+            means=means,
         )
 
 
@@ -242,9 +261,11 @@ def no_scores(file: Path) -> UsageError:
     return UsageError(f"no scores at {file}; make them with `headprobe score`", path=file)
 
 
-def _check_numbers(name: str, numbers: Float[np.ndarray, "*size"], shape: tuple[int, ...]) -> None:
+def _check_numbers(name: str, numbers: Shaped[np.ndarray, "*size"], shape: tuple[int, ...]) -> None:
     if numbers.shape != shape:
         raise ValueError(f"expected {name} of shape {shape}, got {numbers.shape}")
+    if numbers.dtype.kind != "f":
+        raise ValueError(f"expected floating-point scores, got {numbers.dtype} in {name}")
     if not np.isfinite(numbers).all():
         raise ValueError(f"expected finite scores, got NaN or infinity in {name}")
 

@@ -126,7 +126,7 @@ def test_list_formats_says_what_is_written_and_read_and_by_whom() -> None:
         (["export", "budget.json", "--to", "headkv", "--out", "x"], 2, "holds scores, not budgets"),
         (["import", "missing", "--from", "duo", "--out", "x"], 2, "no file at missing"),
         (["import", "heads.json", "--from", "snap", "--out", "x"], 2, "no format 'snap'"),
-        (["import", "cut.json", "--from", "headkv", "--out", "x"], 1, "no JSON, or cut short"),
+        (["import", "cut.json", "--from", "headkv", "--out", "x"], 1, "not JSON, or cut short"),
         (["import", "heads.json", "--from", "duo", "--out", "x"], 1, "not a valid duo file"),
         (["import", "heads.json", "--from", "kvzip", "--out", "x"], 1, "not a valid kvzip file"),
         (["import", "heads.json", "--from", "headkv", "--out", "cut.json"], 2, "is no directory"),

@@ -12,7 +12,7 @@ import torch
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import duo, export_budget, export_scores
-from headprobe.formats.import_run import import_run
+from headprobe.formats.import_run import KnownModel, import_run
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 from tests._support.refusals import refused
@@ -135,7 +135,7 @@ def test_the_released_pattern_keeps_its_heads_through_import_and_export(
     import_run(published / PATTERN, tmp_path / "run", source="duo")
     run = HeadScores.load(tmp_path / "run")
     before, _ = load(published / PATTERN)
-    np.testing.assert_array_equal(run.mean("duo"), before.astype(np.float32))
+    np.testing.assert_array_equal(run.mean("duo")[:, ::4], before.astype(np.float32))
     assert run.plan["details"] == {"sink_size": 128, "recent_size": 256, "sparsity": None}
     ties = {value for value, count in zip(*np.unique(before, return_counts=True)) if count > 1}  # noqa: B905
     same = 0
@@ -168,8 +168,8 @@ def test_a_pattern_alone_without_its_config_is_read(tmp_path: Path) -> None:
     [
         ("", "expected lines of as many numbers"),
         ("0.1\t0.2\n0.3\n", "expected lines of as many numbers"),
-        ("0.1\t0.2\t\n", "expected numbers with tabs"),
-        ("head0\thead1\n0.1\t0.2\n", "expected numbers with tabs"),
+        ("0.1\t0.2\t\n", "expected a number, got"),
+        ("head0\thead1\n0.1\t0.2\n", "expected a number, got"),
         ("nan\t0.2\n", "layer 0, head 0 of duo: expected finite float32 numbers"),
     ],
 )
@@ -177,6 +177,77 @@ def test_a_table_of_another_kind_is_one_clear_line(tmp_path: Path, text: str, pr
     (tmp_path / "full_attention_heads.tsv").write_text(text)
     with pytest.raises(HeadprobeError, match=f"not a valid duo file: .*{problem}"):
         import_run(tmp_path, tmp_path / "run", source="duo")
+
+
+TABLE = "0.25\t0.5\n0.75\t1.0\n0.125\t0.0\n"
+
+
+def pattern(folder: Path, table: str = TABLE, **config: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "full_attention_heads.tsv").write_text(table)
+    (folder / "config.json").write_text(json.dumps({"sink_size": 4} | config))
+    return folder
+
+
+@pytest.mark.parametrize("end", range(1, len(TABLE) - 1))
+def test_a_table_cut_anywhere_is_refused_or_told_of(tmp_path: Path, end: int) -> None:
+    path = pattern(tmp_path / "cut", TABLE[:end])
+    try:
+        _, notes = import_run(path, tmp_path / "run", source="duo", known=KnownModel(heads=2))
+    except HeadprobeError as error:
+        assert "not a valid duo file" in str(error)  # noqa: PT017
+        return
+    lines = TABLE[:end].count("\n")
+    assert TABLE[:end].endswith("\n")
+    assert f"took the {lines} of the lines of the table; give `layers` or `model`" in notes[0]
+    with pytest.raises(UsageError, match="`layers=3`"):
+        import_run(path, tmp_path / "run", source="duo", known=KnownModel(layers=3))
+
+
+def test_a_table_cut_between_lines_shows_where_the_model_is_known(tmp_path: Path) -> None:
+    table = "".join("\t".join(["0.5"] * 8) + "\n" for _ in range(32))
+    named = {"model_name": "models/Meta-Llama-3.1-8B-Instruct"}
+    run, notes = import_run(
+        pattern(tmp_path / "whole", table, **named), tmp_path / "run", source="duo"
+    )
+    assert (run.layout.num_heads, run.layout.num_kv_heads, notes) == (32, 8, ())
+    cut = pattern(tmp_path / "cut", table[: len(table) // 2], **named)
+    problem = r"the model that it names has `layers=32`: .*cut holds 16 layers of 8 KV heads"
+    with pytest.raises(UsageError, match=problem):
+        import_run(cut, tmp_path / "other", source="duo")
+
+
+def test_the_one_folder_with_a_table_is_looked_into(tmp_path: Path) -> None:
+    """DuoAttention's repository has a folder a training below the one of the model."""
+    model = tmp_path / "Meta-Llama-3-8B"
+    pattern(model / "lr=0.02-reg=0.05", sparsity=0.5)
+    (model / "logs").mkdir()
+    run, _ = import_run(model, tmp_path / "run", source="duo")
+    assert (run.layout.id, run.plan["details"]["sparsity"]) == ("Meta-Llama-3-8B", 0.5)
+    assert run.mean("duo").tolist() == [[0.25, 0.5], [0.75, 1.0], [0.125, 0.0]]
+    before = run.plan["sha256"]
+    pattern(model / "lr=0.02-reg=0.05", sparsity=0.25)
+    again, _ = import_run(model, tmp_path / "again", source="duo")
+    assert again.plan["sha256"] != before
+    pattern(model / "second")
+    with pytest.raises(UsageError, match=r"2 folders in .* name one: lr=0\.02-reg=0\.05, second"):
+        import_run(model, tmp_path / "third", source="duo")
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ('{"sink_size": 4} {"sink_size": 8}', "it holds 2 JSON documents"),
+        ('{"sink_size": 4, "sink_size": 8}', "key 'sink_size' is given twice"),
+        ('{"sink_size": NaN}', "not JSON compliant"),
+        ("[]", "expected an object in config.json"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_configuration_with_a_fault_is_refused(tmp_path: Path, config: str, problem: str) -> None:
+    (pattern(tmp_path / "p") / "config.json").write_text(config)
+    with pytest.raises(HeadprobeError, match=problem):
+        import_run(tmp_path / "p", tmp_path / "run", source="duo")
 
 
 def test_a_folder_without_a_pattern_is_wrong_usage(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,44 @@ def test_anything_else_is_one_clear_line(content: object, problem: str, tmp_path
     torch.save(content, tmp_path / "heads.pt")
     with pytest.raises(HeadprobeError, match=f"is not a valid kvzip file: {problem}"):
         import_run(tmp_path / "heads.pt", tmp_path / "run", source="kvzip")
+
+
+@pytest.mark.parametrize("source", ["kvzip", "razor"])
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (torch.zeros(1).expand(30_000, 30_000), "it holds 900,000,000 numbers"),
+        (torch.zeros(1_100_000), "it has|it holds 1,100,000 numbers"),
+        (torch.arange(900.0).reshape(30, 30), None),
+        ({0: torch.ones(90, 90)}, None),
+        ({"copying": [torch.ones(90, 90)] * 9}, None),
+    ],
+)
+def test_large_tensors_take_no_memory_and_one_short_line(
+    source: str, content: object, problem: str | None, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "heads.pt")
+    if source == "kvzip" and isinstance(content, torch.Tensor) and problem is None:
+        return
+    with pytest.raises(HeadprobeError, match=f"is not a valid {source} file: {problem or ''}") as e:
+        import_run(tmp_path / "heads.pt", tmp_path / "run", source=source)
+    line = str(e.value).removeprefix(str(tmp_path))
+    assert "\n" not in line
+    assert len(line) < 240
+
+
+def test_an_archive_that_unpacks_into_far_more_is_not_unpacked(tmp_path: Path) -> None:
+    torch.save(torch.ones(2, 2), tmp_path / "heads.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "heads.pt") as small,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in small.infolist():
+            content = bytes(50_000_000) if entry.filename.endswith("/0") else small.read(entry)
+            bomb.writestr(entry.filename, content)
+    assert (tmp_path / "bomb.pt").stat().st_size < 100_000
+    with pytest.raises(HeadprobeError, match="it unpacks into 50,000,"):
+        import_run(tmp_path / "bomb.pt", tmp_path / "run", source="kvzip")
 
 
 def test_a_model_that_squeeze_would_flatten_is_refused(make_run: MakeRun, tmp_path: Path) -> None:

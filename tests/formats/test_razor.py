@@ -174,7 +174,7 @@ def test_a_zip_of_something_else_is_one_clear_line(tmp_path: Path) -> None:
         ("heads.json", "", "it is empty"),
         ("heads.json", "[1]", "expected an object"),
         ("heads.json", "{}", "it names no head"),
-        ("heads.json", '{"0": [1', "no JSON, or cut short"),
+        ("heads.json", '{"0": [1', "not JSON, or cut short"),
         ("heads.json", '{"0": [1.5]}', "layer '0': expected a list of heads, got [1.5]"),
         ("heads.json", '{"0": [true]}', "expected a list of heads"),
         ("heads.json", '{"0": [-1]}', "expected a list of heads"),
@@ -203,3 +203,32 @@ def test_a_suffix_that_says_nothing_and_a_fraction_out_of_range_are_wrong_usage(
         export_scores(make_run(), tmp_path / "heads", to="razor")
     with refused(option="sparsity", value=1.0):
         export_scores(make_run(), tmp_path / "heads.pt", to="razor", sparsity=1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("heads.json", '{"0": [1], "0": [2]}', "key '0' is given twice"),
+        ("heads.json", '{"0": [1]} {"1": [2]}', "it holds 2 JSON documents"),
+        ("heads.py", "{0: [1], 0: [2]}", "a key is given twice"),
+        ("heads.py", "{0: [1], '0': [1]}", "a head is named twice"),
+        ("heads.py", "{'copying': {0: [1, 1]}}", "a head is named twice"),
+        ("heads.py", "{'copying': {0: [1]}, 'other': {}}", "got {'other'}"),
+        ("heads.py", "{998: [998]}", "32,768 heads are the most"),
+        ("heads.py", "{0: [1_" + "0" * 5000 + "]}", "it is no Python literal"),
+        ("heads.py", "{0: [0x" + "f" * 5000 + "]}", "expected 1000 layers of 1000 heads"),
+        ("heads.py", "[" * 10_000, "it is no Python literal"),
+        ("heads.py", "-" * 10_000 + "1", "it is no Python literal"),
+        ("heads.py", "{0: print(1)}", "it is no Python literal"),
+        ("heads.py", "'" + "x" * 1_000_001 + "'", "it has 1,000,003 bytes"),
+        ("heads.json", '{"٣": [1]}', "expected a list of heads"),
+    ],
+)
+def test_lists_given_twice_too_large_or_too_deep_are_refused(
+    name: str, text: str, problem: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(HeadprobeError, match="is not a valid razor file") as error:
+        import_run(tmp_path / name, tmp_path / "run", source="razor")
+    assert problem in str(error.value)
+    assert len(str(error.value)) < 400

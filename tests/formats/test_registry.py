@@ -32,20 +32,24 @@ NAMES = {
     "razor": "heads.pt",
     "kvzip": "heads.pt",
     "compresskv": "heads.json",
+    "qrhead": "heads.yaml",
+    "matrix": "heads.npy",
     "csv": "heads.csv",
     "safetensors": "heads.safetensors",
 }
+WRITTEN = [name for name in NAMES if name not in ("qrhead", "matrix")]
 MINE = Format(summary="mine", file=".txt", programs="mine", write_scores=lambda run, path: ())
 
 
 def test_the_formats_are_those_promised() -> None:
     assert list(FORMATS) == list(NAMES)
     reading = {name for name, entry in FORMATS.items() if entry.read}
-    assert reading == {"headkv", "duo", "attention-matching", "kvzip", "razor"}
-    assert all(entry.write_scores for entry in FORMATS.values())
+    of_others = {"headkv", "duo", "attention-matching", "kvzip", "razor", "qrhead"}
+    assert reading == of_others | {"matrix", "csv", "safetensors"}
+    assert [name for name, entry in FORMATS.items() if entry.write_scores] == WRITTEN
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_every_format_writes_the_same_file_each_time_and_leaves_no_other(
     name: str, make_run: Callable[..., HeadScores], tmp_path: Path
 ) -> None:
@@ -63,7 +67,7 @@ def test_every_format_writes_the_same_file_each_time_and_leaves_no_other(
     assert len(contents[0]) == (3 if name == "duo" else 1)
 
 
-@pytest.mark.parametrize("name", [n for n in FORMATS if n not in ("csv", "safetensors")])
+@pytest.mark.parametrize("name", [n for n in WRITTEN if n not in ("csv", "safetensors")])
 def test_every_format_takes_the_measure_that_is_asked_for(
     name: str, make_run: Callable[..., HeadScores], tmp_path: Path
 ) -> None:
@@ -92,7 +96,7 @@ def test_every_format_of_budgets_writes_one(
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_says_what_it_is(name: str) -> None:
     entry = FORMATS[name]
-    module = sys.modules[entry.write_scores.__module__]
+    module = sys.modules[(entry.write_scores or entry.read).__module__]
     assert module.__doc__
     assert entry.programs
     for function in (entry.write_scores, entry.write_budget, entry.read):
@@ -106,6 +110,9 @@ def test_wrong_usage_says_what_is_possible(
         export_scores(make_run(), Path("x"), to="snap")
     with pytest.raises(UsageError, match="format kvzip holds scores, not budgets"):
         export_budget(make_budget(), Path("x"), to="kvzip")
+    for export, what in ((export_scores, make_run()), (export_budget, make_budget())):
+        with pytest.raises(UsageError, match="format qrhead is only read"):
+            export(what, Path("x"), to="qrhead")
     with refused("format kvpress .* it takes `context_length`", option="beta"):
         export_budget(make_budget(), Path("x"), to="kvpress", beta=1.2)
 

@@ -326,7 +326,7 @@ def test_a_path_with_a_colon_in_it_is_a_path(tmp_path: Path) -> None:
         ("book.txt", "w" * 1_000_001, "a word of 1,000,001 characters"),
         ("t.json", '{"a": {"text": "One."}}', "entry 1: no text in any column; its columns are a"),
         ("t.json", "7", "entry 1: no text in 7"),
-        ("t.json", '{"text": "One."} {"text": "Two."}', "not JSON .Extra data"),
+        ("t.json", '{"text": "One."} {"text": "Two."}', "not JSON .more than one document"),
         ("t.csv", "a,b\n1,2,3\n", "line 2: expected 2 cells, got 3"),
         ("t.csv", "a,a\n1,2\n", "expected a header with a name a column"),
         ("t.csv", 'a,b\n1,"2\n', "line 2: no CSV"),
