@@ -15,7 +15,7 @@ MODELS := .models
 SMOLLM2 := $(MODELS)/smollm2-135m.gguf
 REAL := outputs/smollm2-135m
 
-.PHONY: run real test test-fast test-kvpress test-oldest test-real lint bench clean
+.PHONY: run real test test-fast test-kvpress test-oldest test-real fuzz lint bench clean
 
 run: $(READY)
 	$(BIN)/headprobe score --model nano --task r2
@@ -43,6 +43,9 @@ test-real: $(READY) $(KVPRESS_READY) $(SMOLLM2)
 
 test-oldest: $(OLDEST_READY)
 	$(OLDEST)/bin/$(PYTEST)
+
+fuzz: $(READY)
+	$(BIN)/python -W ignore -m tests.hostile --each 250
 
 lint: $(READY)
 	$(BIN)/ruff check .

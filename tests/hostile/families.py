@@ -1,0 +1,8 @@
+"""All families of hostile files."""
+
+from __future__ import annotations
+
+from tests.hostile import prose, runs, tables
+from tests.hostile.trial import Family
+
+FAMILIES: dict[str, Family] = {**prose.FAMILIES, **runs.FAMILIES, **tables.FAMILIES}
