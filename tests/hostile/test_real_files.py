@@ -10,7 +10,7 @@ import pytest
 from headprobe.errors import UsageError
 from headprobe.formats.import_run import read_run
 from headprobe.prompts.haystacks import sentences
-from tests.hostile.prose import read_question_file
+from tests.hostile.asked import read_question_file
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 
