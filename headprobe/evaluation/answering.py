@@ -266,7 +266,9 @@ class _Reader:
                 piece, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
         require_finite_logits(output.logits)
-        chosen: Tensor = output.logits[:, -1].argmax(dim=-1)
+        logits = output.logits[:, -1]
+        self._stops.forbid_ends(logits)
+        chosen: Tensor = logits.argmax(dim=-1)
         return chosen
 
     def _go_on(

@@ -278,13 +278,13 @@ class CaseRunner:
         most = self._task.probe.max_new_tokens(case)
         expected = list(case.answer_ids[:most])
         if self._decode_mode == "forced":
-            self._run(unread, expected[:-1], accumulator)
+            self._run(unread, expected[:-1], accumulator, is_first=True)
             accumulator.choose(torch.tensor(expected, device=unread.device))
             return expected
         generated: list[int] = []
         while True:
             draft = self._draft(case, generated)[: most - len(generated) - 1]
-            chosen = self._run(unread, draft, accumulator)
+            chosen = self._run(unread, draft, accumulator, is_first=not generated)
             steps = self._agreed(draft, chosen.tolist(), generated)
             accumulator.choose(chosen[: len(steps)])
             generated += steps
@@ -303,14 +303,22 @@ class CaseRunner:
         return list(case.answer_ids)
 
     def _run(
-        self, unread: Int[Tensor, "1 token"], draft: list[int], accumulator: ScoreAccumulator
+        self,
+        unread: Int[Tensor, "1 token"],
+        draft: list[int],
+        accumulator: ScoreAccumulator,
+        *,
+        is_first: bool,
     ) -> Int[Tensor, " step"]:
         """Return the tokens that the model chooses after the prompt and after each draft token."""
         tail = torch.tensor([draft], dtype=unread.dtype, device=unread.device)
         steps = len(draft) + 1
         accumulator.begin("answer")
         output = self._see(torch.cat([unread, tail], dim=1), steps, accumulator, logits=steps)
-        chosen: Tensor = output.logits[0, -steps:].argmax(dim=-1)
+        logits = output.logits[0, -steps:]
+        if is_first:
+            self._stops.forbid_ends(logits[:1])
+        chosen: Tensor = logits.argmax(dim=-1)
         return chosen
 
     def _see(

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
+from torch import Tensor
+
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
 
 class Stops:
-    """Ends responses: at an end-of-sequence token, and at a line break after some text."""
+    """Ends responses: at an end-of-sequence token, and at a line break after some text.
+
+    A response has one token at least (transformers' ``min_new_tokens=1``): small chat models often
+    end the turn at once after an answer prefix, and answer where they may not.
+    """
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._tokenizer = loaded.tokenizer
@@ -22,6 +29,10 @@ class Stops:
         ends = self._generation.eos_token_id if self._generation is not None else None
         listed = ends if isinstance(ends, list) else [ends]
         return {end for end in (*listed, self._tokenizer.eos_token_id) if end is not None}
+
+    def forbid_ends(self, logits: Float[Tensor, "sequence vocabulary"]) -> None:
+        """Rule end-of-sequence tokens out as the first token of responses, in place."""
+        logits[:, sorted(self._ends)] = float("-inf")
 
     def end(self, generated: Sequence[int]) -> bool:
         """Tell whether the newest of the generated tokens ends the response."""
