@@ -79,7 +79,7 @@ def ablate(
         options.out("Where the results go.", default="outputs/<model>/ablate-<task>"),
     ] = None,
     prompt: options.Prompt = "auto",
-    answer_prefix: options.AnswerPrefix = "Answer:",
+    answer_prefix: options.AnswerPrefix = None,
     chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,

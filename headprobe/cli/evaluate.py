@@ -125,7 +125,7 @@ def evaluate(
         options.out("Where results go.", default="outputs/<model>/evaluate-<task>"),
     ] = None,
     prompt: options.Prompt = "auto",
-    answer_prefix: options.AnswerPrefix = "Answer:",
+    answer_prefix: options.AnswerPrefix = None,
     chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,

@@ -141,7 +141,13 @@ Prompt = Annotated[
     ),
 ]
 AnswerPrefix = Annotated[
-    str, typer.Option(help="Text that the answer follows.", rich_help_panel=PROMPT)
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Text that the answer follows; by default Answer: in the question's language.",
+        show_default=False,
+        rich_help_panel=PROMPT,
+    ),
 ]
 ChatTemplate = Annotated[
     str | None,

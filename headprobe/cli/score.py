@@ -65,7 +65,7 @@ def score(
         ),
     ] = "aligned",
     prompt: options.Prompt = "auto",
-    answer_prefix: options.AnswerPrefix = "Answer:",
+    answer_prefix: options.AnswerPrefix = None,
     chat_template: options.ChatTemplate = None,
     device: options.Device = "auto",
     device_map: options.DeviceMap = None,

@@ -25,10 +25,10 @@ from headprobe.inputs import (
 )
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
-from headprobe.prompts.needles import warn_of_repeats
+from headprobe.prompts.needles import language_of, warn_of_repeats
 from headprobe.prompts.spelling import normal_text
 from headprobe.prompts.style import PromptWriter
-from headprobe.prompts.template import QUESTION
+from headprobe.prompts.template import QUESTIONS
 from headprobe.runs.draw import DrawnCases
 from headprobe.tasks import PASSED_ABOVE, Probe
 
@@ -200,10 +200,13 @@ def _answers(answers: Any) -> tuple[str, ...]:
 def _prompt(
     context: str, question: str, writer: PromptWriter
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    encode, chat_affixes = writer.pieces.encode, writer.chat_affixes()
+    language = language_of(question or context)
+    encode, chat_affixes = writer.pieces.encode, writer.chat_affixes(language=language)
     instruction = chat_affixes.instruction
     asked = encode(
-        instruction.format(question=question) if question else instruction.removeprefix(QUESTION)
+        instruction.format(question=question)
+        if question
+        else instruction.removeprefix(QUESTIONS[language])
     )
     return (*chat_affixes.head, *encode(" " + context)), (*asked, *chat_affixes.tail)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.inputs import as_object, brief, json_rows, spelled_field, text_field
 from headprobe.prompts.spelling import find_text, normal_text
+
+Language = Literal["english", "chinese"]
+"""A language that prompts are written in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +72,9 @@ def read_needles(path: Path) -> list[Needle]:
     return list(needles.values())
 
 
-def language_of(needles: Sequence[Needle]) -> str:
-    """Return ``chinese`` if most letters of the needles are Han characters, else ``english``."""
-    letters = [letter for needle in needles for letter in needle.text if letter.isalpha()]
+def language_of(text: str) -> Language:
+    """Return ``chinese`` if most letters of a text are Han characters, else ``english``."""
+    letters = [letter for letter in text if letter.isalpha()]
     han = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
     return "chinese" if 2 * han > len(letters) else "english"
 

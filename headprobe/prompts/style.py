@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headprobe.errors import UsageError
 from headprobe.files import json_digest
-from headprobe.prompts.needles import Needle
-from headprobe.prompts.template import ANSWER_PREFIX, QUESTION, ChatAffixes, Turn, chat_affixes
+from headprobe.prompts.needles import Language, Needle, language_of
+from headprobe.prompts.template import ANSWER_PREFIXES, QUESTIONS, Turn, chat_affixes
 from headprobe.prompts.tokenize import PieceTokenizer
 
 if TYPE_CHECKING:
@@ -49,16 +49,16 @@ class PromptOptions:
     """The user's options for the form of prompts.
 
     ``style`` is auto as long as it is not decided; ``answer_prefix`` is the text that the model's
-    answer continues; ``chat_template`` is the text of a chat template to use instead of the
-    tokenizer's, "" for none.
+    answer continues, ``None`` for that of the question's language; ``chat_template`` is the text of
+    a chat template to use instead of the tokenizer's, "" for none.
     """
 
     style: AskedStyle = "auto"
-    answer_prefix: str = ANSWER_PREFIX
+    answer_prefix: str | None = None
     chat_template: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.answer_prefix.strip():
+        if self.answer_prefix is not None and not self.answer_prefix.strip():
             raise UsageError(
                 "expected a text such as Answer:", option="answer_prefix", value=self.answer_prefix
             )
@@ -125,6 +125,8 @@ class PromptDecision:
         if not tokenizer.chat_template:
             return cls(asked="auto", used="raw")
         given = describe_options(options, tokenizer)
+        if options.answer_prefix is None:
+            del given["answer_prefix"]
         for plan in plans:
             earlier = cls.in_record(plan)
             if earlier and earlier.used in TRIED and given.items() <= plan.items():
@@ -168,12 +170,12 @@ class PromptDecision:
 
 
 def describe_options(
-    options: PromptOptions, tokenizer: PreTrainedTokenizerBase
+    options: PromptOptions, tokenizer: PreTrainedTokenizerBase, *, language: Language = "english"
 ) -> dict[str, str | None]:
     """Return the fields that a plan records of the options, besides the style."""
     template = tokenizer.chat_template
     return {
-        "answer_prefix": options.answer_prefix,
+        "answer_prefix": options.answer_prefix or ANSWER_PREFIXES[language],
         "chat_template": json_digest(template) if template else None,
     }
 
@@ -214,7 +216,7 @@ class PromptWriter:
     Args:
         tokenizer: the model's tokenizer, with the chat template to use.
         style: one of the styles; left out, chat with a template and raw without.
-        answer_prefix: the text that answers continue.
+        answer_prefix: the text that answers continue, by default that of the question's language.
         examples: needles to make worked examples of, for style shots.
 
     Raises:
@@ -226,28 +228,31 @@ class PromptWriter:
         tokenizer: PreTrainedTokenizerBase,
         *,
         style: PromptStyle | None = None,
-        answer_prefix: str = ANSWER_PREFIX,
+        answer_prefix: str | None = None,
         examples: Sequence[Needle] = (),
     ) -> None:
         self.pieces = PieceTokenizer(tokenizer)
         self.style: PromptStyle = style or ("chat" if tokenizer.chat_template else "raw")
         self._tokenizer = tokenizer
-        self._prefix = answer_prefix.strip()
+        self._prefix = answer_prefix
         self._examples = examples
-        self._frames: dict[tuple[Needle, ...], PromptFrame] = {}
+        self._frames: dict[tuple[Language, tuple[Needle, ...]], PromptFrame] = {}
 
-    def chat_affixes(self, needle: Needle | None = None) -> PromptFrame:
-        """Return the parts of a prompt around a needle's context.
+    def chat_affixes(
+        self, needle: Needle | None = None, *, language: Language = "english"
+    ) -> PromptFrame:
+        """Return the parts of a prompt around a context, in the needle's language if there is one.
 
         Worked examples that share a name or an answer with the needle are left out.
 
         Raises:
             UsageError: the chat template cannot be used, or no example is left.
         """
+        language = language_of(needle.text) if needle else language
         shots = self._shots(needle) if self.style == "shots" else ()
-        if shots not in self._frames:
-            self._frames[shots] = self._make(shots)
-        return self._frames[shots]
+        if (language, shots) not in self._frames:
+            self._frames[language, shots] = self._make(language, shots)
+        return self._frames[language, shots]
 
     def _shots(self, needle: Needle | None) -> tuple[Needle, ...]:
         free = [one for one in self._examples if needle is None or not shares_words(one, needle)]
@@ -255,8 +260,9 @@ class PromptWriter:
             raise UsageError("no worked example without the needle's words; try `prompt=prefix`")
         return tuple(free[:SHOTS])
 
-    def _make(self, shots: tuple[Needle, ...]) -> PromptFrame:
-        encode, at_end = self.pieces.encode, f"{QUESTION}\n{self._prefix}"
+    def _make(self, language: Language, shots: tuple[Needle, ...]) -> PromptFrame:
+        prefix = (self._prefix or ANSWER_PREFIXES[language]).strip()
+        encode, at_end = self.pieces.encode, f"{QUESTIONS[language]}\n{prefix}"
         if self.style == "raw" or not self._tokenizer.chat_template:
             worked = (
                 f"{one.text}{append_answer(at_end.format(question=one.question), one.answer)}\n\n"
@@ -266,27 +272,24 @@ class PromptWriter:
                 head=(*self.pieces.start(), *encode("".join(worked))),
                 instruction=at_end,
                 tail=(),
-                opening=self._prefix,
+                opening=prefix,
             )
-        affixes = self._affixes(shots)
-        in_turn = self.style == "chat"
-        after = affixes.after if in_turn else affixes.after_to_prefix + self._prefix
-        return PromptFrame(
-            head=tuple(self.pieces.encode_template(affixes.before)),
-            instruction=at_end if in_turn else QUESTION,
-            tail=tuple(self.pieces.encode_template(after, inside=True)),
-            opening="" if in_turn else self._prefix,
-        )
-
-    def _affixes(self, shots: tuple[Needle, ...]) -> ChatAffixes:
         turns = [
             Turn(
-                asked=one.text + QUESTION.format(question=one.question),
-                answered=append_answer(self._prefix, one.answer),
+                asked=one.text + QUESTIONS[language].format(question=one.question),
+                answered=append_answer(prefix, one.answer),
             )
             for one in shots
         ]
-        return chat_affixes(self._tokenizer, turns=turns)
+        affixes = chat_affixes(self._tokenizer, turns=turns)
+        in_turn = self.style == "chat"
+        after = affixes.after if in_turn else affixes.after_to_prefix + prefix
+        return PromptFrame(
+            head=tuple(self.pieces.encode_template(affixes.before)),
+            instruction=at_end if in_turn else QUESTIONS[language],
+            tail=tuple(self.pieces.encode_template(after, inside=True)),
+            opening="" if in_turn else prefix,
+        )
 
 
 def shares_words(example: Needle, needle: Needle) -> bool:

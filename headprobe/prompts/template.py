@@ -1,6 +1,6 @@
 """Write the question after a context, and render a chat template around both.
 
-The instruction is HeadKV's (Fu et al., arXiv 2410.19258); the nano model is trained on it.
+The English instruction is HeadKV's (Fu et al., arXiv 2410.19258); the nano model is trained on it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
 from headprobe.models.reading import reading
+from headprobe.prompts.needles import Language
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-QUESTION = "\nBased on the content of the book, Question: {question}"
-ANSWER_PREFIX = "Answer:"
-INSTRUCTION = f"{QUESTION}\n{ANSWER_PREFIX}"
+QUESTIONS: dict[Language, str] = {
+    "english": "\nBased on the content of the book, Question: {question}",
+    "chinese": "\n根据上文内容回答问题。问题：{question}",  # noqa: RUF001
+}
+ANSWER_PREFIXES: dict[Language, str] = {"english": "Answer:", "chinese": "答案："}  # noqa: RUF001
+INSTRUCTION = f"{QUESTIONS['english']}\n{ANSWER_PREFIXES['english']}"
 NO_QUESTION = "N/A"
 
 _CONTEXT, _ANSWER = "CONTEXT-STANDS-HERE", "ANSWER-STANDS-HERE"

@@ -93,7 +93,8 @@ def draw_cases(
         told, origin = read_needles(bundled("needles", own, probe.needles)), f"bundled {own}"
     else:
         told, origin = _read_needles(spec.needles), str(spec.needles)
-    prose = NANO if (corpus or default) == NANO else language_of(told)
+    told_in = language_of(" ".join(needle.text for needle in told))
+    prose = NANO if (corpus or default) == NANO else told_in
     source = spec.haystack or (NOISE if prose == NANO else str(bundled("haystack", prose)))
     depths = spec.depths or DEPTHS_BY_DEFAULT
     longest = longest_prompt(loaded.max_context, answer_reserve=answer_reserve)
@@ -130,7 +131,7 @@ def draw_cases(
                 "needles_digest": json_digest([asdict(needle) for needle in told]),
                 "haystack_digest": haystack_digest,
                 "prompt_style": writer.style,
-                **describe_options(prompt, loaded.tokenizer),
+                **describe_options(prompt, loaded.tokenizer, language=told_in),
                 "seed": seed,
             },
             labels={
@@ -165,7 +166,8 @@ def prompt_writer(
     """Make the writer of a probe's prompts, with worked examples in the needles' language."""
     examples: list[Needle] = []
     if prompt.style == "shots":
-        corpus = NANO if loaded.name == NANO else language_of(needles)
+        told_in = language_of(" ".join(needle.text for needle in needles))
+        corpus = NANO if loaded.name == NANO else told_in
         examples = read_needles(bundled("needles", corpus, "shots", probe.needles))
     return PromptWriter(
         loaded.tokenizer,

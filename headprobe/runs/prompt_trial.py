@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 HAYSTACK_TOKENS = 100
 """The tokens of prose around the needle of a short prompt."""
 
-MOST_PROMPTS, LEAST_PROMPTS = 16, 4
+MOST_PROMPTS, LEAST_PROMPTS = 16, 8
 TRIAL_FRACTION = 0.05
 """The fraction of a run's unique tokens for a trial, unless ``LEAST_PROMPTS`` take more."""
 

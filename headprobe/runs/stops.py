@@ -32,7 +32,8 @@ class Stops:
 
     def forbid_ends(self, logits: Float[Tensor, "sequence vocabulary"]) -> None:
         """Rule end-of-sequence tokens out as the first token of responses, in place."""
-        logits[:, sorted(self._ends)] = float("-inf")
+        ends = [end for end in self._ends if end < logits.shape[-1]]
+        logits[:, ends] = float("-inf")
 
     def end(self, generated: Sequence[int]) -> bool:
         """Tell whether the newest of the generated tokens ends the response."""

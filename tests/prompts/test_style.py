@@ -139,3 +139,15 @@ def test_what_makes_no_sense_is_refused() -> None:
         PromptOptions(answer_prefix=" ")
     with pytest.raises(UsageError, match="the model has no chat template"):
         PromptOptions(style="chat").apply_template(tokenizer_with(None))
+
+
+def test_a_chinese_needle_is_asked_about_in_chinese() -> None:
+    writer = PromptWriter(real("qwen-2.5"), style="prefix")
+    asked = "钟声何时响起？"  # noqa: RUF001
+    needle = Needle(text="钟声在午夜响起。", question=asked, answer="午夜", start=3, stop=5)
+    frame = writer.chat_affixes(needle)
+    assert frame.instruction.endswith("问题：{question}")  # noqa: RUF001
+    assert frame.opening == "答案："  # noqa: RUF001
+    assert frame == writer.chat_affixes(language="chinese") != writer.chat_affixes()
+    own = PromptWriter(real("qwen-2.5"), style="prefix", answer_prefix="Answer:")
+    assert own.chat_affixes(needle).opening == "Answer:"

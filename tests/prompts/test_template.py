@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.prompts.template import QUESTION, Turn, chat_affixes
+from headprobe.prompts.template import QUESTIONS, Turn, chat_affixes
 from headprobe.tasks import TASKS
 from tests._support.chat_templates import NEEDLE, ask, real, tokenizer_with
 
@@ -78,7 +78,7 @@ def test_a_template_writes_what_it_writes_around_the_whole_text(name: str) -> No
 
 def test_thinking_is_switched_off_where_a_template_says_so_to_the_user() -> None:
     _, prompt = ask(real("glm-4.5"), "prefix")
-    assert f"{QUESTION.format(question=NEEDLE.question)}/nothink<|assistant|>" in prompt
+    assert f"{QUESTIONS['english'].format(question=NEEDLE.question)}/nothink<|assistant|>" in prompt
 
 
 OPENED = {

@@ -17,7 +17,14 @@ from headprobe.runs import prompt_trial
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.observation import Observation
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.runs.prompt_trial import affordable, decide_style, draw_asked, spread_over_kinds
+from headprobe.runs.prompt_trial import (
+    LEAST_PROMPTS,
+    MOST_PROMPTS,
+    affordable,
+    decide_style,
+    draw_asked,
+    spread_over_kinds,
+)
 from headprobe.tasks import TASKS
 
 TASK = TASKS["r2"]
@@ -93,12 +100,12 @@ def test_a_style_that_passes_everything_ends_the_trial(
 def test_the_trial_takes_a_twentieth_of_the_runs_tokens_but_a_few_prompts_in_any_case(
     chat: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decision, tried = decide(chat, monkeypatch, dict.fromkeys(TRIED, 1), run_tokens=60_000)
+    decision, tried = decide(chat, monkeypatch, dict.fromkeys(TRIED, 1), run_tokens=100_000)
     spent = sum(PrefixTree.of([case.input_ids for case in cases]).unique_tokens for cases in tried)
-    assert 4 < decision.prompts < 16
-    assert spent <= 0.05 * 60_000
+    assert LEAST_PROMPTS < decision.prompts < MOST_PROMPTS
+    assert spent <= 0.05 * 100_000
     decision, _ = decide(chat, monkeypatch, dict.fromkeys(TRIED, 1), run_tokens=1)
-    assert decision.prompts == 4
+    assert decision.prompts == LEAST_PROMPTS
 
 
 def test_styles_that_do_not_fit_the_window_are_not_tried(
@@ -138,9 +145,9 @@ def test_needles_of_all_kinds_take_turns() -> None:
 
 
 def test_affordable_counts_shared_tokens_once(chat: LoadedModel) -> None:
-    cases = draw_cases(chat, TASK.probe, replace(SPEC, limit=8)).cases
+    cases = draw_cases(chat, TASK.probe, replace(SPEC, limit=12)).cases
     all_of_them = PrefixTree.of([case.input_ids for case in cases]).unique_tokens
-    assert affordable([cases], tokens=float(all_of_them)) == 8
-    assert affordable([cases], tokens=all_of_them - 1.0) == 7
-    assert affordable([cases], tokens=0.0) == 4
+    assert affordable([cases], tokens=float(all_of_them)) == 12
+    assert affordable([cases], tokens=all_of_them - 1.0) == 11
+    assert affordable([cases], tokens=0.0) == LEAST_PROMPTS
     assert affordable([cases[:3]], tokens=0.0) == 3
