@@ -22,6 +22,13 @@ torch.set_num_threads(1)
 settings.register_profile("headprobe", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("headprobe")
 
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a CUDA device where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 SCORED = ["score", "--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
 
 

@@ -33,7 +33,8 @@ def test_another_name_is_an_attribute_error() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys; import headprobe; "
-        "print(sorted({'torch', 'transformers', 'numpy', 'pandas'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'numpy', 'pandas', 'matplotlib', 'typer', 'rich'}; "
+        "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

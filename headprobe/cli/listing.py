@@ -67,13 +67,13 @@ def _tasks() -> _Table:
 
 
 def _measures() -> _Table:
-    from headprobe.measures import MEASURES
+    from headprobe.measures import get_measure, measure_names
     from headprobe.tasks import TASKS
 
     rows = []
-    for name, measure in MEASURES.items():
+    for name in measure_names():
         tasks = [task for task, taking in TASKS.items() if name in taking.offered]
-        rows.append([name, ", ".join(tasks), measure.summary])
+        rows.append([name, ", ".join(tasks), get_measure(name).summary])
     of_weights = [task for task in TASKS.values() if not task.needs_cases]
     rows += [[name, task.name, task.summary] for task in of_weights for name in task.measures]
     return ["measure", "tasks", "what it is"], rows

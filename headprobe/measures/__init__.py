@@ -6,16 +6,18 @@ into each step's part of the case's score once the tokens are known. A case's sc
 its steps.
 
 The steps are the queries that choose the answer's tokens. A measure may watch the question instead.
-Each file ends in its ``MEASURE``.
+Each file ends in its ``MEASURE``; other packages add theirs through the entry-point group
+``headprobe.measures``.
 """
 
 from __future__ import annotations
 
-from headprobe.errors import UsageError
 from headprobe.measures import contrast, locos, mass, qr, r2, repetition, retrieval, semantic
 from headprobe.measures._measure import Measure, Watched
+from headprobe.registry import get_method, method_names
+from headprobe.tasks.task import MEASURE_GROUP
 
-__all__ = ["MEASURES", "Measure", "Watched", "get_measure"]
+__all__ = ["MEASURES", "Measure", "Watched", "get_measure", "measure_names"]
 
 MEASURES: dict[str, Measure] = {
     "retrieval": retrieval.MEASURE,
@@ -30,8 +32,11 @@ MEASURES: dict[str, Measure] = {
 }
 
 
+def measure_names() -> list[str]:
+    """List the names of all measures, ours first, then the measures of installed packages."""
+    return method_names(MEASURES, MEASURE_GROUP)
+
+
 def get_measure(name: str) -> Measure:
     """Return the measure called ``name``; a ``UsageError`` lists the names that there are."""
-    if name not in MEASURES:
-        raise UsageError(f"no measure {name!r}; there are {', '.join(MEASURES)}")
-    return MEASURES[name]
+    return get_method("measure", name, MEASURES, MEASURE_GROUP)

@@ -8,6 +8,10 @@ from typing import Literal
 
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
+from headprobe.registry import method_names
+
+MEASURE_GROUP = "headprobe.measures"
+"""The entry-point group of measures that installed packages bring."""
 
 PASSED_ABOVE = 50.0
 """A response passes when its score, in per cent, is above this."""
@@ -96,8 +100,12 @@ class Task:
 
     @property
     def offered(self) -> tuple[str, ...]:
-        """All the measures that can be computed on the task's cases."""
-        return tuple(dict.fromkeys((*self.measures, *self.more)))
+        """All the measures that can be computed on the task's cases.
+
+        On cases that ask, these are the measures of installed packages too.
+        """
+        others = method_names({}, MEASURE_GROUP) if self.asks else ()
+        return tuple(dict.fromkeys((*self.measures, *self.more, *others)))
 
     def measuring(self, names: Sequence[str] | None) -> Task:
         """Return the task with the measures ``names``; ``all`` names all, ``None`` the task's own.

@@ -244,7 +244,6 @@ def test_a_mask_that_says_causal_is_told_from_others(added: bool) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("queries", [1, 4])
 @pytest.mark.parametrize("attention_kwargs", TERMS)

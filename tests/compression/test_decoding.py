@@ -82,7 +82,6 @@ def test_no_step_lays_the_cache_out_anew(tiny_llama: PreTrainedModel) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_captured_step_says_what_a_plain_one_says() -> None:
     torch.manual_seed(0)
     config = LlamaConfig(

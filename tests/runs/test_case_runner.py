@@ -232,7 +232,7 @@ def test_weights_without_room_are_read_from_disk(
     check_equals_whole(loaded, nano)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="takes a second device")
+@pytest.mark.gpu
 def test_layers_may_lie_on_several_devices(nano: LoadedModel) -> None:
     loaded = spread(nano, 0, 0.5)
     assert {weight.device.type for weight in loaded.model.parameters()} == {"cpu", "cuda"}

@@ -1,8 +1,12 @@
+from importlib.metadata import EntryPoint, EntryPoints
+
 import pytest
 
+from headprobe import measures
 from headprobe.errors import UsageError
-from headprobe.measures import MEASURES, get_measure
+from headprobe.measures import MEASURES, get_measure, measure_names
 from headprobe.tasks import TASKS, find_task, get_task
+from headprobe.tasks.task import MEASURE_GROUP
 from tests._support.refusals import refused
 
 OF_CASES = [name for name, task in TASKS.items() if task.needs_cases]
@@ -61,5 +65,21 @@ def test_an_unknown_task_is_a_usage_error_that_lists_the_choices() -> None:
 
 
 def test_an_unknown_measure_is_a_usage_error_that_lists_the_choices() -> None:
-    with pytest.raises(UsageError, match="no measure 'r3'; there are retrieval, r2, semantic"):
+    with pytest.raises(UsageError, match="no measure 'r3'; choose from retrieval, r2, semantic"):
         get_measure("r3")
+
+
+def test_tasks_that_ask_offer_the_measures_of_installed_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measures, "NEW", MEASURES["mass"], raising=False)
+    theirs = "headprobe.measures:NEW"
+    installed = EntryPoints([EntryPoint(name, theirs, MEASURE_GROUP) for name in ("new", "r2")])
+    monkeypatch.setattr("headprobe.registry.entry_points", installed.select)
+    assert measure_names() == [*MEASURES, "new"]
+    assert get_measure("new") is MEASURES["mass"]
+    assert get_measure("r2") is MEASURES["r2"]
+    for name in OF_CASES:
+        assert ("new" in get_task(name).offered) == get_task(name).asks
+    assert get_task("r2").measuring(["new", "r2"]).measures == ("r2", "new")
+    assert get_task("r2").measures == ("r2",)
