@@ -59,8 +59,8 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
 def warn_if_whole(budgets: HeadBudgets, runs: Sequence[HeadScores]) -> None:
     """Warn where an amount that was asked for is more than the longest context has.
 
-    The longest context is the model's window if its alias tells it, else the longest prompt of the
-    ``runs``.
+    The longest context is the model's max context if its alias tells it, else the longest prompt of
+    the ``runs``.
     """
     from headprobe.models.aliases import ALIASES
 

@@ -38,7 +38,7 @@ def score(
     ] = None,
     lengths: Annotated[
         str | None,
-        options.lengths("ten up to 10,000 or the model's window; of razor the longest"),
+        options.lengths("ten up to 10,000 or the model's max context; of razor the longest"),
     ] = None,
     depths: options.Depths = None,
     needles: Annotated[Path | None, options.needles("the bundled ones")] = None,

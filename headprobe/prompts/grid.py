@@ -105,7 +105,7 @@ def choose_lengths(
         return sorted({round(value) for value in values})
     if longest is not None and lengths[-1] > longest:
         raise UsageError(
-            f"so many tokens do not fit the model's window; prompts take at most {longest} of it",
+            f"so many do not fit the model's max context; prompts take at most {longest} of it",
             option="lengths",
             value=lengths[-1],
         )

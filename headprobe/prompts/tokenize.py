@@ -42,7 +42,7 @@ class PieceTokenizer:
     def _plain(self, text: str) -> list[int]:
         advice = "put the one there that the model came with"
         with reading("a text with the tokenizer", advice):
-            # Not verbose: texts longer than the model's window are cut later.
+            # Not verbose: texts longer than the model's max context are cropped later.
             ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)[
                 "input_ids"
             ]

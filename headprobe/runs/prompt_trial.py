@@ -57,7 +57,7 @@ def decide_style(
         seed: chooses the needles.
 
     Raises:
-        UsageError: no style fits into the model's window.
+        UsageError: no style fits into the model's max context.
     """
     needles = spread_over_kinds(drawn.needles, seed)[:MOST_PROMPTS]
     tried = {
@@ -66,7 +66,7 @@ def decide_style(
         if (cases := _short_prompts(loaded, task, drawn, needles, prompt, style, seed))
     }
     if not tried:
-        raise UsageError("the model's window is too short to try prompts; give `prompt`")
+        raise UsageError("the model's max context is too short to try prompts; give `prompt`")
     count = affordable(list(tried.values()), tokens=TRIAL_FRACTION * run_tokens)
     asking = replace(task, measures=())
     passed: dict[str, float] = {}

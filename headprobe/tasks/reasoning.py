@@ -29,7 +29,7 @@ def reference_max_new_tokens(case: Case) -> int:
     return len(case.answer_ids)
 
 
-def reference_success(response: str, case: Case) -> float:
+def reference_score(response: str, case: Case) -> float:
     """Compute the token F1 of the whole response against the answer, in per cent."""
     return f1(response, [case.answer])
 
@@ -42,7 +42,7 @@ TASK = Task(
         max_new_tokens=max_new_tokens,
         score=score,
         reference_max_new_tokens=reference_max_new_tokens,
-        reference_success=reference_success,
+        reference_score=reference_score,
     ),
     measures=("r2",),
     more=NEEDLE_MEASURES,

@@ -22,7 +22,7 @@ def score(response: str, case: Case) -> float:
     return score_recall(response, case.answer, case.wrong_answer)
 
 
-def reference_success(response: str, case: Case) -> float:
+def reference_score(response: str, case: Case) -> float:
     """Compute the response's ROUGE-1 recall of the answer, in per cent, without stemming."""
     return recall(response, [case.answer])
 
@@ -35,7 +35,7 @@ TASK = Task(
         max_new_tokens=max_new_tokens,
         score=score,
         counts_all_steps=True,
-        reference_success=reference_success,
+        reference_score=reference_score,
     ),
     measures=("retrieval",),
     more=NEEDLE_MEASURES,

@@ -61,7 +61,7 @@ class Probe:
     steps: Steps = "aligned"
     counts_all_steps: bool = False
     reference_max_new_tokens: Callable[[Case], int] | None = None
-    reference_success: Callable[[str, Case], float] | None = None
+    reference_score: Callable[[str, Case], float] | None = None
 
     def counting(self, steps: Steps) -> Probe:
         """Return the probe with scores summed over other ``steps``."""
@@ -71,7 +71,7 @@ class Probe:
             self,
             steps=steps,
             max_new_tokens=self.reference_max_new_tokens or self.max_new_tokens,
-            score=self.reference_success or self.score,
+            score=self.reference_score or self.score,
         )
 
 

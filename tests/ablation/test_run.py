@@ -292,7 +292,7 @@ def test_a_model_that_answers_nothing_has_nothing_to_lose(
     [
         ({"top_k": (25,)}, "top_k=25: .* 48 heads; expected at most 24"),
         ({"measures": ("locos",)}, "no run given holds the measure 'locos'"),
-        ({"lengths": (4000,)}, "lengths=4000: .* do not fit the model's window"),
+        ({"lengths": (4000,)}, "lengths=4000: .* do not fit the model's max context"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(

@@ -113,7 +113,7 @@ def test_styles_that_do_not_fit_the_window_are_not_tried(
 ) -> None:
     drawn = draw_cases(chat, TASK.probe, SPEC)
     narrow = replace(chat, max_context=40)
-    with pytest.raises(UsageError, match="window is too short to try prompts"):
+    with pytest.raises(UsageError, match="max context is too short to try prompts"):
         decide_style(narrow, TASK, drawn, prompt=PromptOptions(), run_tokens=10**6, seed=0)
 
 

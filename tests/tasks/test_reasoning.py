@@ -4,7 +4,7 @@ from headprobe.tasks import TASKS
 from headprobe.tasks.reasoning import (
     max_new_tokens,
     reference_max_new_tokens,
-    reference_success,
+    reference_score,
     score,
 )
 from tests._support.answered import case
@@ -40,7 +40,7 @@ def test_a_response_has_twice_the_answers_tokens_and_at_least_16_more(
 def test_the_reference_is_token_f1_of_the_whole_response(
     answer: str, response: str, per_cent: float
 ) -> None:
-    assert reference_success(response, case(answer)) == pytest.approx(per_cent)
+    assert reference_score(response, case(answer)) == pytest.approx(per_cent)
 
 
 def test_success_is_the_f1_of_the_part_that_gives_the_answer() -> None:
@@ -55,6 +55,6 @@ def test_success_is_the_f1_of_the_part_that_gives_the_answer() -> None:
 def test_the_reference_cuts_off_at_the_answers_tokens() -> None:
     reference = TASKS["r2"].counting("reference").probe
     assert reference.max_new_tokens is reference_max_new_tokens
-    assert reference.score is reference_success
+    assert reference.score is reference_score
     assert (reference.steps, TASKS["r2"].probe.steps) == ("reference", "aligned")
     assert not TASKS["r2"].probe.counts_all_steps

@@ -1,7 +1,7 @@
 import pytest
 
 from headprobe.tasks import PASSED_ABOVE, TASKS
-from headprobe.tasks.retrieval import max_new_tokens, reference_success, score
+from headprobe.tasks.retrieval import max_new_tokens, reference_score, score
 from tests._support.answered import case
 
 
@@ -40,7 +40,7 @@ def test_a_response_that_names_the_wrong_answer_scores_0() -> None:
     asked = case("in the park", wrong_answer="at the mill")
     assert score("He sits in the park", asked) == 100
     assert score("He sits in the park, not at the mill", asked) == 0
-    assert reference_success("He sits in the park, not at the mill", asked) == 100
+    assert reference_score("He sits in the park, not at the mill", asked) == 100
 
 
 def test_exactly_half_the_words_do_not_pass() -> None:
@@ -52,5 +52,5 @@ def test_the_reference_takes_the_same_steps_and_does_not_look_for_the_wrong_answ
     probe = TASKS["retrieval"].probe
     assert (probe.score, probe.max_new_tokens) == (score, max_new_tokens)
     reference = probe.counting("reference")
-    assert (reference.score, reference.max_new_tokens) == (reference_success, max_new_tokens)
+    assert (reference.score, reference.max_new_tokens) == (reference_score, max_new_tokens)
     assert probe.counts_all_steps
