@@ -157,7 +157,7 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) 
         (["score", "--needles", "empty.jsonl"], 2, "empty.jsonl", "holds no needle"),
         (["score", "--needles", "broken.jsonl"], 2, "broken.jsonl", "line 2: not JSON"),
         (["score", "--needles", "missing.jsonl"], 2, ("needles", None), "no needle file"),
-        (["score", "--haystack", "missing"], 2, ("haystack", Path("missing")), "a text file"),
+        (["score", "--haystack", "missing"], 2, ("haystack", Path("missing")), "a file"),
         (["score", "--device", "cuda:99"], 2, ("device", "cuda:99"), ""),
         (["score", "--dtype", "int8"], 2, ("dtype", "int8"), "float32"),
         (["score", "--model", "llama3-8b"], 1, ("model", LLAMA), "no network"),

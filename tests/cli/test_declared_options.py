@@ -25,7 +25,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
 @pytest.fixture(autouse=True)
 def _weigh_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    [example] = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    [example] = [code for code in examples if "STRATEGY" in code]
     package = ModuleType("my_package")
     exec(example, package.__dict__)
     monkeypatch.setitem(sys.modules, package.__name__, package)

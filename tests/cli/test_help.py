@@ -93,11 +93,21 @@ def test_choices_are_shown_as_the_library_has_them(
     assert "|".join(choices) in shown
 
 
-def test_another_value_than_the_choices_is_wrong_usage() -> None:
-    done = headprobe("ablate", "--ablation", "loudly")
+@pytest.mark.parametrize(
+    ("command", "option", "choice"),
+    [
+        ("ablate", "--ablation", "zero"),
+        ("ablate", "--metric", "f1"),
+        ("evaluate", "--metric", "f1"),
+    ],
+)
+def test_another_value_than_the_choices_is_wrong_usage(
+    command: str, option: str, choice: str
+) -> None:
+    done = headprobe(command, option, "rouge")
     assert done.returncode == 2
-    assert "--ablation" in done.stderr
-    assert "zero" in done.stderr
+    assert option in done.stderr
+    assert choice in done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
