@@ -284,6 +284,7 @@ def bloom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_alibi_model_is_scored_without_cases_and_allocated(bloom: Path) -> None:
     done = succeed("score", "--model", "./bloom", "--task", "alibi", "--json", cwd=bloom)
     heads = done.json()["heads"]

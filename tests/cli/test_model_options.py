@@ -43,6 +43,7 @@ def test_an_option_that_cannot_be_met_is_one_line(
     assert message in done.only_line()
 
 
+@pytest.mark.slow
 def test_scores_of_eager_attention_are_those_of_sdpa(scored: Path, tmp_path: Path) -> None:
     run = ["--lengths", "128", "--limit", "2", "--device", "cpu"]
     succeed("score", *run, "--out", tmp_path)

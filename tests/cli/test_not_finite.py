@@ -40,6 +40,7 @@ def inside(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("decode", ["greedy", "forced"])
+@pytest.mark.slow
 def test_scoring_stops_at_the_first_case(inside: Path, decode: str) -> None:
     half = ["--dtype", "float16", "--decode", decode, "--out", f"half-{decode}"]
     assert LINE in refusal("score", "--model", "./hot", *CASES, *half).message
@@ -51,6 +52,7 @@ def test_a_task_that_only_reads_stops_too(inside: Path) -> None:
     assert LINE in refusal("score", "--model", "./hot", "--task", "razor", *half).message
 
 
+@pytest.mark.slow
 def test_evaluation_and_ablation_stop_at_the_first_question(inside: Path) -> None:
     half = ["--model", "./hot", *CASES, "--dtype", "float16"]
     assert LINE in refusal("evaluate", "--scores", "scored", "--budget", "16", *half).message

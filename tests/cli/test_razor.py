@@ -80,6 +80,7 @@ def test_the_case_table_holds_whole_sequences_and_no_answers(work: Path) -> None
         assert str(schema.field(name).type.value_type) == "int64"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_short_goes_on_to_the_same_bits(work: Path, tmp_path: Path) -> None:
     folder = tmp_path / RUN
     folder.mkdir(parents=True)
@@ -167,6 +168,7 @@ def test_the_run_is_exported_to_the_programs_of_razor_attention(work: Path) -> N
     assert lists["copying"] == {int(layer): [int(head)]}
 
 
+@pytest.mark.slow
 def test_induction_heads_of_the_bundled_model_are_retrieval_heads(work: Path) -> None:
     succeed("score", "--task", "retrieval", "--lengths", "256", "--limit", "24", cwd=work)
     runs = [str(RUN), str(RUN.with_name("retrieval"))]

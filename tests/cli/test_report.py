@@ -23,6 +23,7 @@ def test_the_newest_run_and_what_lies_beside_it_is_reported(scored: Path) -> Non
     assert (scored / "outputs/nano/r2/report.html").stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_kept_rows_get_into_the_report_and_out_again(scored: Path) -> None:
     succeed(*SCORED, "--keep-rows", "2", cwd=scored)
     done = succeed("report", "--out", "r.html", cwd=scored)

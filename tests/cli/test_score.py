@@ -55,6 +55,7 @@ def test_two_processes_make_the_run_of_one_bit_for_bit(alone: Path, tmp_path: Pa
     assert (together / "rows.safetensors").read_bytes() == rows
 
 
+@pytest.mark.slow
 def test_a_device_map_changes_nothing(alone: Path, tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     succeed("score", *GRID, "--device-map", "auto", cwd=tmp_path)
@@ -89,6 +90,7 @@ def test_a_dry_run_says_what_a_run_takes_and_writes_nothing(tmp_path: Path) -> N
     assert f"{cost['unique_tokens']:,}" in table.stdout
 
 
+@pytest.mark.slow
 def test_forced_decoding_counts_every_case(tmp_path: Path) -> None:
     succeed("score", *GRID, "--decode", "forced", cwd=tmp_path)
     cases = pd.read_parquet(tmp_path / "outputs" / "nano" / "r2" / "cases.parquet")
@@ -202,6 +204,7 @@ TEMPLATE = (
 )
 
 
+@pytest.mark.slow
 def test_a_model_with_a_chat_template_is_asked_in_the_style_that_a_trial_decides_on(
     tmp_path: Path,
 ) -> None:

@@ -208,6 +208,7 @@ def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
     assert len(passes) >= read + longest - 1
 
 
+@pytest.mark.slow
 def test_one_setting_alone_gives_the_same_answers(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:

@@ -198,6 +198,7 @@ def test_the_same_generator_state_gives_the_same_batch() -> None:
     assert torch.equal(one.weights, two.weights)
 
 
+@pytest.mark.slow
 def test_repeats_are_weighted_where_they_can_be_predicted() -> None:
     batch = Teacher(build_tokenizer(), 2112).repeats(random.Random(0))
     for ids, target, weight in zip(batch.ids, batch.targets, batch.weights, strict=True):

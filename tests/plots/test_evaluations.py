@@ -111,6 +111,7 @@ def test_small_shares_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
+@pytest.mark.slow
 def test_the_picture_is_saved(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"accuracy.{suffix}"
     save(draw_evaluation(results(), metric="f1", subject="nano, r2"), path)

@@ -97,6 +97,7 @@ def test_a_style_that_passes_everything_ends_the_trial(
     assert list(decision.passed) == ["chat", "prefix"]
 
 
+@pytest.mark.slow
 def test_the_trial_takes_a_twentieth_of_the_runs_tokens_but_a_few_prompts_in_any_case(
     chat: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_styles_that_do_not_fit_the_window_are_not_tried(
         decide_style(narrow, TASK, drawn, prompt=PromptOptions(), run_tokens=10**6, seed=0)
 
 
+@pytest.mark.slow
 def test_the_model_itself_is_asked(chat: LoadedModel) -> None:
     drawn, decision = draw_asked(
         chat,
