@@ -196,9 +196,10 @@ def test_a_file_cut_short_is_named_wherever_it_ends(file: Path) -> None:
         (lambda whole: whole[:8] + struct.pack("<Q", 2**62) + whole[16:], "damaged"),
         (lambda whole: whole[:16] + struct.pack("<Q", 2**62) + whole[24:], "damaged"),
         (lambda whole: whole.replace(b"architecture", b"architektura"), "no architecture"),
-        (
+        pytest.param(
             lambda whole: whole.replace(b"llama.block", b"llame.block"),
             "do not fit its configuration",
+            marks=pytest.mark.slow,
         ),
         (lambda whole: b"version https://git-lfs.github.com/spec/v1\noid", "pointer of Git LFS"),
     ],
