@@ -7,7 +7,8 @@
     cases ──┘   (torch ends here)      (numpy from here on)       plot · show · compare · evaluate
 
 Each step is a folder: models, prompts · attention, tasks, measures, runs · scores · allocators,
-budgets · formats, compression, evaluation, ablation · plots, cli. The names below load as used.
+budgets · formats, compression, evaluation, ablation · plots, report, cli. The names below load as
+used.
 """
 
 from __future__ import annotations

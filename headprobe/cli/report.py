@@ -112,7 +112,7 @@ def _show_evaluation(evaluation: Mapping[str, Any]) -> None:
     rows = [
         [
             point["setting"],
-            point["strategy"],
+            point["name"],
             point["budget"],
             f"{100 * point['fraction']:.2f}",
             f"{point['value']:.1f} ({point['ci_low']:.0f} to {point['ci_high']:.0f})",

@@ -204,32 +204,38 @@ function between(points, fraction) {
 function evaluationCard(one, setting, budget) {
   const points = one.points.filter((point) => point.setting === setting);
   const full = points.find((point) => point.strategy === "full");
-  const names = [...new Set(points.filter((point) => point !== full).map((point) => point.strategy))].sort(
-    (a, b) => points.find((p) => p.strategy === a).is_baseline - points.find((p) => p.strategy === b).is_baseline,
-  );
+  const names = new Set(points.filter((point) => point !== full).map((point) => point.name));
+  const lines = [...names].map((name) => points.filter((point) => point.name === name));
+  lines.sort((a, b) => a[0].is_baseline - b[0].is_baseline);
+  const context = one.context ?? CONTEXTS[1];
   const fits = budget && modelKey(budget.model) === modelKey(one.model);
-  const context = one.context ?? 32768;
-  const kept = fits ? keptOf(budget, context).flat() : null;
-  const here = kept ? kept.reduce((sum, value) => sum + value, 0) / kept.length / context : null;
-  const fractions = points
-    .filter((point) => point !== full)
-    .map((point) => point.fraction)
-    .concat(here ?? []);
+  const kept = fits ? keptOf(budget, context).flat() : [];
+  const here = fits ? kept.reduce((sum, value) => sum + value, 0) / kept.length / context : null;
+  const fractions = [...lines.flat().map((point) => point.fraction), here ?? 0.1];
   const [low, high] = [Math.min(...fractions) / 1.25, Math.min(1, Math.max(...fractions)) * 1.25];
   const across = (fraction) => 46 + 358 * (Math.log(fraction / low) / Math.log(high / low));
   const ticks = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
     .filter((tick) => tick >= low && tick <= high)
     .map((tick) => [tick, Number((100 * tick).toPrecision(2))]);
-  const own = points.filter((point) => budget && point.strategy === budget.strategy.name);
-  const value = here === null ? null : between(own, here);
+  const own = lines.find(([first]) => fits && first.name === budget.strategy.name);
+  const value = own ? between(own, here) : null;
+  const interval = (point) => `${point.value.toFixed(1)} (${point.ci_low.toFixed(1)} to ${point.ci_high.toFixed(1)})`;
+  const withTitle = (point) => ({
+    ...point,
+    x: point.fraction,
+    title: `${point.name} ${point.budget}: ${interval(point)}`,
+  });
   const title = `${modelName(one.model)}, ${one.asked}: ${one.metric.replace("_", " ")}`;
-  const marker = (y) =>
-    here === null
-      ? []
-      : [
-          shape("line", { class: "now", x1: across(here), x2: across(here), y1: 10, y2: 180 }),
-          value !== null && shape("circle", { class: "now", cx: across(here), cy: y(value), r: 6 }),
-        ].filter(Boolean);
+  const children = (y) => [
+    full && shape("line", { class: "rule full", x1: 40, x2: 410, y1: y(full.value), y2: y(full.value) }),
+    lines.map((line, i) => curve(line.map(withTitle), across, y, LOOKS[i % LOOKS.length], line[0].is_baseline)),
+    fits && shape("line", { class: "now", x1: across(here), x2: across(here), y1: 10, y2: 180 }),
+    value !== null && shape("circle", { class: "now", cx: across(here), cy: y(value), r: 6 }),
+  ];
+  const measured =
+    value === null
+      ? `, where ${budget?.strategy.name} was not measured`
+      : `: about ${value.toFixed(1)} by the measured ${budget.strategy.name}`;
   return make(
     "article.card",
     make("h2", title),
@@ -242,32 +248,13 @@ function evaluationCard(one, setting, budget) {
       across,
       ticks,
       unit: "KV cache kept (%)",
-      children: (y) =>
-        [
-          full && shape("line", { class: "rule full", x1: 40, x2: 410, y1: y(full.value), y2: y(full.value) }),
-          ...names.flatMap((name, i) =>
-            curve(
-              points
-                .filter((point) => point.strategy === name)
-                .map((point) => ({
-                  ...point,
-                  x: point.fraction,
-                  title: `${name} ${point.budget}: ${point.value.toFixed(1)} (${point.ci_low.toFixed(1)} to ${point.ci_high.toFixed(1)})`,
-                })),
-              across,
-              y,
-              LOOKS[i % 8],
-              points.find((point) => point.strategy === name).is_baseline,
-            ),
-          ),
-          ...marker(y),
-        ].filter(Boolean),
+      children,
     }),
-    key([...names.map((name, i) => [name, LOOKS[i % 8]]), ["full cache", "full"]]),
-    here !== null &&
+    key([...lines.map(([first], i) => [first.name, LOOKS[i % LOOKS.length]]), ["full cache", "full"]]),
+    fits &&
       make(
         "p.note.point-note",
-        `${budgetLabel(budget)} keeps ${percent(here, 2)} of ${whole(context)} tokens${value === null ? `, where ${budget.strategy.name} was not measured` : `: about ${value.toFixed(1)} by the measured ${budget.strategy.name}`}${full ? `, ${full.value.toFixed(1)} with the full cache` : ""}.`,
+        `${budgetLabel(budget)} keeps ${percent(here, 2)} of ${whole(context)} tokens${measured}${full ? `, ${full.value.toFixed(1)} with the full cache` : ""}.`,
       ),
   );
 }

@@ -32,8 +32,11 @@ async function renderKept(of, kept) {
   const view = { of, kept, texts, bins, rows, step };
   const text = make("div.prompt", {
     id: "prompt",
-    onpointerover: (event) => overToken(event, view),
-    onpointerleave: () => hideHint(),
+    tabindex: "0",
+    role: "group",
+    "aria-label": "Prompt; the left and right arrows move over its tokens",
+    onpointerover: (event) => overToken(event.target, view),
+    onkeydown: (event) => stepToken(event, view),
   });
   fill(text, promptSpans(view));
   refill(
@@ -162,15 +165,30 @@ function promptSpans(view) {
   return parts;
 }
 
-function overToken(event, view) {
-  const token = event.target.dataset?.token;
+function overToken(span, view) {
+  const token = span.dataset?.token;
   if (token === undefined) return;
   hoveredToken = { case: view.kept.case_id, token: Number(token) };
   renderReaders(view, Number(token));
 }
 
+function stepToken(event, view) {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  const spans = [...$("prompt").querySelectorAll("[data-token]")];
+  const here = spans.findIndex((span) => Number(span.dataset.token) === view.shown);
+  const next = spans[clamp(here + step, 0, spans.length - 1)];
+  overToken(next, view);
+  next.scrollIntoView({ block: "nearest" });
+}
+
 // The heads that read a token most: exactly those that are kept by token, then all by stretch.
-function renderReaders({ of, kept, texts, bins, rows }, token) {
+function renderReaders(view, token) {
+  const { of, kept, texts, bins, rows } = view;
+  view.shown = token;
+  $("prompt").querySelector(".at")?.classList.remove("at");
+  $("prompt").querySelector(`[data-token="${token}"]`)?.classList.add("at");
   const tops = of.heads.map(([layer, head], i) => [layer, head, exact(kept, rows, i, token, countedOf(kept))]);
   const all = measure(of).score.flatMap((row, layer) =>
     row.map((_, head) => [layer, head, coarse(bins, of, layer, head, binOf(kept, token))]),

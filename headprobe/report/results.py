@@ -9,7 +9,16 @@ from typing import Any
 from headprobe.scores import HeadScores
 from headprobe.stats.ranks import rank_correlation, top_overlap, usual_top
 
-_POINT = ("setting", "strategy", "budget", "is_baseline", "fraction", "of_full", "best_baseline")
+_POINT = (
+    "setting",
+    "strategy",
+    "selection",
+    "budget",
+    "is_baseline",
+    "fraction",
+    "of_full",
+    "best_baseline",
+)
 _MOST_RANKINGS = 24
 
 
@@ -17,7 +26,8 @@ def evaluation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Build what is told of an evaluation: a point a setting, strategy and budget."""
     plan, metric = fields["plan"], fields["metric"]
     points = [
-        {key: point.get(key) for key in _POINT} | {**point["grades"][metric], "gain": point["gain"]}
+        {key: point.get(key) for key in _POINT}
+        | {**point["grades"][metric], "gain": point["gain"], "name": _name(point)}
         for point in fields["results"]
     ]
     return {
@@ -31,6 +41,13 @@ def evaluation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         "started": fields.get("started"),
         "versions": fields.get("versions"),
     }
+
+
+def _name(point: Mapping[str, Any]) -> str:
+    """Return the strategy, and the selection where it is not attention or the baseline's own."""
+    if point["is_baseline"] or point.get("selection") in (None, "attention"):
+        return str(point["strategy"])
+    return f"{point['strategy']} x {point['selection']}"
 
 
 def ablation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,11 @@
 // What is looked at, and the address that says so: report.html#L17H24&m=r2&case=12.
 
 const VIEWS = ["heads", "cases", "budgets", "compare"];
+// The budget that is shown first: one that was given, or else a usual size.
+const firstBudget = Math.max(
+  0,
+  record.budgets.findIndex((budget) => budget.name || budget.strategy.budget === 128),
+);
 const state = {
   view: "heads",
   run: 0,
@@ -11,7 +16,7 @@ const state = {
   kv: false,
   scale: "value",
   map: "viridis",
-  budget: 0,
+  budget: firstBudget,
   one: null,
   other: null,
   step: null,

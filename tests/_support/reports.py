@@ -135,6 +135,7 @@ def make_evaluation(directory: Path, *, layout: HeadLayout = NANO) -> dict[str, 
             {
                 "setting": "query_aware",
                 "strategy": strategy,
+                "selection": "attention",
                 "budget": budget,
                 "is_baseline": strategy == "uniform",
                 "fraction": fraction,

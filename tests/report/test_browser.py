@@ -233,6 +233,16 @@ def test_a_case_shows_its_prompt_marked_and_shaded(page: Page, report: str, fold
     assert f"L{layer}H{head}&" not in page.url
 
 
+def test_the_tokens_of_a_prompt_are_reached_by_keyboard(page: Page, report: str) -> None:
+    go(page, f"{report}#view=cases", "cases")
+    page.focus("#prompt")
+    for _ in range(400):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    assert "word1 (1)" in page.inner_text("#readers h3")
+    assert page.locator("#prompt .at").get_attribute("data-token") == "1"
+
+
 def test_a_case_without_rows_says_how_to_keep_them(page: Page, report: str) -> None:
     go(page, f"{report}#case=10&view=cases", "cases")
     assert "headprobe score --keep-rows 6" in page.inner_text("#case-body")
@@ -246,7 +256,6 @@ def test_the_slider_moves_over_budgets(page: Page, report: str, folder: Path) ->
         page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.id") == "slider"
     assert page.inner_text(".slider b") == "headkv 128"
-    assert "budget=" in page.url
     rows = page.locator("#budget-facts tbody tr").all_inner_texts()
     assert [row.split("\t")[0] for row in rows] == ["4k", "32k", "128k"]
     # 24 KV heads of 128 entries, each a key and a value of 32 numbers of two bytes.
@@ -255,6 +264,7 @@ def test_the_slider_moves_over_budgets(page: Page, report: str, folder: Path) ->
     note = page.inner_text(".point-note")
     assert "headkv 128 keeps" in note
     page.keyboard.press("Home")
+    assert "budget=" in page.url
     # 16 entries of 1,000 tokens lie between the points at 1 % and 10 %.
     assert re.search(
         r"keeps 1\.60 % of 1,000 tokens: about 4[89]\.\d", page.inner_text(".point-note")

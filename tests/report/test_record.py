@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,17 @@ def test_evaluations_and_ablations_are_told(tmp_path: Path) -> None:
     assert len(evaluation["points"]) == len(fields["results"])
     assert (evaluation["points"][1]["value"], evaluation["context"]) == (40.0, 1000)
     assert ablation["curves"][0]["top_k"] == [1, 8]
+
+
+def test_another_selection_is_told_apart(tmp_path: Path) -> None:
+    fields = make_evaluation(tmp_path)
+    fields["results"][1]["selection"] = "keydiff"
+    # Evaluations of an earlier time name no selection.
+    del fields["results"][2]["selection"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(fields))
+    (evaluation,) = record_of(tmp_path)["evaluations"]
+    names = [point["name"] for point in evaluation["points"]]
+    assert names[:4] == ["full", "headkv x keydiff", "headkv", "uniform"]
 
 
 def test_agreements_are_those_of_compare(tmp_path: Path) -> None:
