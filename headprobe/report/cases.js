@@ -25,6 +25,19 @@ async function renderCases() {
   const failed = cases.case_id.filter((id, place) => !passedIn(cases, place) && !known.has(id));
   const place = places.get(state.case);
   const chosen = kept.find((one) => one.case_id === state.case) ?? null;
+  const view = chosen && (await keptView(of, chosen));
+  if (of !== run() || cases.case_id[place] !== state.case) return;
+  const before = $("prompt");
+  const body = view
+    ? keptNodes(view)
+    : [
+        make("p.note", "The attention rows of this case were not kept. "),
+        make(
+          "p",
+          make("code", "headprobe score --keep-rows 6"),
+          " with the options of this run reads a few telling cases again and keeps theirs.",
+        ),
+      ];
   refill(
     panel,
     make(
@@ -34,21 +47,11 @@ async function renderCases() {
         "article.card.wide",
         { id: "case" },
         caseHeading(of, cases, place, chosen),
-        make("div", { id: "case-body" }),
+        make("div", { id: "case-body" }, body),
       ),
     ),
   );
-  if (chosen) await renderKept(of, chosen);
-  else
-    fill(
-      $("case-body"),
-      make("p.note", "The attention rows of this case were not kept. "),
-      make(
-        "p",
-        make("code", "headprobe score --keep-rows 6"),
-        " with the options of this run reads a few telling cases again and keeps theirs.",
-      ),
-    );
+  if (view) scrollPrompt(view, before);
 }
 
 function caseList(of, cases, places, kept, failed) {

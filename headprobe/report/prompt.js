@@ -25,22 +25,15 @@ async function rowsOf(kept) {
   return rows;
 }
 
-async function renderKept(of, kept) {
+// What is needed to show a case by the chosen head: its data, unpacked, and the chosen step.
+async function keptView(of, kept) {
   const [texts, bins, rows] = await Promise.all([unpack(kept.text), unpack(kept.bins), rowsOf(kept)]);
-  if (state.case !== kept.case_id || !$("case-body")) return;
-  const step = state.step !== null && state.step < stepsOf(kept) ? state.step : null;
-  const view = { of, kept, texts, bins, rows, step };
-  const text = make("div.prompt", {
-    id: "prompt",
-    tabindex: "0",
-    role: "group",
-    "aria-label": "Prompt; the left and right arrows move over its tokens",
-    onpointerover: (event) => overToken(event.target, view),
-    onkeydown: (event) => stepToken(event, view),
-  });
-  fill(text, promptSpans(view));
-  refill(
-    $("case-body"),
+  return { of, kept, texts, bins, rows, step: state.step !== null && state.step < stepsOf(kept) ? state.step : null };
+}
+
+function keptNodes(view) {
+  const { of, kept } = view;
+  return [
     make("div.toolbar", headPicker(of)),
     stepChips(view),
     make("div.frame.strip", stripPicture(view)),
@@ -57,17 +50,47 @@ async function renderKept(of, kept) {
       kept.wrong_at.length > 0 && make("span.wrong", "wrong answer"),
       make("span.shade", "read by this head"),
     ),
-    text,
-    make("div", { id: "readers", "aria-live": "polite" }),
-  );
+    make(
+      "div.prompt",
+      {
+        id: "prompt",
+        "data-case": kept.case_id,
+        tabindex: "0",
+        role: "group",
+        "aria-label": "Prompt; the left and right arrows move over its tokens",
+        onpointerover: (event) => overToken(event.target, view),
+        onkeydown: (event) => stepToken(event, view),
+      },
+      promptSpans(view),
+    ),
+    make("div", { id: "readers", "aria-live": "polite" }, readers(view, firstToken(view))),
+  ];
+}
+
+// The token that was pointed at, or else the one that the head reads most; but for the first, on
+// which heads rest that look for nothing.
+function firstToken(view) {
+  const { kept } = view;
+  if (hoveredToken?.case === kept.case_id) return hoveredToken.token;
   const strength = strengths(view);
-  // The token that the head reads most, but the first, on which heads rest that look for nothing.
-  const most = kept.stretches
+  return kept.stretches
     .flatMap(([start, end]) => Array.from({ length: end - start }, (_, i) => start + i))
     .reduce((best, token) => (token && strength(token) > strength(best) ? token : best), kept.span[0]);
-  renderReaders(view, hoveredToken?.case === kept.case_id ? hoveredToken.token : most);
-  const needle = text.querySelector(".needle");
-  if (needle) text.scrollTop = needle.offsetTop - 120;
+}
+
+// Scroll a prompt to its needle, or, where it was shown before, to where it was.
+function scrollPrompt(view, before) {
+  const prompt = $("prompt");
+  const same = before?.dataset.case === prompt.dataset.case;
+  markToken(view);
+  prompt.scrollTop = same ? before.dataset.top : (prompt.querySelector(".needle")?.offsetTop ?? 120) - 120;
+  prompt.addEventListener("scroll", () => (prompt.dataset.top = prompt.scrollTop));
+  prompt.dataset.top = prompt.scrollTop;
+}
+
+function markToken({ shown }) {
+  $("prompt").querySelector(".at")?.classList.remove("at");
+  $("prompt").querySelector(`[data-token="${shown}"]`)?.classList.add("at");
 }
 
 function headPicker(of) {
@@ -112,10 +135,10 @@ const setStep = (step) => update({ step });
 async function previewStep(step) {
   const of = run();
   const kept = of.kept.find((one) => one.case_id === state.case);
-  if (!kept || !$("prompt")) return;
-  const [bins, rows] = await Promise.all([unpack(kept.bins), rowsOf(kept)]);
-  const strength = strengths({ of, kept, bins, rows, step });
-  for (const span of $("prompt").querySelectorAll("[data-token]")) shade(span, strength(Number(span.dataset.token)));
+  if (!kept) return;
+  const strength = strengths({ ...(await keptView(of, kept)), step });
+  for (const span of $("prompt")?.querySelectorAll("[data-token]") ?? [])
+    shade(span, strength(Number(span.dataset.token)));
 }
 
 // How strongly the chosen head reads a token: by its rows if these are kept, else by its bins.
@@ -169,7 +192,8 @@ function overToken(span, view) {
   const token = span.dataset?.token;
   if (token === undefined) return;
   hoveredToken = { case: view.kept.case_id, token: Number(token) };
-  renderReaders(view, Number(token));
+  fill($("readers"), readers(view, Number(token)));
+  markToken(view);
 }
 
 function stepToken(event, view) {
@@ -184,11 +208,9 @@ function stepToken(event, view) {
 }
 
 // The heads that read a token most: exactly those that are kept by token, then all by stretch.
-function renderReaders(view, token) {
+function readers(view, token) {
   const { of, kept, texts, bins, rows } = view;
   view.shown = token;
-  $("prompt").querySelector(".at")?.classList.remove("at");
-  $("prompt").querySelector(`[data-token="${token}"]`)?.classList.add("at");
   const tops = of.heads.map(([layer, head], i) => [layer, head, exact(kept, rows, i, token, countedOf(kept))]);
   const all = measure(of).score.flatMap((row, layer) =>
     row.map((_, head) => [layer, head, coarse(bins, of, layer, head, binOf(kept, token))]),
@@ -211,12 +233,11 @@ function renderReaders(view, token) {
   const text = stretch >= 0 ? texts[stretch][token - kept.stretches[stretch][0]] : "";
   const line = (label, list) =>
     make("p.steps", make("span.note", label), best(list).length ? buttons(list) : make("span.note", "none"));
-  fill(
-    $("readers"),
+  return [
     make("h3", "Who reads token ", make("code", visible(text)), ` (${whole(token)})`),
     line("of the top heads:", tops),
     line("of all heads, this 1/256 of the context:", all),
-  );
+  ];
 }
 
 // 256 stretches of the whole context, and where the needle lies.

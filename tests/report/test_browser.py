@@ -235,12 +235,25 @@ def test_a_case_shows_its_prompt_marked_and_shaded(page: Page, report: str, fold
 
 def test_the_tokens_of_a_prompt_are_reached_by_keyboard(page: Page, report: str) -> None:
     go(page, f"{report}#view=cases", "cases")
+    page.hover('#prompt [data-token="203"]')
     page.focus("#prompt")
-    for _ in range(400):
-        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowRight")
-    assert "word1 (1)" in page.inner_text("#readers h3")
-    assert page.locator("#prompt .at").get_attribute("data-token") == "1"
+    assert "word202 (202)" in page.inner_text("#readers h3")
+    assert page.locator("#prompt .at").get_attribute("data-token") == "202"
+
+
+def test_choosing_another_head_keeps_the_focus_and_the_place(page: Page, report: str) -> None:
+    go(page, f"{report}#view=cases", "cases")
+    page.wait_for_selector("#prompt")
+    page.evaluate("document.getElementById('prompt').scrollTop = 5")
+    page.focus("select[aria-label='Read by']")
+    before = page.url
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function(f"location.href !== {before!r}")
+    page.wait_for_function("document.activeElement.ariaLabel === 'Read by'")
+    assert page.evaluate("document.getElementById('prompt').scrollTop") == 5
 
 
 def test_a_case_without_rows_says_how_to_keep_them(page: Page, report: str) -> None:
