@@ -58,7 +58,9 @@ function keptNodes(view) {
         tabindex: "0",
         role: "group",
         "aria-label": "Prompt; the left and right arrows move over its tokens",
-        onpointerover: (event) => overToken(event.target, view),
+        // Not pointerover, which scrolling brings about too.
+        onpointermove: (event) => overToken(event.target, view),
+        onclick: (event) => overToken(event.target, view),
         onkeydown: (event) => stepToken(event, view),
       },
       promptSpans(view),
@@ -190,7 +192,7 @@ function promptSpans(view) {
 
 function overToken(span, view) {
   const token = span.dataset?.token;
-  if (token === undefined) return;
+  if (token === undefined || Number(token) === view.shown) return;
   hoveredToken = { case: view.kept.case_id, token: Number(token) };
   fill($("readers"), readers(view, Number(token)));
   markToken(view);
