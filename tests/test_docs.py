@@ -29,7 +29,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 TYPED = {f"{page.name}: {shlex.join(typed)}": typed for page in PAGES for typed in commands(page)}
 # What takes no model, and no file that somebody else has made.
-QUICK = ("allocate", "plot", "compare", "show", "list", "export")
+QUICK = ("allocate", "plot", "report", "compare", "show", "list", "export")
 RUN = {name: typed for name, typed in TYPED.items() if typed[0] in QUICK and "FORMAT" not in typed}
 
 
