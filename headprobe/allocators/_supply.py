@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -57,13 +56,14 @@ class BudgetSize:
         Raises:
             UsageError: nothing is left beyond the window, or the context length is no length.
         """
-        if context_length is not None and context_length < 1:
-            raise UsageError("expected 1 or more", option="context_length", value=context_length)
+        if context_length is not None and not 1 <= context_length <= MAX_TOKENS:
+            message = f"expected 1 to {MAX_TOKENS}"
+            raise UsageError(message, option="context_length", value=context_length)
         if self.fraction is not None and context_length is None:
             return BudgetPool(
                 mean=self.fraction, total=self.fraction * heads, floor=0.0, cap=1.0, entries=False
             )
-        cap = math.inf if context_length is None else float(context_length)
+        cap = float(MAX_TOKENS if context_length is None else context_length)
         mean = float(self.tokens or 0) if self.fraction is None else self.fraction * cap
         if mean <= window:
             raise UsageError(

@@ -6,6 +6,8 @@ The other heads stream. ``duo`` takes DuoAttention's fraction (Xiao et al., arXi
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
@@ -71,6 +73,8 @@ def threshold(
         UsageError: an option is out of range, or no head scores above the threshold.
         HeadprobeError: a score is not finite, or all are zero.
     """
+    if not math.isfinite(threshold):
+        raise UsageError("expected a number", option="threshold", value=threshold)
     heads = rankable_scores(scores, group=group, reduce=reduce)
     chosen = heads > threshold
     if not chosen.any():

@@ -54,8 +54,8 @@ def tuned(
     if not 0 <= min_entries <= MAX_TOKENS // 2:
         message = f"expected 0 to {MAX_TOKENS // 2}"
         raise UsageError(message, option="min_entries", value=min_entries)
-    if fill_to is not None and fill_to < 1:
-        raise UsageError("expected 1 or more", option="fill_to", value=fill_to)
+    if fill_to is not None and not 1 <= fill_to <= MAX_TOKENS:
+        raise UsageError(f"expected 1 to {MAX_TOKENS}", option="fill_to", value=fill_to)
     heads = usable_scores(scores, group=group, reduce=reduce)
     pool = budget.pool(heads.size, window=window, context_length=context_length)
     if not pool.entries and fill_to is not None:

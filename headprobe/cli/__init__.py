@@ -19,7 +19,9 @@ from headprobe.cli.evaluate import evaluate
 from headprobe.cli.export import export
 from headprobe.cli.importing import import_scores
 from headprobe.cli.listing import list_registry
+from headprobe.cli.options import bounded
 from headprobe.cli.output import closing_log, fail, start_log, warn
+from headprobe.cli.parsing import check_arguments
 from headprobe.cli.plot import plot
 from headprobe.cli.report import report
 from headprobe.cli.score import score
@@ -66,17 +68,17 @@ def root(
     """Profile every attention head of a causal language model; turn scores into KV budgets."""
 
 
-app.command()(score)
-app.command()(allocate)
-app.command()(export)
-app.command("import")(import_scores)
-app.command()(plot)
-app.command()(report)
-app.command()(evaluate)
-app.command()(compare)
-app.command()(ablate)
-app.command()(show)
-app.command("list")(list_registry)
+app.command()(bounded(score))
+app.command()(bounded(allocate))
+app.command()(bounded(export))
+app.command("import")(bounded(import_scores))
+app.command()(bounded(plot))
+app.command()(bounded(report))
+app.command()(bounded(evaluate))
+app.command()(bounded(compare))
+app.command()(bounded(ablate))
+app.command()(bounded(show))
+app.command("list")(bounded(list_registry))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str] | None) -> int:
     """Run the command, and return the exit code that typer would exit with."""
     try:
+        check_arguments(sys.argv[1:] if arguments is None else arguments)
         app(arguments, prog_name="headprobe")
     except SystemExit as end:
         code = int(end.code or 0)

@@ -50,13 +50,17 @@ def ablate(
     random_draws: Annotated[
         int,
         typer.Option(
-            min=1, help="How often random heads are drawn.", rich_help_panel=options.ABLATION
+            min=1,
+            max=10_000,
+            help="How often random heads are drawn.",
+            rich_help_panel=options.ABLATION,
         ),
     ] = 5,
     calibration: Annotated[
         int,
         typer.Option(
             min=1,
+            max=10_000,
             help="Prompts over which --ablation mean averages.",
             rich_help_panel=options.ABLATION,
         ),

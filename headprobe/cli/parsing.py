@@ -9,10 +9,31 @@ from typing import Any
 
 from headprobe.errors import UsageError
 from headprobe.models.options import ModelOptions
+from headprobe.printable import printable
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.spec import CORPORA, CaseSpec
 from headprobe.prompts.style import PromptOptions, read_chat_template
 from headprobe.runs.memory import MemoryOptions, parse_bytes
+
+LONGEST_ARGUMENT = 4096
+"""The most characters of a path, and of any other argument."""
+
+
+def check_arguments(typed: Sequence[str]) -> None:
+    """Refuse arguments that typer would repeat in full: very long ones, options that hide signs.
+
+    Raises:
+        UsageError: there is such an argument.
+    """
+    for argument in typed:
+        if len(argument) > LONGEST_ARGUMENT:
+            raise UsageError(
+                f"{argument[:40]!r}...: expected at most {LONGEST_ARGUMENT:,} characters, got "
+                f"{len(argument):,}"
+            )
+        name = argument.partition("=")[0]
+        if name.startswith("-") and printable(name) != name:
+            raise UsageError(f"no option is called {printable(name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

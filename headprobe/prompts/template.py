@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
+from headprobe.inputs import LONGEST_TEXT
 from headprobe.models.reading import reading
+from headprobe.prompts.limits import limited
 from headprobe.prompts.needles import Language
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ NO_QUESTION = "N/A"
 
 _CONTEXT, _ANSWER = "CONTEXT-STANDS-HERE", "ANSWER-STANDS-HERE"
 _ADVICE = "give another as `chat_template`, or none"
+# What rendering a template may take: those of models take milliseconds.
+_SECONDS, _BYTES = 2.0, 2**30
 _SYSTEM = "You are a helpful assistant."
 # Template variables that switch thinking off, the first in Qwen 3, GLM 4.5 and SmolLM3, the second
 # in DeepSeek V3.1 and Granite, the third in Seed-OSS.
@@ -92,6 +96,8 @@ def chat_affixes(tokenizer: PreTrainedTokenizerBase, *, turns: Sequence[Turn] = 
                 rendered = _render(tokenizer, template, spoken, in_parts=in_parts)
             except HeadprobeError as error:
                 problem = problem or error
+                if isinstance(error.__cause__, TimeoutError | MemoryError):
+                    raise UsageError(error.message) from error
                 continue
             if _CONTEXT in rendered:
                 written = _written(tokenizer, template, spoken, in_parts=in_parts)
@@ -127,15 +133,26 @@ def _render(
         for role, text in spoken
     ]
     with reading("the model's chat template", _ADVICE):
-        return str(
-            tokenizer.apply_chat_template(
+        _refuse_powers(template)
+        with limited(seconds=_SECONDS, more_bytes=_BYTES):
+            rendered: Any = tokenizer.apply_chat_template(
                 messages,
                 chat_template=template,
                 tokenize=False,
                 add_generation_prompt=opens_answer,
                 **_WITHOUT_THINKING,
             )
-        )
+        if len(rendered) > LONGEST_TEXT:
+            raise ValueError(f"it writes {len(rendered):,} characters around a question")
+        return str(rendered)
+
+
+def _refuse_powers(template: str) -> None:
+    """Refuse powers of numbers: one such as 9**9**9 cannot be stopped once it is begun."""
+    from jinja2 import Environment
+
+    if any((kind, sign) == ("operator", "**") for _, kind, sign in Environment().lex(template)):
+        raise ValueError("it raises a number to a power")
 
 
 def _written(
