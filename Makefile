@@ -15,7 +15,7 @@ MODELS := .models
 SMOLLM2 := $(MODELS)/smollm2-135m.gguf
 REAL := outputs/smollm2-135m
 
-.PHONY: run real test test-fast test-kvpress test-oldest test-real fuzz lint bench clean
+.PHONY: run real test test-fast test-kvpress test-oldest test-real fuzz chaos lint bench clean
 
 run: $(READY)
 	$(BIN)/headprobe score --model nano --task r2
@@ -60,6 +60,9 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/growth.py
 	$(BIN)/python tests/benchmarks/decode.py --most 1.25
 	$(BIN)/python tests/benchmarks/evaluate.py --least-gain 5
+
+chaos: $(READY)
+	$(BIN)/python tests/hostile/chaos.py --kills 100 --signals 100
 
 clean:
 	rm -rf $(VENV) $(KVPRESS) $(OLDEST) $(MODELS)
