@@ -43,7 +43,7 @@ def test_a_budget_is_either_tokens_or_a_fraction() -> None:
 def test_tokens_supply_that_many_a_head_and_no_more_than_the_context() -> None:
     budget = BudgetSize(tokens=128)
     assert budget.pool(10, window=8, context_length=None) == BudgetPool(
-        mean=128.0, total=1280.0, floor=8.0, cap=MAX_TOKENS, entries=True
+        mean=128.0, total=1280.0, floor=8.0, cap=float(MAX_TOKENS), entries=True
     )
     assert budget.pool(10, window=8, context_length=100) == BudgetPool(
         mean=100.0, total=1000.0, floor=8.0, cap=100.0, entries=True
