@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job
+from headprobe.runs.failures import advice, count_failures, describe_failures
 from headprobe.runs.observation import Observation
 from headprobe.runs.progress import Payload
 from headprobe.runs.score import decode, encode
@@ -108,9 +110,11 @@ class _Ablator:
         """Refuse a model that answers nothing as it is; never stop early."""
         run = self._run
         if not any(map(self._grade, run.cases, (done[key] for key in run.keys[()]))):
+            said = [replace(done[key], case_id=n) for n, key in enumerate(run.keys[()])]
+            failed = count_failures(run.cases, said, run.task.probe)
             raise HeadprobeError(
-                f"the model answers none of {len(run.cases)} cases, so there is nothing to lose: "
-                "try shorter `lengths`, another `task` or `metric`"
+                f"the model answers none of {len(run.cases)} cases "
+                f"({describe_failures(failed)}), so there is nothing to lose: {advice(failed)}"
             )
         return False
 

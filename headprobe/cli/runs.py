@@ -25,7 +25,7 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
     """
     from headprobe.prompts.style import PromptDecision
     from headprobe.runs.directory import read_report
-    from headprobe.runs.failures import ADVICE, describe_failures
+    from headprobe.runs.failures import advice, describe_failures
     from headprobe.runs.pass_rates import describe_cases
 
     if _has_no_cases(run):
@@ -34,8 +34,8 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
     if _is_asked(run):
         line += f" ({run.passed / run.cases:.0%})"
     line = line if name is None else f"{name}: {line}"
+    failed = read_report(path).get("failed") if path is not None else None
     if path is not None:
-        failed = read_report(path).get("failed")
         line += f"; {describe_failures(failed)}" if failed else ""
         prompt = PromptDecision.in_record(run.plan)
         if prompt is not None:
@@ -43,7 +43,7 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
     if run.few_passed:
         output.warn(
             f"{line}: the scores rest on the cases that the model happens to answer; "
-            f"{in_options(ADVICE)}"
+            f"{in_options(advice(failed or {}))}"
         )
     else:
         output.note(line)

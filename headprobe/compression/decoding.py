@@ -14,6 +14,9 @@ from transformers import PreTrainedModel
 
 from headprobe.compression.cache import HeadBudgetCache
 
+NOT_FINITE = -1
+"""The token of a sequence whose logits are NaN or infinite."""
+
 _WORTH_CAPTURING = 8
 """The fewest steps for which a capture, which takes about two steps, is worth it."""
 
@@ -39,7 +42,10 @@ class GreedyDecoder:
 
     @torch.inference_mode()
     def step(self, newest: Int[Tensor, " sequence"]) -> Int[Tensor, " sequence"]:
-        """Read the newest token of every sequence, and return the next token of each."""
+        """Read the newest token of every sequence, and return the next token of each.
+
+        The token is ``NOT_FINITE`` where the logits are NaN or infinite.
+        """
         if self._step is None and self._is_warm and self._left >= _WORTH_CAPTURING:
             self._step = _CapturedStep.of(self._model, self._cache, sequences=len(newest))
         self._left -= 1
@@ -103,5 +109,6 @@ def _run(
     **inputs: Tensor,
 ) -> Int[Tensor, " sequence"]:
     output = model(newest, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs)
-    chosen: Tensor = output.logits[:, -1].argmax(dim=-1)
-    return chosen
+    highest, chosen = output.logits[:, -1].max(dim=-1)
+    # A token that is none, rather than a check here, which would wait for the device.
+    return torch.where(torch.isfinite(highest), chosen, NOT_FINITE)

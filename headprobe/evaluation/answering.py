@@ -19,6 +19,7 @@ from torch import Tensor
 from headprobe.attention.finite import NotFinite, not_finite, require_finite_logits
 from headprobe.attention.prefix_cache import supports_chunked_prefill
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
+from headprobe.compression.decoding import NOT_FINITE
 from headprobe.compression.reconstruction import repetitions
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.evaluation.methods import CutPoint, Method, everything
@@ -283,6 +284,8 @@ class _Reader:
             # The one wait for the device in a step.
             for n, token in zip(running, newest.tolist(), strict=True):
                 if n in going:
+                    if token == NOT_FINITE:
+                        raise NotFinite
                     answers[n].append(token)
             going = {n for n in going if self._goes_on(answers[n], max_new_tokens)}
             if not going:

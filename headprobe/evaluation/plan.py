@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from headprobe.allocators.mixing import WeightedRun
 from headprobe.budgets import HeadBudgets
 from headprobe.compression.reconstruction import can_repeat
@@ -169,6 +171,7 @@ def plan_evaluation(
             **asked.plan.labels,
             "model": loaded.layout.id,
             "layout": loaded.layout.to_json(),
+            "threads": torch.get_num_threads(),
         },
     )
     return PlannedEvaluation(

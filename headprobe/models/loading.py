@@ -162,6 +162,8 @@ def load_model(model: str | ModelOptions, *, weights: bool = True, **options: An
         if weights and chosen.adapter is not None:
             loaded = merge_adapter(loaded, chosen.adapter)
             layout = replace(layout, id=f"{layout.id}+{chosen.adapter.resolve().name}")
+    # By default MKL takes fewer threads as it sees fit, which changes the order of sums.
+    torch.set_num_threads(torch.get_num_threads())
     loaded.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
     found = LoadedModel(
         name=name,

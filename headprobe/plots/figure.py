@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +23,7 @@ from headprobe.plots.column import Column
 from headprobe.plots.comparisons import comparison_column
 from headprobe.plots.evaluations import evaluation_column
 from headprobe.plots.runs import RunPicture, run_column
+from headprobe.printable import printable
 from headprobe.scores.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -32,6 +36,14 @@ _DPI = 150
 _HEIGHTS = (3.6, 2.8, 3.1, 3.1)
 _ALARM = "#B34700"
 _FIRM = "\N{NO-BREAK SPACE}"
+# matplotlib's own, then fonts of systems for Chinese, Japanese and Korean: the first one that has
+# a character draws it.
+_FONTS = [
+    *("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "PingFang SC"),
+    *("Hiragino Sans", "Microsoft YaHei", "Malgun Gothic", "WenQuanYi Micro Hei", "SimHei"),
+]
+# What XML may not hold.
+_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -40,6 +52,7 @@ _STYLE: dict[str, Any] = {
     "figure.dpi": _DPI,
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
+    "font.family": _FONTS,
     "font.size": 9,
     "svg.hashsalt": "headprobe",
     "xtick.labelsize": 8,
@@ -95,9 +108,9 @@ def draw_evaluation(results: Sequence[MethodResult], *, metric: str, subject: st
 
 
 def _page(columns: Sequence[Column]) -> Figure:
-    from matplotlib.figure import Figure
-
     with _style():
+        from matplotlib.figure import Figure
+
         figure = Figure(layout="constrained")
         if len(columns) == 1:
             _draw_alone(figure, columns[0])
@@ -121,14 +134,23 @@ def save(figure: Figure, path: Path) -> None:
         raise UsageError(f"cannot draw {path}: its suffix must be .png, .svg or .pdf", path=path)
     with _style(), atomic_write(path) as whole:
         figure.savefig(whole, format=suffix, dpi=_DPI, metadata=_FORMATS[suffix])
+        if suffix == "svg":
+            drawn = whole.read_text(encoding="utf-8")
+            whole.write_text(_NO_XML.sub("\N{REPLACEMENT CHARACTER}", drawn), encoding="utf-8")
 
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Set our settings over matplotlib's own, whatever the user's matplotlibrc says."""
+    """Set our settings over matplotlib's own, whatever the user's matplotlibrc says.
+
+    matplotlib is not to tell of fonts that lack characters, nor of a home without place for its
+    cache.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib import style
 
-    with style.context(["default", _STYLE]):
+    with style.context(["default", _STYLE]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         yield
 
 
@@ -170,7 +192,9 @@ def _lines(column: Column, width: float) -> list[_Line]:
     return [
         replace(line, text=part)
         for line in lines
-        for part in textwrap.wrap(line.text, int(72 * (width - 0.8) / (0.57 * line.size)))
+        for part in textwrap.wrap(
+            printable(line.text), int(72 * (width - 0.8) / (0.57 * line.size))
+        )
     ]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import platform
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from headprobe import __version__
-from headprobe.errors import Interrupted
+from headprobe.errors import HeadprobeWarning, Interrupted
 from headprobe.files import file_digest, make_directory, remove_temporaries
 from headprobe.runs import directory
 from headprobe.runs.distributed import Processes
@@ -170,6 +171,7 @@ def run_job(
                 _work(job.work, progress, done, processes, advance)
                 _gather(job.work, progress, done, processes)
             if processes.is_main_process:
+                progress.require_file()
                 return job.finish(done, ResultFiles(job, report.finished))
         except KeyboardInterrupt:
             raise Interrupted(f"stopped after {report.reached}; the same command goes on") from None
@@ -253,6 +255,13 @@ def _work(
     repeats = Counter(work.keys)
     done_anywhere = set[str]().union(*processes.all_gather(set(done)))
     own = work.shard(processes)
+    if done_anywhere and own - done_anywhere and progress.drift:
+        warnings.warn(
+            f"going on with other settings ({'; '.join(progress.drift)}): they change the order of "
+            "sums, which moves a score by some 1e-4",
+            HeadprobeWarning,
+            stacklevel=2,
+        )
     for _ in range(work.count(own & done_anywhere)):
         advance()
     for keys in work.rounds or [work.keys]:
@@ -304,7 +313,8 @@ class _Report:
             yield
         except BaseException:
             # A report that serves as the seal is written only with a result.
-            if self._processes.is_main_process and self._job.report != self._job.seal:
+            seals = self._job.report == self._job.seal
+            if self._processes.is_main_process and not seals and self._job.out.is_dir():
                 self._write(status="stopped")
             raise
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from headprobe.errors import excerpt
 from headprobe.prompts.case import Case
@@ -21,6 +21,10 @@ ADVICE = (
     "try another `prompt`, shorter `lengths` or other `needles`; "
     "`decode=forced` scores the heads on the expected answers all the same"
 )
+_MUTE_ADVICE = (
+    "the model says nothing or refuses: try another `prompt` or `chat_template`, or a model that "
+    "is tuned to answer; `decode=forced` scores the heads on the expected answers all the same"
+)
 _SHOWN = 3
 
 
@@ -34,7 +38,15 @@ def few_pass(cases: Sequence[Case], observations: Sequence[Observation]) -> str 
         f"{_on_a_line(seen.response)} for {_on_a_line(cases[seen.case_id].answer)}"
         for seen in failed[:_SHOWN]
     )
-    return f"{passed} of the first {len(observations)} cases passed: {shown}; {ADVICE}"
+    graded = ((seen.response, cases[seen.case_id]) for seen in failed)
+    kinds = Counter(failure_kind(said, case.answer, case.wrong_answer) for said, case in graded)
+    return f"{passed} of the first {len(observations)} cases passed: {shown}; {advice(kinds)}"
+
+
+def advice(failed: Mapping[FailureKind, int]) -> str:
+    """Say what to try where many cases fail; a model that says nothing needs no shorter prompts."""
+    mute = failed.get("nothing said", 0) + failed.get("refused", 0)
+    return _MUTE_ADVICE if 2 * mute > sum(failed.values()) else ADVICE
 
 
 def count_failures(

@@ -31,6 +31,8 @@ _SCHEMA = (
     "CREATE TABLE unit (key TEXT NOT NULL, payload BLOB NOT NULL, checksum TEXT NOT NULL)",
 )
 _FIELDS = "fields"
+# Labels that change the order of sums, and so the last digits of scores.
+_MOVING = ("prefill_chunk", "row_bytes", "threads")
 _MOST_SHOWN = 60
 
 
@@ -65,6 +67,13 @@ class Plan:
             names = ["kind"]
         told = [name for name in names if not self._is_bare_digest(name, other)]
         return [self._difference(name, other) for name in told or names]
+
+    def drift(self, other: Plan) -> list[str]:
+        """List the labels of a later plan that move numbers a little, as in ``threads was 2``."""
+        pairs = ((name, self.labels.get(name), other.labels.get(name)) for name in _MOVING)
+        return [
+            f"{name} was {was}, now {now}" for name, was, now in pairs if was and now and was != now
+        ]
 
     def _is_bare_digest(self, name: str, other: Plan) -> bool:
         label = name.removesuffix("_digest")
@@ -119,6 +128,7 @@ class Progress:
         self._connection = connection
         self._path = path
         self._plan = _read_plan(connection)
+        self._drift: list[str] = []
         self._keys = self._check_units()
 
     def close(self) -> None:
@@ -134,6 +144,23 @@ class Progress:
     def keys(self) -> Set[str]:
         """The keys of the finished units."""
         return self._keys
+
+    @property
+    def drift(self) -> list[str]:
+        """The labels that move numbers a little and have changed since the run was begun."""
+        return self._drift
+
+    def require_file(self) -> None:
+        """Check that the file is still in its directory.
+
+        Raises:
+            HeadprobeError: the directory or the file was removed.
+        """
+        if not self._path.exists():
+            raise HeadprobeError(
+                f"{self._path} was removed while the run was at work: give the command again",
+                path=self._path,
+            )
 
     def units(self) -> Iterator[tuple[str, Payload]]:
         """Yield the finished units in the order in which they were written."""
@@ -153,6 +180,7 @@ class Progress:
                 "give the same options to go on, `overwrite` to start over, or another `out`",
                 path=self._path.parent,
             )
+        self._drift = [] if self._plan is None else self._plan.drift(plan)
         identity, labels = json.dumps(plan.identity), json.dumps(plan.labels)
         with self._connection as connection:
             connection.execute("DELETE FROM plan")
@@ -164,6 +192,7 @@ class Progress:
 
     def add(self, units: Mapping[str, Payload]) -> None:
         """Write units in one transaction; on return they survive a crash."""
+        self.require_file()
         rows = [
             (key, data, _checksum(key.encode(), data))
             for key, payload in units.items()

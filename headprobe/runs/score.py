@@ -19,8 +19,8 @@ from headprobe.runs.directory import CASES, HEADS, ROWS, case_table
 from headprobe.runs.distributed import Processes
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job, versions
 from headprobe.runs.failures import (
-    ADVICE,
     LOOKED_AT,
+    advice,
     count_failures,
     describe_failures,
     few_pass,
@@ -294,7 +294,7 @@ def collect(
         raise HeadprobeError(
             f"none of {len(observations)} cases passed ({describe_failures(failed)}): the "
             f"model does not pass {run.task_name}, so its heads cannot be scored on its own "
-            f"answers; see the responses in {run.out / CASES}; {ADVICE}"
+            f"answers; see the responses in {run.out / CASES}; {advice(failed)}"
         )
     return HeadScores(
         layout=loaded.layout,

@@ -257,3 +257,23 @@ def test_baselines_keep_as_much_of_any_model(architecture: str) -> None:
     kept = fork.entries.sum(axis=(0, 2))
     assert (kept == kept[0]).all()
     assert kept[0] < whole.entries.sum()
+
+
+def test_a_later_step_that_is_not_finite_stops_the_evaluation(
+    nano: LoadedModel, questions: list[Question], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, steps = GreedyDecoder.step, []
+
+    def overflowing(decoder: GreedyDecoder, newest: torch.Tensor) -> torch.Tensor:
+        steps.append(1)
+        if len(steps) < 2:
+            return step(decoder, newest)
+        head = nano.model.get_output_embeddings()
+        hook = head.register_forward_hook(lambda module, inputs, logits: logits * torch.nan)
+        chosen = step(decoder, newest)
+        hook.remove()
+        return chosen
+
+    monkeypatch.setattr(GreedyDecoder, "step", overflowing)
+    with pytest.raises(HeadprobeError, match=r"nano: .* is not finite in float32"):
+        evaluate(nano, questions[:1], [small(nano)])

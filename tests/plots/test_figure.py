@@ -550,3 +550,18 @@ def test_a_range_is_wide_beyond_fifty_times_zeros_left_aside() -> None:
     assert not is_wide(np.array([[0.0, 2.0, 100.0]]))
     assert is_wide(np.array([[0.0, 2.0, 101.0]]))
     assert not is_wide(np.zeros((1, 2)))
+
+
+NAMES = ["模型/检索头", "\U0001f600 model", "a\x00b\x1b[31mc\nd", "\ufffe", "$x$ & <y>", "a" * 5000]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_gives_a_picture_without_a_word_and_svg_that_is_xml(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    named = replace(scores(), layout=replace(scores().layout, id=name), task=name[:20])
+    figure = draw([RunPicture(scores=named, measure="r2", cases=None)])
+    for suffix in ("svg", "png"):
+        save(figure, tmp_path / f"heads.{suffix}")
+    ET.parse(tmp_path / "heads.svg")
+    assert capfd.readouterr() == ("", "")

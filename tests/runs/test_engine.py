@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
@@ -290,3 +291,53 @@ def test_a_run_without_units_writes_its_files(tmp_path: Path) -> None:
     assert squares.run() == 0
     assert (report(tmp_path)["status"], report(tmp_path)["cases"]) == ("complete", 0)
     assert squares.run() == 0
+
+
+def test_a_directory_that_vanishes_in_the_middle_is_one_line_and_can_be_run_again(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    squares = Squares(out, [1, 2, 3])
+
+    def vanish(wanted: Set[str]) -> Iterator[tuple[str, int]]:
+        yield "1", 1
+        shutil.rmtree(out)
+        yield "2", 4
+
+    with pytest.raises(HeadprobeError, match="was removed while the run was at work"):
+        squares.with_work(do=vanish).run()
+    assert not out.exists()
+    assert Squares(out, [1, 2, 3]).run() == 14
+
+
+def test_a_directory_that_vanishes_before_the_results_is_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def vanish(done: Mapping[str, int]) -> bool:
+        shutil.rmtree(out)
+        return False
+
+    with pytest.raises(HeadprobeError, match="was removed while the run was at work"):
+        Squares(out, [1]).with_work(is_enough=vanish).run()
+    assert not out.exists()
+
+
+def test_going_on_in_other_chunks_is_told_of_and_not_refused(tmp_path: Path) -> None:
+    def squares(numbers: Sequence[int], **labels: int) -> Squares:
+        made = Squares(tmp_path, numbers)
+        made.job = replace(made.job, plan=Plan(identity=made.job.plan.identity, labels=labels))
+        return made
+
+    squares([1, 2], threads=2, prefill_chunk=64).run()
+    with pytest.warns(HeadprobeWarning, match=r"threads was 2, now 1\): .* some 1e-4"):
+        assert squares([1, 2, 3], threads=1, prefill_chunk=64).run() == 14
+    assert report(tmp_path)["plan"]["threads"] == 1
+    # Nothing is left to do in other chunks, or nothing has changed.
+    squares([1, 2, 3], threads=4, prefill_chunk=32).run()
+    squares([1, 2, 3, 4], threads=4, prefill_chunk=32).run()
+
+
+def test_what_a_killed_run_left_of_a_file_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".heads.0a1b2c3d.csv").touch()
+    Squares(tmp_path, [1]).run()
+    assert not list(tmp_path.glob(".*"))

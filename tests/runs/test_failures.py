@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from headprobe.prompts.case import Case
-from headprobe.runs.failures import count_failures, describe_failures, few_pass
+from headprobe.runs.failures import ADVICE, advice, count_failures, describe_failures, few_pass
 from headprobe.runs.observation import Observation
 from headprobe.tasks import TASKS
 
@@ -69,3 +69,14 @@ def test_failed_cases_are_counted_by_kind() -> None:
         "5 failed: 1 nothing said, 2 wrong answer named, 1 refused, 1 cut off"
     )
     assert count_failures(CASES, observed[:1], PROBE) == {}
+
+
+def test_a_model_that_says_nothing_is_not_told_to_shorten_prompts() -> None:
+    assert advice({"other": 3, "cut off": 2, "refused": 4}) == ADVICE
+    for failed in ({"nothing said": 3, "other": 1}, {"refused": 2, "nothing said": 2, "other": 3}):
+        assert "lengths" not in advice(failed)
+        assert "`chat_template`" in advice(failed)
+    mute = [seen(number, "I'm sorry, I cannot help.") for number in range(8)]
+    told = few_pass([case(number) for number in range(8)], mute)
+    assert told is not None
+    assert "lengths" not in told

@@ -395,3 +395,14 @@ def test_reliability_is_over_the_needles_of_the_passed_cases() -> None:
     assert run.reliability("mass", seed=2) == split_half(run.per_case["mass"], needles, seed=2)
     assert run.reliability("mass") != run.reliability("r2")
     assert scores(30).reliability("r2").overlap is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, -1e39])
+def test_a_score_that_float32_cannot_hold_is_refused(value: float) -> None:
+    numbers = np.ones((2, 3, 4))
+    numbers[1, 2, 3] = value
+    layout = HeadLayout(
+        id="m", architecture="llama", layers=3, num_heads=4, num_kv_heads=2, head_dim=8
+    )
+    with pytest.raises(ValueError, match=r"NaN or infinity in r2\.per_case"):
+        HeadScores(layout=layout, task="r2", per_case={"r2": numbers}, needles=(0, 1), cases=2)
