@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
+from headprobe.inputs import LARGEST_FILE
 from headprobe.models.layout import HeadLayout
 from headprobe.registry import method_names
 from headprobe.schemas import parse_header
@@ -161,6 +162,8 @@ class HeadBudgets:
             message = f"no budget file at {path}; make one with `headprobe allocate`"
             raise UsageError(message, path=path)
         try:
+            if path.stat().st_size > LARGEST_FILE:
+                raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
             return cls._from_json(path.read_bytes())
         except OSError as error:
             raise HeadprobeError(f"cannot read {path}: {error.strerror}", path=path) from error

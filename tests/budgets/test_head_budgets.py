@@ -202,3 +202,12 @@ def test_a_missing_file_is_wrong_usage(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(UsageError, match=r"no budget file at .*headprobe allocate"):
             HeadBudgets.load(path)
+
+
+def test_a_file_that_is_too_large_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headprobe.budgets.head_budgets.LARGEST_FILE", 10)
+    (tmp_path / "budget.json").write_text('{"format": "headprobe-budget"}')
+    with pytest.raises(HeadprobeError, match="not a valid budget: it has more than 10 bytes"):
+        HeadBudgets.load(tmp_path / "budget.json")
