@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float64
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headprobe.attention.observe import patched_attention, share_heads
+from headprobe.attention.kernels import share_heads
+from headprobe.attention.observe import patched_attention
 from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
 from headprobe.models.config import head_layout
 from headprobe.models.layout import Head

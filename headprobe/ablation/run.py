@@ -16,7 +16,7 @@ from headprobe.ablation.curves import Ablation
 from headprobe.ablation.plan import PlannedAblation
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.prompts.case import Case
-from headprobe.runs.case_runner import observe_cases
+from headprobe.runs.case_runner import observe_cases, why_not_packed
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job
 from headprobe.runs.failures import advice, count_failures, describe_failures
 from headprobe.runs.observation import Observation
@@ -103,6 +103,7 @@ class _Ablator:
                     wanted=key_of,
                     tree=run.tree,
                     chunk_sizes=run.chunk_sizes,
+                    packed=self._packed,
                 ):
                     yield key_of[seen.case_id], seen
 
@@ -141,6 +142,11 @@ class _Ablator:
             files.write(PICTURE, partial(draw, result))
         files.write_report(**result.to_json())
         return result
+
+    @cached_property
+    def _packed(self) -> bool:
+        """True if the model runs prompts that share a path together."""
+        return why_not_packed(self._loaded, self._run.cases, self._run.task) is None
 
     @cached_property
     def _means(self) -> MeanOutputs | None:

@@ -12,7 +12,7 @@ are computed in addition.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,41 +20,24 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from headprobe.attention.kernels import allowed_kernels
+from headprobe.attention.branches import Layout
+from headprobe.attention.kernels import allowed_kernels, share_heads
+from headprobe.attention.rows import (
+    AttentionRows,
+    attention_rows,
+    causal_mask,
+    check_attention_kwargs,
+)
 from headprobe.errors import HeadprobeError
 
-# Terms of the scores that the rows would miss: learned biases, sinks that are not one number a
-# head (inkling2), and selections that a kernel applies by itself (DeepSeek-V3.2 with FlashMLA).
-_UNKNOWN_KWARGS = ("position_bias", "sinks", "indices", "block_indices")
 _EAGER = "eager_attention_forward"
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class AttentionRows:
-    """Attention probabilities of some watched queries in one layer.
-
-    ``queries`` are token positions, one a row. The keys are the token positions 0, 1, ... up to
-    the newest token. Both count from the start of the KV cache. Keys that a query does not see
-    hold 0, also keys that a sliding-window cache has dropped. A row sums to 1, or to less
-    where the layer has attention sinks.
-
-    ``values`` are the layer's own tensor, not a copy: the values of the newest keys, all but the
-    dropped ones. ``outputs`` are the layer's own too: for each watched query the sum of the values,
-    weighted by the query's row.
-    """
-
-    layer: int
-    queries: range
-    weights: Float32[Tensor, "query_head query key"]
-    values: Float[Tensor, "kv_head kept value_dim"]
-    outputs: Float[Tensor, "query_head query value_dim"]
 
 
 OnRows = Callable[[AttentionRows], None]
@@ -65,8 +48,9 @@ def observe(
     input_ids: Int[Tensor, "batch token"],
     on_rows: OnRows,
     *,
-    watch: slice = slice(-1, None),
+    watch: slice | Sequence[int] = slice(-1, None),
     past_key_values: Cache | None = None,
+    layout: Layout | None = None,
     chunk_bytes: int = 2**28,
     **inputs: Any,
 ) -> Any:
@@ -80,6 +64,9 @@ def observe(
             queries, in order. Layers without attention (lfm2's convolutions) do not call it.
         watch: the watched tokens, as in ``input_ids[0, watch]``.
         past_key_values: the KV cache, extended in place.
+        layout: the places of the tokens, if they are not those of a single text. The keys of a row
+            are the cache's entries then, and ``AttentionRows.queries`` are positions in the
+            tokens' own texts.
         chunk_bytes: the most bytes that the rows of one call take (one query's rows if these take
             more). Peak memory is about three times this, and one layer's keys in float32.
         inputs: further keywords of the model's forward.
@@ -96,18 +83,20 @@ def observe(
     if batch != 1:
         raise ValueError(f"expected one sequence, got a batch of {batch}")
     past = past_key_values.get_seq_length() if past_key_values is not None else 0
-    watched = range(past, past + tokens)[watch]
+    watched = range(tokens)[watch] if isinstance(watch, slice) else watch
     if not watched:
         raise ValueError(f"expected watch to pick some of {tokens} tokens, got {watch}")
+    new = torch.tensor(watched, device=input_ids.device)
     order = _Order(
         on_rows=on_rows,
         implementation=model.config.get_text_config(decoder=True)._attn_implementation,
-        watched=watched,
+        new=new,
+        queries=past + new if layout is None else layout.positions[new],
         length=past + tokens,
         chunk_bytes=chunk_bytes,
     )
-    with patched_attention(model, partial(_attend, order)):
-        output = model(input_ids, past_key_values=past_key_values, **inputs)
+    with patched_attention(model, partial(_attend, order)), _laid_out(model, layout) as places:
+        output = model(input_ids, past_key_values=past_key_values, **places, **inputs)
     if not order.reached:
         raise _out_of_reach(model)
     return output
@@ -177,6 +166,7 @@ def forward(
     input_ids: Int[Tensor, "batch token"],
     *,
     past_key_values: Cache,
+    layout: Layout | None = None,
     **inputs: Any,
 ) -> Any:
     """Run ``model`` on one sequence as ``observe`` does, without observing its attention.
@@ -185,24 +175,75 @@ def forward(
         model: a causal language model. Neither it nor its output is changed.
         input_ids: the new tokens, which follow the tokens in ``past_key_values``.
         past_key_values: the KV cache, extended in place.
+        layout: the places of the tokens, if they are not those of a single text.
         inputs: further keywords of the model's forward.
     """
-    with patched_attention(model, share_heads):
-        return model(input_ids, past_key_values=past_key_values, **inputs)
+    with patched_attention(model, share_heads), _laid_out(model, layout) as places:
+        return model(input_ids, past_key_values=past_key_values, **places, **inputs)
+
+
+@contextmanager
+def _laid_out(model: PreTrainedModel, layout: Layout | None) -> Iterator[dict[str, Any]]:
+    """Let the model's masks follow a layout; yield the keywords of its forward.
+
+    transformers describes the mask of each kind of layer by a function of two positions. It is
+    evaluated at the positions of the layout, so causality, sliding windows and chunks hold within
+    each text.
+    """
+    if layout is None:
+        yield {}
+        return
+
+    def make(*_: Any, mask_function: Callable[..., Any], dtype: Any = None, **__: Any) -> Tensor:
+        zero = layout.positions.new_zeros(())
+        seen = mask_function(zero, zero, layout.positions[:, None], layout.keys)
+        return _as_bias(layout.visible & seen, dtype or model.dtype)
+
+    name = model.config.get_text_config(decoder=True)._attn_implementation
+    with replaced(ALL_MASK_ATTENTION_FUNCTIONS, name, lambda _: make):
+        yield {"position_ids": layout.positions[None]}
+
+
+def _as_bias(seen: Bool[Tensor, "query key"], dtype: torch.dtype) -> Float[Tensor, "1 1 query key"]:
+    """Turn a mask into numbers that are added to the scores: 0, or -inf where nothing is seen."""
+    queries, keys = seen.shape
+    # On CUDA, SDPA copies a bias whose rows do not start at multiples of 16 bytes, in every layer.
+    rows = torch.zeros(queries, -(-keys // 16) * 16, dtype=dtype, device=seen.device)
+    return rows[:, :keys].masked_fill_(~seen, -torch.inf)[None, None]
+
+
+def makes_masks(model: PreTrainedModel, device: torch.device) -> bool:
+    """Tell whether the attention that a model uses is given masks, query by key, that it obeys."""
+    made: list[Any] = []
+
+    def keep(original: Callable[..., Any]) -> Callable[..., Any]:
+        def make(*arguments: Any, **keywords: Any) -> Any:
+            made.append(original(*arguments, **keywords | {"allow_is_causal_skip": False}))
+            return made[-1]
+
+        return make
+
+    name = model.config.get_text_config(decoder=True)._attn_implementation
+    if name not in ALL_MASK_ATTENTION_FUNCTIONS:
+        return False
+    with replaced(ALL_MASK_ATTENTION_FUNCTIONS, name, keep):
+        model(torch.ones(1, 2, dtype=torch.int64, device=device), use_cache=False)
+    return bool(made) and all(isinstance(mask, Tensor) and mask.ndim == 4 for mask in made)
 
 
 @dataclass(eq=False, kw_only=True)
 class _Order:
     """The settings of one observed forward pass.
 
-    ``implementation`` is the name of the model's attention function; ``watched`` are token
-    positions, ``length`` counts the cached and the new tokens; ``reached`` is set once a layer has
-    called the attention function.
+    ``implementation`` is the name of the model's attention function; ``new`` are the watched ones
+    of the new tokens, ``queries`` their positions; ``length`` counts the cached and the new tokens;
+    ``reached`` is set once a layer has called the attention function.
     """
 
     on_rows: OnRows
     implementation: str
-    watched: range
+    new: Int[Tensor, " watched"]
+    queries: Int[Tensor, " watched"]
     length: int
     chunk_bytes: int
     reached: bool = False
@@ -227,38 +268,6 @@ def _attend(
     return output
 
 
-def share_heads(
-    original: Callable[..., Any],
-    module: Any,
-    query: Float[Tensor, "batch query_head query head_dim"],
-    key: Float[Tensor, "batch kv_head key head_dim"],
-    value: Float[Tensor, "batch kv_head key value_dim"],
-    attention_mask: Any,
-    **attention_kwargs: Any,
-) -> Any:
-    """Return the attention function's own result without copying the KV cache per query head.
-
-    transformers repeats keys and values for the query heads of a group where SDPA gets a mask. With
-    the KV heads as batch the group's query heads read the same memory, and the result is the same.
-    """
-    batch, heads, queries, _ = query.shape
-    kv_heads = key.shape[1]
-    if isinstance(attention_mask, Tensor) and attention_mask.ndim == 4:
-        # In older releases of transformers some masks have one key more (persimmon, stablelm).
-        attention_mask = attention_mask[..., : key.shape[2]]
-    alike = isinstance(attention_mask, Tensor) and batch == 1 and attention_mask.shape[1] == 1
-    plain = all(attention_kwargs.get(name) is None for name in ("softcap", "position_bias"))
-    if original is not sdpa_attention_forward or heads == kv_heads or not (alike and plain):
-        return original(module, query, key, value, attention_mask, **attention_kwargs)
-    group = heads // kv_heads
-    grouped = query[0].reshape(kv_heads, group, queries, -1)
-    keys, values = (kept[0].unsqueeze(1).expand(-1, group, -1, -1) for kept in (key, value))
-    output = nn.functional.scaled_dot_product_attention(
-        grouped, keys, values, attn_mask=attention_mask, scale=attention_kwargs.get("scaling")
-    )
-    return output.reshape(1, heads, queries, -1).transpose(1, 2).contiguous(), None
-
-
 @torch.no_grad()
 def _report(
     order: _Order,
@@ -271,7 +280,7 @@ def _report(
     attention_kwargs: dict[str, Any],
 ) -> None:
     """Compute one layer's watched rows and pass them to ``on_rows``, a chunk of queries a call."""
-    query_heads, queries, _ = query.shape
+    query_heads = len(query)
     # The keys end where the queries do; a sliding-window cache has dropped the oldest.
     dropped = order.length - key.shape[1]
     key = key.float()
@@ -279,18 +288,15 @@ def _report(
     sliding_window = (
         attention_kwargs.get("sliding_window") if "flash" in order.implementation else None
     )
+    new, queries = order.new.to(query.device), order.queries.to(query.device)
     chunk = max(1, order.chunk_bytes // (4 * query_heads * order.length))
-    for start in range(0, len(order.watched), chunk):
-        positions = order.watched[start : start + chunk]
-        at = torch.tensor(positions, device=query.device)
-        new = at - (order.length - queries)
+    for at, positions in zip(torch.split(new, chunk), torch.split(queries, chunk), strict=True):
         if mask is None:
-            seen = _causal(
-                at, torch.arange(dropped, order.length, device=at.device), sliding_window
-            )
+            kept = torch.arange(dropped, order.length, device=at.device)
+            seen = causal_mask(positions, kept, sliding_window)
         else:
-            seen = mask[0, :, new, : key.shape[1]]
-        rows = attention_rows(query[:, new], key, seen, attention_kwargs)
+            seen = mask[0, :, at, : key.shape[1]]
+        rows = attention_rows(query[:, at], key, seen, attention_kwargs)
         rows = nn.functional.pad(rows, (dropped, 0)) if dropped else rows
         order.on_rows(
             AttentionRows(
@@ -298,47 +304,9 @@ def _report(
                 queries=positions,
                 weights=rows,
                 values=value,
-                outputs=output[:, new],
+                outputs=output[:, at],
             )
         )
-
-
-def attention_rows(
-    query: Float[Tensor, "query_head query head_dim"],
-    key: Float32[Tensor, "kv_head key head_dim"],
-    mask: Bool[Tensor, "#query_head query key"] | Float[Tensor, "#query_head query key"],
-    attention_kwargs: dict[str, Any],
-) -> Float32[Tensor, "query_head query key"]:
-    """Compute attention probabilities, softmax(scaling * query key^T), in float32.
-
-    A boolean ``mask`` is true where a query sees a key; a float mask is added to the scores.
-    ``attention_kwargs`` are the keywords of the attention function; of these ``scaling``,
-    ``softcap`` and ``s_aux`` (an attention sink for each query head) are applied.
-    """
-    query_heads, queries, head_dim = query.shape
-    kv_heads, keys, _ = key.shape
-    scaling, softcap, attention_sinks = (
-        attention_kwargs.get(name) for name in ("scaling", "softcap", "s_aux")
-    )
-    grouped = query.float().reshape(kv_heads, -1, head_dim)
-    scores = (grouped @ key.mT).view(query_heads, queries, keys)
-    scores *= head_dim**-0.5 if scaling is None else scaling
-    if softcap is not None:
-        scores = scores.div_(softcap).tanh_().mul_(softcap)
-    scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    if attention_sinks is None:
-        return scores.softmax(dim=-1)
-    attention_sink = attention_sinks.float().view(query_heads, 1, 1).expand(-1, queries, -1)
-    return torch.cat([scores, attention_sink], dim=-1).softmax(dim=-1)[..., :-1]
-
-
-def _causal(
-    query: Int[Tensor, " query"], key: Int[Tensor, " key"], sliding_window: int | None
-) -> Bool[Tensor, "1 query key"]:
-    """Mask each query to its own and earlier key positions, within the sliding window if any."""
-    distance = query[:, None] - key
-    seen = distance >= 0
-    return (seen if sliding_window is None else seen & (distance < sliding_window))[None]
 
 
 def _check(
@@ -350,24 +318,6 @@ def _check(
         raise ValueError("expected no padding, and a mask of 4 dimensions or none")
     if key.shape[2] > order.length:
         raise ValueError(f"expected at most {order.length} keys, got {key.shape[2]}")
-    if min(order.watched) < order.length - query.shape[2]:
-        raise ValueError(f"expected watch to pick from the last {query.shape[2]} tokens")
-
-
-def check_attention_kwargs(implementation: str, attention_kwargs: dict[str, Any]) -> None:
-    """Refuse attention whose probabilities ``attention_rows`` would compute wrongly.
-
-    Raises:
-        HeadprobeError: the scores have an unknown term, or a soft cap that SDPA leaves out.
-    """
-    unknown = [name for name in _UNKNOWN_KWARGS if attention_kwargs.get(name) is not None]
-    if unknown:
-        raise HeadprobeError(f"cannot follow attention that depends on {unknown[0]!r}")
-    # Newer releases of transformers refuse a soft cap under SDPA; 5.17 leaves the cap out.
-    if implementation == "sdpa" and attention_kwargs.get("softcap") is not None:
-        raise HeadprobeError(
-            "SDPA has no soft cap: load the model with attn_implementation='eager'"
-        )
 
 
 def _use_interface(modules: Iterable[nn.Module]) -> bool:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float32, Int, Shaped
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from headprobe.attention.observe import attention_rows
+from headprobe.attention.rows import attention_rows
 from headprobe.compression.ragged import COMPENSATION, PADDING, Block, Ragged
 from headprobe.errors import HeadprobeError
 

@@ -23,9 +23,10 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from headprobe.attention.logit_attribution import output_projections
-from headprobe.attention.observe import check_attention_kwargs, patched_attention
+from headprobe.attention.observe import patched_attention
 from headprobe.attention.prefix_cache import check_cache
 from headprobe.attention.rotary import RotaryWatch
+from headprobe.attention.rows import check_attention_kwargs
 from headprobe.budgets import HeadBudgets
 from headprobe.compression.attend import check_mask, says_causal, sees_all
 from headprobe.compression.layer import BudgetLayer

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
-from headprobe.attention.observe import attention_rows
+from headprobe.attention.rows import attention_rows
 from headprobe.compression.attend import seen, sees_all
 from headprobe.compression.held import Held
 from headprobe.compression.layer_view import WindowAttention

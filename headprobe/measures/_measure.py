@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from headprobe.attention.observe import AttentionRows
+    from headprobe.attention.rows import AttentionRows
     from headprobe.prompts.case import Case
 
 Watched = Literal["answer", "question"]
@@ -22,7 +22,8 @@ class Measure:
     ``summary`` is one line for ``headprobe list measures``. ``summarise`` maps an observed layer
     (above all its rows ``[query_head, step, key]``) and the case to ``[query_head, step]``.
     ``score`` maps that result, the case and the tokens that the steps generated (or read, where
-    nothing is answered) to ``[query_head, step]``.
+    nothing is answered) to ``[query_head, step]``. Each head and each step counts by itself: the
+    heads of several layers, or the steps of several prompts with one span, may come in one call.
 
     Where ``watches`` is ``question``, the steps are the tokens of the question, and the case's
     score is their sum less the same sum for the question "N/A" in its place. With

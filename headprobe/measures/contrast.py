@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headprobe.measures._measure import Measure
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import AttentionRows
+    from headprobe.attention.rows import AttentionRows
     from headprobe.prompts.case import Case
 
 
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Subtract from the attention on the span that on all other tokens, by |span| / |off|."""
     size = case.span_end - case.span_start
-    off = torch.tensor(rows.queries, device=rows.weights.device) + 1 - size
+    off = rows.queries + 1 - size
     inside = rows.weights[..., case.span].sum(dim=-1)
     return inside - size / off.clamp(min=1) * (rows.weights.sum(dim=-1) - inside)
 

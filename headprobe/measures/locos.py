@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headprobe.measures._measure import Measure
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import AttentionRows
+    from headprobe.attention.rows import AttentionRows
     from headprobe.prompts.case import Case
 
 
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step value_dim"]:
     """Sum the values by attention over the span, minus the sum off it by |span| / |off|."""
     size = case.span_end - case.span_start
-    off = torch.tensor(rows.queries, device=rows.weights.device) + 1 - size
+    off = rows.queries + 1 - size
     inside = _on_span(rows, case)
     outside = rows.outputs.float() - inside
     return inside - (size / off.clamp(min=1))[:, None] * outside

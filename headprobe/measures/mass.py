@@ -15,7 +15,7 @@ from torch import Tensor
 from headprobe.measures._measure import Measure
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import AttentionRows
+    from headprobe.attention.rows import AttentionRows
     from headprobe.prompts.case import Case
 
 SINKS = 4
@@ -27,8 +27,7 @@ WINDOW = 8
 def summarise(rows: AttentionRows, case: Case) -> Float[Tensor, "query_head step"]:
     """Sum the attention on the span without the context's first 4 and a query's newest 8 tokens."""
     key = torch.arange(case.span_start, case.span_end, device=rows.weights.device)
-    query = torch.tensor(rows.queries, device=rows.weights.device)
-    counts = (key >= SINKS) & (key <= query[:, None] - WINDOW)
+    counts = (key >= SINKS) & (key <= rows.queries[:, None] - WINDOW)
     return (rows.weights[..., case.span] * counts).sum(dim=-1)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from headprobe.measures._measure import Measure
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import AttentionRows
+    from headprobe.attention.rows import AttentionRows
     from headprobe.prompts.case import Case
 
 
@@ -42,10 +42,9 @@ def _on_earlier(
     rows: AttentionRows, case: Case, *, offset: int
 ) -> Float[Tensor, "query_head step"]:
     block = case.span_end - case.span_start
-    query = torch.tensor(rows.queries, device=rows.weights.device)
-    most = rows.queries.stop - case.span_start
+    most = rows.weights.shape[-1] - case.span_start
     distance = torch.arange(block, most, block, device=rows.weights.device)
-    earlier = query[:, None] - distance
+    earlier = rows.queries[:, None] - distance
     places = (earlier + offset).clamp(min=0).expand(len(rows.weights), -1, -1)
     return (rows.weights.gather(-1, places) * (earlier >= case.span_start)).sum(dim=-1)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from headprobe.measures._measure import Measure
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import AttentionRows
+    from headprobe.attention.rows import AttentionRows
     from headprobe.prompts.case import Case
 
 

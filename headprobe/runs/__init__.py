@@ -3,9 +3,10 @@
 Every long run goes through the ``engine``: it owns the ``directory``, its lock, the ``progress``,
 resuming, the ``distributed`` processes and the report. ``score``, ``score_weights``, evaluation,
 ablation and importing are its clients. ``plan`` prepares a scoring run, on cases that ``draw``
-makes, in a prompt style that ``prompt_trial`` decides on; ``case_runner`` runs the model on the
-cases along the ``prefix_tree`` of their ``shared_prefixes``, in chunks that ``memory`` allows,
-until ``stops`` ends a response, and makes an ``observation`` of each, with the sums of its
-``score_accumulator``; ``failures`` explains failed cases, ``pass_rates`` counts passed cases by
-kind of needle; ``held_out`` keeps evaluated cases apart from scored ones.
+makes, in a prompt style that ``prompt_trial`` decides on. ``case_runner`` goes along the
+``prefix_tree`` of the cases' ``shared_prefixes``; after each path ``decoding`` lets the model
+answer in ``passes`` that ``memory`` allows, with ``drafts`` of the answers, until ``stops`` ends
+them, and a ``score_accumulator`` sums what becomes an ``observation``. ``failures`` explains failed
+cases, ``pass_rates`` counts passed cases by kind of needle; ``held_out`` keeps evaluated cases
+apart from scored ones; ``kept_rows`` are a few cases' rows, which ``observe_rows`` observes.
 """

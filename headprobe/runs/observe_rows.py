@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
-from headprobe.attention.observe import AttentionRows, forward, observe
+from headprobe.attention.observe import forward, observe
 from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
+from headprobe.attention.rows import AttentionRows
 from headprobe.errors import HeadprobeWarning
 from headprobe.models.layout import Head
 from headprobe.prompts.case import Case
@@ -178,7 +179,7 @@ class _RowKeeper:
 
     def see(self, rows: AttentionRows) -> None:
         """Keep the bins of all heads of a layer, and the strongest tokens of the top heads."""
-        start = rows.queries.start - self._first
+        start = int(rows.queries[0]) - self._first
         steps = slice(start, start + len(rows.queries))
         self.bins[steps, rows.layer] = _coded(self._binned(rows)).transpose(1, 0, 2)
         for place, (layer, head) in enumerate(self._heads):

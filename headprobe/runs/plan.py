@@ -13,7 +13,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
-from headprobe.runs.case_runner import Decode
+from headprobe.runs.decoding import Decode
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.memory import ChunkSizes, MemoryOptions, cache_bytes, chunk_sizes_for

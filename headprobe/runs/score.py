@@ -14,7 +14,7 @@ from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.prompts.case import Case, case_key
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
-from headprobe.runs.case_runner import observe_cases
+from headprobe.runs.case_runner import observe_cases, why_not_packed
 from headprobe.runs.directory import CASES, HEADS, ROWS, case_table
 from headprobe.runs.distributed import Processes
 from headprobe.runs.engine import Job, ResultFiles, Work, run_job, versions
@@ -81,7 +81,14 @@ def score(
     # Of cases with one key the first is observed.
     case_of = dict(zip(reversed(keys), reversed(run.cases), strict=True))
     warns = processes is None or processes.is_main_process
-    observer = _Observer(loaded, run, case_of, warns=warns)
+    one_by_one = why_not_packed(loaded, run.cases, run.task)
+    if one_by_one and warns:
+        warnings.warn(
+            f"prompts that share a path are run one by one, not packed: {one_by_one}",
+            HeadprobeWarning,
+            stacklevel=2,
+        )
+    observer = _Observer(loaded, run, case_of, packed=not one_by_one, warns=warns)
     work = Work(
         name="cases",
         keys=keys,
@@ -100,6 +107,7 @@ def score(
         seal=SCORES,
         facts={
             "decode": run.decode,
+            "packed": {"branches": not one_by_one, "reason": one_by_one},
             **({"prompt": run.prompt.to_json()} if run.drawn.writer else {}),
             "layers_without_attention": loaded.layers_without_attention,
             "cost": asdict(run.cost),
@@ -174,11 +182,18 @@ class _Observer:
     """Observes the cases of some keys, and warns if few of the first cases pass."""
 
     def __init__(
-        self, loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], *, warns: bool
+        self,
+        loaded: LoadedModel,
+        run: PlannedRun,
+        case_of: Mapping[str, Case],
+        *,
+        packed: bool,
+        warns: bool,
     ) -> None:
         self._loaded = loaded
         self._run = run
         self._case_of = case_of
+        self._packed = packed
         self._warns = warns
         self._first: list[Observation] = []
 
@@ -194,6 +209,7 @@ class _Observer:
             tree=run.tree,
             decode=run.decode,
             chunk_sizes=run.chunk_sizes,
+            packed=self._packed,
         ):
             yield key_of[seen.case_id], seen
             self._look_at(seen)

@@ -1,21 +1,118 @@
-"""Sum each measure's scores of every head over the steps of a case."""
+"""Turn the attention rows of packed forward passes into scores, case by case.
+
+A row's token is known only after its pass. So a pass keeps each measure's summary of the rows
+(``RowSummaries``), and a case's ``ScoreAccumulator`` scores its summaries once its tokens are
+known. Summaries of several cases' rows are computed in one call where the cases watch one span.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headprobe.attention.branches import Branches
 from headprobe.attention.logit_attribution import LogitAttribution
-from headprobe.attention.observe import AttentionRows
-from headprobe.measures import Watched, get_measure
+from headprobe.attention.rows import AttentionRows
+from headprobe.measures import MEASURES, Watched, get_measure
 from headprobe.prompts.case import Case
 from headprobe.tasks import Task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
+
+
+@dataclass(eq=False, kw_only=True)
+class View:
+    """A case's view of some successive watched rows: of its ``branch``'s part of the KV cache.
+
+    ``summaries`` are filled while the model runs: by measure and layer, of each chunk of rows.
+    """
+
+    case: Case
+    watched: Watched
+    branch: int
+    rows: int
+    summaries: dict[str, dict[int, list[Tensor]]] = field(default_factory=dict)
+
+    def summary(self, name: str) -> dict[int, Tensor]:
+        """Return a measure's summary of all the rows, by layer."""
+        return {
+            layer: parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            for layer, parts in self.summaries.get(name, {}).items()
+        }
+
+
+class RowSummaries:
+    """Gets the rows of forward passes, and adds each measure's summaries to the views of them.
+
+    Args:
+        measures: names of measures.
+        views: the views of the watched rows, in the order of the rows.
+        branches: the layout of the KV cache, ``None`` where it holds a single text.
+    """
+
+    def __init__(
+        self, measures: Sequence[str], views: Sequence[View], branches: Branches | None
+    ) -> None:
+        self._measures = measures
+        self._branches = branches
+        self._seen: dict[int, int] = {}
+        self._spans: list[tuple[int, list[View]]] = []
+        start = 0
+        for view in views:
+            if self._spans and self._alike(self._spans[-1][1][-1], view):
+                self._spans[-1][1].append(view)
+            else:
+                self._spans.append((start, [view]))
+            start += view.rows
+
+    def see(self, rows: AttentionRows) -> None:
+        """Summarise the next rows of a layer."""
+        first = self._seen.get(rows.layer, 0)
+        last = self._seen[rows.layer] = first + len(rows.queries)
+        for start, views in self._spans:
+            stop = start + sum(view.rows for view in views)
+            if start < last and first < stop:
+                at = max(first, start)
+                self._summarise(_part(rows, at - first, min(last, stop) - first), views, at - start)
+
+    def _summarise(self, rows: AttentionRows, views: Sequence[View], skipped: int) -> None:
+        """Summarise rows that some views divide among them, of which ``skipped`` came before."""
+        keys = None if self._on_path(views[0]) else self._keys(views[0])
+        if keys is not None:
+            rows = _on_keys(rows, keys)
+        for name in self._measures:
+            measure = MEASURES[name]
+            if measure.watches != views[0].watched:
+                continue
+            summary = measure.summarise(rows, views[0].case)
+            start = -skipped
+            for view in views:
+                part = summary[:, max(0, start) : max(0, start + view.rows)]
+                if part.shape[1]:
+                    by_layer = view.summaries.setdefault(name, {})
+                    by_layer.setdefault(rows.layer, []).append(part)
+                start += view.rows
+
+    def _alike(self, one: View, other: View) -> bool:
+        """Tell whether two views have one summary: the same span on the path, or the same text."""
+        if one.watched != other.watched or one.case.span != other.case.span:
+            return False
+        return one.branch == other.branch or (self._on_path(one) and self._on_path(other))
+
+    def _on_path(self, view: View) -> bool:
+        """Tell whether a view's keys need no sorting: those of its span are on the path."""
+        branches = self._branches
+        return branches is None or view.case.span_end <= branches.path_limit(view.branch)
+
+    def _keys(self, view: View) -> Int[Tensor, " key"] | None:
+        branches = self._branches
+        return None if branches is None or branches.is_plain else branches.keys(view.branch)
 
 
 class ScoreAccumulator:
@@ -31,57 +128,75 @@ class ScoreAccumulator:
         # The steps of an answer that count are known only at its end.
         self._counts_all_steps = task.probe.counts_all_steps
         self._waits = task.probe.max_new_tokens(case) > 0
-        self._watched: Watched = "answer"
-        self._summaries: dict[tuple[str, int], list[Tensor]] = {}
-        self._fractions: dict[tuple[str, int], list[Tensor]] = {}
+        self._steps: dict[str, list[tuple[list[int], Tensor]]] = {}
         self._totals = {
             name: torch.zeros(shape, dtype=torch.float64, device=loaded.device)
             for name in task.measures
         }
 
-    def begin(self, watched: Watched) -> None:
-        """Drop earlier rows; the steps that follow belong to ``watched``, question or answer."""
-        self._watched = watched
-        self._summaries.clear()
-
-    def see(self, rows: AttentionRows) -> None:
-        """Keep each measure's summary of a layer's attention rows."""
-        for name, measure in self._measures.items():
-            if measure.watches == self._watched:
-                summary = measure.summarise(rows, self._case)
-                self._summaries.setdefault((name, rows.layer), []).append(summary)
-
-    def choose(self, tokens: Int[Tensor, " step"], *, weight: float = 1.0) -> None:
-        """Score the newest steps, now that the tokens that they chose are known.
-
-        There may be fewer tokens than steps: the steps after them are dropped.
+    def add(self, view: View, tokens: Int[Tensor, " step"], *, weight: float = 1.0) -> None:
+        """Score a view's first steps, now that the tokens that they chose are known.
 
         Args:
+            view: the rows of some steps; rows beyond the tokens are dropped.
             tokens: the token that each step chose, or read where nothing is answered.
             weight: a factor on the scores.
         """
-        for (name, layer), summaries in self._summaries.items():
-            measure = self._measures[name]
-            summary = torch.cat(summaries, dim=1)[:, : len(tokens)]
-            if measure.attributes_logits and self._attribution:
-                summary = self._attribution.logits(layer, summary, tokens)
-            fractions = measure.score(summary, self._case, tokens.to(summary.device))
-            if self._waits and self._watched == "answer":
-                self._fractions.setdefault((name, layer), []).append(fractions)
+        for name, measure in self._measures.items():
+            by_layer = view.summary(name)
+            if measure.watches != view.watched or not by_layer:
+                continue
+            fractions = self._score(name, by_layer, tokens)
+            if self._waits and view.watched == "answer":
+                self._steps.setdefault(name, []).append(([*by_layer], fractions))
             else:
-                self._add(name, layer, fractions, weight)
+                self._add(name, [*by_layer], weight * fractions)
 
     def totals(self, steps: slice) -> dict[str, Float[Tensor, "layer query_head"]]:
         """Sum each measure over the steps that it counts: all of them, or only ``steps``."""
-        for (name, layer), fractions in self._fractions.items():
+        for name, parts in self._steps.items():
             all_steps = self._counts_all_steps or self._measures[name].counts_all_steps
-            counted = slice(None) if all_steps else steps
-            self._add(name, layer, torch.cat(fractions, dim=1)[:, counted], 1.0)
-        self._fractions.clear()
+            fractions = torch.cat([part for _, part in parts], dim=-1)
+            self._add(name, parts[0][0], fractions[..., slice(None) if all_steps else steps])
+        self._steps.clear()
         return self._totals
 
+    def _score(
+        self, name: str, by_layer: dict[int, Tensor], tokens: Int[Tensor, " step"]
+    ) -> Float[Tensor, "layer query_head step"]:
+        """Score some steps of all layers at once."""
+        measure = self._measures[name]
+        taken = {layer: summary[:, : len(tokens)] for layer, summary in by_layer.items()}
+        if measure.attributes_logits and self._attribution:
+            taken = {
+                layer: self._attribution.logits(layer, summary, tokens)
+                for layer, summary in taken.items()
+            }
+        summaries = torch.stack([summary.to(tokens.device) for summary in taken.values()])
+        heads = summaries.flatten(0, 1)
+        scores = measure.score(heads, self._case, tokens)
+        return scores.view(*summaries.shape[:2], len(tokens))
+
     def _add(
-        self, name: str, layer: int, fractions: Float[Tensor, "query_head step"], weight: float
+        self, name: str, layers: list[int], fractions: Float[Tensor, "layer query_head step"]
     ) -> None:
         total = self._totals[name]
-        total[layer] += weight * fractions.sum(dim=1, dtype=total.dtype).to(total.device)
+        total[layers] += fractions.sum(dim=-1, dtype=total.dtype).to(total.device)
+
+
+def _part(rows: AttentionRows, start: int, stop: int) -> AttentionRows:
+    """Return some of the rows."""
+    if (start, stop) == (0, len(rows.queries)):
+        return rows
+    return replace(
+        rows,
+        queries=rows.queries[start:stop],
+        weights=rows.weights[:, start:stop],
+        outputs=rows.outputs[:, start:stop],
+    )
+
+
+def _on_keys(rows: AttentionRows, keys: Int[Tensor, " key"]) -> AttentionRows:
+    """Return the rows over some of the KV cache's entries only."""
+    keys = keys.to(rows.weights.device)
+    return replace(rows, weights=rows.weights[..., keys], values=rows.values[:, keys])

@@ -15,10 +15,10 @@ def watches_question(task: Task) -> bool:
 
 
 def shared_prefixes(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:
-    """Return the part of each prompt that others may share: all, or up to a watched question."""
-    if not watches_question(task):
-        return [case.input_ids for case in cases]
-    return [case.input_ids[: question_of(case).start] for case in cases]
+    """Return the part of each prompt that others may share: up to the first watched token."""
+    asks = watches_question(task)
+    ends = [question_of(case).start if asks else task.probe.first_query(case) + 1 for case in cases]
+    return [case.input_ids[:end] for case, end in zip(cases, ends, strict=True)]
 
 
 def question_of(case: Case) -> QuestionSpan:

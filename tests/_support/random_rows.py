@@ -8,7 +8,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from headprobe.attention.observe import AttentionRows
+from headprobe.attention.rows import AttentionRows
 from headprobe.prompts.case import Case
 
 
@@ -20,7 +20,7 @@ def seen(rows: Tensor, values: Tensor | None = None) -> AttentionRows:
     spread = values.repeat_interleave(query_heads // len(values), dim=0)
     return AttentionRows(
         layer=0,
-        queries=range(keys - queries, keys),
+        queries=torch.arange(keys - queries, keys),
         weights=rows,
         values=values,
         outputs=rows[..., keys - values.shape[1] :] @ spread,

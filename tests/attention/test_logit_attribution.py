@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from headprobe.attention.logit_attribution import LogitAttribution
-from headprobe.attention.observe import AttentionRows, observe
+from headprobe.attention.observe import observe
+from headprobe.attention.rows import AttentionRows
 from headprobe.errors import HeadprobeError
 from tests._support.architectures import ARCHITECTURES, STATES, STRANGE, build
 from tests._support.reference import places

@@ -20,8 +20,9 @@ from transformers.masking_utils import flash_attention_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headprobe.attention.logit_attribution import LogitAttribution
-from headprobe.attention.observe import AttentionRows, observe
+from headprobe.attention.observe import observe
 from headprobe.attention.prefix_cache import PrefixCache
+from headprobe.attention.rows import AttentionRows
 from headprobe.errors import HeadprobeError
 from headprobe.models.loading import attention_layers
 from tests._support.architectures import ARCHITECTURES, COMMON, STRANGE, build
@@ -48,7 +49,7 @@ class Collect:
         return {i: torch.cat([c.weights for c in chunks], 1) for i, chunks in self.chunks.items()}
 
     def queries(self, layer: int) -> list[int]:
-        return [position for chunk in self.chunks[layer] for position in chunk.queries]
+        return [at for chunk in self.chunks[layer] for at in chunk.queries.tolist()]
 
 
 def check_outputs(chunk: AttentionRows) -> None:

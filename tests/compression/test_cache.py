@@ -20,7 +20,8 @@ from transformers import (
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import flash_attention_mask
 
-from headprobe.attention.observe import AttentionRows, observe
+from headprobe.attention.observe import observe
+from headprobe.attention.rows import AttentionRows
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache, Target
 from headprobe.compression.layer_view import EntryScores

@@ -326,7 +326,7 @@ def test_every_shared_token_is_run_once(nano: LoadedModel) -> None:
     loaded = replace(nano, model=copy.deepcopy(nano.model))
     counted = count_tokens(loaded)
     cases = cases_of(nano, "r2", limit=18)
-    list(observe_cases(loaded, cases, TASKS["r2"], decode="forced"))
+    list(observe_cases(loaded, cases, TASKS["r2"], decode="forced", packed=True))
     answers = sum(len(case.answer_ids) - 1 for case in cases)
     prefixes = {case.input_ids[:end] for case in cases for end in range(1, case.length + 1)}
     again = sum(counted) - answers - len(prefixes)
@@ -342,7 +342,9 @@ def test_a_run_takes_the_tokens_that_were_planned(nano: LoadedModel) -> None:
     for measures in ("r2", "qr", "all"):
         run = prepare(loaded, TASKS["r2"].measuring([measures]), spec, decode="forced")
         counted = count_tokens(loaded)
-        list(observe_cases(loaded, run.cases, run.task, tree=run.tree, decode=run.decode))
+        list(
+            observe_cases(loaded, run.cases, run.task, tree=run.tree, decode="forced", packed=True)
+        )
         answers = sum(len(case.answer_ids) - 1 for case in run.cases)
         assert sum(counted) - answers == run.cost.unique_tokens
         distinct[measures] = run.cost.unique_tokens
@@ -355,12 +357,71 @@ def test_an_expected_answer_takes_one_pass(nano: LoadedModel) -> None:
     loaded = replace(nano, model=copy.deepcopy(nano.model))
     counted = count_tokens(loaded)
     cases = cases_of(nano, "retrieval", limit=1)
-    (seen,) = observe_cases(loaded, cases, TASKS["retrieval"])
+    (seen,) = observe_cases(loaded, cases, TASKS["retrieval"], packed=True)
     cases = [replace(cases[0], answer_ids=seen.generated_ids[:-1])]
     counted.clear()
-    (again,) = observe_cases(loaded, cases, TASKS["retrieval"])
+    (again,) = observe_cases(loaded, cases, TASKS["retrieval"], packed=True)
     assert again.generated_ids == seen.generated_ids
-    assert counted == [cases[0].length + len(cases[0].answer_ids)]
+    assert len(counted) == 1
+
+
+@pytest.fixture(scope="module")
+def one_path(nano: LoadedModel) -> list[Case]:
+    """Ten prompts of different lengths with one needle at one place."""
+    return hide_needles(
+        read_needles(bundled("needles", "nano", "r2.jsonl"))[:1],
+        sentences=sentences("noise", seed=3),
+        writer=PromptWriter(nano.tokenizer),
+        lengths=[*range(150, 400, 25)],
+        depths=[0.0],
+    )
+
+
+def test_prompts_that_share_a_path_are_answered_in_two_passes(
+    nano: LoadedModel, one_path: list[Case]
+) -> None:
+    loaded = replace(nano, model=copy.deepcopy(nano.model))
+    counted = count_tokens(loaded)
+    alone = list(observe_cases(loaded, one_path, every("r2"), decode="forced", packed=False))
+    assert len(counted) >= 2 * len(one_path)
+    counted.clear()
+    packed = list(observe_cases(loaded, one_path, every("r2"), decode="forced", packed=True))
+    assert len(counted) == 2
+    assert len(packed) == len(one_path)
+    expected = {seen.case_id: seen for seen in alone}
+    for seen in packed:
+        for name, scores in expected[seen.case_id].scores.items():
+            np.testing.assert_allclose(seen.scores[name], scores, atol=1e-4, rtol=1e-5)
+
+
+def test_what_no_draft_says_takes_a_pass_a_step_for_all_prompts_of_a_path(
+    nano: LoadedModel, one_path: list[Case]
+) -> None:
+    loaded = replace(nano, model=copy.deepcopy(nano.model))
+    # Another expected answer, so that its draft fails at once.
+    cases = [replace(case, answer_ids=case.answer_ids[::-1]) for case in one_path]
+    counted = count_tokens(loaded)
+    alone = {s.case_id: s for s in observe_cases(loaded, cases, TASKS["r2"], packed=False)}
+    passes = len(counted)
+    counted.clear()
+    for seen in observe_cases(loaded, cases, TASKS["r2"], packed=True):
+        assert seen.generated_ids == alone[seen.case_id].generated_ids
+    steps = [len(seen.generated_ids) for seen in alone.values()]
+    assert len(counted) <= 1 + max(steps)
+    assert 3 * len(counted) < passes
+
+
+def test_packed_prompts_are_run_in_chunks_that_memory_allows(
+    nano: LoadedModel, one_path: list[Case]
+) -> None:
+    loaded = replace(nano, model=copy.deepcopy(nano.model))
+    whole = {s.case_id: s for s in observe_cases(loaded, one_path, TASKS["r2"], packed=True)}
+    counted = count_tokens(loaded)
+    chunk_sizes = ChunkSizes(prefill_chunk=40, row_bytes=2**14)
+    for seen in observe_cases(loaded, one_path, TASKS["r2"], packed=True, chunk_sizes=chunk_sizes):
+        assert seen.generated_ids == whole[seen.case_id].generated_ids
+        np.testing.assert_allclose(seen.scores["r2"], whole[seen.case_id].scores["r2"], atol=1e-5)
+    assert max(counted) == 40
 
 
 def test_out_of_memory_goes_on_in_smaller_pieces(
@@ -374,7 +435,7 @@ def test_out_of_memory_goes_on_in_smaller_pieces(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return observe(model, tokens, *args, **inputs)
 
-    monkeypatch.setattr("headprobe.runs.case_runner.observe", short_of_memory)
+    monkeypatch.setattr("headprobe.runs.passes.observe", short_of_memory)
     with pytest.warns(HeadprobeWarning, match="going on with `prefill_chunk=64`") as warned:
         seen_again = list(
             observe_cases(nano, cases, TASKS["r2"], chunk_sizes=ChunkSizes(prefill_chunk=256))
@@ -393,7 +454,7 @@ def test_memory_that_never_suffices_is_one_clear_error(
     def out_of_memory(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
 
-    monkeypatch.setattr("headprobe.runs.case_runner.observe", out_of_memory)
+    monkeypatch.setattr("headprobe.runs.passes.observe", out_of_memory)
     with (
         pytest.warns(HeadprobeWarning),
         pytest.raises(HeadprobeError, match=r"does not fit .* try shorter `lengths`"),
