@@ -281,6 +281,17 @@ def test_an_answer_ends_at_every_token_that_the_generation_settings_list(
     )
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_end_token_does_not_come_first(
+    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    cases = cases_of(nano, "retrieval", limit=2)
+    first = [seen.generated_ids[0] for seen in observe_cases(nano, cases, TASKS["retrieval"])]
+    monkeypatch.setattr(nano.model.generation_config, "eos_token_id", first)
+    for seen in observe_cases(nano, cases, TASKS["retrieval"], packed=packed):
+        assert seen.generated_ids[0] not in first
+
+
 def test_a_token_without_an_embedding_is_one_clear_error(nano: LoadedModel) -> None:
     (case,) = cases_of(nano, "r2", limit=1)
     assert case.question is not None
