@@ -73,7 +73,7 @@ function rankBar(rank, count) {
 function intervalBar(its, layer, head) {
   const all = its.score.flat();
   const [least, most] = [Math.min(0, ...all, its.ci_low[layer][head]), Math.max(...all, its.ci_high[layer][head])];
-  const x = (value) => 2 + 296 * ((value - least) / (most - least || 1));
+  const x = (value) => 6 + 288 * ((value - least) / (most - least || 1));
   const [low, score, high] = [its.ci_low[layer][head], its.score[layer][head], its.ci_high[layer][head]].map(x);
   return shape(
     "svg",

@@ -67,7 +67,7 @@ function caseList(of, cases, places, kept, failed) {
           onclick: () => update({ case: id, step: null }),
         },
         make("b", `Case ${id}`),
-        make("span.badge", passedIn(cases, place) ? "passed" : "failed"),
+        of.asks && make("span.badge", passedIn(cases, place) ? "passed" : "failed"),
         make(
           "small",
           `${whole(cases.length[place])} tokens, ${Math.round(cases.depth[place])} % deep${note ? `; ${note}` : ""}`,

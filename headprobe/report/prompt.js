@@ -46,7 +46,7 @@ function keptNodes(view) {
       "p.key",
       make("span.needle", "needle"),
       make("span.span", "watched"),
-      make("span.answer", "answer"),
+      kept.answer_at.length > 0 && make("span.answer", "answer"),
       kept.wrong_at.length > 0 && make("span.wrong", "wrong answer"),
       make("span.shade", "read by this head"),
     ),
