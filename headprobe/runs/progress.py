@@ -164,8 +164,12 @@ class Progress:
 
     def units(self) -> Iterator[tuple[str, Payload]]:
         """Yield the finished units in the order in which they were written."""
-        for key, data in self._connection.execute("SELECT key, payload FROM unit").fetchall():
-            yield key, Payload.from_bytes(data)
+        rows = self._connection.execute("SELECT key, payload, checksum FROM unit").fetchall()
+        for key, data, checksum in rows:
+            # Checked again: of a damaged tree, a row that was removed may be found elsewhere.
+            payload = _intact_payload(key, data, checksum)
+            if payload is not None:
+                yield key, payload
 
     def begin(self, plan: Plan) -> None:
         """Begin a run, or go on with the run begun in this file if its identity is equal.
@@ -223,14 +227,10 @@ class Progress:
         damaged: list[tuple[int]] = []
         rows = self._connection.execute("SELECT rowid, key, payload, checksum FROM unit")
         for row, key, data, checksum in rows:
-            try:
-                whole = isinstance(key, str) and isinstance(data, bytes)
-                if not whole or checksum != _checksum(key.encode(), data):
-                    raise ValueError("expected the checksum of key and payload")
-                Payload.from_bytes(data)
-                keys.add(key)
-            except ValueError:
+            if _intact_payload(key, data, checksum) is None:
                 damaged.append((row,))
+            else:
+                keys.add(key)
         if damaged:
             with self._connection as connection:
                 connection.executemany("DELETE FROM unit WHERE rowid = ?", damaged)
@@ -279,7 +279,7 @@ def stored_plan(path: Path) -> Mapping[str, Any]:
     try:
         with closing(sqlite3.connect(path, timeout=1)) as connection:
             plan = _read_plan(connection)
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         return {}
     return plan.to_json() if plan else {}
 
@@ -326,6 +326,10 @@ def _open(path: Path) -> Progress:
         _check_whole(connection, path)
         _check_schema(connection, path)
         return Progress(connection, path)
+    except UnicodeDecodeError as error:
+        # SQLite's own message may quote damaged names.
+        connection.close()
+        raise sqlite3.DatabaseError("its names are no text") from error
     except BaseException:
         connection.close()
         raise
@@ -368,6 +372,17 @@ def _read_plan(connection: sqlite3.Connection) -> Plan | None:
         return Plan(identity=json.loads(identity), labels=json.loads(labels))
     except ValueError as error:
         raise sqlite3.DatabaseError("its plan cannot be read") from error
+
+
+def _intact_payload(key: Any, data: Any, checksum: Any) -> Payload | None:
+    """Return a row's payload; ``None`` where the row is not as it was written."""
+    whole = isinstance(key, str) and isinstance(data, bytes)
+    if not whole or checksum != _checksum(key.encode(), data):
+        return None
+    try:
+        return Payload.from_bytes(data)
+    except ValueError:
+        return None
 
 
 def _checksum(*parts: bytes) -> str:
