@@ -145,7 +145,7 @@ def run_job(
 
     With several processes each does a shard of the units, with a progress file of its own; the main
     process collects all and writes the results, the others return None. If a process is killed, it
-    loses at most the unit that it was working on.
+    loses at most the unit, or the units of one pack, that it was working on.
 
     Args:
         job: the run.
