@@ -88,8 +88,11 @@ def start(arguments: list[str], folder: Path, *, fresh: bool) -> int:
             return subprocess.Popen(
                 command, cwd=folder, stdout=subprocess.DEVNULL, stderr=stderr
             ).pid
+    # A signal at the fork itself would be lost in Python's own work there.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         return child
     code = 1
     try:
@@ -97,7 +100,11 @@ def start(arguments: list[str], folder: Path, *, fresh: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), 2)
         sys.argv = ["headprobe", *arguments]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         code = run_headprobe()
+    except KeyboardInterrupt:
+        # Before main, where a process of its own would not yet be.
+        code = 128 + signal.SIGINT
     except BaseException:
         import traceback
 
@@ -256,6 +263,8 @@ def main() -> int:
                 came, problems = stop(name, folder, wanted, number, after, fresh)
             kind = "kills" if number == signal.SIGKILL else "signals"
             tallies[name].counts.update([kind, f"{kind} {came}"])
+            if trial % 20 == 19:
+                print(f"{trial + 1} of {len(trials)} stops", flush=True)
             tallies[name].problems += [f"{number.name} at {after:.2f} s: {p}" for p in problems]
         for name, tally in tallies.items():
             print(f"{name}: {dict(tally.counts)}, {len(tally.problems)} problems")
