@@ -15,7 +15,7 @@ MODELS := .models
 SMOLLM2 := $(MODELS)/smollm2-135m.gguf
 REAL := outputs/smollm2-135m
 
-.PHONY: run real test test-fast test-kvpress test-oldest test-real fuzz chaos lint bench clean
+.PHONY: run real docs test test-fast test-kvpress test-oldest test-real fuzz chaos lint bench clean
 
 run: $(READY)
 	$(BIN)/headprobe score --model nano --task r2
@@ -27,6 +27,10 @@ real: $(READY) $(SMOLLM2)
 	$(BIN)/headprobe allocate $(REAL)/retrieval --budget 64
 	$(BIN)/headprobe evaluate --model $(SMOLLM2) --scores $(REAL)/retrieval --budget 12%,50% --lengths 500 --limit 12 --out $(REAL)/evaluate-retrieval
 	$(BIN)/headprobe plot $(REAL)/retrieval
+
+docs: run
+	$(BIN)/python -m headprobe.cli.reference > docs/cli.md
+	$(BIN)/headprobe plot outputs/nano/r2 outputs/nano/r2/budget-headkv-128.json --out docs/heads.png
 
 test: lint
 	$(BIN)/$(PYTEST)

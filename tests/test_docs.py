@@ -1,4 +1,4 @@
-"""The command lines of the README and of docs/ are what the commands take."""
+"""The command lines and the Python of the README and of docs/ run; lines end at 100 columns."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
+from headprobe import __version__
 from headprobe.cli import app
 from tests._support.command_line import headprobe, succeed
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Those with longer lines are named.
+LONG = {"README", "compression", "methods", "reliability", "report", "results"}
+WRAPPED = [page for page in PAGES if page.stem not in LONG]
+PYTHON = [ROOT / "docs" / "python.md"]
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -63,3 +69,42 @@ def test_the_command_lines_that_need_no_large_model_run(
     ours = [re.sub(r"outputs/[^/]+/(r2|razor)", r"outputs/nano/\1", one) for one in typed]
     done = headprobe(*ours, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=lambda page: page.name)
+@pytest.mark.slow
+def test_the_python_of_a_page_runs_from_top_to_bottom(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Path
+) -> None:
+    if page.name == "README.md":
+        shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    namespace: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, page.name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=lambda page: page.name)
+def test_prose_ends_at_100_columns(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    # A table's row is one line, and so is what has no space to break at.
+    rows = ("|", "    ", "![", "<img")
+    assert [
+        line
+        for line in prose.splitlines()
+        if len(line) > 100 and " " in line.strip() and not line.startswith(rows)
+    ] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert citation["cff-version"] == "1.2.0"
