@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from headprobe.allocators import allocate
+    from headprobe.allocators import allocate, parse_budget
     from headprobe.budgets import HeadBudgets
     from headprobe.compression import HeadBudgetCache
     from headprobe.evaluation.answering import evaluate
@@ -35,6 +35,7 @@ __all__ = [
     "allocate",
     "evaluate",
     "load_model",
+    "parse_budget",
     "score",
 ]
 
@@ -45,6 +46,7 @@ _MODULES = {
     "allocate": "allocators",
     "evaluate": "evaluation.answering",
     "load_model": "models.loading",
+    "parse_budget": "allocators",
     "score": "runs.score",
 }
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 import headprobe
-from headprobe.allocators import allocate
+from headprobe.allocators import allocate, parse_budget
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache
 from headprobe.evaluation.answering import evaluate
@@ -18,6 +18,7 @@ def test_the_package_offers_what_a_caller_needs() -> None:
     assert headprobe.score is score
     assert headprobe.HeadScores is HeadScores
     assert headprobe.allocate is allocate
+    assert headprobe.parse_budget is parse_budget
     assert headprobe.HeadBudgets is HeadBudgets
     assert headprobe.HeadBudgetCache is HeadBudgetCache
     assert headprobe.evaluate is evaluate
