@@ -81,9 +81,11 @@ class HeadBudgets:
                 raise ValueError(f"{name}: expected shape {shape}, got {matrix.shape}")
         _refuse("tokens", self.tokens, (self.tokens < 0) | (self.tokens > MAX_TOKENS), "0 or more")
         _refuse("ratio", self.ratio, ~((self.ratio >= 0) & (self.ratio <= 1)), "0 to 1")
-        names = selection_names()
-        unknown = ~np.isin(self.selection, names)
-        _refuse("selection", self.selection, unknown, " or ".join(names))
+        if not np.isin(self.selection, SELECTIONS).all():
+            # Names of other packages are looked up only where there are some.
+            names = selection_names()
+            unknown = ~np.isin(self.selection, names)
+            _refuse("selection", self.selection, unknown, " or ".join(names))
 
     def kept(self, context_length: int) -> Int[np.ndarray, "layer head"]:
         """Return how many entries every head keeps of ``context_length`` tokens.

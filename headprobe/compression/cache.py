@@ -146,7 +146,9 @@ class HeadBudgetCache(Cache):
     def reconstruct(self, repetitions: Sequence[Repetition]) -> None:
         """Make the model repeat what the cache holds, before compression by ``reconstruct``.
 
-        What the cache holds, and what it knows of the newest queries, stays as it is.
+        What the cache holds, and what it knows of the newest queries, stays as it is. Of tokens
+        that come later only those need to be repeated: the largest attention of all repetitions
+        counts.
 
         Raises:
             ValueError: the cache is compressed, is empty or holds more than one sequence.
@@ -155,7 +157,7 @@ class HeadBudgetCache(Cache):
         if any(layer.is_compressed for layer in self._own) or self.entries.shape[1] != 1:
             raise ValueError("expected a cache of one sequence that is not compressed, to repeat")
         for index, found in repeat_context(self._model, self, repetitions).items():
-            layers[index].reconstruction = found
+            layers[index].add_reconstruction(found)
 
     def compress(self) -> None:
         """Compress every head to the budget, now, by the attention of the newest queries.

@@ -163,7 +163,13 @@ class BudgetLayer(DynamicLayer):
     def watch(self, query: Tensor, mask: Tensor | None, attention_kwargs: dict[str, Any]) -> None:
         """Keep what a compression needs: the newest queries, and which tokens the last one sees."""
         self._observed.watch(query, mask, attention_kwargs, newest=self._newest)
-        self.reconstruction = None
+
+    def add_reconstruction(self, largest: Float[Tensor, "query_head token"]) -> None:
+        """Add the largest attention of a repetition to every token so far."""
+        if self.reconstruction is not None:
+            known = slice(0, self.reconstruction.shape[1])
+            largest[:, known] = torch.maximum(largest[:, known], self.reconstruction)
+        self.reconstruction = largest
 
     def gather(self, query: Tensor, mask: Tensor | None, rotation: Rotation | None) -> None:
         """Add queries, as they were before their ``rotation``, to the moments of all queries."""

@@ -65,7 +65,7 @@ def repetitions(
     Args:
         context: the tokens of the context.
         tokenizer: the model's; its chat template, if any, puts the instruction in the user's turn.
-        start: the tokens that are not repeated, such as a chat template's.
+        start: the tokens that are not repeated: a chat template's, or repeated before.
         max_context: the most tokens that the model takes, if that is known.
     """
     first, others, opening = _instructions(tokenizer)
@@ -73,7 +73,7 @@ def repetitions(
     written = []
     for at in range(start, len(context), size):
         piece = context[at : at + size]
-        asked = first if at == start else [*others, *context[max(start, at - _LEAD) : at]]
+        asked = first if at < _LEAD else [*others, *context[at - _LEAD : at]]
         ids = (*asked, *opening, *piece)
         written.append(Repetition(ids=ids, start=at, stop=at + len(piece)))
     return written

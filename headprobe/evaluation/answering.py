@@ -191,9 +191,9 @@ class _Reader:
         context, asked = map(self._tensor, (question.context_ids, question.question_ids))
         with cache:
             self._read(cache, context)
-        forks, fractions = [], {}
+        forks, fractions, repeated = [], {}, 0
         if QUERY_AGNOSTIC in self._settings and self._methods:
-            self._repeat(cache, question.context_ids)
+            repeated = self._repeat(cache, question.context_ids)
             cut_point = self._moment(cache, question)
             fork = cache.fork(self._targets(cut_point))
             fractions[QUERY_AGNOSTIC] = _fractions(fork, cut_point)
@@ -204,7 +204,7 @@ class _Reader:
         cut_point = self._moment(cache, question)
         targets = self._targets(cut_point) if QUERY_AWARE in self._settings else []
         if targets:
-            self._repeat(cache, (*question.context_ids, *question.question_ids))
+            self._repeat(cache, (*question.context_ids, *question.question_ids), start=repeated)
         granularity = targets[0].budgets.granularity if targets else uncut.granularity
         full = Target(budgets=everything(self._loaded.layout, granularity=granularity))
         fork = cache.fork([full, *targets], keep=False)
@@ -220,11 +220,13 @@ class _Reader:
             for setting in self._settings
         }
 
-    def _repeat(self, cache: HeadBudgetCache, ids: tuple[int, ...]) -> None:
-        """Let the model repeat the tokens that the cache holds, where a selection needs it."""
+    def _repeat(self, cache: HeadBudgetCache, ids: tuple[int, ...], *, start: int = 0) -> int:
+        """Let the model repeat the tokens from ``start`` on, where a selection needs it."""
         if "reconstruction" in cache.needs:
             loaded = self._loaded
-            cache.reconstruct(repetitions(ids, loaded.tokenizer, max_context=loaded.max_context))
+            limit = loaded.max_context
+            cache.reconstruct(repetitions(ids, loaded.tokenizer, start=start, max_context=limit))
+        return len(ids)
 
     def _moment(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
         """Describe the present state of the cache as the point where it is compressed."""

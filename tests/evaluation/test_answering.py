@@ -79,9 +79,12 @@ def plainly(
     given = method.at(CutPoint(tokens=end, question_id=question.draw_id, capacity=capacity))
     written: list[int] = []
     with HeadBudgetCache(nano.model, given, floor=method.floor) as cache:
-        logits = nano.model(prompt[:, :end], past_key_values=cache).logits
-        if "reconstruct" in method.selections:
-            cache.reconstruct(repetitions(prompt[0, :end].tolist(), nano.tokenizer))
+        stops = [context.shape[1], end]
+        for start, stop in zip([0, *stops], dict.fromkeys(stops), strict=False):
+            logits = nano.model(prompt[:, start:stop], past_key_values=cache).logits
+            if "reconstruct" in method.selections:
+                ids = prompt[0, :stop].tolist()
+                cache.reconstruct(repetitions(ids, nano.tokenizer, start=start))
         cache.compress()
         fraction = cache.entries.mean() / end
         if setting == QUERY_AGNOSTIC:

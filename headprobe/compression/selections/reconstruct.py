@@ -21,7 +21,7 @@ def score(view: LayerView) -> EntryScores:
     Where a sliding window hides the context from its repetition, that is what is left to go by.
     """
     largest = view.evidence.reconstruction
-    if largest is None:
+    if largest is None or largest.shape[1] < view.evidence.tokens:
         raise view.needed("a repetition of the context: call `reconstruct` before the compression")
     worth = view.by_head(largest).amax(dim=1)
     newer = view.column.float().expand_as(worth)
