@@ -39,7 +39,7 @@ test-fast: $(READY)
 	$(BIN)/$(PYTEST) -m "not slow and not real"
 
 test-kvpress: $(KVPRESS_READY)
-	$(KVPRESS)/bin/pytest -q -W "ignore:'pipes' is deprecated" tests/formats/test_press.py tests/compression/test_press_scores.py
+	$(KVPRESS)/bin/pytest -q -W "ignore:'pipes' is deprecated" tests/formats/test_press.py tests/compression/test_press_scores.py tests/measures/test_press_measures.py
 
 test-real: $(READY) $(KVPRESS_READY) $(SMOLLM2)
 	$(BIN)/pytest -q -m real tests/real

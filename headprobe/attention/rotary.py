@@ -12,6 +12,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,14 +52,33 @@ class Rotation:
         whole[: self._width, : self._width] = rotated.mT
         return whole
 
+    def at(
+        self, positions: range, vectors: Float[Tensor, "head head_dim"]
+    ) -> Float32[Tensor, "head position head_dim"]:
+        """Rotate each vector to each of the positions, in float32."""
+        cos, sin = self._embedding(torch.tensor([positions], device=vectors.device))
+        repeated = vectors.float()[:, None].expand(-1, len(positions), -1)
+        turned = repeated[None, ..., : self._width]
+        rotated = self._rotate(turned, turned, cos.float(), sin.float())[0][0]
+        return torch.cat([rotated, repeated[..., self._width :]], dim=-1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Unrotated:
+    """A layer's new queries and keys before their rotation, and the rotation, if it has one."""
+
+    query: Float[Tensor, "batch query_head query head_dim"]
+    key: Float[Tensor, "batch kv_head query head_dim"]
+    rotation: Rotation | None
+
 
 class RotaryWatch:
-    """Keeps the newest layer's queries as they were before their rotation."""
+    """Keeps the newest layer's queries and keys as they were before their rotation."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model_type = model.config.model_type
         self._embeddings: list[tuple[Tensor, Embed]] = []
-        self._newest: tuple[Tensor, Callable[..., Any], Tensor] | None = None
+        self._newest: tuple[Tensor, Tensor, Callable[..., Any], Tensor] | None = None
         self._has_rotated = False
 
     @contextmanager
@@ -75,23 +95,32 @@ class RotaryWatch:
             yield
 
     def before(
-        self, query: Float[Tensor, "batch query_head query head_dim"]
-    ) -> tuple[Float[Tensor, "batch query_head query head_dim"], Rotation | None]:
-        """Return the newest layer's queries before rotation, and the rotation, if it has one.
+        self,
+        query: Float[Tensor, "batch query_head query head_dim"],
+        key: Float[Tensor, "batch kv_head key head_dim"],
+    ) -> Unrotated:
+        """Return the newest layer's new queries and keys before rotation.
 
         Args:
             query: the queries of that layer after rotation.
+            key: its keys after rotation, the new ones last.
 
         Raises:
             HeadprobeError: the model rotates queries in a way that is not known.
         """
+        new = key[:, :, key.shape[2] - query.shape[2] :]
         if self._newest is None:
             if self._embeddings and not self._has_rotated:
                 raise self._unknown()
-            return query, None
-        (turned, rotate, cos), self._newest = self._newest, None
-        before = torch.cat([turned, query[..., turned.shape[-1] :]], dim=-1)
-        return before, Rotation(rotate, turned.shape[-1], self._source(cos))
+            return Unrotated(query=query, key=new, rotation=None)
+        (*turned, rotate, cos), self._newest = self._newest, None
+        width = turned[0].shape[-1]
+        own = [
+            torch.cat([part, whole[..., width:]], dim=-1)
+            for part, whole in zip(turned, (query, new), strict=True)
+        ]
+        rotation = Rotation(rotate, width, self._source(cos))
+        return Unrotated(query=own[0], key=own[1], rotation=rotation)
 
     def _embedded(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         """Remember how a module computed its cosines, to compute those of other positions."""
@@ -116,7 +145,7 @@ class RotaryWatch:
     def _wrap(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def rotate(query: Tensor, key: Tensor, cos: Tensor, *args: Any, **kwargs: Any) -> Any:
             self._has_rotated = True
-            self._newest = query.detach(), original, cos
+            self._newest = query.detach(), key.detach(), original, cos
             return original(query, key, cos, *args, **kwargs)
 
         return rotate

@@ -67,13 +67,15 @@ def _tasks() -> _Table:
 
 
 def _measures() -> _Table:
-    from headprobe.measures import get_measure, measure_names
+    from headprobe.measures import TEXT_MEASURES, get_measure, measure_names
     from headprobe.tasks import TASKS
 
+    summaries = {name: get_measure(name).summary for name in measure_names()}
+    summaries |= {name: measure.summary for name, measure in TEXT_MEASURES.items()}
     rows = []
-    for name in measure_names():
+    for name, summary in summaries.items():
         tasks = [task for task, taking in TASKS.items() if name in taking.offered]
-        rows.append([name, ", ".join(tasks), get_measure(name).summary])
+        rows.append([name, ", ".join(tasks), summary])
     of_weights = [task for task in TASKS.values() if not task.needs_cases]
     rows += [[name, task.name, task.summary] for task in of_weights for name in task.measures]
     return ["measure", "tasks", "what it is"], rows

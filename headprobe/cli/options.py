@@ -136,6 +136,14 @@ Haystack = Annotated[
         rich_help_panel=CASES,
     ),
 ]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        help="The natural text of reconstruct, onthefly, reach, stability; as of --haystack.",
+        show_default="bundled essays; noise for nano",
+        rich_help_panel=CASES,
+    ),
+]
 PromptStyle = Literal["auto", "raw", "chat", "prefix", "shots"]
 Prompt = Annotated[
     PromptStyle,

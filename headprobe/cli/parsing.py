@@ -64,6 +64,7 @@ def run_options(given: Mapping[str, Any]) -> RunOptions:
             depths=None if depths is None else parse_depths(depths),
             needles=given["needles"],
             haystack=given["haystack"],
+            text=given.get("text"),
             # A limit of 0 wants all.
             limit=given["limit"] or None,
             seed=given["seed"],

@@ -24,7 +24,8 @@ def score(
     task: Annotated[
         str,
         options.task(
-            "What to probe: see `headprobe list tasks`.", choices="r2|retrieval|razor|alibi"
+            "What to probe: see `headprobe list tasks`.",
+            choices="r2|retrieval|razor|alibi|reconstruct|onthefly|reach|stability",
         ),
     ] = "r2",
     measures: Annotated[
@@ -43,6 +44,7 @@ def score(
     depths: options.Depths = None,
     needles: Annotated[Path | None, options.needles("the bundled ones")] = None,
     haystack: options.Haystack = None,
+    text: options.Text = None,
     limit: options.Limit = 200,
     out: Annotated[
         Path | None,
@@ -123,6 +125,7 @@ def score(
             "depths": depths,
             "needles": needles,
             "haystack": haystack,
+            "text": text,
             "prompt": None if prompt == "auto" else prompt,
             "chat_template": chat_template,
             "keep_rows": keep_rows or None,
@@ -136,6 +139,9 @@ def score(
             if value is not None:
                 message = "this task hides no needles: leave it out"
                 raise UsageError(message, option=option, value=value)
+    if chosen.reads_text and keep_rows:
+        message = "this task only reads: leave it out"
+        raise UsageError(message, option="keep_rows", value=keep_rows)
     parsing.needle_file(needles)
     chosen = chosen.measuring(parsing.comma_list(measures)).counting(steps)
     from headprobe.allocators import STRATEGIES

@@ -330,7 +330,7 @@ class HeadBudgetCache(Cache):
     ) -> Any:
         """Compute attention in place of the model's attention function."""
         layer = self._holder(module.layer_idx, key)
-        before = None if self._rotary is None else self._rotary.before(query)
+        before = None if self._rotary is None else self._rotary.before(query, key)
         if layer is None:
             return original(module, query, key, value, attention_mask, **attention_kwargs)
         if attention_mask is self._no_mask:
@@ -358,8 +358,7 @@ class HeadBudgetCache(Cache):
             ):
                 layer.watch(query, attention_mask, attention_kwargs)
                 if before is not None:
-                    turned, rotation = before
-                    layer.gather(turned, attention_mask, rotation)
+                    layer.gather(before.query, attention_mask, before.rotation)
             else:
                 layer.forget()
             if tokens == self.compress_at:

@@ -8,16 +8,39 @@ its steps.
 The steps are the queries that choose the answer's tokens. A measure may watch the question instead.
 Each file ends in its ``MEASURE``; other packages add theirs through the entry-point group
 ``headprobe.measures``.
+Measures of natural text (``TextMeasure``) read a text by themselves.
 """
 
 from __future__ import annotations
 
-from headprobe.measures import contrast, locos, mass, qr, r2, repetition, retrieval, semantic
+from headprobe.measures import (
+    contrast,
+    locos,
+    mass,
+    onthefly,
+    qr,
+    r2,
+    reach,
+    reconstruct,
+    repetition,
+    retrieval,
+    semantic,
+    stability,
+)
 from headprobe.measures._measure import Measure, Watched
+from headprobe.measures._text import TextMeasure
 from headprobe.registry import get_method, method_names
 from headprobe.tasks.task import MEASURE_GROUP
 
-__all__ = ["MEASURES", "Measure", "Watched", "get_measure", "measure_names"]
+__all__ = [
+    "MEASURES",
+    "TEXT_MEASURES",
+    "Measure",
+    "TextMeasure",
+    "Watched",
+    "get_measure",
+    "measure_names",
+]
 
 MEASURES: dict[str, Measure] = {
     "retrieval": retrieval.MEASURE,
@@ -29,6 +52,13 @@ MEASURES: dict[str, Measure] = {
     "qr": qr.MEASURE,
     "induction": repetition.INDUCTION,
     "echo": repetition.ECHO,
+}
+TEXT_MEASURES: dict[str, TextMeasure] = {
+    "reconstruct": reconstruct.MEASURE,
+    "reconstruct_mean": reconstruct.MEAN,
+    "onthefly": onthefly.MEASURE,
+    "reach": reach.MEASURE,
+    "stability": stability.MEASURE,
 }
 
 

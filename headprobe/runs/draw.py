@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headprobe.errors import UsageError
 from headprobe.files import json_digest
@@ -24,6 +25,8 @@ from headprobe.runs.progress import Plan
 from headprobe.tasks import Probe
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from headprobe.models.loading import LoadedModel
 
 
@@ -84,7 +87,11 @@ def draw_cases(
                 raise UsageError(message, option=option, value=getattr(spec, option))
         if prompt is not None and prompt != PromptOptions():
             raise UsageError("this task asks nothing: leave it out", option="prompt")
+        if probe.reads_text:
+            return _draw_texts(loaded, probe.draw, spec)
+        _refuse_text(spec)
         return _draw_read(loaded, probe.draw, spec)
+    _refuse_text(spec)
     seed = spec.seed or 0
     default = NANO if loaded.name == NANO else "english"
     corpus = bundled_corpus(spec.needles)
@@ -201,6 +208,40 @@ def _draw_read(
             labels={"limit": spec.limit},
         ),
     )
+
+
+def _refuse_text(spec: CaseSpec) -> None:
+    if spec.text is not None:
+        message = "this task reads no natural text: leave it out"
+        raise UsageError(message, option="text", value=spec.text)
+
+
+def _draw_texts(loaded: LoadedModel, draw: Callable[..., list[Case]], spec: CaseSpec) -> DrawnCases:
+    """Draw natural texts from the bundled essays, for nano from its own noise, or a user's file."""
+    default = NOISE if loaded.name == NANO else str(bundled("haystack", "english"))
+    source = spec.text or default
+    digest, prose = _peek(sentences(source, seed=spec.seed or 0))
+    drawn = _draw_read(loaded, partial(_with_prose, draw, prose), spec)
+    return replace(
+        drawn,
+        haystack=source,
+        plan=Plan(
+            identity={**drawn.plan.identity, "text_digest": digest},
+            labels={**drawn.plan.labels, "text": spec.text or "bundled"},
+        ),
+    )
+
+
+def _with_prose(
+    draw: Callable[..., list[Case]],
+    prose: Iterator[str],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    **options: Any,
+) -> list[Case]:
+    """Draw texts from prose: the seed has drawn it already, if it is drawn at all."""
+    return draw(tokenizer, sentences=prose, **options)
 
 
 def _peek(sentences: Iterator[str]) -> tuple[str, Iterator[str]]:

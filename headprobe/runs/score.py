@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from headprobe.runs.observe_rows import observe_rows
 from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
 from headprobe.runs.progress import FILE_NAME as PROGRESS
 from headprobe.runs.progress import Payload, stored_plan
+from headprobe.runs.text_reader import read_texts
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
@@ -199,20 +200,25 @@ class _Observer:
 
     def observe(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
         """Observe the cases of the wanted keys, in the order of the prefix tree."""
-        run = self._run
         key_of = {self._case_of[key].case_id: key for key in wanted}
-        for seen in observe_cases(
-            self._loaded,
-            run.cases,
-            run.task,
-            wanted=key_of,
-            tree=run.tree,
-            decode=run.decode,
-            chunk_sizes=run.chunk_sizes,
-            packed=self._packed,
-        ):
+        for seen in self._observations(key_of):
             yield key_of[seen.case_id], seen
             self._look_at(seen)
+
+    def _observations(self, wanted: Iterable[int]) -> Iterator[Observation]:
+        loaded, run, sizes = self._loaded, self._run, self._run.chunk_sizes
+        if run.task.reads_text:
+            return read_texts(loaded, run.cases, run.task, wanted=wanted, chunk_sizes=sizes)
+        return observe_cases(
+            loaded,
+            run.cases,
+            run.task,
+            wanted=wanted,
+            tree=run.tree,
+            decode=run.decode,
+            chunk_sizes=sizes,
+            packed=self._packed,
+        )
 
     def _look_at(self, seen: Observation) -> None:
         if len(self._first) == LOOKED_AT:

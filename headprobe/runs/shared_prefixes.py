@@ -11,7 +11,7 @@ from headprobe.tasks import Task
 
 def watches_question(task: Task) -> bool:
     """Tell whether some measure of the task watches the question's tokens."""
-    return any(get_measure(name).watches == "question" for name in task.measures)
+    return task.asks and any(get_measure(name).watches == "question" for name in task.measures)
 
 
 def shared_prefixes(cases: Sequence[Case], task: Task) -> list[Sequence[int]]:

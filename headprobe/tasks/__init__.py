@@ -1,14 +1,14 @@
 """Tasks: each names its kind of prompt, how answers are graded, and the measures to compute.
 
 ``task`` defines the record of a task; ``retrieval``, ``reasoning`` and ``repetition`` make prompts
-and grade responses, ``alibi`` reads the weights alone, and each ends in its ``TASK``; ``grading``
-compares a response with right answers.
+and grade responses, ``natural_text`` is only read, ``alibi`` reads the weights alone, and each ends
+in its ``TASK``; ``grading`` compares a response with right answers.
 """
 
 from __future__ import annotations
 
 from headprobe.errors import UsageError
-from headprobe.tasks import alibi, reasoning, repetition, retrieval
+from headprobe.tasks import alibi, natural_text, reasoning, repetition, retrieval
 from headprobe.tasks.task import PASSED_ABOVE, Probe, Steps, Task
 
 __all__ = [
@@ -28,7 +28,12 @@ TASKS: dict[str, Task] = {
     "retrieval": retrieval.TASK,
     "razor": repetition.TASK,
     "alibi": alibi.TASK,
+    "reconstruct": natural_text.RECONSTRUCT,
+    "onthefly": natural_text.ONTHEFLY,
+    "reach": natural_text.REACH,
+    "stability": natural_text.STABILITY,
 }
+
 DEFAULT_TASK = "r2"
 
 

@@ -44,7 +44,8 @@ class Probe:
 
     ``needles`` names the bundled file of needles, which are hidden and asked for. Instead of
     needles ``draw`` may make prompts that are only read; it takes the parameters of
-    ``repetition.draw``. With neither, only the weights are read.
+    ``repetition.draw``, or where the probe ``reads_text`` those of ``natural_text.draw``. With
+    neither, only the weights are read.
 
     The watched queries are the prompt's from position ``first_query`` on, and the answer's.
     ``max_new_tokens`` bounds the response, 0 where there is none; ``score`` grades it from 0 to
@@ -55,6 +56,7 @@ class Probe:
 
     needles: str = ""
     draw: Callable[..., list[Case]] | None = None
+    reads_text: bool = False
     first_query: Callable[[Case], int] = _last_token
     max_new_tokens: Callable[[Case], int] = _no_answer
     score: Callable[[str, Case], float] = _passes
@@ -97,6 +99,11 @@ class Task:
     def asks(self) -> bool:
         """True if the cases ask for answers."""
         return bool(self.probe.needles)
+
+    @property
+    def reads_text(self) -> bool:
+        """True if the measures are computed on natural text that is only read."""
+        return self.probe.reads_text
 
     @property
     def offered(self) -> tuple[str, ...]:

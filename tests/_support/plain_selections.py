@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,11 +20,12 @@ from headprobe.attention.observe import patched_attention
 class Layer:
     """One layer's part of a forward pass over a whole text, in float64.
 
-    Queries and keys are ``[head, token, head_dim]``, rotated, ``before`` the queries as they were
-    before; ``visible`` is ``[query, key]``.
+    Queries and keys are ``[head, token, head_dim]``, rotated, ``before`` and
+    ``before_key`` as they were before; ``visible`` is ``[query, key]``.
     """
 
     before: Tensor
+    before_key: Tensor
     query: Tensor
     key: Tensor
     value: Tensor
@@ -61,7 +63,7 @@ class Layer:
 def read(model: PreTrainedModel, ids: Tensor) -> list[Layer]:
     """Run a text in one forward pass, and take down every layer."""
     layers: dict[int, Layer] = {}
-    before: dict[int, Tensor] = {}
+    before: dict[tuple[str, int], Tensor] = {}
 
     def attend(
         original: Any, module: Any, query: Tensor, key: Tensor, *rest: Any, **kw: Any
@@ -73,7 +75,8 @@ def read(model: PreTrainedModel, ids: Tensor) -> list[Layer]:
             seen = mask[0, 0] if mask.dtype == torch.bool else mask[0, 0] == 0
             visible = visible & seen
         layers[module.layer_idx] = Layer(
-            before=before[module.layer_idx],
+            before=before["q", module.layer_idx],
+            before_key=before["k", module.layer_idx],
             query=query[0].double(),
             key=key[0].double(),
             value=value[0].double(),
@@ -90,22 +93,28 @@ def read(model: PreTrainedModel, ids: Tensor) -> list[Layer]:
 
 
 @contextmanager
-def _queries(model: PreTrainedModel, before: dict[int, Tensor]) -> Iterator[None]:
-    """Hooks on q_proj, and on q_norm where there is one."""
+def _queries(model: PreTrainedModel, before: dict[tuple[str, int], Tensor]) -> Iterator[None]:
+    """Hooks on q_proj and k_proj, or on q_norm and k_norm where there are such."""
     with ExitStack() as hooks:
         for index, layer in enumerate(model.model.layers):
             attention = layer.self_attn
-            part = getattr(attention, "q_norm", attention.q_proj)
-
-            def keep(_: Any, __: Any, output: Tensor, at: int = index, of: Any = attention) -> None:
-                own = output[0].double().clone()
-                by_token = own.ndim == 2
-                before[at] = (
-                    own.unflatten(1, (-1, of.head_dim)).transpose(0, 1) if by_token else own
-                )
-
-            hooks.callback(part.register_forward_hook(keep).remove)
+            for name in ("q", "k"):
+                part = getattr(attention, f"{name}_norm", getattr(attention, f"{name}_proj"))
+                keep = partial(_keep, before, (name, index), attention.head_dim)
+                hooks.callback(part.register_forward_hook(keep).remove)
         yield
+
+
+def _keep(
+    before: dict[tuple[str, int], Tensor],
+    place: tuple[str, int],
+    head_dim: int,
+    _: Any,
+    __: Any,
+    output: Tensor,
+) -> None:
+    own = output[0].double().clone()
+    before[place] = own if own.ndim == 3 else own.unflatten(1, (-1, head_dim)).transpose(0, 1)
 
 
 def _theta(model: PreTrainedModel, layer: int) -> float:

@@ -228,7 +228,7 @@ def test_selections_that_lack_something_say_what(tiny_llama: PreTrainedModel) ->
     for name, lacks in [
         ("value", "the output projection"),
         ("expected", "the queries of the whole context"),
-        ("reconstruct", "call `reconstruct` before the cut"),
+        ("reconstruct", "call `reconstruct` before the compression"),
     ]:
         with HeadBudgetCache(tiny_llama, budgets(tiny_llama, "attention")) as cache:
             tiny_llama(ids(PROMPT), past_key_values=cache)
@@ -238,7 +238,7 @@ def test_selections_that_lack_something_say_what(tiny_llama: PreTrainedModel) ->
         tiny_llama(ids(PROMPT), past_key_values=cache)
         cache.reconstruct(repeated(ids(PROMPT)))
         tiny_llama(ids(1), past_key_values=cache)
-        with pytest.raises(HeadprobeError, match="call `reconstruct` before the cut"):
+        with pytest.raises(HeadprobeError, match="call `reconstruct` before the compression"):
             cache.compress()
 
 

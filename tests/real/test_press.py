@@ -12,7 +12,9 @@ from transformers import DynamicCache
 from headprobe.allocators import BudgetSize, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.formats.kvpress import HeadBudgetPress
+from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel
+from tests._support.press import on_the_fly
 
 pytestmark = pytest.mark.real
 
@@ -24,6 +26,14 @@ def text(smollm2: LoadedModel) -> Tensor:
     turns = [{"role": "user", "content": "The binder of books lives by the river. " * TOKENS}]
     ids = smollm2.tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
     return ids["input_ids"][:, :TOKENS]
+
+
+def test_onthefly_is_duo_attention_on_the_fly(
+    smollm2: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [path.read_text() for path in sorted(bundled("haystack", "english").glob("*.txt"))[:3]]
+    theirs, ours = on_the_fly(smollm2, texts, monkeypatch)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import pytest
 
 from headprobe import measures
 from headprobe.errors import UsageError
-from headprobe.measures import MEASURES, get_measure, measure_names
+from headprobe.measures import MEASURES, TEXT_MEASURES, get_measure, measure_names
 from headprobe.tasks import TASKS, find_task, get_task
 from headprobe.tasks.task import MEASURE_GROUP
 from tests._support.refusals import refused
@@ -21,13 +21,15 @@ def test_a_task_is_listed_under_its_name(name: str) -> None:
 
 def test_tasks_say_what_they_are() -> None:
     assert [name for name, task in TASKS.items() if task.asks] == ["r2", "retrieval"]
-    assert OF_CASES == ["r2", "retrieval", "razor"]
+    of_text = ["reconstruct", "onthefly", "reach", "stability"]
+    assert [name for name, task in TASKS.items() if task.reads_text] == of_text
+    assert ["r2", "retrieval", "razor", *of_text] == OF_CASES
 
 
 @pytest.mark.parametrize("name", OF_CASES)
 def test_a_task_takes_measures_that_there_are_its_own_first(name: str) -> None:
     task = get_task(name)
-    assert set(task.offered) <= set(MEASURES)
+    assert set(task.offered) <= set(TEXT_MEASURES if task.reads_text else MEASURES)
     assert task.measures[0] == task.offered[0]
 
 
