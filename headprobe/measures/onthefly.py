@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headprobe.attention.observe import attention_rows, patched_attention
+from headprobe.attention.observe import patched_attention
 from headprobe.attention.rotary import RotaryWatch
+from headprobe.attention.rows import attention_rows
 from headprobe.measures._text import TextMeasure, by_layer
 
 if TYPE_CHECKING:

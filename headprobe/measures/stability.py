@@ -15,7 +15,7 @@ from torch import Tensor
 from headprobe.measures._text import TextMeasure, by_layer, read_text
 
 if TYPE_CHECKING:
-    from headprobe.attention.observe import AttentionRows
+    from headprobe.attention.rows import AttentionRows
     from headprobe.models.loading import LoadedModel
 
 DECODED, WINDOW = 64, 8
