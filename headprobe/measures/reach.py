@@ -32,7 +32,7 @@ def read(
 
     def add(rows: AttentionRows) -> None:
         key = torch.arange(rows.weights.shape[-1], device=rows.weights.device)
-        query = torch.tensor(rows.queries, device=rows.weights.device)
+        query = rows.queries
         counts = (key >= SINKS) & (key <= query[:, None] - NEWEST)
         found = (rows.weights * counts).sum(dim=(1, 2), dtype=torch.float64)
         total[rows.layer] = total.get(rows.layer, 0) + found / (ids.shape[1] - start)
