@@ -36,7 +36,8 @@ from headprobe.tasks.grading import answer_steps
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
-_MOST_DRAFTS = 3
+# A forward pass costs its launch on a GPU, and its tokens on a CPU.
+_MOST_DRAFTS, _MOST_DRAFTS_ON_CPU = 3, 1
 
 
 def observe_cases(
@@ -230,13 +231,15 @@ class CaseRunner:
     def _decoder(self, branches: Branches | None) -> Decoder:
         # A text that cannot be cropped to any length is decoded without drafts.
         alone = 0 if self._cache.has_recurrent_state else 1
+        is_cpu = self._loaded.device.type == "cpu"
+        most = _MOST_DRAFTS_ON_CPU if is_cpu else _MOST_DRAFTS
         return Decoder(
             self._passes(branches),
             branches,
             self._task.probe,
             decode=self._decode_mode,
             stops=self._stops,
-            most_drafts=alone if branches is None else _MOST_DRAFTS,
+            most_drafts=alone if branches is None else most,
             asks=watches_question(self._task),
             whole=self._whole,
         )

@@ -89,7 +89,11 @@ def plain_steps(
                 )
                 cache = output.past_key_values
             rows = torch.stack([layer[0, :, -1] for layer in output.attentions])
-            token = int(output.logits[0, -1].argmax())
+            logits = output.logits[0, -1].clone()
+            if not chosen and loaded.tokenizer.eos_token_id is not None:
+                # An end of the text does not come first.
+                logits[loaded.tokenizer.eos_token_id] = float("-inf")
+            token = int(logits.argmax())
             values = kept_values(model, cache)
             yield Step(rows=rows.double().numpy(), token=token, values=values)
             chosen.append(token)

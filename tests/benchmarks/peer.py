@@ -61,9 +61,9 @@ def peer(loaded: LoadedModel, case: Case, decode: Decode, prefill: str) -> np.nd
 def floor(loaded: LoadedModel, cases: Sequence[Case], tree: PrefixTree, chunk: int) -> None:
     """Run every distinct token of the prompts, and nothing else."""
     cache = PrefixCache(loaded.model, max(case.length for case in cases))
-    for visit in tree.visits(range(len(cases))):
-        cache.crop(visit.shared)
-        prompt = torch.tensor([cases[visit.prompt].input_ids[visit.shared :]], device=loaded.device)
+    for path in tree.paths(range(len(cases)), packed=False):
+        cache.crop(path.shared)
+        prompt = torch.tensor([cases[path.prompt].input_ids[path.shared :]], device=loaded.device)
         for piece in torch.split(prompt, chunk, dim=1):
             forward(loaded.model, piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
 
@@ -98,7 +98,11 @@ def main() -> None:
     cases = draw(loaded, lengths=options.lengths, depths=options.depths, needles=options.needles)
     tree = PrefixTree.of([case.input_ids for case in cases])
     seen: list[Observation] = []
-    how = {"decode": options.decode, "tree": tree, "pieces": ChunkSizes(chunk=options.chunk)}
+    how = {
+        "decode": options.decode,
+        "tree": tree,
+        "chunk_sizes": ChunkSizes(prefill_chunk=options.chunk),
+    }
     list(observe_cases(loaded, cases, TASKS["r2"], wanted=[0], **how))
     seconds = [
         (
