@@ -104,6 +104,12 @@ def test_links_between_the_pages_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_the_map_names_every_page() -> None:
+    told = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    docs = {page.name for page in PAGES if page.parent.name == "docs"} - {"index.md"}
+    assert {name for name in docs if f"]({name})" not in told} == set()
+
+
 def test_the_readme_is_read_in_minutes() -> None:
     assert len(PAGES[0].read_text(encoding="utf-8").split()) < 900
 
