@@ -200,7 +200,7 @@ def loaded() -> LoadedModel:
         tokenizer=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({}))),
         layout=head_layout(model.config, id="tiny"),
         max_context=LENGTH,
-        fingerprint="f",
+        fingerprint="f" * 16,
     )
 
 
@@ -227,9 +227,9 @@ def test_a_directory_of_another_run_is_not_written_over_unasked(
     score_weights(loaded, task="alibi", out=tmp_path)
     score_weights(loaded, task="alibi", out=tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
-    other = LoadedModel(**{**vars(loaded), "fingerprint": "g"})
-    with pytest.raises(UsageError, match='model_digest was "f", now "g"'):
+    other = LoadedModel(**{**vars(loaded), "fingerprint": "0" * 16})
+    with pytest.raises(UsageError, match='model_digest was "f{16}", now "0{16}"'):
         score_weights(other, task="alibi", out=tmp_path)
     assert json.loads((tmp_path / "run.json").read_text()) == run
     score_weights(other, task="alibi", out=tmp_path, overwrite=True)
-    assert HeadScores.load(tmp_path).plan["model_digest"] == "g"
+    assert HeadScores.load(tmp_path).plan["model_digest"] == "0" * 16

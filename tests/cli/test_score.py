@@ -148,7 +148,7 @@ def test_all_measures_land_in_the_run_and_any_can_be_picked(alone: Path, tmp_pat
         succeed(*command, cwd=tmp_path)
     signed = headprobe("allocate", "--measure", "locos", cwd=tmp_path)
     assert signed.returncode == 1
-    assert "top or duo" in signed.stderr
+    assert "--strategy top or --strategy duo" in signed.stderr
 
 
 def test_a_run_with_other_measures_is_another_run(alone: Path) -> None:

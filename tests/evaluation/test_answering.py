@@ -89,6 +89,7 @@ def plainly(
         fraction = cache.entries.mean() / end
         if setting == QUERY_AGNOSTIC:
             logits = nano.model(prompt[:, end:], past_key_values=cache).logits
+        logits[0, -1, nano.model.generation_config.eos_token_id] = float("-inf")
         while True:
             written.append(int(logits[0, -1].argmax()))
             said = nano.tokenizer.decode(written, skip_special_tokens=True).lstrip()
