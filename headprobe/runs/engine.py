@@ -105,13 +105,15 @@ class ResultFiles:
     """Writes the files of a result while the directory is locked.
 
     The old seal is removed first and the new one is written last, with the digests of the other
-    files: if the process is killed in between, no mixture of two results is taken for one.
+    files: if the process is killed in between, no mixture of two results is taken for one. If the
+    directory is removed in between, it is not made anew for the files that are left.
     """
 
-    def __init__(self, job: Job[Any, Any], report: Callable[..., None]) -> None:
+    def __init__(self, job: Job[Any, Any], report: Callable[..., None], progress: Progress) -> None:
         self._out = job.out
         self._job = job
         self._report = report
+        self._progress = progress
         self._digests: dict[str, str] = {}
         (job.out / job.seal).unlink(missing_ok=True)
         remove_temporaries(job.out, directory.RESULTS)
@@ -122,7 +124,12 @@ class ResultFiles:
         return self._digests
 
     def write(self, name: str, save: Callable[[Path], None]) -> None:
-        """Write one file with the function ``save``, which gets its path."""
+        """Write one file with the function ``save``, which gets its path.
+
+        Raises:
+            HeadprobeError: the directory was removed, or the file cannot be written.
+        """
+        self._progress.require_file()
         path = self._out / name
         save(path)
         _LOG.info("wrote %s", path)
@@ -171,8 +178,7 @@ def run_job(
                 _work(job.work, progress, done, processes, advance)
                 _gather(job.work, progress, done, processes)
             if processes.is_main_process:
-                progress.require_file()
-                return job.finish(done, ResultFiles(job, report.finished))
+                return job.finish(done, ResultFiles(job, report.finished, progress))
         except KeyboardInterrupt:
             raise Interrupted(f"stopped after {report.reached}; the same command goes on") from None
     discard_progress(_own(job.out, processes))

@@ -322,6 +322,23 @@ def test_a_directory_that_vanishes_before_the_results_is_one_line(tmp_path: Path
     assert not out.exists()
 
 
+def test_a_directory_that_vanishes_between_two_results_is_not_made_anew(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    squares = Squares(out, [1, 2])
+
+    def finish(done: Mapping[str, int], files: ResultFiles) -> int:
+        files.write("total.txt", lambda path: path.write_text("5") and None)
+        shutil.rmtree(out)
+        files.write_report(total=5)
+        return 5
+
+    squares.job = replace(squares.job, finish=finish)
+    with pytest.raises(HeadprobeError, match="was removed while the run was at work"):
+        squares.run()
+    assert not out.exists()
+    assert Squares(out, [1, 2]).run() == 5
+
+
 def test_going_on_in_other_chunks_is_told_of_and_not_refused(tmp_path: Path) -> None:
     def squares(numbers: Sequence[int], **labels: int) -> Squares:
         made = Squares(tmp_path, numbers)
