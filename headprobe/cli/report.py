@@ -85,7 +85,7 @@ def _show_run(run: Mapping[str, Any], measure: str | None, top_k: int) -> None:
     )
     title = (
         f"{run['model']['id']}, {run['task']}: {found['name']} of the top {min(top_k, len(heads))} "
-        f"of {len(heads)} heads; {run['accepted']} of {run['cases']} cases accepted"
+        f"of {len(heads)} heads; {run['accepted']} of {run['cases']} cases passed"
     )
     names = ["rank", "layer", "head", *columns[1:]]
     output.show_table(title, names, [list(head) for head in heads[:top_k]])
