@@ -18,9 +18,6 @@ from tests._support.command_line import headprobe, succeed
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# Those with longer lines are named.
-LONG = {"compression", "methods", "reliability", "report", "results"}
-WRAPPED = [page for page in PAGES if page.stem not in LONG]
 PYTHON = [ROOT / "README.md", ROOT / "docs" / "python.md"]
 
 
@@ -86,7 +83,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
         exec(compile(block, page.name, "exec"), namespace)
 
 
-@pytest.mark.parametrize("page", WRAPPED, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_prose_ends_at_100_columns(page: Path) -> None:
     prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     # A table's row is one line, and so is what has no space to break at.
