@@ -48,6 +48,8 @@ def folder(nano_scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs and budgets that the pages speak of, all of nano, razor the newest."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(nano_scored / "outputs", folder / "outputs")
+    for task in ("reconstruct", "onthefly", "reach", "stability"):
+        succeed("score", "--task", task, "--lengths", "256", "--limit", "2", cwd=folder)
     for task in ("retrieval", "razor"):
         succeed("score", "--task", task, "--lengths", "128", "--limit", "16", cwd=folder)
     for name in ("24", "other"):

@@ -283,7 +283,9 @@ def test_a_model_that_answers_nothing_has_nothing_to_lose(
     nano: LoadedModel, tmp_path: Path
 ) -> None:
     lost = replace(nano, model=cut(nano.model, tuple((4, head) for head in range(8))))
-    with pytest.raises(HeadprobeError, match="answers none of 4 cases, so there is nothing"):
+    with pytest.raises(
+        HeadprobeError, match=r"answers none of 4 cases \(.*\), so there is nothing"
+    ):
         ablate(lost, planned(nano, tmp_path))
 
 

@@ -228,7 +228,7 @@ def test_a_directory_of_another_run_is_not_written_over_unasked(
     score_weights(loaded, task="alibi", out=tmp_path)
     run = json.loads((tmp_path / "run.json").read_text())
     other = LoadedModel(**{**vars(loaded), "fingerprint": "0" * 16})
-    with pytest.raises(UsageError, match='model_digest was "f{16}", now "0{16}"'):
+    with pytest.raises(UsageError, match=r'model_digest was "f{16}", now "0{16}"'):
         score_weights(other, task="alibi", out=tmp_path)
     assert json.loads((tmp_path / "run.json").read_text()) == run
     score_weights(other, task="alibi", out=tmp_path, overwrite=True)
