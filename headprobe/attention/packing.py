@@ -55,6 +55,9 @@ def why_one_by_one(model: PreTrainedModel, *, device: torch.device, longest: int
         return "its attention takes no masks of single keys"
     packed = _packed(model, device, size, far=max(size, longest - 1))
     alone = torch.cat([_alone(model, device, size, *tail) for tail in _TAILS])
+    if not alone.isfinite().all():
+        # Nothing can be compared; the first case will say what is not finite.
+        return None
     tolerance = torch.finfo(model.dtype).eps ** 0.5 * (alone.max() - alone.min())
     if not (packed - alone).abs().max() <= tolerance:
         return "its logits differ when other texts are in the same pass"

@@ -129,3 +129,10 @@ def test_a_branch_does_not_see_what_its_parent_read_after_it_left() -> None:
     assert branches.layout(1).visible.tolist() == [[True] * 5 + [False] * 2 + [True]]
     assert branches.keys(accepted).tolist() == [0, 1, 2, 3, 4, 7]
     assert branches.path_limit(branches.add(accepted, 2)) == 2
+
+
+def test_a_model_that_is_not_finite_is_left_to_the_first_case() -> None:
+    model = build("llama")
+    with torch.no_grad():
+        model.get_output_embeddings().weight[5] = torch.nan
+    assert why_one_by_one(model, device=CPU, longest=64) is None
