@@ -41,7 +41,7 @@ def test_show_reads_a_report_as_tables(tmp_path: Path) -> None:
     make_evaluation(tmp_path / "evaluate-r2")
     succeed("report", tmp_path, "--out", tmp_path / "r.html")
     shown = succeed("show", tmp_path / "r.html", "--measure", "contrast", "--top-k", "3").stdout
-    assert "contrast of the top 3 of 48 heads; 36 of 40 cases accepted" in " ".join(shown.split())
+    assert "contrast of the top 3 of 48 heads; 36 of 40 cases passed" in " ".join(shown.split())
     assert "divided for the report" in shown
     assert "16 questions" in shown
     error = refusal("show", tmp_path / "r.html", "--measure", "locos")
