@@ -28,7 +28,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.needles import language_of, warn_of_repeats
 from headprobe.prompts.spelling import normal_text
 from headprobe.prompts.style import PromptWriter
-from headprobe.prompts.template import QUESTIONS
+from headprobe.prompts.template import QUESTIONS, fill_in
 from headprobe.runs.draw import DrawnCases
 from headprobe.tasks import PASSED_ABOVE, Probe
 
@@ -204,7 +204,7 @@ def _prompt(
     encode, chat_affixes = writer.pieces.encode, writer.chat_affixes(language=language)
     instruction = chat_affixes.instruction
     asked = encode(
-        instruction.format(question=question)
+        fill_in(instruction, question)
         if question
         else instruction.removeprefix(QUESTIONS[language])
     )

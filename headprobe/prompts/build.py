@@ -15,7 +15,7 @@ from headprobe.prompts.needles import Needle
 from headprobe.prompts.prefix import common_prefix
 from headprobe.prompts.sampling import balanced_cells
 from headprobe.prompts.style import PromptWriter
-from headprobe.prompts.template import NO_QUESTION
+from headprobe.prompts.template import NO_QUESTION, fill_in
 from headprobe.prompts.tokenize import PieceTokenizer
 
 # The farthest that a needle may stand from the wanted depth, as a fraction of the haystack: half of
@@ -64,7 +64,7 @@ def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
         span_end=len(before) + len(watched),
         head=list(chat_affixes.head),
         tail=[
-            *encode(chat_affixes.instruction.format(question=needle.question)),
+            *encode(fill_in(chat_affixes.instruction, needle.question)),
             *chat_affixes.tail,
         ],
         answer=needle.answer,
@@ -78,9 +78,7 @@ def tokenize_needle(needle: Needle, writer: PromptWriter) -> HiddenNeedle:
 def _find_question(question: str, instruction: str, pieces: PieceTokenizer) -> QuestionSpan:
     """Find the question's tokens in the instruction, including tokens merged with its text."""
     before, _, after = (pieces.encode(part) for part in instruction.partition("{question}"))
-    asked, blank = (
-        pieces.encode(instruction.format(question=text)) for text in (question, NO_QUESTION)
-    )
+    asked, blank = (pieces.encode(fill_in(instruction, text)) for text in (question, NO_QUESTION))
     start = min(common_prefix(before, asked), common_prefix(before, blank))
     end, blank_end = (
         len(whole) - (max(1, common_prefix(after[::-1], whole[::-1])) if after else 0)

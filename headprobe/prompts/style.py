@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headprobe.errors import UsageError
 from headprobe.files import json_digest
 from headprobe.prompts.needles import Language, Needle, language_of
-from headprobe.prompts.template import ANSWER_PREFIXES, QUESTIONS, Turn, chat_affixes
+from headprobe.prompts.template import ANSWER_PREFIXES, QUESTIONS, Turn, chat_affixes, fill_in
 from headprobe.prompts.tokenize import PieceTokenizer
 
 if TYPE_CHECKING:
@@ -265,7 +265,7 @@ class PromptWriter:
         encode, at_end = self.pieces.encode, f"{QUESTIONS[language]}\n{prefix}"
         if self.style == "raw" or not self._tokenizer.chat_template:
             worked = (
-                f"{one.text}{append_answer(at_end.format(question=one.question), one.answer)}\n\n"
+                f"{one.text}{append_answer(fill_in(at_end, one.question), one.answer)}\n\n"
                 for one in shots
             )
             return PromptFrame(
@@ -276,7 +276,7 @@ class PromptWriter:
             )
         turns = [
             Turn(
-                asked=one.text + QUESTIONS[language].format(question=one.question),
+                asked=one.text + fill_in(QUESTIONS[language], one.question),
                 answered=append_answer(prefix, one.answer),
             )
             for one in shots

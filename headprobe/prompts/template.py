@@ -26,6 +26,7 @@ QUESTIONS: dict[Language, str] = {
 ANSWER_PREFIXES: dict[Language, str] = {"english": "Answer:", "chinese": "答案："}  # noqa: RUF001
 INSTRUCTION = f"{QUESTIONS['english']}\n{ANSWER_PREFIXES['english']}"
 NO_QUESTION = "N/A"
+_PLACE = "{question}"
 
 _CONTEXT, _ANSWER = "CONTEXT-STANDS-HERE", "ANSWER-STANDS-HERE"
 _ADVICE = "give another as `chat_template`, or none"
@@ -53,6 +54,11 @@ _FIXED_DATE_MACRO = """{% macro strftime_now(format) %}
 {{- "2024-07-26" if format == "%Y-%m-%d" else "26 Jul 2024" -}}
 {% endmacro %}
 """
+
+
+def fill_in(instruction: str, question: str) -> str:
+    """Put a question into an instruction, whose answer prefix may hold braces of its own."""
+    return instruction.replace(_PLACE, question, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,11 +59,13 @@ def real(name: str) -> PreTrainedTokenizerFast:
     return tokenizer_with((TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8"))
 
 
-def ask(tokenizer: PreTrainedTokenizerFast, style: PromptStyle) -> tuple[Case, str]:
+def ask(
+    tokenizer: PreTrainedTokenizerFast, style: PromptStyle, *, answer_prefix: str | None = None
+) -> tuple[Case, str]:
     (case,) = hide_needles(
         [NEEDLE],
         sentences=itertools.repeat("Rain fell."),
-        writer=PromptWriter(tokenizer, style=style, examples=EXAMPLES),
+        writer=PromptWriter(tokenizer, style=style, answer_prefix=answer_prefix, examples=EXAMPLES),
         lengths=[1200],
         depths=[50.0],
     )

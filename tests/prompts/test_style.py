@@ -13,6 +13,7 @@ from headprobe.prompts.needles import Needle, read_needles
 from headprobe.prompts.style import (
     PromptDecision,
     PromptOptions,
+    PromptStyle,
     PromptWriter,
     append_answer,
     describe_options,
@@ -151,3 +152,12 @@ def test_a_chinese_needle_is_asked_about_in_chinese() -> None:
     assert frame == writer.chat_affixes(language="chinese") != writer.chat_affixes()
     own = PromptWriter(real("qwen-2.5"), style="prefix", answer_prefix="Answer:")
     assert own.chat_affixes(needle).opening == "Answer:"
+
+
+@pytest.mark.parametrize("style", ["raw", "chat", "prefix", "shots"])
+def test_an_answer_prefix_may_hold_braces(style: PromptStyle) -> None:
+    prefix = 'Answer as {"name": {'
+    case, prompt = ask(real("qwen-2.5"), style, answer_prefix=prefix)
+    assert NEEDLE.question in prompt
+    assert prefix in prompt
+    assert case.question is not None
