@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -86,7 +86,7 @@ def observe_cases(
     tree = tree or PrefixTree.of(shared_prefixes(cases, task))
     chosen = set(range(len(cases)) if wanted is None else wanted)
     for path in tree.paths(chosen, packed=packed):
-        for seen in runner.observe(cases, path):
+        for seen in runner.observe(cases, path, chosen):
             if seen.case_id in chosen:
                 yield seen
 
@@ -145,11 +145,17 @@ class CaseRunner:
         self._cache = PrefixCache(loaded.model, self._capacity)
         self._whole = self._cache.has_recurrent_state and not supports_chunked_prefill(loaded.model)
 
-    def observe(self, cases: Sequence[Case], path: Path) -> Iterator[Observation]:
-        """Observe the cases of a path's tails; if memory runs out, again in smaller chunks."""
+    def observe(self, cases: Sequence[Case], path: Path, wanted: Set[int]) -> Iterator[Observation]:
+        """Observe the cases of a path's tails; if memory runs out, again in smaller chunks.
+
+        Tails that are run together are skipped if none of them is ``wanted``.
+        """
         left, shared = path.tails, path.shared
         while left:
             tails = self._fitting(cases, left)
+            if wanted.isdisjoint(tail.prompt for tail in tails):
+                left = left[len(tails) :]
+                continue
             longest = max(cases[tail.prompt].length for tail in tails)
             try:
                 seen = self._observe(cases, path, tails, shared)
