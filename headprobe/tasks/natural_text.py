@@ -81,17 +81,7 @@ def _text(ids: list[int], *, case_id: int, needle_id: int) -> Case:
     )
 
 
-def max_new_tokens(case: Case) -> int:
-    """Return 0: there is no answer."""
-    return 0
-
-
-def score(response: str, case: Case) -> float:
-    """Score 100: nothing is asked, so nothing fails."""
-    return 100.0
-
-
-_PROBE = Probe(draw=draw, reads_text=True, max_new_tokens=max_new_tokens, score=score)
+_PROBE = Probe(draw=draw, reads_text=True)
 _ALL = ("reconstruct", "reconstruct_mean", "onthefly", "reach", "stability")
 """The measures that can be computed on any text."""
 
