@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from headprobe.attention.kernels import share_heads
 from headprobe.attention.observe import patched_attention
-from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
+from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 from headprobe.models.config import head_layout
 from headprobe.models.layout import Head
 from headprobe.models.loading import attention_layers
@@ -62,9 +62,7 @@ def mean_outputs(
 
     ``prefill_chunk`` is the number of tokens that a forward pass reads.
     """
-    chunked = not PrefixCache(model, prefill_chunk).has_recurrent_state or supports_chunked_prefill(
-        model
-    )
+    whole = reads_whole(model)
     totals: dict[int, Float64[Tensor, "query_head value_dim"]] = {}
     tokens = 0
 
@@ -80,7 +78,7 @@ def mean_outputs(
         for prompt in prompts:
             cache = PrefixCache(model, len(prompt))
             read = torch.tensor([prompt], device=model.device)
-            for piece in torch.split(read, prefill_chunk if chunked else len(prompt), dim=1):
+            for piece in torch.split(read, len(prompt) if whole else prefill_chunk, dim=1):
                 model(piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
             tokens += len(prompt)
     return {layer: total / tokens for layer, total in totals.items()}

@@ -134,6 +134,11 @@ class _PreallocatedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return states.new_empty((batch, heads, self._capacity, width))
 
 
+def reads_whole(model: PreTrainedModel) -> bool:
+    """Tell whether a model must read a text in one forward pass, whatever its length."""
+    return PrefixCache(model, 1).has_recurrent_state and not supports_chunked_prefill(model)
+
+
 @torch.no_grad()
 def supports_chunked_prefill(model: PreTrainedModel) -> bool:
     """Tell whether a model computes the same logits from a text in two chunks as from the whole.

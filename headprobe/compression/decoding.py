@@ -7,14 +7,17 @@ once and replayed: its kernels are launched together.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from headprobe.attention.finite import NotFinite
 from headprobe.compression.cache import HeadBudgetCache
 
-NOT_FINITE = -1
+_NOT_FINITE = -1
 """The token of a sequence whose logits are NaN or infinite."""
 
 _WORTH_CAPTURING = 8
@@ -40,11 +43,50 @@ class GreedyDecoder:
         self._step: _CapturedStep | None = None
         cache.set_aside(max_new_tokens)
 
+    def answer(
+        self,
+        first: Int[Tensor, " sequence"],
+        is_complete: Callable[[Sequence[int]], bool],
+    ) -> list[list[int]]:
+        """Continue every sequence from its first token until its tokens are an answer.
+
+        Args:
+            first: the first token of each answer.
+            is_complete: tells whether an answer's tokens need no further one.
+
+        Returns:
+            The tokens of each answer, the first and the one that ends it included.
+
+        Raises:
+            NotFinite: some logits are NaN or infinite.
+        """
+        newest = first
+        answers: list[list[int]] = [[] for _ in newest]
+        running = list(range(len(answers)))
+        going = set(running)
+        while True:
+            # The one wait for the device in a step.
+            for n, token in zip(running, newest.tolist(), strict=True):
+                if n in going:
+                    if token == _NOT_FINITE:
+                        raise NotFinite
+                    answers[n].append(token)
+            going = {n for n in going if not is_complete(answers[n])}
+            if not going:
+                return answers
+            # To lay the cache out anew costs about a step.
+            if 2 * len(going) <= len(running):
+                kept = [row for row, n in enumerate(running) if n in going]
+                rows = torch.tensor(kept, device=newest.device)
+                self.take(rows)
+                running, newest = [running[row] for row in kept], newest[rows]
+            newest = self.step(newest)
+
     @torch.inference_mode()
     def step(self, newest: Int[Tensor, " sequence"]) -> Int[Tensor, " sequence"]:
         """Read the newest token of every sequence, and return the next token of each.
 
-        The token is ``NOT_FINITE`` where the logits are NaN or infinite.
+        The token is -1 where the logits are NaN or infinite.
         """
         if self._step is None and self._is_warm and self._left >= _WORTH_CAPTURING:
             self._step = _CapturedStep.of(self._model, self._cache, sequences=len(newest))
@@ -111,4 +153,4 @@ def _run(
     output = model(newest, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs)
     highest, chosen = output.logits[:, -1].max(dim=-1)
     # A token that is none, rather than a check here, which would wait for the device.
-    return torch.where(torch.isfinite(highest), chosen, NOT_FINITE)
+    return torch.where(torch.isfinite(highest), chosen, _NOT_FINITE)

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from headprobe.attention.finite import NotFinite, not_finite, require_finite_logits
+from headprobe.attention.finite import NotFinite, not_finite
 from headprobe.attention.prefix_cache import supports_chunked_prefill
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
-from headprobe.compression.decoding import NOT_FINITE
 from headprobe.compression.reconstruction import repetitions
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.evaluation.methods import CutPoint, Method, everything
@@ -34,7 +34,7 @@ from headprobe.evaluation.results import (
     grade,
 )
 from headprobe.models.loading import LoadedModel
-from headprobe.runs.stops import Stops
+from headprobe.runs.greedy import GreedyRules
 from headprobe.tasks.grading import PASSED
 
 PREFILL_CHUNK = 2048
@@ -179,7 +179,7 @@ class _Reader:
         self._methods = methods
         self._settings = settings
         self._chunk = prefill_chunk
-        self._stops = Stops(loaded)
+        self._rules = GreedyRules(loaded)
         self._selections = {name for one in methods for name in one.selections}
 
     @torch.inference_mode()
@@ -250,12 +250,13 @@ class _Reader:
         if others and cache.can_join:
             [(other, then)] = others
             forks = [(cache.join(other), torch.cat([first, then]))]
+        is_complete = partial(self._rules.is_complete, max_new_tokens=max_new_tokens)
         written = []
         for cache, first in forks:
             with cache:
                 decoder = GreedyDecoder(self._loaded.model, cache, max_new_tokens=max_new_tokens)
-                written += self._go_on(decoder, first, max_new_tokens)
-        return [self._text(ids) for ids in written]
+                written += decoder.answer(first, is_complete)
+        return [self._rules.text(ids) for ids in written]
 
     def _tensor(self, ids: Sequence[int]) -> Int[Tensor, "1 token"]:
         return torch.tensor([ids], device=self._loaded.device)
@@ -268,43 +269,7 @@ class _Reader:
             output = self._loaded.model(
                 piece, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
-        require_finite_logits(output.logits)
-        logits = output.logits[:, -1]
-        self._stops.forbid_ends(logits)
-        chosen: Tensor = logits.argmax(dim=-1)
-        return chosen
-
-    def _go_on(
-        self, decoder: GreedyDecoder, first: Int[Tensor, " sequence"], max_new_tokens: int
-    ) -> list[list[int]]:
-        """Continue answers greedily from their first tokens, the stop token included."""
-        newest = first
-        answers: list[list[int]] = [[] for _ in newest]
-        running = list(range(len(answers)))
-        going = set(running)
-        while True:
-            # The one wait for the device in a step.
-            for n, token in zip(running, newest.tolist(), strict=True):
-                if n in going:
-                    if token == NOT_FINITE:
-                        raise NotFinite
-                    answers[n].append(token)
-            going = {n for n in going if self._goes_on(answers[n], max_new_tokens)}
-            if not going:
-                return answers
-            # To lay the cache out anew costs about a step.
-            if 2 * len(going) <= len(running):
-                kept = [row for row, n in enumerate(running) if n in going]
-                rows = torch.tensor(kept, device=newest.device)
-                decoder.take(rows)
-                running, newest = [running[row] for row in kept], newest[rows]
-            newest = decoder.step(newest)
-
-    def _goes_on(self, answer: list[int], max_new_tokens: int) -> bool:
-        return len(answer) < max_new_tokens and not self._stops.end(answer)
-
-    def _text(self, ids: list[int]) -> str:
-        return str(self._loaded.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        return self._rules.choose(output.logits[:, -1], first=range(len(ids)))
 
 
 def _fractions(fork: HeadBudgetCache, cut_point: CutPoint) -> Float[np.ndarray, " sequence"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headprobe.attention.observe import OnRows, forward, observe
-from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
+from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -54,7 +54,7 @@ def read_text(
         The cache of the whole text.
     """
     cache = PrefixCache(loaded.model, ids.shape[1])
-    if cache.has_recurrent_state and not supports_chunked_prefill(loaded.model):
+    if reads_whole(loaded.model):
         prefill_chunk = ids.shape[1]
     for piece in torch.split(ids, prefill_chunk, dim=1):
         run, held = forward, cache.get_seq_length() + piece.shape[1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,26 +19,23 @@ from headprobe.attention.branches import PATH, Branches
 from headprobe.attention.finite import NotFinite, not_finite, require_finite_scores
 from headprobe.attention.logit_attribution import LogitAttribution
 from headprobe.attention.packing import why_one_by_one
-from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
+from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 from headprobe.errors import HeadprobeError, HeadprobeWarning, out_of_memory
 from headprobe.measures import get_measure
 from headprobe.prompts.case import Case
-from headprobe.runs.decoding import Answer, Decode, Decoder
+from headprobe.runs.decoding import Answer, Decoder
+from headprobe.runs.greedy import GreedyRules
 from headprobe.runs.memory import LEAST_CHUNK, ChunkSizes
 from headprobe.runs.observation import Observation
-from headprobe.runs.passes import Passes, Piece
+from headprobe.runs.passes import Decode, Passes, Piece, ReadingSetup
 from headprobe.runs.prefix_tree import Path, PrefixTree, Tail
 from headprobe.runs.score_accumulator import ScoreAccumulator
-from headprobe.runs.shared_prefixes import shared_prefixes, watches_question
-from headprobe.runs.stops import Stops
+from headprobe.runs.shared_prefixes import shared_prefixes
 from headprobe.tasks import Task
 from headprobe.tasks.grading import answer_steps
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
-
-# A forward pass costs its launch on a GPU, and its tokens on a CPU.
-_MOST_DRAFTS, _MOST_DRAFTS_ON_CPU = 3, 1
 
 
 def observe_cases(
@@ -131,19 +129,22 @@ class CaseRunner:
         capacity: int,
         packed: bool,
     ) -> None:
-        self._loaded = loaded
-        self._task = task
-        self._decode_mode: Decode = decode
-        self._chunk_sizes = chunk_sizes
         self._capacity = capacity + (chunk_sizes.prefill_chunk if packed else 0)
         self._packed = packed
         attributes_logits = any(get_measure(name).attributes_logits for name in task.measures)
         self._attribution = (
             LogitAttribution(loaded.model, loaded.layout.num_heads) if attributes_logits else None
         )
-        self._stops = Stops(loaded)
         self._cache = PrefixCache(loaded.model, self._capacity)
-        self._whole = self._cache.has_recurrent_state and not supports_chunked_prefill(loaded.model)
+        self._setup = ReadingSetup(
+            loaded=loaded,
+            task=task,
+            decode=decode,
+            rules=GreedyRules(loaded),
+            chunk_sizes=chunk_sizes,
+            has_recurrent_state=self._cache.has_recurrent_state,
+            reads_whole=reads_whole(loaded.model),
+        )
 
     def observe(self, cases: Sequence[Case], path: Path, wanted: Set[int]) -> Iterator[Observation]:
         """Observe the cases of a path's tails; if memory runs out, again in smaller chunks.
@@ -160,10 +161,10 @@ class CaseRunner:
             try:
                 seen = self._observe(cases, path, tails, shared)
             except torch.OutOfMemoryError as error:
-                if self._chunk_sizes.prefill_chunk <= LEAST_CHUNK:
+                if self._setup.chunk_sizes.prefill_chunk <= LEAST_CHUNK:
                     raise out_of_memory(error, tokens=longest) from error
             except NotFinite:
-                raise not_finite(self._loaded, cases[tails[0].prompt].input_ids) from None
+                raise not_finite(self._setup.loaded, cases[tails[0].prompt].input_ids) from None
             else:
                 yield from seen
                 left, shared = left[len(tails) :], path.length
@@ -174,17 +175,18 @@ class CaseRunner:
         """Return the first tails that are run together: at most one chunk's tokens, or one tail."""
         sizes = (cases[tail.prompt].length - tail.start for tail in tails)
         totals = itertools.accumulate(sizes)
-        count = sum(total <= self._chunk_sizes.prefill_chunk for total in totals)
+        count = sum(total <= self._setup.chunk_sizes.prefill_chunk for total in totals)
         return tails[: max(1, count)]
 
     def _shrink(self, longest: int) -> None:
         """Go on with smaller chunks and a new KV cache."""
-        self._cache = PrefixCache(self._loaded.model, self._capacity)
+        self._cache = PrefixCache(self._setup.loaded.model, self._capacity)
         torch.cuda.empty_cache()
-        self._chunk_sizes = self._chunk_sizes.halved(longest=longest)
+        smaller = self._setup.chunk_sizes.halved(longest=longest)
+        self._setup = replace(self._setup, chunk_sizes=smaller)
         warnings.warn(
             f"out of memory at {longest:,} tokens; "
-            f"going on with `prefill_chunk={self._chunk_sizes.prefill_chunk}`",
+            f"going on with `prefill_chunk={smaller.prefill_chunk}`",
             HeadprobeWarning,
             stacklevel=3,
         )
@@ -194,20 +196,21 @@ class CaseRunner:
         self, cases: Sequence[Case], path: Path, tails: Sequence[Tail], shared: int
     ) -> list[Observation]:
         """Observe the cases of some tails together; ``shared`` tokens of the path are cached."""
-        length = 0 if self._whole else path.length
+        setup = self._setup
+        length = 0 if setup.reads_whole else path.length
         self._read_path(cases[path.prompt], path.branch_points, shared, length)
-        branches = Branches(length, self._loaded.device) if self._packed else None
+        branches = Branches(length, setup.loaded.device) if self._packed else None
         answers = [
             Answer(
                 case=cases[tail.prompt],
                 accumulator=ScoreAccumulator(
-                    self._loaded, cases[tail.prompt], self._task, self._attribution
+                    setup.loaded, cases[tail.prompt], setup.task, self._attribution
                 ),
-                read=0 if self._whole else tail.start,
+                read=0 if setup.reads_whole else tail.start,
             )
             for tail in tails
         ]
-        self._decoder(branches).answer(answers)
+        Decoder(setup, self._cache, branches).answer(answers)
         return [self._observation(answer) for answer in answers]
 
     def _read_path(
@@ -216,45 +219,18 @@ class CaseRunner:
         """Fill the cache with a path, of which ``shared`` tokens are cached, stretch by stretch."""
         held = min(shared, length, self._cache.get_seq_length())
         self._cache.crop(held)
-        passes = self._passes(None)
+        passes = Passes(self._setup, self._cache, None)
         for end in (*branch_points, length):
             if held < end <= length:
                 passes.run([Piece(tokens=case.input_ids[held:end], branch=PATH, start=held)])
                 self._cache.snapshot()
                 held = end
 
-    def _passes(self, branches: Branches | None) -> Passes:
-        return Passes(
-            self._loaded,
-            self._cache,
-            branches,
-            stops=self._stops,
-            measures=self._task.measures,
-            chunk_sizes=self._chunk_sizes,
-            whole=self._whole,
-        )
-
-    def _decoder(self, branches: Branches | None) -> Decoder:
-        # A text that cannot be cropped to any length is decoded without drafts.
-        alone = 0 if self._cache.has_recurrent_state else 1
-        is_cpu = self._loaded.device.type == "cpu"
-        most = _MOST_DRAFTS_ON_CPU if is_cpu else _MOST_DRAFTS
-        return Decoder(
-            self._passes(branches),
-            branches,
-            self._task.probe,
-            decode=self._decode_mode,
-            stops=self._stops,
-            most_drafts=alone if branches is None else most,
-            asks=watches_question(self._task),
-            whole=self._whole,
-        )
-
     def _observation(self, answer: Answer) -> Observation:
         """Make the record of a completed answer."""
-        generated, probe = answer.generated, self._task.probe
+        generated, probe = answer.generated, self._setup.task.probe
         steps = self._answer_steps(answer.case, generated)
-        response = self._decode(generated).strip()
+        response = self._setup.rules.text(generated)
         totals = answer.accumulator.totals(steps)
         scores = {name: total.float().cpu().numpy() for name, total in totals.items()}
         for matrix in scores.values():
@@ -271,9 +247,6 @@ class CaseRunner:
 
     def _answer_steps(self, case: Case, generated: list[int]) -> slice:
         """Return the steps to count: the ones that write the answer, or all (forced, reference)."""
-        if self._decode_mode == "forced" or self._task.probe.steps == "reference":
+        if self._setup.decode == "forced" or self._setup.task.probe.steps == "reference":
             return slice(0, len(generated))
-        return slice(*answer_steps(generated, case.answer, self._decode))
-
-    def _decode(self, tokens: Sequence[int]) -> str:
-        return str(self._loaded.tokenizer.decode(list(tokens), skip_special_tokens=True))
+        return slice(*answer_steps(generated, case.answer, self._setup.rules.decode))

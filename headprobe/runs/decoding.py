@@ -9,22 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from headprobe.attention.branches import PATH, Branches
+from headprobe.attention.prefix_cache import PrefixCache
 from headprobe.prompts.case import Case
 from headprobe.runs.drafts import drafts
-from headprobe.runs.passes import Passes, Piece
+from headprobe.runs.passes import Passes, Piece, ReadingSetup
 from headprobe.runs.score_accumulator import ScoreAccumulator, View
-from headprobe.runs.shared_prefixes import question_of
-from headprobe.runs.stops import Stops
-from headprobe.tasks import Probe
+from headprobe.runs.shared_prefixes import question_of, watches_question
 
-Decode = Literal["greedy", "forced"]
+# A forward pass costs its launch on a GPU, and its tokens on a CPU.
+_MOST_DRAFTS, _MOST_DRAFTS_ON_CPU = 3, 1
 
 
 @dataclass(eq=False, kw_only=True)
@@ -66,36 +65,19 @@ class Decoder:
     """Answers cases on the KV cache of their path.
 
     Args:
-        passes: runs the tokens.
-        branches: the layout of the KV cache; ``None`` for a model that takes one text at a time.
-        probe: the kind of the cases.
-        decode: ``greedy`` for the model's own answers, ``forced`` for the expected ones.
-        stops: tells where an answer ends.
-        most_drafts: the most drafts that are verified at a time.
-        asks: whether a measure watches the question.
-        whole: whether a prompt can only be run from its start in one forward pass.
+        setup: the model, the task of the cases, and how the model answers.
+        cache: a KV cache that holds the path; extended in place.
+        branches: the layout of the cache; ``None`` for a model that takes one text at a time.
     """
 
-    def __init__(
-        self,
-        passes: Passes,
-        branches: Branches | None,
-        probe: Probe,
-        *,
-        decode: Decode,
-        stops: Stops,
-        most_drafts: int,
-        asks: bool,
-        whole: bool = False,
-    ) -> None:
-        self._passes = passes
+    def __init__(self, setup: ReadingSetup, cache: PrefixCache, branches: Branches | None) -> None:
+        self._setup = setup
+        self._passes = Passes(setup, cache, branches)
         self._branches = branches
-        self._probe = probe
-        self._decode = decode
-        self._stops = stops
-        self._most_drafts = most_drafts
-        self._asks = asks
-        self._whole = whole
+        self._probe = setup.task.probe
+        self._is_greedy = setup.decode == "greedy"
+        self._asks = watches_question(setup.task)
+        self._most_drafts = self._count_drafts()
 
     def answer(self, answers: Sequence[Answer]) -> None:
         """Complete the answers and their accumulators."""
@@ -104,6 +86,14 @@ class Decoder:
             steps = [self._prepare(answer) for answer in left]
             self._passes.run([piece for step in steps for piece in step.pieces])
             left = [step.answer for step in steps if self._goes_on(step)]
+
+    def _count_drafts(self) -> int:
+        """Return the most drafts that are verified at a time."""
+        if self._branches is None:
+            # A text that cannot be cropped to any length is decoded without drafts.
+            return 0 if self._setup.has_recurrent_state else 1
+        is_cpu = self._setup.loaded.device.type == "cpu"
+        return _MOST_DRAFTS_ON_CPU if is_cpu else _MOST_DRAFTS
 
     def _prepare(self, answer: Answer) -> _Step:
         """Make the pieces of an answer's next step."""
@@ -115,11 +105,11 @@ class Decoder:
         rows = 1 if most else case.length - self._probe.first_query(case)
         base = self._piece(answer, answer.branch, answer.read, answer.unread, rows)
         base.may_end = bool(answer.generated)
-        if self._decode == "forced":
-            drafted = [list(case.answer_ids[: most - 1])[: len(case.answer_ids) - 1]]
-        else:
+        if self._is_greedy:
             drafted = drafts(case, answer.generated, most=most - len(answer.generated) - 1)
             drafted = drafted[: self._most_drafts]
+        else:
+            drafted = [list(case.answer_ids[: most - 1])[: len(case.answer_ids) - 1]]
         return _Step(
             answer=answer,
             asked=asked,
@@ -137,7 +127,7 @@ class Decoder:
         case, question = answer.case, question_of(answer.case)
         before = case.input_ids[answer.read : question.start]
         context, start, pieces = answer.branch, answer.read, list[Piece]()
-        if before and not self._whole:
+        if before and not self._setup.reads_whole:
             context = self._leave(context, start)
             pieces.append(Piece(tokens=before, branch=context, start=start))
             start, before = question.start, ()
@@ -154,7 +144,7 @@ class Decoder:
     ) -> Piece:
         branch = self._leave(parent, start)
         view = View(case=answer.case, watched="answer", branch=branch, rows=rows)
-        chooses = self._decode == "greedy" and self._probe.max_new_tokens(answer.case) > 0
+        chooses = self._is_greedy and self._probe.max_new_tokens(answer.case) > 0
         return Piece(tokens=tokens, branch=branch, start=start, view=view, chooses=chooses)
 
     def _leave(self, branch: int, start: int) -> int:
@@ -170,22 +160,19 @@ class Decoder:
         if not most:
             self._add(answer, base, base.tokens[base.watched.start :])
             return False
-        if self._decode == "forced":
-            best, chosen = step.drafts[0], list(answer.case.answer_ids[:most])
-        else:
+        if self._is_greedy:
             verified = [(self._verify(answer, base, draft), draft) for draft in step.drafts]
             verified.append((self._verify(answer, base, None), base))
             chosen, best = max(verified, key=lambda pair: len(pair[0]))
+        else:
+            best, chosen = step.drafts[0], list(answer.case.answer_ids[:most])
         self._add(answer, base, chosen[:1])
         self._add(answer, best, chosen[1:])
         answer.generated += chosen
         answer.read, answer.unread = base.end + len(chosen) - 1, chosen[-1:]
         answer.branch = best.branch if len(chosen) > 1 else base.branch
-        return not (
-            self._decode == "forced"
-            or len(answer.generated) == most
-            or self._stops.end(answer.generated)
-        )
+        rules = self._setup.rules
+        return self._is_greedy and not rules.is_complete(answer.generated, max_new_tokens=most)
 
     def _verify(self, answer: Answer, base: Piece, draft: Piece | None) -> list[int]:
         """Return the greedy tokens: a draft as far as the model chose it, and its next choice."""
@@ -193,7 +180,7 @@ class Decoder:
         agreed: list[int] = []
         for token, guess in zip([*base.chosen, *chosen], [*drafted, None], strict=True):
             agreed.append(token)
-            if token != guess or self._stops.end([*answer.generated, *agreed]):
+            if token != guess or self._setup.rules.is_end([*answer.generated, *agreed]):
                 break
         return agreed
 
@@ -205,4 +192,4 @@ class Decoder:
             answer.accumulator.add(piece.view, self._tensor(tokens), weight=weight)
 
     def _tensor(self, tokens: Sequence[int]) -> Int[Tensor, " token"]:
-        return torch.tensor(tokens, device=self._passes.device)
+        return torch.tensor(tokens, device=self._setup.loaded.device)

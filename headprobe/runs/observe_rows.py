@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from headprobe.attention.observe import forward, observe
-from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
+from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 from headprobe.attention.rows import AttentionRows
 from headprobe.errors import HeadprobeWarning
 from headprobe.models.layout import Head
@@ -146,8 +146,7 @@ def _observe(
 ) -> None:
     cache = PrefixCache(loaded.model, len(tokens))
     ids = torch.tensor([tokens], device=loaded.device)
-    whole = cache.has_recurrent_state and not supports_chunked_prefill(loaded.model)
-    ahead = 0 if whole else watched.start
+    ahead = 0 if reads_whole(loaded.model) else watched.start
     for piece in torch.split(ids[:, :ahead], chunk_sizes.prefill_chunk, dim=1) if ahead else ():
         forward(loaded.model, piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
     observe(

@@ -5,27 +5,47 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from headprobe.attention.branches import Branches
-from headprobe.attention.finite import require_finite_logits
 from headprobe.attention.observe import forward, observe
 from headprobe.attention.prefix_cache import PrefixCache
+from headprobe.runs.greedy import GreedyRules
 from headprobe.runs.memory import ChunkSizes
 from headprobe.runs.score_accumulator import RowSummaries, View
-from headprobe.runs.stops import Stops
+from headprobe.tasks import Task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
+Decode = Literal["greedy", "forced"]
 # The most queries whose rows are held at a time, so that their memory grows only with the keys.
 _MOST_ROWS = 128
 # A mask of so many queries costs more than a forward pass of their own without one.
 _WORTH_A_PASS = 512
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReadingSetup:
+    """A model, a task, and how the model reads and answers the task's cases.
+
+    ``decode`` is ``greedy`` for the model's own answers, by ``rules``, and ``forced`` for the
+    expected ones. ``chunk_sizes`` are the tokens and the attention rows that are computed at a
+    time; a model that ``reads_whole`` takes a text in one forward pass, whatever its length, and
+    one with ``has_recurrent_state`` cannot go back to any earlier token.
+    """
+
+    loaded: LoadedModel
+    task: Task
+    decode: Decode
+    rules: GreedyRules
+    chunk_sizes: ChunkSizes
+    has_recurrent_state: bool
+    reads_whole: bool
 
 
 @dataclass(eq=False, kw_only=True)
@@ -73,45 +93,22 @@ class Passes:
     """Runs pieces on the KV cache of one path.
 
     Args:
-        loaded: the model.
+        setup: the model and how it reads.
         cache: a KV cache that holds the path; extended in place.
         branches: the layout of the cache; ``None`` for a model that takes one text at a time. Then
             the pieces must be of one prompt, in an order in which each follows the last or needs a
             shorter prefix of the text before it.
-        stops: tells the tokens that end a response.
-        measures: names of the measures that observe the watched rows, if any.
-        chunk_sizes: the tokens and the rows that are computed at a time.
-        whole: run the tokens that follow one another in one pass, whatever their number.
     """
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        cache: PrefixCache,
-        branches: Branches | None,
-        *,
-        stops: Stops,
-        measures: Sequence[str],
-        chunk_sizes: ChunkSizes,
-        whole: bool = False,
-    ) -> None:
-        self._loaded = loaded
+    def __init__(self, setup: ReadingSetup, cache: PrefixCache, branches: Branches | None) -> None:
+        self._setup = setup
         self._cache = cache
         self._branches = branches
-        self._stops = stops
-        self._measures = measures
-        self._chunk_sizes = chunk_sizes
-        self._whole = whole
-
-    @property
-    def device(self) -> torch.device:
-        """The device of the tokens."""
-        return self._loaded.device
 
     def run(self, pieces: Sequence[Piece]) -> None:
         """Run pieces, and fill their views and their chosen tokens."""
         views = [piece.view for piece in pieces if piece.view]
-        summaries = RowSummaries(self._measures, views, self._branches)
+        summaries = RowSummaries(self._setup.task.measures, views, self._branches)
         for tokens in self._chunks(pieces):
             choices = self._pass(tokens, summaries).tolist()
             choosing = [token.piece for token in tokens if token.chooses]
@@ -120,9 +117,10 @@ class Passes:
 
     def _chunks(self, pieces: Sequence[Piece]) -> Iterator[list[_Token]]:
         """Split the pieces' tokens into forward passes."""
+        setup = self._setup
         for run in [pieces] if self._branches else self._single_texts(pieces):
             tokens = [token for piece in run for token in _tokens(piece)]
-            size = len(tokens) if self._whole else self._chunk_sizes.prefill_chunk
+            size = len(tokens) if setup.reads_whole else setup.chunk_sizes.prefill_chunk
             cut = self._plain_end(run)
             for part in (tokens[:cut], tokens[cut:]):
                 for start in range(0, len(part), max(1, size)):
@@ -155,7 +153,7 @@ class Passes:
 
     def _pass(self, tokens: Sequence[_Token], summaries: RowSummaries) -> Int[Tensor, " choice"]:
         """Run one forward pass; return what the model chooses after the tokens that choose."""
-        device = self._loaded.device
+        model, device = self._setup.loaded.model, self._setup.loaded.device
         inputs: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
         if self._branches:
             self._branches.place([t.piece.branch for t in tokens], [t.position for t in tokens])
@@ -167,9 +165,9 @@ class Passes:
         inputs["logits_to_keep"] = torch.tensor(ends, device=device)
         numbers = torch.tensor([[token.number for token in tokens]], device=device)
         watch = [n for n, token in enumerate(tokens) if token.is_watched]
-        if watch and self._measures:
+        if watch and self._setup.task.measures:
             output = observe(
-                self._loaded.model,
+                model,
                 numbers,
                 on_rows=summaries.see,
                 watch=watch,
@@ -177,18 +175,13 @@ class Passes:
                 **inputs,
             )
         else:
-            output = forward(self._loaded.model, numbers, **inputs)
-        require_finite_logits(output.logits)
-        logits = output.logits[0, : len(needed)]
-        for row, token in enumerate(tokens[n] for n in needed):
-            if not token.piece.may_end:
-                self._stops.forbid_ends(logits[row : row + 1])
-        choices: Tensor = logits.argmax(dim=-1)
-        return choices
+            output = forward(model, numbers, **inputs)
+        first = [row for row, n in enumerate(needed) if not tokens[n].piece.may_end]
+        return self._setup.rules.choose(output.logits[0], first=first)[: len(needed)]
 
     def _row_bytes(self, keys: int) -> int:
-        most = _MOST_ROWS * 4 * self._loaded.layout.num_heads * keys
-        return min(most, self._chunk_sizes.row_bytes)
+        most = _MOST_ROWS * 4 * self._setup.loaded.layout.num_heads * keys
+        return min(most, self._setup.chunk_sizes.row_bytes)
 
 
 def _tokens(piece: Piece) -> Iterator[_Token]:

@@ -13,10 +13,10 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
-from headprobe.runs.decoding import Decode
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.memory import ChunkSizes, MemoryOptions, cache_bytes, chunk_sizes_for
+from headprobe.runs.passes import Decode
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import Plan
 from headprobe.runs.prompt_trial import decide_style

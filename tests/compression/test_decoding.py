@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +81,39 @@ def test_no_step_lays_the_cache_out_anew(tiny_llama: PreTrainedModel) -> None:
         for _ in range(STEPS):
             newest = decoder.step(newest)
     assert before == [tensor.data_ptr() for layer in cache.layers for tensor in layer.tensors]
+
+
+def test_sequences_that_end_early_leave_the_others_their_own_tokens() -> None:
+    end = 2
+    scripts = [[50, end], [51, 61, 71, 81], [52, end], [53, end], [54, 64, 74], [55, end]]
+
+    class Decoder(GreedyDecoder):
+        """Which sequence each row is of, and how many of its tokens were read."""
+
+        def __init__(self) -> None:
+            self.numbers = list(range(len(scripts)))
+            self.read = [0] * len(scripts)
+
+        def take(self, sequences: torch.Tensor) -> None:
+            self.numbers = [self.numbers[row] for row in sequences.tolist()]
+
+        def step(self, newest: torch.Tensor) -> torch.Tensor:
+            said = []
+            for number, token in zip(self.numbers, newest.tolist(), strict=True):
+                script, place = scripts[number], self.read[number]
+                assert token == script[min(place, len(script) - 1)]
+                self.read[number] = place + 1
+                said.append(script[min(place + 1, len(script) - 1)])
+            return torch.tensor(said)
+
+    decoder = Decoder()
+    first = torch.tensor([script[0] for script in scripts])
+
+    def is_complete(answer: Sequence[int]) -> bool:
+        return len(answer) == 3 or answer[-1] == end
+
+    assert decoder.answer(first, is_complete) == [script[:3] for script in scripts]
+    assert decoder.numbers == [1, 4]
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
 from headprobe.compression.reconstruction import Repetition, repetitions
 from headprobe.errors import HeadprobeError
-from headprobe.evaluation.answering import _Reader, evaluate
+from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.baselines import BASELINES, baselines
 from headprobe.evaluation.methods import CutPoint, Method, allocated, everything, fixed
 from headprobe.evaluation.questions import Question, questions_of
@@ -124,36 +124,6 @@ def test_answers_are_those_of_each_budget_alone(
             assert answered.is_baseline == (method.strategy in BASELINES)
     assert len({answered.responses for answered in found.methods}) > 2
     assert found.groups == tuple(question.group for question in questions)
-
-
-def test_sequences_that_end_early_leave_the_others_their_own_tokens(nano: LoadedModel) -> None:
-    end = nano.tokenizer.eos_token_id
-    scripts = [[50, end], [51, 61, 71, 81], [52, end], [53, end], [54, 64, 74], [55, end]]
-
-    class Decoder(GreedyDecoder):
-        """Which sequence each row is of, and how many of its tokens were read."""
-
-        def __init__(self) -> None:
-            self.numbers = list(range(len(scripts)))
-            self.read = [0] * len(scripts)
-
-        def take(self, sequences: torch.Tensor) -> None:
-            self.numbers = [self.numbers[row] for row in sequences.tolist()]
-
-        def step(self, newest: torch.Tensor) -> torch.Tensor:
-            said = []
-            for number, token in zip(self.numbers, newest.tolist(), strict=True):
-                script, place = scripts[number], self.read[number]
-                assert token == script[min(place, len(script) - 1)]
-                self.read[number] = place + 1
-                said.append(script[min(place + 1, len(script) - 1)])
-            return torch.tensor(said)
-
-    reader = _Reader(nano, [], settings=(), prefill_chunk=1)
-    decoder = Decoder()
-    first = torch.tensor([script[0] for script in scripts])
-    assert reader._go_on(decoder, first, 3) == [script[:3] for script in scripts]
-    assert decoder.numbers == [1, 4]
 
 
 def test_a_full_budget_gives_the_uncompressed_answers(

@@ -25,10 +25,10 @@ from headprobe.prompts.needles import read_needles
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptWriter
 from headprobe.runs.case_runner import observe_cases
+from headprobe.runs.greedy import GreedyRules
 from headprobe.runs.memory import ChunkSizes
 from headprobe.runs.plan import prepare
 from headprobe.runs.prefix_tree import BLOCK
-from headprobe.runs.stops import Stops
 from headprobe.tasks import TASKS, Task, repetition
 from tests._support.architectures import WINDOWED, WITH_STATES
 from tests._support.chat_templates import tokenizer_with
@@ -525,11 +525,11 @@ def test_a_response_ends_with_a_line_break_only_once_something_was_said(nano: Lo
     tokenizer = tokenizer_with(None)
     (line,), (said,), end = tokenizer("\n")["input_ids"], tokenizer("a")["input_ids"], 257
     assert tokenizer.eos_token_id == end
-    stops = Stops(replace(nano, tokenizer=tokenizer))
-    assert not stops.end([line])
-    assert not stops.end([line, line])
-    assert not stops.end([line, said])
-    assert stops.end([line, said, line])
-    assert stops.end([said, line])
-    assert stops.end([end])
-    assert stops.end([line, end])
+    rules = GreedyRules(replace(nano, tokenizer=tokenizer))
+    assert not rules.is_end([line])
+    assert not rules.is_end([line, line])
+    assert not rules.is_end([line, said])
+    assert rules.is_end([line, said, line])
+    assert rules.is_end([said, line])
+    assert rules.is_end([end])
+    assert rules.is_end([line, end])

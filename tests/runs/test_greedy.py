@@ -13,7 +13,7 @@ from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.draw import DrawnCases, draw_cases
-from headprobe.runs.stops import Stops
+from headprobe.runs.greedy import GreedyRules
 from headprobe.tasks import TASKS
 
 TASK = TASKS["retrieval"]
@@ -64,7 +64,7 @@ def test_a_line_break_ends_a_response_after_some_text_alone() -> None:
     loaded: Any = SimpleNamespace(
         tokenizer=tokenizer, model=SimpleNamespace(generation_config=None)
     )
-    stops = Stops(loaded)
-    assert [stops.end(ids) for ids in ([2], [3, 2], [2, 0], [2, 0, 2], [0, 9])] == [
+    rules = GreedyRules(loaded)
+    assert [rules.is_end(ids) for ids in ([2], [3, 2], [2, 0], [2, 0, 2], [0, 9])] == [
         *(False, False, False, True, True)
     ]
