@@ -160,8 +160,8 @@ def hide_needles(
         writer: frames prompts with the question and the chat template.
         lengths: tokens of whole prompts.
         depths: needle places in per cent of the haystack.
-        limit: the most cases, balanced over needles, lengths and depths, and over kinds of needles
-            where it is below the number of needles.
+        limit: the most cases, balanced over needles, their kinds, lengths and depths; of equally
+            balanced cases those that share most tokens. A larger limit takes the same and more.
         seed: chooses the cases under ``limit``.
 
     Raises:
@@ -170,28 +170,24 @@ def hide_needles(
     hidden = [tokenize_needle(needle, writer) for needle in needles]
     haystack = _Haystack(sentences, writer.pieces)
     grid = list(itertools.product(range(len(needles)), lengths, depths))
+    positions = _positions(hidden, haystack, grid)
     if limit is not None and limit < len(grid):
-        kinds = [needle.kind for needle in needles] if limit < len(needles) else None
-        grid = [
-            grid[i]
-            for i in sorted(itertools.islice(balanced_cells(grid, seed, kinds=kinds), limit))
-        ]
-    needle_positions = {
-        needle: haystack.needle_positions(_capacities(needle, hidden[needle], lengths), depths)
-        for needle in sorted({needle for needle, _, _ in grid})
-    }
+        kinds = [needle.kind for needle in needles]
+        order = balanced_cells(grid, seed, kinds=kinds, positions=positions)
+        chosen = sorted(itertools.islice(order, limit))
+        grid, positions = [grid[cell] for cell in chosen], [positions[cell] for cell in chosen]
     cases = [
         _place(
             hidden[needle],
             haystack,
-            at=needle_positions[needle][length, depth],
+            at=at,
             case_id=i,
             needle_id=needle,
             length=length,
         )
-        for i, (needle, length, depth) in enumerate(grid)
+        for i, ((needle, length, _), at) in enumerate(zip(grid, positions, strict=True))
     ]
-    asked = {needle_id: needles[needle_id] for needle_id in needle_positions}
+    asked = {needle: needles[needle] for needle, _, _ in grid}
     warn_of_leaks(
         find_leaks(asked, ProseIndex(haystack.sentences, haystack.starts)),
         [(case.needle_id, case.length - hidden[case.needle_id].size) for case in cases],
@@ -207,15 +203,17 @@ def hide_needles(
     return cases
 
 
-def _capacities(needle_id: int, needle: HiddenNeedle, lengths: Sequence[int]) -> dict[int, int]:
-    """Compute for each length the haystack tokens that fit beside a needle and its question."""
-    if min(lengths) < needle.size:
-        raise UsageError(
-            f"too short for needle {needle_id} and its question; expected at least {needle.size}",
-            option="lengths",
-            value=min(lengths),
-        )
-    return {length: length - needle.size for length in lengths}
+def _positions(
+    hidden: Sequence[HiddenNeedle], haystack: _Haystack, grid: Sequence[tuple[int, int, float]]
+) -> list[int]:
+    """Choose the needle's position in the haystack for every (needle, length, depth) of a grid."""
+    lengths, depths = (list(dict.fromkeys(axis)) for axis in list(zip(*grid, strict=True))[1:])
+    # Needles of one size stand at the same positions.
+    by_size = {
+        size: haystack.needle_positions({n: max(0, n - size) for n in lengths}, depths)
+        for size in {needle.size for needle in hidden}
+    }
+    return [by_size[hidden[needle].size][length, depth] for needle, length, depth in grid]
 
 
 def _place(
@@ -228,6 +226,12 @@ def _place(
     length: int,
 ) -> Case:
     capacity = length - needle.size
+    if capacity < 0:
+        raise UsageError(
+            f"too short for needle {needle_id} and its question; expected at least {needle.size}",
+            option="lengths",
+            value=length,
+        )
     haystack.reach(capacity)
     position = len(needle.head) + at
     tail = length - len(needle.tail)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel, load_model
+from headprobe.prompts.case import case_key
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.draw import DrawnCases, draw_cases
+from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import TASKS
 
 
@@ -86,6 +89,34 @@ def test_a_few_cases_hold_every_kind_equally_often(other: LoadedModel) -> None:
     counts = Counter(case.kind for case in drawn.cases)
     kinds = ("one-hop", "two-hop", "counting", "linking", "comparing")
     assert counts == dict.fromkeys(kinds, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "tokens", "paths"),
+    [("nano", "r2", 0.27, 60), ("english", "r2", 0.36, 115), ("english", "retrieval", 0.26, 90)],
+)
+def test_the_default_cases_share_paths_and_are_balanced(
+    name: str, task: str, tokens: float, paths: int
+) -> None:
+    loaded = load_model("nano", weights=False)
+    if name != "nano":
+        loaded = dataclasses.replace(loaded, name=name, max_context=None)
+    cases = draw(loaded, task=task, lengths=None, depths=None, limit=200).cases
+    tree = PrefixTree.of([case.input_ids for case in cases])
+    assert tree.unique_tokens < tokens * tree.lengths.sum()
+    assert len(tree.groups()) < paths
+    each = Counter(case.length for case in cases)
+    assert set(each.values()) == {20}
+    assert len(each) == 10
+    assert len({(case.needle_id, case.input_ids) for case in cases}) == 200
+    needles = Counter(case.needle_id for case in cases)
+    assert max(needles.values()) - min(needles.values()) <= 1
+
+
+def test_a_larger_limit_draws_the_same_cases_and_more(other: LoadedModel) -> None:
+    drawn = [draw(other, lengths=(1000, 1500), limit=limit).cases for limit in (4, 30, 108, 150)]
+    keys = [{case_key(case) for case in cases} for cases in drawn]
+    assert all(few < more for few, more in itertools.pairwise(keys))
 
 
 def test_a_file_pasted_twice_gives_no_more_needles(other: LoadedModel, tmp_path: Path) -> None:
