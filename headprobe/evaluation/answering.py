@@ -97,12 +97,10 @@ def answer(
         try:
             yield reader.answer(question)
         except torch.OutOfMemoryError as error:
-            tokens = len(question.context_ids) + len(question.question_ids)
             hint = "a smaller `budget` list or shorter prompts"
-            raise out_of_memory(error, tokens=tokens, hint=hint) from error
+            raise out_of_memory(error, tokens=len(question.input_ids), hint=hint) from error
         except NotFinite:
-            prompt = [*question.context_ids, *question.question_ids]
-            raise not_finite(loaded, prompt) from None
+            raise not_finite(loaded, question.input_ids) from None
 
 
 def graded(
@@ -204,7 +202,7 @@ class _Reader:
         cut_point = self._moment(cache, question)
         targets = self._targets(cut_point) if QUERY_AWARE in self._settings else []
         if targets:
-            self._repeat(cache, (*question.context_ids, *question.question_ids), start=repeated)
+            self._repeat(cache, question.input_ids, start=repeated)
         granularity = targets[0].budgets.granularity if targets else uncut.granularity
         full = Target(budgets=everything(self._loaded.layout, granularity=granularity))
         fork = cache.fork([full, *targets], keep=False)

@@ -32,13 +32,7 @@ def question_keys(
         return methods_digest(candidates, cut_point)
 
     return [
-        json_digest(
-            [
-                one.key,
-                entries(len(one.context_ids)),
-                entries(len(one.context_ids) + len(one.question_ids)),
-            ]
-        )
+        json_digest([one.key, entries(len(one.context_ids)), entries(len(one.input_ids))])
         for one in questions
     ]
 

@@ -209,6 +209,4 @@ def _without(loaded: LoadedModel, candidates: Sequence[Method], longest: int) ->
 
 def _contexts(questions: Sequence[Question]) -> list[int]:
     """List the lengths at which caches are compressed, in tokens."""
-    contexts = {len(one.context_ids) for one in questions}
-    prompts = {len(one.context_ids) + len(one.question_ids) for one in questions}
-    return sorted(contexts | prompts)
+    return sorted({len(ids) for one in questions for ids in (one.context_ids, one.input_ids)})

@@ -63,6 +63,11 @@ class Question:
             )
 
     @cached_property
+    def input_ids(self) -> tuple[int, ...]:
+        """The tokens of the whole prompt."""
+        return (*self.context_ids, *self.question_ids)
+
+    @cached_property
     def key(self) -> str:
         """A digest of what the model is asked, whatever else is asked with it."""
         return json_digest([self.context_ids, self.question_ids, self.max_new_tokens])
