@@ -152,7 +152,7 @@ def test_verbose_logs_what_is_loaded_planned_and_done(tmp_path: Path) -> None:
         ("models.loading", "loaded nano from"),
         ("runs.memory", "prefill_chunk="),
         ("runs.engine", "0 units were done before"),
-        ("runs.engine", "wrote run/scores.safetensors"),
+        ("runs.result_files", "wrote run/scores.safetensors"),
     ):
         assert any(f" headprobe.{name}: " in line and told in line for line in log), told
     assert "headprobe.runs" not in succeed(*run, cwd=tmp_path).stderr

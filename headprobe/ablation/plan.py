@@ -17,10 +17,11 @@ from headprobe.prompts.style import PromptOptions
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import bundled_corpus, draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
+from headprobe.runs.identity import Plan, model_identity
 from headprobe.runs.memory import ChunkSizes, MemoryOptions, chunk_sizes_for
-from headprobe.runs.plan import model_identity, run_labels
+from headprobe.runs.plan import run_labels
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.runs.progress import FILE_NAME, Plan, stored_plan
+from headprobe.runs.progress import FILE_NAME, stored_plan
 from headprobe.runs.prompt_trial import draw_asked
 from headprobe.scores import HeadScores
 from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task

@@ -17,10 +17,12 @@ from headprobe.ablation.plan import PlannedAblation
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import observe_cases, why_not_packed
-from headprobe.runs.engine import Job, ResultFiles, Work, run_job
+from headprobe.runs.engine import run_job
 from headprobe.runs.failures import advice, count_failures, describe_failures
+from headprobe.runs.job import Job, Work
 from headprobe.runs.observation import Observation
-from headprobe.runs.progress import Payload
+from headprobe.runs.payload import Payload
+from headprobe.runs.result_files import ResultFiles
 from headprobe.runs.score import decode, encode
 from headprobe.scores.tables import write_table
 from headprobe.tasks.grading import METRICS, PASSED

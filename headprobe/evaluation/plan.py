@@ -32,10 +32,10 @@ from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptOptions
 from headprobe.runs.directory import directory_for
-from headprobe.runs.engine import versions
 from headprobe.runs.held_out import scored_corpus
-from headprobe.runs.plan import model_identity
-from headprobe.runs.progress import FILE_NAME, Plan, stored_plan
+from headprobe.runs.identity import Plan, model_identity
+from headprobe.runs.progress import FILE_NAME, stored_plan
+from headprobe.runs.result_files import versions
 from headprobe.scores import HeadScores
 from headprobe.scores.titles import title
 from headprobe.tasks import Task

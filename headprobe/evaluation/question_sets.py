@@ -16,7 +16,7 @@ from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
 from headprobe.runs.draw import ANSWER_RESERVE, draw_cases, longest_prompt, prompt_writer
 from headprobe.runs.held_out import check_held_out
-from headprobe.runs.progress import Plan
+from headprobe.runs.identity import Plan
 from headprobe.runs.prompt_trial import draw_asked
 from headprobe.tasks import TASKS, Task
 

@@ -19,8 +19,10 @@ from headprobe.evaluation.results import (
     result_table,
 )
 from headprobe.models.loading import LoadedModel
-from headprobe.runs.engine import Job, ResultFiles, Work, run_job
-from headprobe.runs.progress import Payload
+from headprobe.runs.engine import run_job
+from headprobe.runs.job import Job, Work
+from headprobe.runs.payload import Payload
+from headprobe.runs.result_files import ResultFiles
 from headprobe.scores.tables import write_table
 
 Draw = Callable[[Sequence[MethodResult], Path], None]

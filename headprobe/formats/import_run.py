@@ -16,8 +16,10 @@ from headprobe.formats._files import Table
 from headprobe.formats._format import Notes
 from headprobe.models.layout import HeadLayout
 from headprobe.runs.directory import HEADS, RESULTS
-from headprobe.runs.engine import Job, ResultFiles, run_job
-from headprobe.runs.progress import Plan
+from headprobe.runs.engine import run_job
+from headprobe.runs.identity import Plan
+from headprobe.runs.job import Job
+from headprobe.runs.result_files import ResultFiles
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table

@@ -21,7 +21,7 @@ from headprobe.prompts.needles import Needle, language_of, read_needles
 from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CORPORA, CaseSpec
 from headprobe.prompts.style import PromptOptions, PromptWriter, describe_options
-from headprobe.runs.progress import Plan
+from headprobe.runs.identity import Plan
 from headprobe.tasks import Probe
 
 if TYPE_CHECKING:

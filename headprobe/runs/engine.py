@@ -9,136 +9,21 @@ several processes, stopping early, Ctrl-C, the report, and the order in which re
 from __future__ import annotations
 
 import logging
-import platform
-import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Generic, TypeVar
 
-from headprobe import __version__
 from headprobe.errors import HeadprobeWarning, Interrupted
-from headprobe.files import file_digest, make_directory, remove_temporaries
+from headprobe.files import make_directory
 from headprobe.runs import directory
 from headprobe.runs.distributed import Processes
-from headprobe.runs.progress import (
-    FILE_NAME,
-    Payload,
-    Plan,
-    Progress,
-    discard_progress,
-    open_progress,
-)
-
-Unit = TypeVar("Unit")
-Result = TypeVar("Result")
+from headprobe.runs.job import Job, Result, Unit, Work
+from headprobe.runs.progress import FILE_NAME, Progress, discard_progress, open_progress
+from headprobe.runs.result_files import ResultFiles, RunReport
 
 _LOG = logging.getLogger(__name__)
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Work(Generic[Unit]):
-    """The units of work of a run.
-
-    Args:
-        name: the word for the units, as in "cases".
-        keys: a digest of all that decides each unit; a repeated key is done once.
-        do: do the units of some keys; yield each with its key as soon as it is done.
-        encode: return the payload to keep of a unit.
-        decode: make a unit from its key and payload; ``KeyError``, ``TypeError`` or ``ValueError``
-            where this is impossible, and the unit is done again.
-        rounds: the keys in portions, which are done one after the other; all at once by default.
-        is_enough: tell, from all units done after a round, whether the run may stop there.
-        shards: split the keys into a number of shards, one for each process.
-    """
-
-    name: str
-    keys: Sequence[str]
-    do: Callable[[Set[str]], Iterable[tuple[str, Unit]]]
-    encode: Callable[[Unit], Payload]
-    decode: Callable[[str, Payload], Unit]
-    rounds: Sequence[Collection[str]] | None = None
-    is_enough: Callable[[Mapping[str, Unit]], bool] | None = None
-    shards: Callable[[int], Sequence[Collection[str]]] | None = None
-
-    def shard(self, processes: Processes) -> Set[str]:
-        """Return the keys that this process does."""
-        if self.shards is not None:
-            return set(self.shards(processes.count)[processes.rank])
-        return set(list(dict.fromkeys(self.keys))[processes.rank :: processes.count])
-
-    def count(self, done: Collection[str]) -> int:
-        """Count the units that are done; a repeated unit counts each time."""
-        return sum(key in done for key in self.keys)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Job(Generic[Unit, Result]):
-    """A run, as its client describes it.
-
-    Args:
-        out: the directory.
-        plan: its identity must equal an earlier run's in ``out`` to go on from that run.
-        work: the units, if there are any.
-        finish: make the result from all units by key, and write its files.
-        report: the name of the JSON file that reports on the run.
-        seal: the name of the file without which the directory holds no result; written last.
-        facts: further fields of the report.
-    """
-
-    out: Path
-    plan: Plan
-    work: Work[Unit] | None = None
-    finish: Callable[[Mapping[str, Unit], ResultFiles], Result]
-    report: str = directory.RUN
-    seal: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class ResultFiles:
-    """Writes the files of a result while the directory is locked.
-
-    The old seal is removed first and the new one is written last, with the digests of the other
-    files: if the process is killed in between, no mixture of two results is taken for one. If the
-    directory is removed in between, it is not made anew for the files that are left.
-    """
-
-    def __init__(self, job: Job[Any, Any], report: Callable[..., None], progress: Progress) -> None:
-        self._out = job.out
-        self._job = job
-        self._report = report
-        self._progress = progress
-        self._digests: dict[str, str] = {}
-        (job.out / job.seal).unlink(missing_ok=True)
-        remove_temporaries(job.out, directory.RESULTS)
-
-    @property
-    def digests(self) -> Mapping[str, str]:
-        """The SHA-256 of each file that was written, by name."""
-        return self._digests
-
-    def write(self, name: str, save: Callable[[Path], None]) -> None:
-        """Write one file with the function ``save``, which gets its path.
-
-        Raises:
-            HeadprobeError: the directory was removed, or the file cannot be written.
-        """
-        self._progress.require_file()
-        path = self._out / name
-        save(path)
-        _LOG.info("wrote %s", path)
-        self._digests[name] = file_digest(path)
-
-    def write_report(self, **found: Any) -> None:
-        """Write the report, with the fields ``found``."""
-        fields = found | {"files": dict(self._digests)}
-        self.write(self._job.report, lambda _: self._report(**fields))
 
 
 def run_job(
@@ -172,7 +57,7 @@ def run_job(
         done = _read(job.work, progress)
         _LOG.info("plan of %s: %s", job.out, job.plan.to_json())
         _LOG.info("%d units were done before", len(done))
-        report = _Report(job, progress, processes)
+        report = RunReport(job, progress, processes)
         try:
             with report.until_done():
                 _work(job.work, progress, done, processes, advance)
@@ -183,17 +68,6 @@ def run_job(
             raise Interrupted(f"stopped after {report.reached}; the same command goes on") from None
     discard_progress(_own(job.out, processes))
     return None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of headprobe, Python and the libraries that results may depend on."""
-    found = {"headprobe": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 @contextmanager
@@ -293,61 +167,3 @@ def _gather(
             progress.add({key: work.encode(unit) for key, unit in new.items()})
             done |= new
     processes.all_gather(None)
-
-
-class _Report:
-    """Writes the JSON file with a run's settings, its finished units and the time it took."""
-
-    def __init__(self, job: Job[Any, Any], progress: Progress, processes: Processes) -> None:
-        self._job = job
-        self._progress = progress
-        self._processes = processes
-        self._resumed_from = self._observed
-        self._started = datetime.now(UTC)
-        self._clock = time.perf_counter()
-
-    @property
-    def reached(self) -> str:
-        """The count of finished units, as in "3 of 8 cases"."""
-        name = self._job.work.name if self._job.work else "steps"
-        return f"{self._observed} of {self._total} {name}"
-
-    @contextmanager
-    def until_done(self) -> Iterator[None]:
-        """Report that the run stopped if the block ends by an error or Ctrl-C."""
-        try:
-            yield
-        except BaseException:
-            # A report that serves as the seal is written only with a result.
-            seals = self._job.report == self._job.seal
-            if self._processes.is_main_process and not seals and self._job.out.is_dir():
-                self._write(status="stopped")
-            raise
-
-    def finished(self, **found: Any) -> None:
-        """Report that the run is complete, or stable, with the fields ``found``."""
-        self._write(status="complete" if self._observed == self._total else "stable", **found)
-
-    @property
-    def _observed(self) -> int:
-        return self._job.work.count(self._progress.keys) if self._job.work else 0
-
-    @property
-    def _total(self) -> int:
-        return len(self._job.work.keys) if self._job.work else 0
-
-    def _write(self, *, status: str, **found: Any) -> None:
-        work = self._job.work
-        fields = {
-            "status": status,
-            "plan": self._job.plan.to_json(),
-            **({work.name: self._total, "observed": self._observed} if work else {}),
-            "resumed_from": self._resumed_from,
-            "processes": self._processes.count,
-            "started": self._started.isoformat(timespec="seconds"),
-            "seconds": round(time.perf_counter() - self._clock, 3),
-            "versions": versions(),
-            **self._job.facts,
-            **found,
-        }
-        directory.write_json(fields, self._job.out / self._job.report)

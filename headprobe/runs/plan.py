@@ -15,10 +15,10 @@ from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import DrawnCases, draw_cases
+from headprobe.runs.identity import Plan, model_identity
 from headprobe.runs.memory import ChunkSizes, MemoryOptions, cache_bytes, chunk_sizes_for
 from headprobe.runs.passes import Decode
 from headprobe.runs.prefix_tree import PrefixTree
-from headprobe.runs.progress import Plan
 from headprobe.runs.prompt_trial import decide_style
 from headprobe.runs.shared_prefixes import question_of, shared_prefixes, watches_question
 from headprobe.tasks import Task
@@ -220,16 +220,6 @@ def _cost(
         activation_bytes=activation_bytes,
         peak=weights + cache + activation_bytes,
     )
-
-
-def model_identity(loaded: LoadedModel) -> dict[str, Any]:
-    """Return the facts about a loaded model on which the results of a run depend."""
-    return {
-        "model_digest": loaded.fingerprint,
-        "dtype": loaded.dtype,
-        "attention": loaded.attention,
-        "device": loaded.device.type,
-    }
 
 
 def run_labels(loaded: LoadedModel, chunk_sizes: ChunkSizes) -> dict[str, Any]:

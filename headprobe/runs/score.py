@@ -17,7 +17,7 @@ from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import observe_cases, why_not_packed
 from headprobe.runs.directory import CASES, HEADS, ROWS, case_table
 from headprobe.runs.distributed import Processes
-from headprobe.runs.engine import Job, ResultFiles, Work, run_job, versions
+from headprobe.runs.engine import run_job
 from headprobe.runs.failures import (
     LOOKED_AT,
     advice,
@@ -25,12 +25,15 @@ from headprobe.runs.failures import (
     describe_failures,
     few_pass,
 )
+from headprobe.runs.job import Job, Work
 from headprobe.runs.kept_rows import KeptRows, choose_cases, strongest_heads
 from headprobe.runs.observation import Observation
 from headprobe.runs.observe_rows import observe_rows
+from headprobe.runs.payload import Payload
 from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
 from headprobe.runs.progress import FILE_NAME as PROGRESS
-from headprobe.runs.progress import Payload, stored_plan
+from headprobe.runs.progress import stored_plan
+from headprobe.runs.result_files import ResultFiles, versions
 from headprobe.runs.text_reader import read_texts
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores

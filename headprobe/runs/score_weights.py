@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from headprobe.attention import alibi_scope
 from headprobe.attention.finite import check_weights
 from headprobe.runs.directory import HEADS
-from headprobe.runs.engine import Job, ResultFiles, run_job, versions
-from headprobe.runs.progress import Plan
+from headprobe.runs.engine import run_job
+from headprobe.runs.identity import Plan
+from headprobe.runs.job import Job
+from headprobe.runs.result_files import ResultFiles, versions
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table

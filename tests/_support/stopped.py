@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from torch import distributed
 
 from headprobe.cli import main
-from headprobe.runs.progress import Payload, Progress
+from headprobe.runs.payload import Payload
+from headprobe.runs.progress import Progress
 
 number, cases = signal.Signals[sys.argv.pop(1)], int(sys.argv.pop(1))
 written = 0

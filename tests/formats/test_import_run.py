@@ -10,7 +10,8 @@ import pytest
 from headprobe.allocators import BudgetSize, allocate
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats.import_run import KnownModel, import_run
-from headprobe.runs.progress import FILE_NAME, Plan, open_progress
+from headprobe.runs.identity import Plan
+from headprobe.runs.progress import FILE_NAME, open_progress
 from headprobe.scores import HeadScores
 from tests._support.refusals import refused
 

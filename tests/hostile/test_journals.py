@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning
-from headprobe.runs.engine import Job, ResultFiles, Work, run_job
-from headprobe.runs.progress import FILE_NAME, Payload, Plan
+from headprobe.runs.engine import run_job
+from headprobe.runs.identity import Plan
+from headprobe.runs.job import Job, Work
+from headprobe.runs.payload import Payload
+from headprobe.runs.progress import FILE_NAME
+from headprobe.runs.result_files import ResultFiles
 
 KEYS = [f"case {number}" for number in range(12)]
 SEAL = "scores.safetensors"

@@ -16,8 +16,12 @@ from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted, Usag
 from headprobe.files import file_digest
 from headprobe.runs.directory import RESULTS
 from headprobe.runs.distributed import Processes
-from headprobe.runs.engine import Job, ResultFiles, Work, run_job
-from headprobe.runs.progress import FILE_NAME, Payload, Plan, Progress, open_progress
+from headprobe.runs.engine import run_job
+from headprobe.runs.identity import Plan
+from headprobe.runs.job import Job, Work
+from headprobe.runs.payload import Payload
+from headprobe.runs.progress import FILE_NAME, Progress, open_progress
+from headprobe.runs.result_files import ResultFiles
 
 SEAL = "scores.safetensors"
 

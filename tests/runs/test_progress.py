@@ -12,14 +12,9 @@ import numpy as np
 import pytest
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
-from headprobe.runs.progress import (
-    FILE_NAME,
-    Payload,
-    Plan,
-    Progress,
-    discard_progress,
-    open_progress,
-)
+from headprobe.runs.identity import Plan
+from headprobe.runs.payload import Payload
+from headprobe.runs.progress import FILE_NAME, Progress, discard_progress, open_progress
 
 IDENTITY: dict[str, Any] = {"task": "r2", "lengths": [100, 200], "seed": 0}
 PLAN = Plan(identity=IDENTITY)
@@ -174,7 +169,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from headprobe.runs.progress import Payload, open_progress
+from headprobe.runs.payload import Payload
+from headprobe.runs.progress import open_progress
 
 with open_progress(Path(sys.argv[1])) as progress:
     for number in range(100_000):
