@@ -78,7 +78,7 @@ def ablate(
 
 
 def _decode(key: str, payload: Payload) -> Observation:
-    return decode(payload, case_id=0, measures=())
+    return decode(payload, case_id=0, measures=(), shape=(0, 0))
 
 
 class _Ablator:

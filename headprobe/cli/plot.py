@@ -11,8 +11,6 @@ from headprobe.cli import options, output, parsing
 from headprobe.errors import HeadprobeError, UsageError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from headprobe.budgets import HeadBudgets
     from headprobe.plots import RunPicture
 
@@ -72,6 +70,7 @@ def _beside(file: Path) -> Path:
 def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.plots import RunPicture
+    from headprobe.runs.directory import read_cases
     from headprobe.scores import HeadScores
 
     if is_budget_file(file):
@@ -84,7 +83,7 @@ def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
     scores = HeadScores.load(file)
     chosen = scores.resolve(measure)
     run = file if file.is_dir() else file.parent
-    cases = _read_cases(run)
+    cases = read_cases(run)
     try:
         return RunPicture(scores=scores, measure=chosen, cases=cases)
     except ValueError as error:
@@ -92,16 +91,4 @@ def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
             f"the scores and the cases in {run} are of different runs ({error}); "
             "run `headprobe score` again",
             path=run,
-        ) from error
-
-
-def _read_cases(run: Path) -> pd.DataFrame | None:
-    from headprobe.runs.directory import CASES, read_cases
-
-    try:
-        return read_cases(run)
-    except (OSError, ValueError) as error:
-        raise HeadprobeError(
-            f"{run / CASES} is damaged or not a case table; run `headprobe score` again",
-            path=run / CASES,
         ) from error

@@ -21,7 +21,7 @@ from headprobe.evaluation.results import (
 from headprobe.models.loading import LoadedModel
 from headprobe.runs.engine import run_job
 from headprobe.runs.job import Job, Work
-from headprobe.runs.payload import Payload
+from headprobe.runs.payload import Payload, UnreadablePayload
 from headprobe.runs.result_files import ResultFiles
 from headprobe.scores.tables import write_table
 
@@ -90,12 +90,14 @@ def _encode(answered: _Settings) -> Payload:
 
 def _decode(rows: int, key: str, payload: Payload) -> _Settings:
     answered = {
-        setting: Answers(fractions=payload.arrays[setting], responses=payload.fields[setting])
+        setting: Answers(
+            fractions=payload.array(setting, (rows,)), responses=payload.field(setting)
+        )
         for setting in SETTINGS
     }
     for answers in answered.values():
-        if not rows == len(answers.fractions) == len(answers.responses):
-            raise ValueError(f"expected {rows} answers")
+        if len(answers.responses) != rows:
+            raise UnreadablePayload(f"expected {rows} answers, got {len(answers.responses)}")
     return answered
 
 

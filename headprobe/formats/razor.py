@@ -150,9 +150,10 @@ def _load(path: Path) -> Any:
         return load_pt(path)
     if path.suffix == ".json":
         return read_json(path)
+    text = read_text(path, most_bytes=_MOST_BYTES).strip()
     try:
         with warnings.catch_warnings(action="ignore", category=SyntaxWarning):
-            tree = ast.parse(read_text(path, most_bytes=_MOST_BYTES).strip(), mode="eval")
+            tree = ast.parse(text, mode="eval")
             content = ast.literal_eval(tree)
     except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
         raise ValueError(f"it is no Python literal, or cut short ({first_line(error)})") from None

@@ -237,16 +237,15 @@ def read_cases(run: Path, columns: Sequence[str] = BRIEF) -> pd.DataFrame | None
     if not path.is_file():
         return None
     try:
-        if recorded_digests(run).get(CASES, digest := file_digest(path)) != digest:
-            raise HeadprobeError(
-                f"{path} is of another run than the {SCORES} beside it; run `headprobe score` "
-                "again",
-                path=path,
-            )
-        there = pq.read_schema(path).names
-        older = [name for name in _LATER if name not in there]
-        table = pd.read_parquet(path, columns=[name for name in columns if name not in older])
-        return table.reindex(columns=list(columns))
-    except (OSError, ValueError) as error:
+        digest, there = file_digest(path), pq.read_schema(path).names
+        table = pd.read_parquet(path, columns=[n for n in columns if n in there or n not in _LATER])
+    # Altered bytes of what pandas noted of the columns make it raise any of these.
+    except (OSError, LookupError, TypeError, ValueError) as error:
         message = f"{path} is damaged ({error}); run `headprobe score` again"
         raise HeadprobeError(message, path=path) from error
+    if recorded_digests(run).get(CASES, digest) != digest:
+        raise HeadprobeError(
+            f"{path} is of another run than the {SCORES} beside it; run `headprobe score` again",
+            path=path,
+        )
+    return table.reindex(columns=list(columns))

@@ -20,6 +20,7 @@ from headprobe.files import make_directory
 from headprobe.runs import directory
 from headprobe.runs.distributed import Processes
 from headprobe.runs.job import Job, Result, Unit, Work
+from headprobe.runs.payload import UnreadablePayload
 from headprobe.runs.progress import FILE_NAME, Progress, discard_progress, open_progress
 from headprobe.runs.result_files import ResultFiles, RunReport
 
@@ -115,7 +116,7 @@ def _read(work: Work[Unit] | None, progress: Progress) -> dict[str, Unit]:
         if key in wanted:
             try:
                 done[key] = work.decode(key, payload)
-            except (KeyError, TypeError, ValueError):
+            except UnreadablePayload:
                 useless.append(key)
     if useless:
         progress.drop(useless)

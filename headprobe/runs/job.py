@@ -28,8 +28,8 @@ class Work(Generic[Unit]):
         keys: a digest of all that decides each unit; a repeated key is done once.
         do: do the units of some keys; yield each with its key as soon as it is done.
         encode: return the payload to keep of a unit.
-        decode: make a unit from its key and payload; ``KeyError``, ``TypeError`` or ``ValueError``
-            where this is impossible, and the unit is done again.
+        decode: make a unit from its key and payload; ``UnreadablePayload`` where this is
+            impossible, and the unit is done again.
         rounds: the keys in portions, which are done one after the other; all at once by default.
         is_enough: tell, from all units done after a round, whether the run may stop there.
         shards: split the keys into a number of shards, one for each process.

@@ -17,6 +17,7 @@ from jaxtyping import Float, Float16, Int32, UInt8
 
 from headprobe.errors import HeadprobeError
 from headprobe.files import atomic_write, file_digest
+from headprobe.inputs import json_object
 from headprobe.models.layout import Head
 from headprobe.prompts.case import Case
 from headprobe.runs.directory import ROWS
@@ -108,14 +109,15 @@ class KeptRows:
 
         try:
             with safe_open(path, framework="numpy") as opened:
-                header = json.loads((opened.metadata() or {})["headprobe"])
-                if header["format_version"] != FORMAT_VERSION:
-                    raise ValueError(f"expected format_version {FORMAT_VERSION}")
+                header = json_object((opened.metadata() or {}).get("headprobe", ""))
+                if header.get("format_version") != FORMAT_VERSION:
+                    found = header.get("format_version")
+                    raise ValueError(f"expected format_version {FORMAT_VERSION}, got {found}")
                 return cls(
                     heads=tuple((layer, head) for layer, head in header["heads"]),
                     cases=tuple(_case(fields, opened) for fields in header["cases"]),
                 )
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError) as error:
             message = f"{path} is damaged ({error}); run `headprobe score` with `keep_rows` again"
             raise HeadprobeError(message, path=path) from error
 
@@ -125,6 +127,9 @@ def _fields(case: KeptCase) -> dict[str, Any]:
 
 
 def _case(fields: Mapping[str, Any], opened: Any) -> KeptCase:
+    lacks = KeptCase.__dataclass_fields__.keys() - fields.keys() - {*_ARRAYS}
+    if lacks:
+        raise ValueError(f"expected {min(lacks)} of a case, got none")
     arrays = {name: opened.get_tensor(f"{fields['case_id']}.{name}") for name in _ARRAYS}
     lists: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from headprobe.inputs import json_object
+
 _FIELDS = "fields"
+
+
+class UnreadablePayload(Exception):
+    """A payload lacks what its unit is made of; the unit is done again."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -18,6 +24,29 @@ class Payload:
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def field(self, name: str) -> Any:
+        """Return a field.
+
+        Raises:
+            UnreadablePayload: there is no such field.
+        """
+        if name not in self.fields:
+            raise UnreadablePayload(f"expected field {name}, got {', '.join(self.fields)}")
+        return self.fields[name]
+
+    def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array.
+
+        Raises:
+            UnreadablePayload: there is no such array, or it has another shape.
+        """
+        if name not in self.arrays:
+            raise UnreadablePayload(f"expected array {name}, got {', '.join(self.arrays)}")
+        found = self.arrays[name]
+        if found.shape != shape:
+            raise UnreadablePayload(f"expected {name} of shape {shape}, got {found.shape}")
+        return found
 
     def to_bytes(self) -> bytes:
         """Return the payload as one safetensors blob, the fields in its metadata."""
@@ -31,15 +60,16 @@ class Payload:
         """Read a payload from its safetensors blob.
 
         Raises:
-            ValueError: the bytes are no payload.
+            UnreadablePayload: the bytes are no payload.
         """
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         try:
+            arrays = load(data)
             size = int.from_bytes(data[:8], "little")
-            header = json.loads(data[8 : 8 + size])
-            fields = json.loads(header["__metadata__"][_FIELDS])
-            return cls(fields=fields, arrays=load(data))
-        except (SafetensorError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"expected a payload, got other bytes: {error}") from error
+            stored = json_object(data[8 : 8 + size].decode())
+            fields = json_object(stored.get("__metadata__", {}).get(_FIELDS, ""))
+        except (SafetensorError, ValueError) as error:
+            raise UnreadablePayload(f"expected a payload, got other bytes: {error}") from error
+        return cls(fields=fields, arrays=arrays)

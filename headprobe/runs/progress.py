@@ -19,7 +19,7 @@ from typing import Any
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
 from headprobe.files import digest
 from headprobe.runs.identity import Plan
-from headprobe.runs.payload import Payload
+from headprobe.runs.payload import Payload, UnreadablePayload
 
 FILE_NAME = "progress.sqlite"
 
@@ -291,7 +291,7 @@ def _intact_payload(key: Any, data: Any, checksum: Any) -> Payload | None:
         return None
     try:
         return Payload.from_bytes(data)
-    except ValueError:
+    except UnreadablePayload:
         return None
 
 

@@ -168,17 +168,23 @@ def encode(seen: Observation) -> Payload:
     )
 
 
-def decode(payload: Payload, *, case_id: int, measures: Sequence[str]) -> Observation:
-    """Make an observation from its payload; ``KeyError`` where a measure is missing."""
-    step_start, step_end = payload.fields["steps"]
+def decode(
+    payload: Payload, *, case_id: int, measures: Sequence[str], shape: tuple[int, int]
+) -> Observation:
+    """Make an observation from its payload, with scores of ``shape`` by each of the measures.
+
+    Raises:
+        UnreadablePayload: something is missing, or scores have another shape.
+    """
+    step_start, step_end = payload.field("steps")
     return Observation(
         case_id=case_id,
-        generated_ids=tuple(payload.fields["generated_ids"]),
+        generated_ids=tuple(payload.field("generated_ids")),
         step_start=step_start,
         step_end=step_end,
-        response=payload.fields["response"],
-        score=payload.fields["success"],
-        scores={measure: payload.arrays[measure] for measure in measures},
+        response=payload.field("response"),
+        score=payload.field("success"),
+        scores={measure: payload.array(measure, shape) for measure in measures},
     )
 
 
@@ -236,11 +242,12 @@ class _Observer:
 def _decode(
     loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
 ) -> Observation:
-    seen = decode(payload, case_id=case_of[key].case_id, measures=run.task.measures)
-    shape = (loaded.layout.layers, loaded.layout.num_heads)
-    if any(scores.shape != shape for scores in seen.scores.values()):
-        raise ValueError(f"expected scores of shape {shape}")
-    return seen
+    return decode(
+        payload,
+        case_id=case_of[key].case_id,
+        measures=run.task.measures,
+        shape=(loaded.layout.layers, loaded.layout.num_heads),
+    )
 
 
 def _is_stable(run: PlannedRun, case_of: Mapping[str, Case], done: Observations) -> bool:

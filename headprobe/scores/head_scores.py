@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Shaped
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
-from headprobe.inputs import brief
+from headprobe.inputs import brief, json_object
 from headprobe.models.layout import HeadLayout
 from headprobe.schemas import parse_header
 from headprobe.stats.bootstrap import percentile_interval, resampled_means
@@ -22,6 +22,9 @@ from headprobe.stats.reliability import Reliability, split_half
 
 FORMAT_VERSION = 1
 FILE_NAME, REPORT = "scores.safetensors", "run.json"
+# The types of numbers that numpy has, unlike bfloat16 and the floats of 8 bits.
+_NUMPY_TYPES = {"BOOL", "F16", *(f"{kind}{bits}" for kind in "FIU" for bits in (32, 64))}
+_NUMPY_TYPES |= {f"{kind}{bits}" for kind in "IU" for bits in (8, 16)}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -177,7 +180,10 @@ class HeadScores:
         try:
             with safe_open(file, framework="numpy") as opened:
                 metadata = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                names = [*opened.keys()]
+                types = {opened.get_slice(name).get_dtype() for name in names}
+                unknown = sorted(types - _NUMPY_TYPES)
+                tensors = {} if unknown else {name: opened.get_tensor(name) for name in names}
         except SafetensorError as error:
             if file.suffix.lower() != ".safetensors":
                 json_file = file.suffix.lower() == ".json"
@@ -189,17 +195,13 @@ class HeadScores:
                 f"{file} is damaged or no safetensors file ({error}); run `headprobe score` again",
                 path=file,
             ) from error
-        # Of types that numpy lacks, such as bfloat16.
-        except (TypeError, AttributeError) as error:
-            raise HeadprobeError(
-                f"{file} is not a valid run: expected float32 scores ({error})", path=file
-            ) from error
+        if unknown:
+            message = f"{file} is not a valid run: expected float32 scores, got {unknown[0]}"
+            raise HeadprobeError(message, path=file)
         if "headprobe" not in metadata:
             raise HeadprobeError(f"{file} was not written by headprobe: its header lacks our key")
         try:
             return cls._from_parts(parse_header(metadata["headprobe"], "scores"), tensors)
-        except KeyError as error:
-            raise HeadprobeError(f"{file} is not a valid run: it lacks {error}") from error
         except ValueError as error:
             raise HeadprobeError(f"{file} is not a valid run: {error}") from error
 
@@ -210,6 +212,9 @@ class HeadScores:
         if len(set(measures)) < len(measures):
             raise ValueError(f"expected distinct measures, got {brief(measures)}")
         layout = HeadLayout.from_json(header["model"])
+        for measure in measures:
+            if f"{measure}.per_case" not in tensors:
+                raise ValueError(f"it lacks '{measure}.per_case'")
         per_case = {measure: tensors[f"{measure}.per_case"] for measure in measures}
         accepted = max((cases.shape[0] for cases in per_case.values() if cases.ndim), default=0)
         needles = tuple(map(int, header.get("needles", range(accepted))))
@@ -242,18 +247,18 @@ def recorded_digests(run: Path) -> Mapping[str, str]:
 
     try:
         with safe_open(run / FILE_NAME, framework="numpy") as opened:
-            header = parse_header((opened.metadata() or {})["headprobe"], "scores")
-            files: Mapping[str, str] = header.get("files", {})
-            return files
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            header = (opened.metadata() or {}).get("headprobe", "")
+        files: Mapping[str, str] = parse_header(header, "scores").get("files", {})
+        return files
+    except (OSError, SafetensorError, ValueError):
         return {}
 
 
 def no_scores(file: Path) -> UsageError:
     """Build the error for a missing file of scores, which says how to get the file."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        report = json.loads((file.parent / REPORT).read_text(encoding="utf-8"))
-        if report["status"] == "stopped":
+    with suppress(OSError, ValueError):
+        report = json_object((file.parent / REPORT).read_text(encoding="utf-8"))
+        if report.get("status") == "stopped" and {"observed", "cases"} <= report.keys():
             return UsageError(
                 f"the run in {file.parent} stopped after {report['observed']} of "
                 f"{report['cases']} cases; give the score command again to go on"

@@ -37,18 +37,12 @@ def job(out: Path) -> Job[np.ndarray, float]:
         files.write(SEAL, lambda path: path.write_text(repr(total)) and None)
         return total
 
-    def decode(key: str, payload: Payload) -> np.ndarray:
-        matrix = payload.arrays["r2"]
-        if matrix.shape != (4, 4):
-            raise ValueError("expected 4 layers of 4 heads")
-        return matrix
-
     work = Work(
         name="cases",
         keys=KEYS,
         do=do,
         encode=lambda matrix: Payload(fields={"score": 1.0}, arrays={"r2": matrix}),
-        decode=decode,
+        decode=lambda key, payload: payload.array("r2", (4, 4)),
     )
     plan = Plan(identity={"kind": "test", "seed": 0}, labels={"limit": 12})
     return Job(out=out, plan=plan, work=work, finish=finish, seal=SEAL)

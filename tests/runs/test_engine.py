@@ -38,7 +38,7 @@ class Squares:
             keys=[str(number) for number in numbers],
             do=self._do,
             encode=lambda square: Payload(arrays={"square": np.array(square)}),
-            decode=lambda key, payload: int(payload.arrays["square"]),
+            decode=lambda key, payload: int(payload.array("square", ())),
         )
         self.job: Job[int, int] = Job(
             out=out,
@@ -240,6 +240,19 @@ def test_a_unit_that_does_not_decode_is_done_anew(tmp_path: Path) -> None:
     with pytest.warns(HeadprobeWarning, match="a unit of work .* done anew"):
         assert squares.run() == 5
     assert squares.asked == [2]
+
+
+@pytest.mark.parametrize("bug", [AttributeError, KeyError, TypeError, ValueError])
+def test_a_bug_of_decoding_is_not_taken_for_a_damaged_unit(
+    tmp_path: Path, bug: type[Exception]
+) -> None:
+    def broken(*_: Any) -> int:
+        raise bug("ours")
+
+    Squares(tmp_path, [1, 2]).run()
+    with pytest.raises(bug, match="ours"):
+        Squares(tmp_path, [1, 2]).with_work(decode=broken).run()
+    assert Squares(tmp_path, [1, 2]).run() == 5
 
 
 def test_rounds_end_when_it_is_enough(tmp_path: Path) -> None:

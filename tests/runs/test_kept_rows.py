@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from headprobe.errors import HeadprobeError
 from headprobe.models.loading import LoadedModel, load_model
@@ -176,6 +178,26 @@ def test_damaged_rows_are_refused(tmp_path: Path) -> None:
     (tmp_path / ROWS).write_bytes(b"no rows")
     with pytest.raises(HeadprobeError, match="`keep_rows`"):
         KeptRows.load(tmp_path / ROWS)
+
+
+def test_rows_that_lack_a_field_are_refused_and_our_bugs_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ROWS
+    KeptRows(heads=HEADS, cases=()).save(path)
+    assert KeptRows.load(path).heads == HEADS
+    header = {"format_version": 1, "heads": HEADS, "cases": [{"case_id": 0}]}
+    save_file({"x": np.zeros(1)}, path, metadata={"headprobe": json.dumps(header)})
+    with pytest.raises(HeadprobeError, match="expected answer of a case, got none"):
+        KeptRows.load(path)
+    for bug in (AttributeError, KeyError, TypeError):
+
+        def broken(*_: object, bug: type[Exception] = bug) -> None:
+            raise bug("ours")
+
+        monkeypatch.setattr("headprobe.runs.kept_rows._case", broken)
+        with pytest.raises(bug, match="ours"):
+            KeptRows.load(path)
 
 
 def test_the_texts_of_tokens_join_to_the_text_of_all(nano: LoadedModel) -> None:

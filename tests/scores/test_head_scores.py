@@ -4,13 +4,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_tensors
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.scores import FILE_NAME, HeadScores, HeadStatistics
+from headprobe.scores import FILE_NAME, HeadScores, HeadStatistics, recorded_digests
 from headprobe.stats.reliability import split_half
 from tests._support.refusals import refused
 
@@ -406,3 +408,24 @@ def test_a_score_that_float32_cannot_hold_is_refused(value: float) -> None:
     )
     with pytest.raises(ValueError, match=r"NaN or infinity in r2\.per_case"):
         HeadScores(layout=layout, task="r2", per_case={"r2": numbers}, needles=(0, 1), cases=2)
+
+
+def test_numbers_that_numpy_lacks_are_a_clear_error(saved: Path) -> None:
+    header = header_of(saved)
+    scores = torch.zeros(6, 2, 4, dtype=torch.bfloat16)
+    save_tensors({"r2.per_case": scores}, saved, metadata={"headprobe": json.dumps(header)})
+    with pytest.raises(HeadprobeError, match="expected float32 scores, got BF16"):
+        HeadScores.load(saved)
+
+
+@pytest.mark.parametrize("bug", [AttributeError, KeyError, TypeError])
+def test_a_bug_of_reading_the_header_is_not_taken_for_damage(
+    saved: Path, bug: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise bug("ours")
+
+    monkeypatch.setattr("headprobe.scores.head_scores.parse_header", broken)
+    for read in (HeadScores.load, lambda file: recorded_digests(file.parent)):
+        with pytest.raises(bug, match="ours"):
+            read(saved)
