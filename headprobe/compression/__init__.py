@@ -3,10 +3,10 @@
 ``cache`` is what a model is called with, ``layer`` one layer of it; ``eviction`` compresses a
 layer: ``selections`` say what each of the ``held`` entries is worth by what a ``layer_view`` shows,
 such as the attention of the ``observation_window``, the ``query_moments`` and the
-``reconstruction`` of the context; ``ranking`` orders them, ``sharing`` says how many a head keeps
-where heads share by attention, ``compensation`` makes one entry of the dropped ones. ``ragged``
-stores what is kept, ``attend`` computes attention over it, and ``decoding`` continues the answer
-greedily.
+``reconstruction`` of the context, ``observed`` meanwhile; ``ranking`` orders them, ``sharing`` says
+how many a head keeps where heads share by attention, ``compensation`` makes one entry of the
+dropped ones. ``ragged`` stores what is kept, as ``entries`` in ``slots``; ``attend`` computes
+attention over it, under ``masks``, and ``decoding`` continues the answer greedily.
 """
 
 from headprobe.compression.cache import HeadBudgetCache

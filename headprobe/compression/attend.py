@@ -11,13 +11,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int, Shaped
+from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from headprobe.attention.rows import attention_rows
-from headprobe.compression.ragged import COMPENSATION, PADDING, Block, Ragged
-from headprobe.errors import HeadprobeError
+from headprobe.compression.entries import PADDING, Block
+from headprobe.compression.masks import seen
+from headprobe.compression.ragged import Ragged
 
 
 def attend(
@@ -47,76 +48,6 @@ def attend(
     )
 
 
-def sees_all(mask: Tensor | None, queries: range, attention_kwargs: dict[str, Any]) -> bool:
-    """Return whether nothing but causality hides earlier tokens from queries at these positions."""
-    window = attention_kwargs.get("sliding_window")
-    return mask is None and (window is None or queries.stop <= window)
-
-
-def says_causal(mask: Tensor, queries: int) -> bool:
-    """Return whether a mask over all tokens shows a query every token up to its own, and no more.
-
-    Reading the mask waits for the device.
-    """
-    if mask.ndim != 4 or mask.shape[2] != queries:
-        return False
-    tokens = mask.shape[3]
-    causal = torch.ones(queries, tokens, dtype=torch.bool, device=mask.device)
-    causal = causal.tril_(tokens - queries)
-    if mask.dtype == torch.bool:
-        return bool((mask == causal).all())
-    hidden = mask <= torch.finfo(mask.dtype).min / 2
-    return bool(torch.where(causal, mask == 0, hidden).all())
-
-
-def seen(
-    mask: Tensor | None,
-    positions: Int[Tensor, "head_entries key"],
-    queries: range,
-    attention_kwargs: dict[str, Any],
-    *,
-    sequences: Int[Tensor, " head_entries"] | None = None,
-) -> Shaped[Tensor, "head_entries query key"]:
-    """Return what queries see of entries at some token positions.
-
-    The result is true where a query sees an entry, or the term that is added to the score. ``mask``
-    is over all token positions, kept or not; flash kernels get a mask of the padding, or none, and
-    a window among the ``attention_kwargs``. ``sequences`` numbers the sequence of each head, one
-    head a sequence by default. A compensation entry is always seen, padding never.
-    """
-    if sequences is None:
-        sequences = torch.arange(len(positions), device=positions.device)
-    always, never = (positions == COMPENSATION)[:, None], (positions == PADDING)[:, None]
-    key = positions.long().masked_fill(positions == PADDING, 0).clamp(min=0)
-    if mask is not None and mask.ndim == 4:
-        new = torch.arange(len(queries), device=key.device)[:, None]
-        sequences = sequences if len(mask) > 1 else torch.zeros_like(sequences)
-        found = mask[sequences[:, None, None], 0, new, key[:, None]]
-        if found.dtype == torch.bool:
-            return (found | always) & ~never
-        return found.masked_fill(always, 0.0).masked_fill(never, -torch.inf)
-    window = attention_kwargs.get("sliding_window")
-    distance = torch.tensor(queries, device=key.device)[:, None] - key[:, None]
-    found = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-    if mask is not None:
-        found &= mask[sequences[:, None], key].bool()[:, None]
-    return (found | always) & ~never
-
-
-def check_mask(mask: Any) -> None:
-    """Refuse masks that say more than which tokens a query sees.
-
-    Raises:
-        HeadprobeError: the mask is no tensor (flex attention), or differs between heads.
-    """
-    if mask is None or (isinstance(mask, Tensor) and (mask.ndim == 2 or mask.shape[1] == 1)):
-        return
-    raise HeadprobeError(
-        "cannot compress the cache of attention whose mask is no tensor or differs between heads; "
-        "try the model with attn_implementation='sdpa'"
-    )
-
-
 @torch.no_grad()
 def _by_block(
     ragged: Ragged,
@@ -130,8 +61,8 @@ def _by_block(
     """Compute ``attend`` with one kernel call for each block of heads."""
     batch, query_heads, queries, head_dim = query.shape
     grouped = query.reshape(ragged.heads, -1, queries, head_dim)
-    if ragged.order is not None:
-        grouped = grouped[ragged.order]
+    if ragged.slots.order is not None:
+        grouped = grouped[ragged.slots.order]
     at = range(position, position + queries)
     parts = []
     for block in ragged.blocks(positions=not is_causal):
@@ -141,8 +72,8 @@ def _by_block(
         own = _own_kwargs(ragged, block, batch, attention_kwargs)
         parts.append(_attend_block(grouped[block.stored], block, found, own))
     output = torch.cat(parts) if len(parts) > 1 else parts[0]
-    if ragged.place is not None:
-        output = output[ragged.place]
+    if ragged.slots.place is not None:
+        output = output[ragged.slots.place]
     return output.reshape(batch, query_heads, queries, -1).transpose(1, 2).contiguous()
 
 
@@ -180,7 +111,7 @@ def _sinks(
     if sinks is None:
         return None
     own: Tensor = sinks.repeat(batch).view(ragged.heads, -1)
-    return own if ragged.order is None else own[ragged.order]
+    return own if ragged.slots.order is None else own[ragged.slots.order]
 
 
 def _own_kwargs(
@@ -259,15 +190,15 @@ def _varlen(
     output, log_sum = torch.ops.aten._flash_attention_forward(
         by_head.reshape(-1, group, head_dim),
         *ragged.states,
-        ragged.query_bounds(queries),
-        ragged.bounds,
+        ragged.slots.query_bounds(queries),
+        ragged.slots.bounds,
         queries,
-        ragged.longest,
+        ragged.slots.longest,
         0.0,
         queries > 1,
         False,
         scale=attention_kwargs.get("scaling"),
-        seqused_k=ragged.used,
+        seqused_k=ragged.slots.used,
     )[:2]
     has_sinks = attention_kwargs.get("s_aux") is not None
     sinks = _sinks(ragged, batch, attention_kwargs) if has_sinks else None

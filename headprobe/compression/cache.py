@@ -9,7 +9,6 @@ kept, up to the next compression. The model's own attention function works on th
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
@@ -28,8 +27,8 @@ from headprobe.attention.prefix_cache import check_cache
 from headprobe.attention.rotary import RotaryWatch
 from headprobe.attention.rows import check_attention_kwargs
 from headprobe.budgets import HeadBudgets
-from headprobe.compression.attend import check_mask, says_causal, sees_all
 from headprobe.compression.layer import BudgetLayer
+from headprobe.compression.masks import CausalMasks, check_mask
 from headprobe.compression.reconstruction import Repetition, repeat_context
 from headprobe.compression.selections import needs_of
 from headprobe.compression.sharing import Target
@@ -108,7 +107,7 @@ class HeadBudgetCache(Cache):
         self._model = model
         self._patch: ExitStack | None = None
         self._implementation = ""
-        self._causal: dict[int, tuple[weakref.ref[Tensor], bool]] = {}
+        self._masks = CausalMasks()
         self._no_mask: Tensor | None = None
         self._has_terms = False
 
@@ -224,7 +223,7 @@ class HeadBudgetCache(Cache):
     def _start_anew(self) -> None:
         self._own = [layer for layer in self.layers if isinstance(layer, BudgetLayer)]
         self._patch = self.compress_at = None
-        self._causal = {}
+        self._masks = CausalMasks()
 
     def set_aside(self, tokens: int) -> None:
         """Reserve memory in compressed layers for more tokens, to add them without a copy."""
@@ -338,52 +337,20 @@ class HeadBudgetCache(Cache):
         check_attention_kwargs(self._implementation, attention_kwargs)
         check_mask(attention_mask)
         if layer.is_compressed:
-            is_causal = self._is_causal(layer, query.shape[2], attention_mask, attention_kwargs)
-            result = (
-                layer.attend(query, attention_mask, attention_kwargs, is_causal=is_causal),
-                None,
-            )
-            if (
-                attention_kwargs.get("softcap") is not None
-                or attention_kwargs.get("sliding_window") is not None
-            ):
-                self._has_terms = True
+            tokens = layer.get_seq_length()
+            queries = range(tokens - query.shape[2], tokens)
+            is_causal = self._masks.is_causal(attention_mask, queries, attention_kwargs)
+            output = layer.attend(query, attention_mask, attention_kwargs, is_causal=is_causal)
+            result = output, None
+            terms = (attention_kwargs.get(name) for name in ("softcap", "sliding_window"))
+            self._has_terms |= any(term is not None for term in terms)
         else:
             result = original(module, query, key, value, attention_mask, **attention_kwargs)
         if layer.index == module.layer_idx:
-            layer.attended = True
-            tokens = layer.get_seq_length()
-            if not layer.is_compressed or (
-                self.compress_at is not None and tokens <= self.compress_at
-            ):
-                layer.watch(query, attention_mask, attention_kwargs)
-                if before is not None:
-                    layer.gather(before.query, attention_mask, before.rotation)
-            else:
-                layer.forget()
-            if tokens == self.compress_at:
-                layer.compress()
+            layer.see(
+                query, attention_mask, attention_kwargs, before=before, compress_at=self.compress_at
+            )
         return result
-
-    def _is_causal(
-        self,
-        layer: BudgetLayer,
-        queries: int,
-        mask: Tensor | None,
-        attention_kwargs: dict[str, Any],
-    ) -> bool:
-        """Return whether queries see every token up to their own; a mask is read once for all."""
-        if mask is None:
-            tokens = layer.get_seq_length()
-            return sees_all(None, range(tokens - queries, tokens), attention_kwargs)
-        known, causal = self._causal.get(id(mask), (None, False))
-        if known is None or known() is not mask:
-            causal = says_causal(mask, queries)
-            self._causal = {
-                number: entry for number, entry in self._causal.items() if entry[0]() is not None
-            }
-            self._causal[id(mask)] = weakref.ref(mask), causal
-        return causal
 
     def _holder(self, index: int, key: Tensor) -> BudgetLayer | None:
         """Find the layer that handed out these keys: layer ``index`` or one that shares them."""

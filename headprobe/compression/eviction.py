@@ -11,12 +11,14 @@ from jaxtyping import Bool, Int, Int32, Int64
 from torch import Tensor
 
 from headprobe.compression.compensation import compensate
+from headprobe.compression.entries import COMPENSATION
 from headprobe.compression.held import Held
 from headprobe.compression.layer_view import REDUCTIONS, Evidence, LayerView
-from headprobe.compression.ragged import COMPENSATION, Ragged, storage_order
+from headprobe.compression.ragged import Ragged
 from headprobe.compression.ranking import Ranking, rank, select
 from headprobe.compression.selections import get_selection
 from headprobe.compression.sharing import Target, share_by_attention
+from headprobe.compression.slots import storage_order
 from headprobe.errors import HeadprobeError
 
 _MOST_CHOICES = 2**24

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float, Int32, Int64
 from torch import Tensor
 
-from headprobe.compression.ragged import COMPENSATION
+from headprobe.compression.entries import COMPENSATION
+from headprobe.compression.ragged import Ragged
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -27,6 +29,44 @@ class Held:
     weights: Sequence[int]
     source: Int64[Tensor, " head_entries"]
     is_whole: bool
+
+    @classmethod
+    def of_whole(
+        cls,
+        keys: Float[Tensor, "sequence kv_head token head_dim"],
+        values: Float[Tensor, "sequence kv_head token value_dim"],
+        *,
+        heads: int,
+    ) -> Held:
+        """Collect every token; the ``heads`` of a sequence share its KV heads."""
+        sequences, kv_heads, tokens, _ = keys.shape
+        count = sequences * heads
+        return cls(
+            keys=keys.flatten(0, 1),
+            values=values.flatten(0, 1),
+            positions=torch.arange(tokens, dtype=torch.int32, device=keys.device)[None],
+            weights=[0] * count,
+            source=torch.arange(count, device=keys.device) // (heads // kv_heads),
+            is_whole=True,
+        )
+
+    @classmethod
+    def of_ragged(cls, ragged: Ragged) -> Held:
+        """Collect what the heads of a compressed layer hold."""
+        block, place = ragged.padded(positions=True), ragged.slots.place
+        assert block.positions is not None
+        keys, values, positions = (
+            stored if place is None else stored[place]
+            for stored in (block.keys, block.values, block.positions)
+        )
+        return cls(
+            keys=keys,
+            values=values,
+            positions=positions,
+            weights=ragged.weights,
+            source=torch.arange(len(keys), device=keys.device),
+            is_whole=False,
+        )
 
     def seen(
         self, visible: Bool[Tensor, "sequence token"] | None, *, tokens: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from headprobe.attention.rotary import Rotation
+from headprobe.attention.rotary import Unrotated
 from headprobe.compression.attend import attend
 from headprobe.compression.eviction import Evictor, reduction_of
 from headprobe.compression.held import Held
-from headprobe.compression.layer_view import Evidence, WindowAttention
-from headprobe.compression.observation_window import ObservationWindow
-from headprobe.compression.query_moments import QueryMoments, real_tokens
+from headprobe.compression.observed import Observed
 from headprobe.compression.ragged import Ragged
 from headprobe.compression.sharing import Target
 from headprobe.errors import HeadprobeError
@@ -31,8 +28,8 @@ class BudgetLayer(DynamicLayer):
 
     ``attended`` is set once the attention function was called with the newest keys,
     ``compressed_after`` is the number of tokens seen at the last compression. There is one target
-    for all sequences, or one for each. ``output`` is the output projection, and ``reconstruction``
-    what a repetition of the context paid to it, where a selection needs them.
+    for all sequences, or one for each. ``output`` is the output projection, where a selection needs
+    it.
 
     Raises:
         HeadprobeError: a budget names an unknown reduction.
@@ -60,9 +57,7 @@ class BudgetLayer(DynamicLayer):
         self._tokens = 0
         self._ragged: Ragged | None = None
         self._given: weakref.ref[Tensor] | None = None
-        self._observed = ObservationWindow()
-        self._moments: QueryMoments | None = None
-        self.reconstruction: Tensor | None = None
+        self._observed = Observed()
 
     @property
     def is_compressed(self) -> bool:
@@ -74,9 +69,7 @@ class BudgetLayer(DynamicLayer):
         """All tensors that the layer holds."""
         held = [one for one in (self.keys, self.values) if one is not None]
         ragged = [] if self._ragged is None else self._ragged.tensors
-        moments = [] if self._moments is None else self._moments.tensors
-        repeated = [] if self.reconstruction is None else [self.reconstruction]
-        return held + self._observed.tensors + moments + repeated + ragged
+        return held + self._observed.tensors + ragged
 
     @property
     def lengths(self) -> Int[np.ndarray, "sequence head"]:
@@ -91,7 +84,7 @@ class BudgetLayer(DynamicLayer):
         """Entries that a compression could leave a head: the tokens that the newest query sees."""
         if self.keys is None:
             raise ValueError("expected a layer that holds tokens and is not compressed")
-        visible = self._observed.visible(self._tokens)
+        visible = self._observed.window.visible(self._tokens)
         return self._tokens if visible is None else int(visible.sum(dim=1).max())
 
     def get_seq_length(self) -> int:
@@ -112,7 +105,7 @@ class BudgetLayer(DynamicLayer):
             keys, values = super().update(key_states, value_states)
         else:
             keys, values = key_states, value_states
-            self._ragged.append(self._by_stream(keys), self._by_stream(values), self._tokens)
+            self._ragged.append(self._by_head(keys), self._by_head(values), self._tokens)
         self._tokens += key_states.shape[2]
         self.attended = False
         # The model holds them as long as they are asked for; here they would be held for longer.
@@ -154,34 +147,35 @@ class BudgetLayer(DynamicLayer):
         )
         return output
 
-    def forget(self) -> None:
-        """Drop what was kept for a compression."""
-        if not self._observed.is_empty:
-            self._observed = ObservationWindow()
-        self._moments = self.reconstruction = None
+    def see(
+        self,
+        query: Tensor,
+        mask: Tensor | None,
+        attention_kwargs: dict[str, Any],
+        *,
+        before: Unrotated | None,
+        compress_at: int | None,
+    ) -> None:
+        """Note that the newest queries have attended, and compress after ``compress_at`` tokens.
 
-    def watch(self, query: Tensor, mask: Tensor | None, attention_kwargs: dict[str, Any]) -> None:
-        """Keep what a compression needs: the newest queries, and which tokens the last one sees."""
-        self._observed.watch(query, mask, attention_kwargs, newest=self._newest)
+        What a compression needs of them is kept while one may be ahead. ``before`` holds the
+        queries as they were before their rotation, where a selection needs them.
+        """
+        self.attended = True
+        is_ahead = compress_at is not None and self._tokens <= compress_at
+        if self.is_compressed and not is_ahead:
+            self._observed.forget()
+        else:
+            self._observed.window.watch(query, mask, attention_kwargs, newest=self._newest)
+            if before is not None:
+                tokens = range(self._tokens - query.shape[2], self._tokens)
+                self._observed.add_queries(before.query, mask, tokens, before.rotation)
+        if self._tokens == compress_at:
+            self.compress()
 
     def add_reconstruction(self, largest: Float[Tensor, "query_head token"]) -> None:
         """Add the largest attention of a repetition to every token so far."""
-        if self.reconstruction is not None:
-            known = slice(0, self.reconstruction.shape[1])
-            largest[:, known] = torch.maximum(largest[:, known], self.reconstruction)
-        self.reconstruction = largest
-
-    def gather(self, query: Tensor, mask: Tensor | None, rotation: Rotation | None) -> None:
-        """Add queries, as they were before their ``rotation``, to the moments of all queries."""
-        tokens = range(self._tokens - query.shape[2], self._tokens)
-        moments = QueryMoments.of(
-            query,
-            real_tokens(mask, tokens, len(query), query.device),
-            start=tokens.start,
-            rotation=rotation,
-            padding=None if self._moments is None else self._moments.padding,
-        )
-        self._moments = moments if self._moments is None else self._moments.merge(moments)
+        self._observed.add_reconstruction(largest)
 
     def set_aside(self, tokens: int) -> None:
         """Reserve memory for ``tokens`` more tokens, once the layer is compressed."""
@@ -202,7 +196,7 @@ class BudgetLayer(DynamicLayer):
         joined._targets = self._targets + other._targets
         joined._ragged = Ragged.join([self._ragged, other._ragged])
         joined._given = None
-        joined.forget()
+        joined._observed = Observed()
         return joined
 
     @property
@@ -217,7 +211,7 @@ class BudgetLayer(DynamicLayer):
         """
         forked = copy.copy(self)
         forked._aim(targets)
-        if self.is_compressed or self._observed.size < min(forked._newest, self._tokens):
+        if self.is_compressed or self._observed.window.size < min(forked._newest, self._tokens):
             raise ValueError(
                 f"expected a cache that is not compressed and has watched {forked._newest} queries"
             )
@@ -234,38 +228,28 @@ class BudgetLayer(DynamicLayer):
         """
         if not self._tokens:
             raise ValueError("expected tokens in the cache before it is compressed, got none")
-        if self._observed.is_empty:
+        if self._observed.window.is_empty:
             raise ValueError(
                 "expected `compress_at` to be set before the newest tokens came: "
                 "a compressed cache keeps no queries for another compression unless one is ahead"
             )
-        held, sequences = self._held(), self._observed.sequences
-        visible = self._observed.visible(self._tokens)
+        held, sequences = self._held(), self._observed.window.sequences
+        visible = self._observed.window.visible(self._tokens)
         windows = {target.budgets.window for target in self._targets}
-
-        @cache
-        def attention() -> dict[int, WindowAttention]:
-            return self._observed.attention(held, visible, windows, tokens=self._tokens)
-
         evictor = Evictor(
             self.index,
             held,
             visible,
             tokens=self._tokens,
             sequences=sequences,
-            evidence=Evidence(
-                tokens=self._tokens,
-                attention=lambda window: attention()[window],
-                scaling=self._observed.scaling,
-                queries=self._moments,
-                output=self.output,
-                reconstruction=self.reconstruction,
+            evidence=self._observed.evidence(
+                held, visible, windows, tokens=self._tokens, output=self.output
             ),
         )
         self._ragged = evictor.compress([*self._aims(sequences)])
         self.keys = self.values = self._given = None
         self.compressed_after = self._tokens
-        self.forget()
+        self._observed = Observed()
 
     def _aims(self, sequences: int) -> Iterator[tuple[int, Target]]:
         """Pair the sequences to be compressed with their targets."""
@@ -283,37 +267,14 @@ class BudgetLayer(DynamicLayer):
     def _held(self) -> Held:
         """Collect the entries that all heads hold."""
         if self._ragged is not None:
-            block, place = self._ragged.padded(positions=True), self._ragged.place
-            assert block.positions is not None
-            keys, values, positions = (
-                stored if place is None else stored[place]
-                for stored in (block.keys, block.values, block.positions)
-            )
-            return Held(
-                keys=keys,
-                values=values,
-                positions=positions,
-                weights=self._ragged.weights,
-                source=torch.arange(len(keys), device=keys.device),
-                is_whole=False,
-            )
+            return Held.of_ragged(self._ragged)
         assert self.keys is not None
         assert self.values is not None
-        device = self.keys.device
-        sequences, kv_heads = self.keys.shape[:2]
-        copies = self._heads // kv_heads
-        return Held(
-            keys=self.keys.detach().flatten(0, 1),
-            values=self.values.detach().flatten(0, 1),
-            positions=torch.arange(self._tokens, dtype=torch.int32, device=device)[None],
-            weights=[0] * (sequences * self._heads),
-            source=torch.arange(sequences * self._heads, device=device) // copies,
-            is_whole=True,
-        )
+        return Held.of_whole(self.keys.detach(), self.values.detach(), heads=self._heads)
 
-    def _by_stream(
+    def _by_head(
         self, states: Float[Tensor, "sequence kv_head token dim"]
-    ) -> Float[Tensor, "stream token dim"]:
+    ) -> Float[Tensor, "head_entries token dim"]:
         """Repeat the states of a KV head for each head of the budget that stores entries of it."""
         copies = self._heads // states.shape[1]
         if copies == 1:
@@ -356,7 +317,5 @@ class BudgetLayer(DynamicLayer):
                 ]
             )
         self._observed.take(sequences)
-        if self._moments is not None:
-            self._moments = self._moments.take(sequences)
         if len(self._targets) > 1:
             self._targets = [self._targets[number] for number in sequences.tolist()]

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Float32
 from torch import Tensor
 
 from headprobe.attention.rows import attention_rows
-from headprobe.compression.attend import seen, sees_all
 from headprobe.compression.held import Held
 from headprobe.compression.layer_view import WindowAttention
+from headprobe.compression.masks import seen, sees_all
 
 _SCORE_KWARGS = ("scaling", "softcap", "s_aux", "sliding_window")
 _ROW_BYTES = 2**28

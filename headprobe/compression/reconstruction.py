@@ -23,7 +23,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from headprobe.attention.kernels import share_heads
 from headprobe.attention.observe import patched_attention
 from headprobe.attention.rows import attention_rows, check_attention_kwargs
-from headprobe.compression.attend import check_mask, seen
+from headprobe.compression.masks import check_mask, seen
 from headprobe.prompts.template import chat_affixes
 from headprobe.prompts.tokenize import PieceTokenizer
 

@@ -52,9 +52,7 @@ def fill(model: PreTrainedModel, cache: Cache, length: int) -> None:
         cache.update(keys, values, index)
         if isinstance(cache, HeadBudgetCache):
             layer = cache.layers[index]
-            layer.watch(states(layout.num_heads, 8), None, {})
-            layer.attended = True
-            layer.compress()
+            layer.see(states(layout.num_heads, 8), None, {}, before=None, compress_at=length)
 
 
 def timed(step: Callable[[], object], count: int, device: torch.device) -> list[float]:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from headprobe.compression.attend import attend, check_mask, says_causal
-from headprobe.compression.ragged import COMPENSATION, HeadEntries, Ragged
+from headprobe.compression.attend import attend
+from headprobe.compression.entries import COMPENSATION, HeadEntries
+from headprobe.compression.masks import check_mask, says_causal
+from headprobe.compression.ragged import Ragged
 from headprobe.errors import HeadprobeError
 
 BATCH, HEADS, GROUP, SEEN = 2, 3, 2, 30

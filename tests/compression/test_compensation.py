@@ -6,7 +6,8 @@ import torch
 
 from headprobe.compression.attend import attend
 from headprobe.compression.compensation import compensate
-from headprobe.compression.ragged import COMPENSATION, HeadEntries, Ragged
+from headprobe.compression.entries import COMPENSATION, HeadEntries
+from headprobe.compression.ragged import Ragged
 
 
 def test_an_entry_that_grows_is_the_mean_of_everything_dropped() -> None:

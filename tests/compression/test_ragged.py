@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from headprobe.compression.ragged import COMPENSATION, HeadEntries, Ragged
+from headprobe.compression.entries import COMPENSATION, HeadEntries
+from headprobe.compression.ragged import Ragged
 
 LENGTHS = [5, 0, 3, 5, 9, 3, 3]
 
@@ -62,14 +63,14 @@ def test_heads_of_equal_length_make_one_block() -> None:
 def test_bounds_and_use_describe_the_buffer_to_a_varlen_kernel() -> None:
     ragged = Ragged.of(some_entries(LENGTHS))
     ragged.append(torch.randn(7, 2, 4), torch.randn(7, 2, 2), 40)
-    assert ragged.order is not None
-    for at, number in enumerate(ragged.order.tolist()):
-        start = int(ragged.bounds[at])
-        stop = start + int(ragged.used[at])
-        assert stop <= int(ragged.bounds[at + 1])
+    assert ragged.slots.order is not None
+    for at, number in enumerate(ragged.slots.order.tolist()):
+        start = int(ragged.slots.bounds[at])
+        stop = start + int(ragged.slots.used[at])
+        assert stop <= int(ragged.slots.bounds[at + 1])
         assert torch.equal(ragged.keys[start:stop], ragged.held()[number].keys)
-    assert int(ragged.bounds[-1]) == len(ragged.keys)
-    assert ragged.longest >= int(ragged.used.max()) == 11
+    assert int(ragged.slots.bounds[-1]) == len(ragged.keys)
+    assert ragged.slots.longest >= int(ragged.slots.used.max()) == 11
 
 
 def test_a_fresh_buffer_holds_nothing_but_the_entries() -> None:

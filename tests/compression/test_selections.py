@@ -217,7 +217,7 @@ def test_a_repetition_leaves_the_cache_as_it_was(architecture: str) -> None:
             if repeats:
                 before = cache.nbytes
                 cache.reconstruct(repeated(tokens))
-                layers = sum(one.reconstruction is not None for one in cache._own)
+                layers = sum(one._observed.reconstruction is not None for one in cache._own)
                 held = layers * model.config.num_attention_heads * PROMPT * 4
                 assert cache.nbytes == before + held
             logits.append(model(after, past_key_values=cache).logits)
