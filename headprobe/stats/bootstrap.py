@@ -33,7 +33,7 @@ def estimate(value: float, resamples: Float[np.ndarray, " resample"]) -> Estimat
 
 def percentile_interval(
     resamples: Float[np.ndarray, "resample ..."],
-) -> tuple[Float[np.ndarray, ...], Float[np.ndarray, ...]]:
+) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
     """Compute the ends of the 95 % percentile bootstrap interval (Efron 1979) of each value."""
     low, high = np.quantile(resamples, (0.025, 0.975), axis=0)
     return np.asarray(low), np.asarray(high)

@@ -119,9 +119,9 @@ def _keep(
 
 def _theta(model: PreTrainedModel, layer: int) -> float:
     parameters = model.config.rope_parameters
-    kinds = getattr(model.config, "layer_types", None)
-    if "rope_theta" not in parameters:
-        parameters = parameters[kinds[layer]]
+    # transformers 5.0 sets an empty one beside those of the kinds of layers.
+    if parameters.get("rope_theta") is None:
+        parameters = parameters[model.config.layer_types[layer]]
     return float(parameters["rope_theta"])
 
 
