@@ -14,6 +14,7 @@ import torch
 from headprobe.ablation.ablated import MeanOutputs, ablated, mean_outputs
 from headprobe.ablation.curves import Ablation
 from headprobe.ablation.plan import PlannedAblation
+from headprobe.attention.finite import check_model
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.prompts.case import Case
 from headprobe.runs.case_runner import observe_cases, why_not_packed
@@ -91,6 +92,8 @@ class _Ablator:
     def answer(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
         """Answer cases with heads ablated, one group of heads after the other."""
         run = self._run
+        if wanted:
+            check_model(self._loaded, run.cases[0].input_ids)
         for heads, keys in run.keys.items():
             # Of cases that are alike the first is asked.
             first = {key: case_id for case_id, key in reversed([*enumerate(keys)])}

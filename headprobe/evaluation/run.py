@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 
+from headprobe.attention.finite import check_model
 from headprobe.evaluation.answering import Answers, answer, graded
 from headprobe.evaluation.plan import PlannedEvaluation
 from headprobe.evaluation.questions import Question
@@ -77,6 +78,8 @@ def _answer(
     for key, question in zip(planned.keys, planned.questions, strict=True):
         if key in wanted:
             left.setdefault(key, question)
+    if left:
+        check_model(loaded, planned.questions[0].context_ids)
     new = answer(loaded, left.values(), planned.methods)
     yield from zip(left, new, strict=True)
 
@@ -98,6 +101,10 @@ def _decode(rows: int, key: str, payload: Payload) -> _Settings:
     for answers in answered.values():
         if len(answers.responses) != rows:
             raise UnreadablePayload(f"expected {rows} answers, got {len(answers.responses)}")
+        if not all(isinstance(said, str) for said in answers.responses):
+            raise UnreadablePayload("expected texts as answers")
+        if not ((answers.fractions >= 0) & (answers.fractions <= 1)).all():
+            raise UnreadablePayload("expected fractions from 0 to 1")
     return answered
 
 

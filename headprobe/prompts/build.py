@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.prompts.case import Case, QuestionSpan
-from headprobe.prompts.leaks import ProseIndex, find_leaks, warn_of_leaks
+from headprobe.prompts.leaks import ProseIndex, find_leaks, report_leaks
 from headprobe.prompts.needles import Needle
 from headprobe.prompts.prefix import common_prefix
 from headprobe.prompts.sampling import balanced_cells
@@ -152,7 +152,7 @@ def hide_needles(
     The haystack is cut so that the whole prompt has exactly the wanted length; the needle stands
     at a sentence boundary near the wanted depth, if possible one that several lengths share. A
     case's ``depth`` is the depth of that boundary. A warning tells of prompts that hold a needle's
-    answer or watched text outside its span.
+    answer outside its span.
 
     Args:
         needles: the needles to hide.
@@ -165,7 +165,8 @@ def hide_needles(
         seed: chooses the cases under ``limit``.
 
     Raises:
-        UsageError: a length is too short for a needle and its question.
+        UsageError: a length is too short for a needle and its question, or a prompt holds a needle
+            or its watched sentence outside the span too.
     """
     hidden = [tokenize_needle(needle, writer) for needle in needles]
     haystack = _Haystack(sentences, writer.pieces)
@@ -188,7 +189,7 @@ def hide_needles(
         for i, ((needle, length, _), at) in enumerate(zip(grid, positions, strict=True))
     ]
     asked = {needle: needles[needle] for needle, _, _ in grid}
-    warn_of_leaks(
+    report_leaks(
         find_leaks(asked, ProseIndex(haystack.sentences, haystack.starts)),
         [(case.needle_id, case.length - hidden[case.needle_id].size) for case in cases],
     )

@@ -54,6 +54,11 @@ def first_word(part: str, whole: str) -> int | None:
     return None
 
 
+def count_words(text: str) -> int:
+    """Count the words of a text; where a script has no spaces, two characters count as one."""
+    return len(text.split()) + len(_UNSPACED.findall(text)) // 2
+
+
 def _parted(text: str, at: int) -> bool:
     """Tell whether a word may begin or end before the character ``at``."""
     if not 0 < at < len(text):

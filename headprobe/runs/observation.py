@@ -28,6 +28,17 @@ class Observation:
     score: float
     scores: Mapping[str, Float[np.ndarray, "layer query_head"]]
 
+    def __post_init__(self) -> None:
+        tokens = self.generated_ids
+        if not all(isinstance(token, int) and token >= 0 for token in tokens):
+            raise ValueError("expected token ids from 0 on")
+        if not 0 <= self.step_start <= self.step_end <= len(tokens):
+            raise ValueError(f"expected steps among {len(tokens)}")
+        if not isinstance(self.response, str) or not 0 <= self.score <= 100:
+            raise ValueError("expected a text as response, and a score from 0 to 100")
+        if not all(np.isfinite(scores).all() for scores in self.scores.values()):
+            raise ValueError("expected finite scores")
+
     @property
     def passed(self) -> bool:
         """True if the probe's score says that the answer is right."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headprobe.attention.finite import check_model
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.prompts.case import Case, case_key
 from headprobe.prompts.spec import CaseSpec
@@ -29,7 +30,7 @@ from headprobe.runs.job import Job, Work
 from headprobe.runs.kept_rows import KeptRows, choose_cases, strongest_heads
 from headprobe.runs.observation import Observation
 from headprobe.runs.observe_rows import observe_rows
-from headprobe.runs.payload import Payload
+from headprobe.runs.payload import Payload, UnreadablePayload
 from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
 from headprobe.runs.progress import FILE_NAME as PROGRESS
 from headprobe.runs.progress import stored_plan
@@ -174,18 +175,22 @@ def decode(
     """Make an observation from its payload, with scores of ``shape`` by each of the measures.
 
     Raises:
-        UnreadablePayload: something is missing, or scores have another shape.
+        UnreadablePayload: something is missing, scores have another shape, or a field holds what
+            cannot have been observed.
     """
-    step_start, step_end = payload.field("steps")
-    return Observation(
-        case_id=case_id,
-        generated_ids=tuple(payload.field("generated_ids")),
-        step_start=step_start,
-        step_end=step_end,
-        response=payload.field("response"),
-        score=payload.field("success"),
-        scores={measure: payload.array(measure, shape) for measure in measures},
-    )
+    try:
+        step_start, step_end = payload.field("steps")
+        return Observation(
+            case_id=case_id,
+            generated_ids=tuple(payload.field("generated_ids")),
+            step_start=step_start,
+            step_end=step_end,
+            response=payload.field("response"),
+            score=payload.field("success"),
+            scores={measure: payload.array(measure, shape) for measure in measures},
+        )
+    except (TypeError, ValueError) as error:
+        raise UnreadablePayload(str(error)) from error
 
 
 class _Observer:
@@ -206,10 +211,14 @@ class _Observer:
         self._packed = packed
         self._warns = warns
         self._first: list[Observation] = []
+        self._checked = False
 
     def observe(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
         """Observe the cases of the wanted keys, in the order of the prefix tree."""
         key_of = {self._case_of[key].case_id: key for key in wanted}
+        if key_of and not self._checked:
+            check_model(self._loaded, self._run.cases[min(key_of)].input_ids)
+            self._checked = True
         for seen in self._observations(key_of):
             yield key_of[seen.case_id], seen
             self._look_at(seen)
@@ -242,12 +251,16 @@ class _Observer:
 def _decode(
     loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
 ) -> Observation:
-    return decode(
+    seen = decode(
         payload,
         case_id=case_of[key].case_id,
         measures=run.task.measures,
         shape=(loaded.layout.layers, loaded.layout.num_heads),
     )
+    embedding: Any = loaded.model.get_input_embeddings()
+    if max(seen.generated_ids, default=0) >= len(embedding.weight):
+        raise UnreadablePayload("expected tokens of the vocabulary")
+    return seen
 
 
 def _is_stable(run: PlannedRun, case_of: Mapping[str, Case], done: Observations) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from headprobe.attention.finite import require_finite_scores
+from headprobe.attention.finite import NotFinite, not_finite, require_finite_scores
 from headprobe.errors import out_of_memory
 from headprobe.measures import TEXT_MEASURES
 from headprobe.prompts.case import Case
@@ -30,8 +30,8 @@ def read_texts(
     """Read the wanted texts one by one, a measure after the other.
 
     Raises:
-        HeadprobeError: the model's attention cannot be observed, or the device's memory is too
-            small for a text.
+        HeadprobeError: the model's attention cannot be observed, the device's memory is too small
+            for a text, or a score is not finite.
     """
     for case_id in sorted(wanted):
         case = cases[case_id]
@@ -45,10 +45,12 @@ def read_texts(
                     .numpy()
                     for name in task.measures
                 }
+            for matrix in scores.values():
+                require_finite_scores(matrix)
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, tokens=case.length) from error
-        for matrix in scores.values():
-            require_finite_scores(matrix)
+        except NotFinite:
+            raise not_finite(loaded, case.input_ids) from None
         yield Observation(
             case_id=case_id,
             generated_ids=(),

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from headprobe.attention.finite import (
     NotFinite,
+    check_model,
     check_weights,
     first_broken_layer,
     not_finite,
@@ -98,6 +99,37 @@ def test_damaged_weights_are_named(tiny_llama: Any) -> None:
     with pytest.raises(HeadprobeError, match=expected):
         check_weights(loaded(tiny_llama))
     assert "download or copy it again" in str(not_finite(loaded(tiny_llama), PROMPT))
+
+
+@pytest.mark.parametrize(
+    ("weight", "factor", "place"),
+    [
+        ("model.layers.1.mlp.down_proj.weight", 1e30, "the output of layer 1"),
+        ("model.layers.1.self_attn.o_proj.weight", 1e20, "the output of layer 1"),
+        ("model.layers.1.self_attn.q_proj.weight", 1e30, "attention in layer 1"),
+        ("model.layers.0.input_layernorm.weight", 1e9, "attention in layer 0"),
+        ("model.norm.weight", 1e30, "the output of the last layer"),
+        ("model.embed_tokens.weight", 1e30, "the output of the embedding"),
+    ],
+)
+def test_huge_numbers_that_stay_finite_are_refused_with_the_layer_and_the_weight(
+    tiny_llama: Any, weight: str, factor: float, place: str
+) -> None:
+    check_model(loaded(tiny_llama), PROMPT)
+    assert first_broken_layer(loaded(tiny_llama), PROMPT) is None
+    tiny_llama.get_parameter(weight).data.mul_(factor)
+    with pytest.raises(HeadprobeError, match=f"{place} reaches .* its largest weight is {weight}"):
+        check_model(loaded(tiny_llama), PROMPT)
+
+
+@pytest.mark.parametrize("value", [torch.inf, torch.nan])
+def test_the_first_tokens_show_weights_of_one_head_that_are_no_numbers(
+    tiny_llama: Any, value: float
+) -> None:
+    tiny_llama.model.layers[1].self_attn.q_proj.weight.data[8:16] = value
+    with pytest.raises(HeadprobeError, match=r"layers\.1\.self_attn\.q_proj\.weight is not finite"):
+        check_model(loaded(tiny_llama), PROMPT)
+    assert not any(part._forward_hooks for part in tiny_llama.modules())
 
 
 def test_an_overflow_in_float32_says_that_weights_may_be_damaged(tiny_llama: Any) -> None:

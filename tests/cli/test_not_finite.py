@@ -61,6 +61,31 @@ def test_evaluation_and_ablation_stop_at_the_first_question(inside: Path) -> Non
     assert LINE in refusal("ablate", "scored", "--top-k", "1", *mean, *half).message
 
 
+@pytest.fixture(scope="module")
+def huge(work: Path) -> Path:
+    """A nano whose layer 2 puts out numbers that make every later norm put out zeros."""
+    nano = load_model("nano", device="cpu")
+    with torch.no_grad():
+        nano.model.model.layers[2].mlp.down_proj.weight.mul_(1e30)
+    nano.model.save_pretrained(work / "huge")
+    nano.tokenizer.save_pretrained(work / "huge")
+    return work / "huge"
+
+
+def test_huge_finite_numbers_are_no_scores_and_no_accuracy(inside: Path, huge: Path) -> None:
+    told = "the output of layer 2 reaches .* is model.layers.2.mlp.down_proj.weight"
+    model = ["--model", str(huge), "--device", "cpu"]
+    razor = ["--task", "razor", "--lengths", "128", "--limit", "2", "--out", "razor"]
+    assert re.search(told, refusal("score", *model, *razor).message)
+    reads = ["--task", "stability", "--lengths", "256", "--limit", "2", "--out", "reads"]
+    assert re.search(told, refusal("score", *model, *reads).message)
+    asked = [*model, *CASES[:-2]]
+    assert re.search(told, refusal("ablate", "scored", "--top-k", "1", *asked).message)
+    evaluate = ["evaluate", "--scores", "scored", "--budget", "16", *asked]
+    assert re.search(told, refusal(*evaluate).message)
+    assert not list(inside.rglob("razor/scores.safetensors"))
+
+
 def test_a_damaged_weight_is_named_in_a_task_that_reads_weights(tmp_path: Path) -> None:
     config = BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4)
     bloom = BloomForCausalLM(config)

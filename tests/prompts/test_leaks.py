@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headprobe.errors import HeadprobeWarning
+from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.nano.tokenizer import build_tokenizer
 from headprobe.prompts.build import hide_needles
 from headprobe.prompts.haystacks import sentences
@@ -84,8 +84,37 @@ def test_prompts_that_reach_the_text_are_counted_and_the_place_is_told() -> None
         prompts(prose, [100, 300])
 
 
+@pytest.mark.parametrize(
+    ("copy", "place"),
+    [
+        ("Noah likes RED kites!", "sentence 25 of the haystack"),
+        ("They say that Noah likes red kites too.", "sentence 25 of the haystack"),
+    ],
+)
+def test_a_copy_of_the_needle_is_refused_where_a_prompt_reaches_it(copy: str, place: str) -> None:
+    prose = [*PROSE * 8, copy]
+    with warnings.catch_warnings(action="error"):
+        prompts(prose, [100])
+    told = f"2 of 8 prompts hold the needle .* of needle 0 'noah likes red kites' stands in {place}"
+    with pytest.raises(UsageError, match=told):
+        prompts(prose, [100, 300])
+
+
+def test_a_watched_sentence_is_a_copy_and_a_few_words_or_an_answer_are_none() -> None:
+    def copies(one: Needle, sentence: str) -> list[bool]:
+        return [leak.is_copy for leak in find_leaks({0: one}, ProseIndex([sentence], [0, 9]))]
+
+    long = needle("Go there and eat pears under the old bridge.", "eat pears under the old bridge")
+    assert copies(long, "We eat pears under the old bridge.") == [True]
+    assert copies(needle(), "He flew red kites.") == [False]
+    told = needle(answer="it is a very long answer")
+    assert copies(told, "He said: it is a very long answer.") == [False]
+    chinese = needle("罗婆婆把账本埋在第三棵柿子树下。", "第三棵柿子树下")
+    assert copies(chinese, "他睡在第三棵柿子树下。") == [True]
+
+
 @pytest.mark.parametrize("name", ["needle.txt", "rows.jsonl"])
-def test_a_haystack_of_any_kind_that_answers_is_warned_of(tmp_path: Path, name: str) -> None:
+def test_a_haystack_of_any_kind_that_holds_the_needle_is_refused(tmp_path: Path, name: str) -> None:
     text = (
         '{"text": "Rain fell. Noah likes red kites."}'
         if name == "rows.jsonl"
@@ -93,5 +122,5 @@ def test_a_haystack_of_any_kind_that_answers_is_warned_of(tmp_path: Path, name: 
     )
     (tmp_path / name).write_text(text)
     prose = list(itertools.islice(sentences(str(tmp_path), seed=0), 40))
-    with pytest.warns(HeadprobeWarning, match="sentence 2 of the haystack, 'Noah likes red kites"):
+    with pytest.raises(UsageError, match="sentence 2 of the haystack, 'Noah likes red kites"):
         prompts(prose, [100])

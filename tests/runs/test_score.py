@@ -1,6 +1,8 @@
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from headprobe.errors import HeadprobeError, UsageError
+from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted, UsageError
 from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.spec import CaseSpec
@@ -18,6 +20,8 @@ from headprobe.runs.directory import CASES, RUN
 from headprobe.runs.memory import MemoryOptions
 from headprobe.runs.observation import Observation
 from headprobe.runs.plan import PlannedRun, prepare
+from headprobe.runs.progress import FILE_NAME as PROGRESS
+from headprobe.runs.progress import Payload, Progress, open_progress
 from headprobe.runs.score import score
 from headprobe.scores import FILE_NAME
 from headprobe.tasks import TASKS
@@ -83,6 +87,94 @@ def test_more_cases_go_on_from_fewer_to_the_scores_of_all_at_once(
     assert fewer.cases == 6
     score(nano, planned(nano, tmp_path / "grown", limit=10))
     assert len(asked) == 20
+
+
+def results(out: Path) -> list[bytes]:
+    """The bytes of the files whose contents do not depend on when they were written."""
+    return [(out / name).read_bytes() for name in (CASES, "heads.csv")]
+
+
+def stop_after(units: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C when so many units were added to a progress from now on."""
+    left, add = [units], Progress.add
+
+    def add_and_stop(progress: Progress, new: Mapping[str, Payload]) -> None:
+        add(progress, new)
+        left[0] -= len(new)
+        if new and not left[0]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "add", add_and_stop)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("until_stable", [None, 0.999])
+def test_a_run_stopped_at_any_case_gives_the_same_bits(
+    nano: LoadedModel, tmp_path: Path, until_stable: float | None
+) -> None:
+    def run(name: str) -> PlannedRun:
+        plan = planned(nano, tmp_path / name, depths=(0.0, 50.0, 100.0), limit=6)
+        return replace(plan, until_stable=until_stable)
+
+    # Several cases of one path are answered together, so some stops are in the middle of a pack.
+    assert any(len(path.tails) > 1 for path in run("whole").tree.paths(range(6)))
+    score(nano, run("whole"))
+    for cases in range(1, 6):
+        name = f"stopped-{cases}"
+        with pytest.MonkeyPatch.context() as patch:
+            stop_after(cases, patch)
+            with pytest.raises(Interrupted):
+                score(nano, run(name))
+        score(nano, run(name))
+        assert results(tmp_path / name) == results(tmp_path / "whole"), cases
+
+
+TAMPERED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a token beyond the vocabulary": lambda f: f["generated_ids"].append(10**7),
+    "a negative token": lambda f: f["generated_ids"].append(-1),
+    "a token as text": lambda f: f["generated_ids"].append("7"),
+    "steps beyond the answer": lambda f: f.update(steps=[0, 10**6]),
+    "steps backwards": lambda f: f.update(steps=[2, 1]),
+    "three steps": lambda f: f.update(steps=[0, 1, 2]),
+    "no steps": lambda f: f.pop("steps"),
+    "a response that is none": lambda f: f.update(response=None),
+    "a grade above all": lambda f: f.update(success=1e9),
+    "a grade as text": lambda f: f.update(success="100"),
+}
+
+
+def tampered(payload: Payload, change: Callable[[dict[str, Any]], Any]) -> Payload:
+    fields = json.loads(json.dumps(dict(payload.fields)))
+    change(fields)
+    return replace(payload, fields=fields)
+
+
+def with_arrays(payload: Payload, change: Callable[[Any], Any]) -> Payload:
+    return replace(payload, arrays={name: change(a) for name, a in payload.arrays.items()})
+
+
+@pytest.mark.slow
+def test_rows_that_say_what_cannot_be_are_done_anew_with_a_line(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    run = planned(nano, tmp_path / "run", limit=2)
+    score(nano, run)
+    whole = results(run.out)
+
+    def redone(change: Callable[[Payload], Payload]) -> None:
+        with open_progress(run.out / PROGRESS) as progress:
+            key, payload = next(iter(progress.units()))
+            progress._connection.execute("DELETE FROM unit WHERE key = ?", (key,))
+            progress.add({key: change(payload)})
+        with pytest.warns(HeadprobeWarning, match=r"a unit of work in .* it is done anew"):
+            score(nano, run)
+        assert results(run.out) == whole
+
+    for change in TAMPERED.values():
+        redone(partial(tampered, change=change))
+    for value in (np.nan, np.inf):
+        redone(partial(with_arrays, change=lambda scores, v=value: np.full_like(scores, v)))
+    redone(partial(with_arrays, change=lambda scores: scores[:1]))
 
 
 def test_the_same_needles_under_another_path_are_the_same_run(
