@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 from contextlib import suppress
+from threading import Timer
 from types import FrameType
 from typing import Any, TextIO
 
@@ -22,6 +23,8 @@ _SIZE = re.compile("[1-9][0-9]{0,3}")
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in dir(signal)
 ]
+# Seconds after which a signal that Python lost is given again.
+_AGAIN = 0.05
 _received: list[int] = []
 
 
@@ -100,6 +103,7 @@ def stop_on_signals() -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _stop)
+    sys.unraisablehook = _stop_again
 
 
 def signal_received() -> int | None:
@@ -117,6 +121,23 @@ def end_quietly() -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     _received.append(number)
     raise KeyboardInterrupt
+
+
+def _stop_again(lost: Any) -> None:
+    """Give a signal again that arrived in a destructor, where Python drops what is raised."""
+    if not _received or not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    again = Timer(_AGAIN, _send_again)
+    again.daemon = True
+    again.start()
+
+
+def _send_again() -> None:
+    number = _received[0]
+    # Unless the work was done in between.
+    if signal.getsignal(number) is _stop:
+        os.kill(os.getpid(), number)
 
 
 def _null() -> TextIO:

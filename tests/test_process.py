@@ -130,6 +130,49 @@ def test_a_signal_in_the_middle_of_an_import_is_one_line(
     assert done.stderr == "error: stopped\n"
 
 
+IN_DESTRUCTOR = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+from headprobe.__main__ import main
+from headprobe.cli import output
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)
+def show_table(*arguments):
+    Last()
+    time.sleep(20)
+output.show_table = show_table
+sys.argv = ["headprobe", "show"]
+sys.exit(main())
+"""
+
+
+def test_a_signal_in_a_destructor_stops_the_command_all_the_same(nano_scored: Path) -> None:
+    done = process("-c", IN_DESTRUCTOR, cwd=nano_scored)
+    assert (done.returncode, done.stderr) == (130, "error: stopped\n")
+
+
+@pytest.mark.slow
+def test_a_home_and_caches_that_cannot_be_used_make_no_noise(scored: Path) -> None:
+    unusable = {
+        "HOME": "/dev/null",
+        "XDG_CACHE_HOME": "/dev/null",
+        "XDG_CONFIG_HOME": "/dev/null/none",
+        "MPLCONFIGDIR": "/dev/null/none",
+        "HF_HOME": "/dev/null",
+    }
+    done = process("-m", "headprobe", "plot", "--out", "p.svg", cwd=scored, **unusable)
+    drawn = "drawing outputs/nano/r2\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "p.svg\n", drawn)
+    unusable["HF_HUB_OFFLINE"] = ""
+    model = ["score", "--model", "nobody/nothing"]
+    done = process("-m", "headprobe", *model, cwd=scored, **unusable)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("set HF_HOME to a directory that can be written")
+
+
 def test_ignored_signals_stay_ignored(nano_scored: Path) -> None:
     ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)" + SIGNALLED
     done = process("-c", ignoring, "1", "numpy", "plain", "show", cwd=nano_scored)

@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import typer
 
@@ -26,8 +27,8 @@ from headprobe.cli.plot import plot
 from headprobe.cli.report import report
 from headprobe.cli.score import score
 from headprobe.cli.show import show
-from headprobe.cli.wording import in_options, worded
-from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted
+from headprobe.cli.wording import in_options, mistyped, worded
+from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted, UsageError
 from headprobe.files import ADVICE
 from headprobe.process import discard, signal_received
 
@@ -41,6 +42,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+# All errors of typing; typer has no public name for their class.
+_Mistyped = cast("type[Exception]", typer.BadParameter.__base__)
 
 
 def _log(wanted: bool) -> bool:
@@ -103,20 +108,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Run the command, and return the exit code that typer would exit with."""
+    """Run the command, and return its exit code."""
     try:
         check_arguments(sys.argv[1:] if arguments is None else arguments)
-        app(arguments, prog_name="headprobe")
+        code = int(app(arguments, prog_name="headprobe", standalone_mode=False) or 0)
     except SystemExit as end:
         code = int(end.code or 0)
-        if code == Interrupted.exit_code:
-            raise Interrupted("stopped") from None
-        return code
+    except _Mistyped as error:
+        told = mistyped(error)
+        if told is None:
+            return UsageError.exit_code
+        raise told from None
     finally:
         # Here, since nothing catches what fails when Python flushes on its way out.
         if sys.stdout:
             sys.stdout.flush()
-    return 0
+    if code == Interrupted.exit_code:
+        raise Interrupted("stopped")
+    return code
 
 
 def _tell(error: Exception) -> int:

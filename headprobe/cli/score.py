@@ -172,7 +172,8 @@ def score(
             "until_stable": until_stable,
         }
         if dry_run:
-            show_cost(prepare(loaded, chosen, given.cases, **how), json=json)
+            if processes.is_main_process:
+                show_cost(prepare(loaded, chosen, given.cases, **how), json=json)
             return
         run = prepare_decided(
             loaded, chosen, given.cases, processes=processes, overwrite=overwrite, **how

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from inspect import signature
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from headprobe.errors import HeadprobeError
+from headprobe.errors import HeadprobeError, UsageError
 
 _PARAMETER = re.compile(r"`(?P<name>[a-z]\w*)(?:=(?P<value>[^`]+))?`")
 
@@ -40,6 +39,19 @@ def in_options(text: str) -> str:
         lambda found: _typed(found["name"], found["value"]) if found["name"] in known else found[0],
         text,
     )
+
+
+def mistyped(error: Any) -> UsageError | None:
+    """Word an error of typer's as one line of ours, with the command whose help to read.
+
+    ``None`` where typer has shown the help already, as for no arguments at all.
+    """
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return None
+    # Choices stand on lines of their own.
+    message = " ".join(error.format_message().split()).rstrip(".").replace(" Value error,", "")
+    command = error.ctx.command_path if error.ctx else "headprobe"
+    return UsageError(f"{message[:1].lower()}{message[1:]}; see `{command} --help`")
 
 
 def _typed(name: str, value: object) -> str:

@@ -236,7 +236,11 @@ def _fetching(repository: str) -> Iterator[None]:
             value=repository,
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        raise HeadprobeError(f"cannot download {repository}: {first_line(error)}") from error
+        # A file that cannot be read or written lies in the cache or beside it.
+        advice = "; set HF_HOME to a directory that can be written" if error.filename else ""
+        raise HeadprobeError(
+            f"cannot download {repository}: {first_line(error)}{advice}"
+        ) from error
 
 
 @contextmanager

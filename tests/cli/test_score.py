@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from headprobe.errors import UsageError
+from headprobe.runs.distributed import Processes
 from tests._support.command_line import (
     TORCHRUN,
     headprobe,
@@ -155,6 +157,17 @@ def test_a_run_with_other_measures_is_another_run(alone: Path) -> None:
     done = headprobe("score", *GRID, "--measures", "qr", cwd=alone.parents[2])
     assert done.returncode == 2
     assert 'measures was ["r2"], now ["qr"]' in done.stderr
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_first_alone_shows_what_a_run_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, rank: int
+) -> None:
+    joined = nullcontext(Processes(rank=rank, count=2))
+    monkeypatch.setattr("headprobe.runs.distributed.init_distributed", lambda say: joined)
+    done = succeed("score", *GRID, "--dry-run", cwd=tmp_path)
+    assert ("what a run takes" in done.stdout) is (rank == 0)
+    assert bool(done.stdout) is (rank == 0)
 
 
 def test_a_dry_run_counts_the_questions_that_ask_nothing(tmp_path: Path) -> None:
