@@ -19,9 +19,10 @@ from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import CASES, RUN
 from headprobe.runs.memory import MemoryOptions
 from headprobe.runs.observation import Observation
+from headprobe.runs.payload import Payload
 from headprobe.runs.plan import PlannedRun, prepare
 from headprobe.runs.progress import FILE_NAME as PROGRESS
-from headprobe.runs.progress import Payload, Progress, open_progress
+from headprobe.runs.progress import Progress, open_progress
 from headprobe.runs.score import score
 from headprobe.scores import FILE_NAME
 from headprobe.tasks import TASKS
