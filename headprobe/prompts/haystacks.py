@@ -9,15 +9,13 @@ import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.models.reading import reading
+from headprobe.prompts.data_sets import HUB, hub_rows
 from headprobe.prompts.texts import PROSE, SUFFIXES, HoldsNeedles, read_texts, texts_of
 
 NOISE = "noise"
-_HUB = "hf:"
 # The most files that a folder is read through for, and the most that are named.
 _MOST_FILES, _NAMED = 100_000, 3
 # The most characters of a sentence, for texts without full stops; sentences of prose have fewer.
@@ -50,7 +48,7 @@ def sentences(source: str, *, seed: int) -> Iterator[str]:
     """
     if source == NOISE:
         return _noise(seed)
-    texts = _from_hub(source) if source.startswith(_HUB) else _from_path(*_parted(source))
+    texts = _from_hub(source) if source.startswith(HUB) else _from_path(*_parted(source))
     stream = split_sentences(texts)
     first = next(stream, None)
     if first is None:
@@ -93,7 +91,7 @@ def _from_path(path: Path, column: str | None) -> Iterator[str]:
         raise UsageError(
             f"{'no regular file' if path.exists() else 'not there'}; expected a file "
             f"({', '.join(SUFFIXES)}) or a folder, with :<column> after it for a column of a "
-            f"table, {_HUB}<dataset>[:column] or {NOISE}",
+            f"table, {HUB}<dataset>[:column] or {NOISE}",
             option="haystack",
             value=path,
             path=path,
@@ -146,22 +144,6 @@ def _say_left_out(folder: Path, names: Sequence[str]) -> None:
 
 
 def _from_hub(source: str) -> Iterator[str]:
-    dataset, _, column = source.removeprefix(_HUB).partition(":")
-    name, _, configuration = dataset.partition("@")
-    if not name.strip():
-        message = f"names no data set; expected {_HUB}<dataset>[@configuration][:column]"
-        raise UsageError(message, option="haystack", value=source)
-    if find_spec("datasets") is None:
-        message = "needs datasets: pip install datasets"
-        raise UsageError(message, option="haystack", value=source)
-    import datasets
-
-    advice = (
-        f"check its name and the network, name one of several configurations as "
-        f"{_HUB}{name}@<configuration>, or give a local file"
-    )
-    with reading(f"the data set {name}", advice):
-        splits = datasets.load_dataset(name, configuration or None, streaming=True)
-        rows = splits.get("train", next(iter(splits.values())))
-        numbered = ((f"row {number}", row) for number, row in enumerate(rows, start=1))
-        yield from texts_of(numbered, f"{_HUB}{name}", column or None)
+    data_set, _, column = source.partition(":")[2].partition(":")
+    rows = hub_rows(HUB + data_set, option="haystack", split="train")
+    yield from texts_of(rows, HUB + data_set, column or None)

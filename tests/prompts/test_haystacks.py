@@ -197,7 +197,7 @@ def test_a_data_set_out_of_reach_is_one_clear_error() -> None:
 
 
 def test_a_data_set_without_the_library_is_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headprobe.prompts.haystacks.find_spec", lambda _: None)
+    monkeypatch.setattr("headprobe.prompts.data_sets.find_spec", lambda _: None)
     with refused("pip install datasets", option="haystack", value="hf:some/set"):
         first("hf:some/set", 1)
 

@@ -1,0 +1,216 @@
+"""The metrics of public benchmarks: a response against the right answers, in per cent.
+
+The arithmetic is that of the benchmarks' published code, whose numbers it must give; the project's
+own grades (``tasks.grading``) compare words in every script alike.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+from headprobe.evaluation.benchmarks.extras import require
+from headprobe.evaluation.benchmarks.rouge import rouge_l as rouge_l_of
+from headprobe.inputs import LONGEST_TEXT
+
+Metric = Callable[[str, Sequence[str], Sequence[str]], float]
+"""A response, the right answers, and the classes to tell apart; 0 to 100."""
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NUMBER = re.compile(r"\d+")
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_CHINESE_MARKS = (
+    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】"  # noqa: RUF001
+    "〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."  # noqa: RUF001
+)
+_NO_MARKS = str.maketrans("", "", string.punctuation)
+_NO_CHINESE_MARKS = str.maketrans("", "", string.punctuation + _CHINESE_MARKS)
+_CHOICES = (r"The correct answer is \(([A-D])\)", r"The correct answer is ([A-D])")
+_LAST_LETTER = re.compile(r"\b[A-D]\b(?!.*\b[A-D]\b)")
+# Lines of a model's code that are no code: fences and comments.
+_NO_CODE = ("`", "#", "//")
+
+
+def qa_f1(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute LongBench's and SQuAD's token F1 against the nearest answer."""
+    said = _english(response)
+    return 100 * max(_f1(said, _english(answer)) for answer in answers)
+
+
+def qa_f1_zh(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute LongBench's F1 of the words that jieba finds in Chinese."""
+    said = _chinese(response)
+    return 100 * max(_f1(said, _chinese(answer)) for answer in answers)
+
+
+def rouge_l(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute the F score of ROUGE-L (LongBench) against the nearest answer."""
+    return 100 * max(rouge_l_of(response, answer)[0] for answer in answers)
+
+
+def rouge_l_zh(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute the F score of ROUGE-L (LongBench) on the words that jieba finds in Chinese."""
+    return rouge_l(_spaced(response), [_spaced(answer) for answer in answers])
+
+
+def rouge_l_recall(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute the recall of ROUGE-L (LooGLE) against the nearest answer."""
+    return 100 * max(rouge_l_of(response, answer)[1] for answer in answers)
+
+
+def classification(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Divide 100 among the classes that a response names (LongBench), if it names the right one.
+
+    A class whose name is part of the right one's does not count.
+    """
+    return 100 * max(_classified(response, answer, classes) for answer in answers)
+
+
+def retrieval(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute how many of a response's numbers are the right paragraph's (LongBench)."""
+    wanted = [found[0] for answer in answers if (found := _NUMBER.findall(answer))]
+    return count(response, wanted or [""])
+
+
+def count(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute how many of a response's numbers are the right one (LongBench)."""
+    numbers = _NUMBER.findall(response)
+    return 100 * max(numbers.count(answer) for answer in answers) / len(numbers) if numbers else 0.0
+
+
+def code_similarity(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute the similarity of a response's first line of code (LongBench's edit similarity)."""
+    fuzz = require("rapidfuzz.fuzz", extra="code", why="metric code_similarity")
+    lines = response.lstrip("\n").split("\n")
+    said = next((line for line in lines if not any(mark in line for mark in _NO_CODE)), "")
+    # Whole per cents, as fuzzywuzzy gives them.
+    return float(max(round(fuzz.ratio(said, answer)) for answer in answers))
+
+
+def string_match_all(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute the fraction of the answers that a response holds (RULER)."""
+    said = _CONTROL.sub("\n", response).strip().lower()
+    return 100 * sum(answer.lower() in said for answer in answers) / len(answers)
+
+
+def string_match_part(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Score 100 where a response holds one of the answers (RULER's questions)."""
+    said = _CONTROL.sub("\n", response).strip().lower()
+    return 100.0 * any(answer.lower() in said for answer in answers)
+
+
+def substring(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Score 100 where a response holds one of the answers in any case (InfiniteBench)."""
+    return 100.0 * any(answer.upper() in response.strip().upper() for answer in answers)
+
+
+def label(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Score 100 where the answer is the one label that a response's first sentence names (BABILong).
+
+    The ``classes`` are the labels that the question does not name.
+    """
+    said = response.lower().split(".")[0].split("<context>")[0].split("<example>")[0]
+    whole = any(one != other and one in other for one in classes for other in classes)
+    named = {one for one in classes if _names(said, one, whole_words=whole)}
+    return 100.0 * any(named == set(answer.lower().split(",")) for answer in answers)
+
+
+def choice(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Score 100 where the letter that a response chooses is right.
+
+    It is the one of "The correct answer is (A)" (LongBench-v2), else the last letter that stands
+    alone, else the first (InfiniteBench).
+    """
+    plain = response.replace("*", "").strip()
+    found = next((match for one in _CHOICES if (match := re.search(one, plain))), None)
+    if found is not None:
+        return 100.0 * (found.group(1) in answers)
+    alone = _LAST_LETTER.search(plain)
+    return 100.0 * ((alone.group(0) if alone else plain[:1]) in answers)
+
+
+def cloze(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
+    """Compute the fraction of the masked entities that a response names right (LooGLE)."""
+    wanted, said = json.loads(answers[0]), _literal(response)
+    if not isinstance(said, dict) or not wanted:
+        return 0.0
+    return 100 * sum(said.get(mask) == name for mask, name in wanted.items()) / len(wanted)
+
+
+METRICS: dict[str, Metric] = {
+    "qa_f1": qa_f1,
+    "qa_f1_zh": qa_f1_zh,
+    "rouge_l": rouge_l,
+    "rouge_l_zh": rouge_l_zh,
+    "rouge_l_recall": rouge_l_recall,
+    "classification": classification,
+    "retrieval": retrieval,
+    "count": count,
+    "code_similarity": code_similarity,
+    "string_match_all": string_match_all,
+    "string_match_part": string_match_part,
+    "substring": substring,
+    "label": label,
+    "choice": choice,
+    "cloze": cloze,
+}
+
+
+def _f1(said: Sequence[str], wanted: Sequence[str]) -> float:
+    common = (Counter(said) & Counter(wanted)).total()
+    if not common:
+        return 0.0
+    precision, recall = common / len(said), common / len(wanted)
+    return 2 * precision * recall / (precision + recall)
+
+
+def _english(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_NO_MARKS)).split()
+
+
+def _chinese(text: str) -> list[str]:
+    words = (word.lower().translate(_NO_CHINESE_MARKS) for word in _segmenter().cut(text))
+    return [joined for word in words if (joined := "".join(word.split()))]
+
+
+def _spaced(text: str) -> str:
+    return " ".join(_segmenter().cut(text))
+
+
+@cache
+def _segmenter() -> Any:
+    """Build jieba's segmenter from its own dictionary; no cache file of anybody's is read."""
+    jieba = require("jieba", extra="zh", why="a Chinese metric")
+    segmenter = jieba.Tokenizer()
+    segmenter.FREQ, segmenter.total = segmenter.gen_pfdict(segmenter.get_dict_file())
+    segmenter.initialized = True
+    return segmenter
+
+
+def _classified(response: str, answer: str, classes: Sequence[str]) -> float:
+    named = [one for one in classes if one in response]
+    # The published loop: what is removed while it runs moves the next one out of its sight.
+    for one in named:
+        if one in answer and one != answer:
+            named.remove(one)
+    return 1 / len(named) if answer in named else 0.0
+
+
+def _names(text: str, name: str, *, whole_words: bool) -> bool:
+    if whole_words:
+        return re.search(rf"\b{re.escape(name)}\b", text) is not None
+    return name in text
+
+
+def _literal(text: str) -> Any:
+    """Read a Python literal of bounded size; ``None`` where a text is none."""
+    try:
+        return ast.literal_eval(text.strip()) if len(text) <= LONGEST_TEXT else None
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None

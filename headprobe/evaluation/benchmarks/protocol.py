@@ -1,0 +1,76 @@
+"""A benchmark's protocol: all that decides its number, beside the model and the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from headprobe.evaluation.benchmarks.metrics import METRICS
+from headprobe.evaluation.benchmarks.rows import Row
+
+Style = Literal["raw", "chat", "prefix"]
+Stops = Literal["line", "end"]
+Truncation = Literal["middle", "end"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a set's rows are asked, how long and how far the model answers, and how it is graded.
+
+    Args:
+        name: as one types it, such as ``longbench:multifieldqa_zh``.
+        context: the text that is read before the question, with ``{context}`` in it.
+        question: the text after it, with ``{question}`` in it.
+        answer_prefix: the text that the answer follows, with the white space before it.
+        style: where the answer prefix stands: see ``prompts.style``.
+        max_new_tokens: the most tokens of an answer.
+        stops: where an answer ends, besides an end-of-sequence token: at a line break after some
+            text, or nowhere.
+        truncation: which part of too long a prompt goes.
+        metrics: names of ``metrics.METRICS``; strategies are compared by the first.
+        first_line: whether only the first line of a response is graded.
+    """
+
+    name: str
+    context: str = "{context}"
+    question: str = "{question}"
+    answer_prefix: str = ""
+    style: Style
+    max_new_tokens: int
+    stops: Stops = "end"
+    truncation: Truncation
+    metrics: tuple[str, ...]
+    first_line: bool = False
+
+    def texts(self, row: Row) -> tuple[str, str, str]:
+        """Write a row's context, question and answer prefix.
+
+        A row that brings an answer prefix is in its benchmark's words already.
+        """
+        if row.answer_prefix is not None:
+            return row.context, row.question, row.answer_prefix
+        return (
+            self.context.replace("{context}", row.context, 1),
+            self.question.replace("{question}", row.question, 1),
+            self.answer_prefix,
+        )
+
+    def grade(self, metric: str, row: Row, response: str) -> float:
+        """Grade a response by one of the metrics, in per cent."""
+        if self.first_line:
+            response = response.lstrip("\n").split("\n")[0]
+        return METRICS[metric](response, row.answers, row.all_classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that a plan records."""
+        return {**asdict(self), "metrics": list(self.metrics)}
+
+
+def shared_metrics(protocols: Sequence[Protocol]) -> tuple[str, ...] | None:
+    """Return the metrics of all protocols, if they are the same; else ``None``."""
+    return protocols[0].metrics if len({one.metrics for one in protocols}) == 1 else None
+
+
+Protocols = Mapping[str, Protocol]
+"""The protocols of a benchmark's sets, by name."""

@@ -1,0 +1,96 @@
+"""Find a benchmark, and one of its sets, by the name that one types: ``ruler:niah_multikey_3``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from headprobe.errors import UsageError
+from headprobe.evaluation.benchmarks import longbench, loogle
+from headprobe.evaluation.benchmarks.protocol import Protocol
+from headprobe.evaluation.benchmarks.rows import Row
+from headprobe.evaluation.benchmarks.ruler.protocols import PROTOCOLS as RULER
+from headprobe.evaluation.benchmarks.ruler.tasks import OF_DOCUMENTS, TASKS
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Benchmark:
+    """A benchmark: the protocols of its sets, and the sets whose rows are made here."""
+
+    name: str
+    summary: str
+    protocols: Mapping[str, Protocol]
+    generated: Collection[str] = ()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Chosen:
+    """A benchmark, and the set of it that was named, if any."""
+
+    benchmark: Benchmark
+    set_name: str | None
+
+    @property
+    def name(self) -> str:
+        """The benchmark as one types it."""
+        return ":".join(filter(None, (self.benchmark.name, self.set_name)))
+
+    def protocol_of(self, row: Row) -> Protocol:
+        """Return the protocol of a row: of the set that was named, else of the row's own.
+
+        Raises:
+            ValueError: the row is of another set, or names none of the benchmark's.
+        """
+        protocols, task = self.benchmark.protocols, row.task.removesuffix("_e")
+        wanted = self.set_name
+        if wanted is None:
+            if task not in protocols:
+                raise ValueError(
+                    f"the row names no set of {self.benchmark.name} ({row.task or 'none'}): name "
+                    f"it as in {self.benchmark.name}:{next(iter(protocols))}"
+                )
+            return protocols[task]
+        if task in protocols and not wanted.startswith(task):
+            raise ValueError(f"the row is of set {task}, not {wanted}")
+        return protocols[wanted]
+
+
+BENCHMARKS = {
+    one.name: one
+    for one in (
+        Benchmark(
+            name="longbench",
+            summary="questions, summaries, few-shot, counting and code over long texts, in two "
+            "languages",
+            protocols=longbench.PROTOCOLS,
+        ),
+        Benchmark(
+            name="loogle",
+            summary="questions about documents of 20,000 tokens and more",
+            protocols=loogle.PROTOCOLS,
+        ),
+        Benchmark(
+            name="ruler",
+            summary="thirteen synthetic tasks at any length, made here",
+            protocols=RULER,
+            generated=tuple(task for task in TASKS if task not in OF_DOCUMENTS),
+        ),
+    )
+}
+
+
+def get_benchmark(typed: str) -> Chosen:
+    """Find a benchmark as it is typed: ``longbench``, or with a set, ``longbench:qasper``.
+
+    Raises:
+        UsageError: there is no such benchmark, or it has no such set.
+    """
+    name, _, set_name = typed.partition(":")
+    if name not in BENCHMARKS:
+        message = f"expected {', '.join(BENCHMARKS)}, with a set after a colon"
+        raise UsageError(message, option="benchmark", value=typed)
+    benchmark = BENCHMARKS[name]
+    if set_name and set_name not in benchmark.protocols:
+        message = f"sets of {name}: {', '.join(benchmark.protocols)}"
+        raise UsageError(message, option="benchmark", value=typed)
+    return Chosen(benchmark=benchmark, set_name=set_name or None)
