@@ -48,11 +48,22 @@ def evaluate(
         options.task("Whose cases are asked.", choices="r2|retrieval", default="that of the run"),
     ] = None,
     questions: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--questions",
-            metavar="FILE",
-            help="Your own questions in place of a task's: JSONL with context, question, answers.",
+            metavar="FILE|hf:...",
+            help="Questions in place of a task's: your own, JSONL with context, question, answers; "
+            "or rows of a public benchmark as they are; hf:<data set>\\[@configuration].",
+            show_default=False,
+            rich_help_panel=options.CASES,
+        ),
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:SET]",
+            help="Ask and grade by a benchmark's protocol: see `headprobe list benchmarks`. "
+            "RULER's rows are made here, at --lengths; others come from --questions.",
             show_default=False,
             rich_help_panel=options.CASES,
         ),
@@ -93,7 +104,7 @@ def evaluate(
         typer.Option(
             min=0,
             help="Questions at most; 0 asks all of them.",
-            show_default="96 of a task's, all of --questions",
+            show_default="96 of a task's or of RULER's, all of --questions",
             rich_help_panel=options.CASES,
         ),
     ] = None,
@@ -102,16 +113,18 @@ def evaluate(
         typer.Option(
             min=1,
             help="Tokens of an answer at most.",
-            show_default="the task's; 64 with --questions",
+            show_default="the task's or benchmark's; 64 with --questions",
             rich_help_panel=options.ANSWERS,
         ),
     ] = None,
     metric: Annotated[
-        options.Metric,
+        str | None,
         options.metric(
-            "What strategies are compared by; passed is the fraction that the task itself passes."
+            "What strategies are compared by: exact_match, f1, recall; of a task passed, the "
+            "fraction that it passes; of a benchmark its own.",
+            default="f1; the benchmark's own",
         ),
-    ] = "f1",
+    ] = None,
     allow_scored_needles: Annotated[
         bool,
         typer.Option(
@@ -146,32 +159,34 @@ def evaluate(
     Example: headprobe evaluate --scores outputs/nano/r2 --budget 1.5%,6%
 
     Example: headprobe evaluate --budget budget-headkv-128.json --questions own.jsonl
+
+    Example: headprobe evaluate --benchmark ruler:niah_multikey_3 --lengths 4096
     """
     asked_for = LIMIT if limit is None and questions is None else limit
     given = parsing.run_options({**locals(), "limit": asked_for})
     parsing.budget_files(budget or [])
     from headprobe.allocators import parse_options
     from headprobe.budgets import selection_names
+    from headprobe.evaluation.benchmarks.registry import get_benchmark
     from headprobe.evaluation.methods import STRATEGY, MethodOptions, parse_budgets
     from headprobe.runs.directory import require_scores
     from headprobe.tasks import get_asking_task
-    from headprobe.tasks.grading import METRICS
+    from headprobe.tasks.grading import METRICS, PASSED
 
     asked = None if task is None else get_asking_task(task)
-    if questions is not None:
-        parsing.one_of("metric", metric, METRICS)
-    if questions is not None:
-        unused = {
-            "task": task,
-            "lengths": lengths,
-            "depths": depths,
-            "needles": needles,
-            "haystack": haystack,
-        }
+    known = None if benchmark is None else get_benchmark(benchmark)
+    if metric is not None:
+        own = known.metrics if known else () if questions else (PASSED,)
+        parsing.one_of("metric", metric, (*own, *METRICS))
+    if questions is not None or known is not None:
+        unused = {"task": task, "depths": depths, "needles": needles, "haystack": haystack}
+        if known is None:
+            unused["lengths"] = lengths
         for unusable in (name for name, value in unused.items() if value is not None):
-            message = "`questions` brings its own questions: leave it out"
+            source = "questions" if known is None else "benchmark"
+            message = f"`{source}` brings its own questions: leave it out"
             raise UsageError(message, option=unusable)
-    parsing.existing(questions, kind="question")
+    parsing.question_source(questions)
     parsing.needle_file(needles)
     dividing = {
         "measure": measure,
@@ -207,6 +222,7 @@ def evaluate(
         given.cases,
         task=asked,
         questions=questions,
+        benchmark=known,
         allow_scored_needles=allow_scored_needles,
         metric=metric,
         max_new_tokens=max_new_tokens,

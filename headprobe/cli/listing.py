@@ -21,6 +21,7 @@ class Registry(StrEnum):
     MEASURES = "measures"
     STRATEGIES = "strategies"
     SELECTIONS = "selections"
+    BENCHMARKS = "benchmarks"
     FORMATS = "formats"
 
 
@@ -31,7 +32,7 @@ def list_registry(
     ],
     json: options.Json = False,
 ) -> None:
-    """List the models with an alias, the tasks, measures, strategies, selections or file formats.
+    """List models with an alias, tasks, measures, strategies, selections, benchmarks or formats.
 
     Example: headprobe list tasks
     """
@@ -100,6 +101,23 @@ def _selections() -> _Table:
     return ["selection", "which entries a head keeps"], rows
 
 
+def _benchmarks() -> _Table:
+    from headprobe.evaluation.benchmarks.registry import BENCHMARKS
+
+    rows = [
+        [
+            protocol.name,
+            ", ".join(protocol.metrics),
+            protocol.max_new_tokens,
+            "made here" if name in benchmark.generated else "read",
+            benchmark.summary,
+        ]
+        for benchmark in BENCHMARKS.values()
+        for name, protocol in benchmark.protocols.items()
+    ]
+    return ["benchmark", "metrics", "new tokens", "rows", "what it asks"], rows
+
+
 def _formats() -> _Table:
     from headprobe.formats import format_names, get_format
 
@@ -122,5 +140,6 @@ _ROWS = {
     Registry.MEASURES: _measures,
     Registry.STRATEGIES: _strategies,
     Registry.SELECTIONS: _selections,
+    Registry.BENCHMARKS: _benchmarks,
     Registry.FORMATS: _formats,
 }

@@ -277,9 +277,9 @@ def reduce(default: str, *, panel: str = BUDGET) -> Any:
     )
 
 
-def metric(help: str) -> Any:
-    """Build ``--metric``, by which answers are graded."""
-    return typer.Option(help=help, rich_help_panel=ANSWERS)
+def metric(help: str, *, default: str | bool = True) -> Any:
+    """Build ``--metric``, by which answers are graded; ``default`` says which where none is."""
+    return typer.Option(help=help, show_default=default, rich_help_panel=ANSWERS)
 
 
 def declared(method: str, *, panel: str = STRATEGY) -> Any:

@@ -120,6 +120,16 @@ def existing(path: Path | None, *, kind: str) -> None:
         raise UsageError(f"no {kind} file {path}", path=path)
 
 
+def question_source(source: str | None) -> None:
+    """Refuse questions that are neither a file nor a data set of the hub.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    if source is not None and not source.startswith("hf:"):
+        existing(Path(source), kind="question")
+
+
 def free_output(out: Path | None, sources: Iterable[Path] = ()) -> None:
     """Refuse an output that would replace a file of a run, or one of its own sources.
 

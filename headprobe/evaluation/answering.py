@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import get_args
 
 import numpy as np
 import torch
@@ -34,8 +35,7 @@ from headprobe.evaluation.results import (
     grade,
 )
 from headprobe.models.loading import LoadedModel
-from headprobe.runs.greedy import GreedyRules
-from headprobe.tasks.grading import PASSED
+from headprobe.runs.greedy import GreedyRules, Stops
 
 PREFILL_CHUNK = 2048
 
@@ -156,10 +156,8 @@ def _method_answers(
 
 
 def _grade(response: str, question: Question) -> dict[str, float]:
-    graded = grade(response, question.answers)
-    if question.passed is not None:
-        graded[PASSED] = 100.0 * question.passed(response)
-    return graded
+    own = {name: metric(response) for name, metric in question.metrics.items()}
+    return own | grade(response, question.answers)
 
 
 class _Reader:
@@ -177,7 +175,7 @@ class _Reader:
         self._methods = methods
         self._settings = settings
         self._chunk = prefill_chunk
-        self._rules = GreedyRules(loaded)
+        self._rules = {stops: GreedyRules(loaded, stops=stops) for stops in get_args(Stops)}
         self._selections = {name for one in methods for name in one.selections}
 
     @torch.inference_mode()
@@ -187,8 +185,9 @@ class _Reader:
         uncut = everything(self._loaded.layout, window=window)
         cache = HeadBudgetCache(self._loaded.model, uncut, selections=self._selections)
         context, asked = map(self._tensor, (question.context_ids, question.question_ids))
+        rules = self._rules[question.stops]
         with cache:
-            self._read(cache, context)
+            self._read(cache, context, rules)
         forks, fractions, repeated = [], {}, 0
         if QUERY_AGNOSTIC in self._settings and self._methods:
             repeated = self._repeat(cache, question.context_ids)
@@ -196,9 +195,10 @@ class _Reader:
             fork = cache.fork(self._targets(cut_point))
             fractions[QUERY_AGNOSTIC] = _fractions(fork, cut_point)
             with fork:
-                forks.append((fork, self._read(fork, asked.expand(len(self._methods), -1))))
+                read = self._read(fork, asked.expand(len(self._methods), -1), rules)
+            forks.append((fork, read))
         with cache:
-            first = self._read(cache, asked)
+            first = self._read(cache, asked, rules)
         cut_point = self._moment(cache, question)
         targets = self._targets(cut_point) if QUERY_AWARE in self._settings else []
         if targets:
@@ -208,7 +208,7 @@ class _Reader:
         fork = cache.fork([full, *targets], keep=False)
         fractions[QUERY_AWARE] = _fractions(fork, cut_point)[1:]
         forks.insert(0, (fork, first.expand(1 + len(targets))))
-        own, *others = self._write(forks, question.max_new_tokens)
+        own, *others = self._write(forks, rules, question.max_new_tokens)
         said = {QUERY_AWARE: others[: len(targets)], QUERY_AGNOSTIC: others[len(targets) :]}
         return {
             setting: Answers(
@@ -238,6 +238,7 @@ class _Reader:
     def _write(
         self,
         forks: Sequence[tuple[HeadBudgetCache, Int[Tensor, " _sequence"]]],
+        rules: GreedyRules,
         max_new_tokens: int,
     ) -> list[str]:
         """Write the greedy answers of compressed caches, given the first token of each sequence.
@@ -248,26 +249,26 @@ class _Reader:
         if others and cache.can_join:
             [(other, then)] = others
             forks = [(cache.join(other), torch.cat([first, then]))]
-        is_complete = partial(self._rules.is_complete, max_new_tokens=max_new_tokens)
+        is_complete = partial(rules.is_complete, max_new_tokens=max_new_tokens)
         written = []
         for cache, first in forks:
             with cache:
                 decoder = GreedyDecoder(self._loaded.model, cache, max_new_tokens=max_new_tokens)
                 written += decoder.answer(first, is_complete)
-        return [self._rules.text(ids) for ids in written]
+        return [rules.text(ids) for ids in written]
 
     def _tensor(self, ids: Sequence[int]) -> Int[Tensor, "1 token"]:
         return torch.tensor([ids], device=self._loaded.device)
 
     def _read(
-        self, cache: HeadBudgetCache, ids: Int[Tensor, "sequence token"]
+        self, cache: HeadBudgetCache, ids: Int[Tensor, "sequence token"], rules: GreedyRules
     ) -> Int[Tensor, " sequence"]:
         """Run new tokens, and return the next token of each sequence."""
         for piece in torch.split(ids, self._chunk, dim=1):
             output = self._loaded.model(
                 piece, past_key_values=cache, use_cache=True, logits_to_keep=1
             )
-        return self._rules.choose(output.logits[:, -1], first=range(len(ids)))
+        return rules.choose(output.logits[:, -1], first=range(len(ids)))
 
 
 def _fractions(fork: HeadBudgetCache, cut_point: CutPoint) -> Float[np.ndarray, " sequence"]:

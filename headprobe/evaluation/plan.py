@@ -15,6 +15,8 @@ from headprobe.compression.reconstruction import can_repeat
 from headprobe.compression.selections import needs_of
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.evaluation.baselines import KVZIP, with_baselines
+from headprobe.evaluation.benchmarks.question_set import benchmark_questions
+from headprobe.evaluation.benchmarks.registry import Chosen
 from headprobe.evaluation.identity import describe_method, methods_digest, question_keys
 from headprobe.evaluation.methods import (
     CutPoint,
@@ -23,7 +25,12 @@ from headprobe.evaluation.methods import (
     build_methods,
     check_fit,
 )
-from headprobe.evaluation.question_sets import PromptSources, draw_questions, read_own_questions
+from headprobe.evaluation.question_sets import (
+    PromptSources,
+    draw_questions,
+    read_own_questions,
+    source_name,
+)
 from headprobe.evaluation.questions import Question
 from headprobe.evaluation.results import MethodResult
 from headprobe.evaluation.scored_runs import choose_seed, find_run, scored_runs, scored_task
@@ -39,7 +46,7 @@ from headprobe.runs.result_files import versions
 from headprobe.scores import HeadScores
 from headprobe.scores.titles import title
 from headprobe.tasks import Task
-from headprobe.tasks.grading import METRICS, PASSED
+from headprobe.tasks.grading import METRICS
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,9 +92,10 @@ def plan_evaluation(
     spec: CaseSpec,
     *,
     task: Task | None = None,
-    questions: Path | None = None,
+    questions: str | Path | None = None,
+    benchmark: Chosen | None = None,
     allow_scored_needles: bool = False,
-    metric: str = "f1",
+    metric: str | None = None,
     max_new_tokens: int | None = None,
     out: Path | None = None,
     prompt: PromptOptions | None = None,
@@ -105,9 +113,11 @@ def plan_evaluation(
         spec: which of a task's cases are asked, by default at its longest length; of the user's own
             questions its ``limit`` alone counts.
         task: what is asked; left out, what the scored run asked.
-        questions: a file of the user's own questions, in place of a task's.
+        questions: a file of the user's own questions or a benchmark's rows, or ``hf:`` and a data
+            set, in place of a task's.
+        benchmark: the benchmark by whose protocol questions are asked and graded.
         allow_scored_needles: allow needles that the heads were scored on.
-        metric: what strategies are compared by.
+        metric: what strategies are compared by; left out, f1, or the benchmark's first.
         max_new_tokens: the most tokens of an answer.
         out: the directory; left out, it is named after model and task.
         prompt: how questions are put.
@@ -120,19 +130,19 @@ def plan_evaluation(
     """
     run = find_run(methods)
     known = HeadScores.load(run) if run else None
-    grades = [*METRICS, *([] if questions else [PASSED])]
-    if metric not in grades:
-        raise ValueError(f"expected a metric of {grades}, got {metric!r}")
     candidates = build_methods(methods, [WeightedRun(name=str(run), scores=known)] if known else [])
     chosen = task or scored_task(known)
-    out = out or directory_for(
-        loaded.label, f"evaluate-{questions.stem if questions else chosen.name}"
-    )
+    name = benchmark.name if benchmark else source_name(questions) if questions else chosen.name
+    out = out or directory_for(loaded.label, f"evaluate-{name.replace(':', '-')}")
     earlier = {} if overwrite else stored_plan(out / FILE_NAME)
     sources = PromptSources(
         prompt=prompt or PromptOptions(), plans=[earlier, known.plan if known else {}]
     )
-    if questions is not None:
+    if benchmark is not None:
+        asked = benchmark_questions(
+            loaded, benchmark, questions, spec, sources.prompt, max_new_tokens=max_new_tokens
+        )
+    elif questions is not None:
         asked = read_own_questions(
             loaded, questions, spec, sources, max_new_tokens=max_new_tokens, task=task
         )
@@ -149,6 +159,11 @@ def plan_evaluation(
             scored=scored,
             allow_scored_needles=allow_scored_needles,
         )
+    own = tuple(asked.questions[0].metrics)
+    metric = metric or (own[0] if benchmark else "f1")
+    if metric not in (*own, *METRICS):
+        message = f"expected {', '.join((*own, *METRICS))}"
+        raise UsageError(message, option="metric", value=metric)
     contexts = _contexts(asked.questions)
     check_fit(candidates, loaded.layout, contexts)
     without = _without(loaded, candidates, max(contexts))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
+from headprobe.evaluation.benchmarks.rows import is_of_hub
 from headprobe.evaluation.questions import Question, questions_of, read_questions
 from headprobe.files import file_digest
 from headprobe.models.loading import LoadedModel
@@ -40,7 +41,7 @@ class QuestionSet:
 
 def read_own_questions(
     loaded: LoadedModel,
-    path: Path,
+    source: str | Path,
     spec: CaseSpec,
     sources: PromptSources,
     *,
@@ -60,7 +61,7 @@ def read_own_questions(
     settled = replace(sources.prompt, style=decision.used or "prefix")
     writer = prompt_writer(loaded, TASKS["retrieval"].probe, (), settled)
     questions = read_questions(
-        path,
+        source,
         writer,
         longest=longest_prompt(loaded.max_context, answer_reserve=_reserve(max_new_tokens)),
         limit=spec.limit,
@@ -68,13 +69,25 @@ def read_own_questions(
     )
     plan = Plan(
         identity={
-            "questions_digest": file_digest(path),
+            "questions_digest": source_digest(source),
             "prompt_style": writer.style,
             **describe_options(settled, loaded.tokenizer),
         },
-        labels={"questions": str(path), "limit": spec.limit, **decision.in_plan()},
+        labels={"questions": str(source), "limit": spec.limit, **decision.in_plan()},
     )
-    return QuestionSet(name=path.stem, questions=questions, plan=plan)
+    return QuestionSet(name=source_name(source), questions=questions, plan=plan)
+
+
+def source_name(source: str | Path) -> str:
+    """Return what questions are called by: the file's name, or the data set's with dashes."""
+    if is_of_hub(source):
+        return str(source).partition(":")[2].replace("/", "--")
+    return Path(source).stem
+
+
+def source_digest(source: str | Path) -> str:
+    """Return what tells questions apart: a file's digest, or the name of a data set of the hub."""
+    return str(source) if is_of_hub(source) else file_digest(Path(source))
 
 
 def draw_questions(

@@ -6,23 +6,15 @@ Questions are made of a probe's cases, or read from the user's own file.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 from headprobe.errors import HeadprobeWarning, UsageError
+from headprobe.evaluation.benchmarks.asking import Prompt, RowWriter, shorten
+from headprobe.evaluation.benchmarks.rows import Row, is_of_hub, read_rows
 from headprobe.files import json_digest
-from headprobe.inputs import (
-    LONGEST_CONTEXT,
-    as_object,
-    brief,
-    fit_text,
-    json_rows,
-    spelled,
-    text_field,
-)
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
 from headprobe.prompts.needles import language_of, warn_of_repeats
@@ -30,10 +22,11 @@ from headprobe.prompts.spelling import normal_text
 from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import QUESTIONS, fill_in
 from headprobe.runs.draw import DrawnCases
+from headprobe.runs.greedy import Stops
 from headprobe.tasks import PASSED_ABOVE, Probe
+from headprobe.tasks.grading import PASSED
 
 ANSWER_STEPS = 64
-_QUESTION_FIELDS = ("question", "input")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,7 +34,11 @@ class Question:
     """One prompt with known answers: ``context_ids``, and after them ``question_ids``.
 
     Questions of one ``group`` are alike. The model answers in at most ``max_new_tokens`` tokens.
-    ``passed`` says of a response whether the probe would pass it, where a probe asks.
+
+    Args:
+        stops: where answers end: see ``GreedyRules``.
+        metrics: what grades a response besides the metrics of all questions, 0 to 100, by name.
+        row: the row that the question was made of, if it was read.
     """
 
     question_id: int
@@ -50,7 +47,9 @@ class Question:
     question_ids: tuple[int, ...]
     answers: tuple[str, ...]
     max_new_tokens: int
-    passed: Callable[[str], bool] | None = None
+    stops: Stops = "line"
+    metrics: Mapping[str, Callable[[str], float]] = field(default_factory=dict)
+    row: Row | None = None
 
     def __post_init__(self) -> None:
         if not (
@@ -70,7 +69,8 @@ class Question:
     @cached_property
     def key(self) -> str:
         """A digest of what the model is asked, whatever else is asked with it."""
-        return json_digest([self.context_ids, self.question_ids, self.max_new_tokens])
+        asked = [self.context_ids, self.question_ids, self.max_new_tokens]
+        return json_digest([*asked, *([] if self.stops == "line" else [self.stops])])
 
     @property
     def draw_id(self) -> int:
@@ -101,69 +101,71 @@ def questions_of(
             question_ids=case.input_ids[-asked[case.needle_id] :],
             answers=(case.answer,),
             max_new_tokens=max_new_tokens or probe.max_new_tokens(case),
-            passed=partial(_passed, probe, case),
+            metrics={PASSED: partial(_passed, probe, case)},
         )
         for case in drawn.cases
     ]
 
 
-def _passed(probe: Probe, case: Case, response: str) -> bool:
-    return probe.score(response, case) > PASSED_ABOVE
+def _passed(probe: Probe, case: Case, response: str) -> float:
+    return 100.0 * (probe.score(response, case) > PASSED_ABOVE)
 
 
 def read_questions(
-    path: Path,
+    source: str | Path,
     writer: PromptWriter,
     *,
     longest: int | None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
 ) -> list[Question]:
-    """Read questions from JSONL or a JSON array: ``context``, ``question`` and ``answers``.
+    """Read questions from rows of any schema of ``benchmarks.rows``.
 
-    ``answers`` is a text, a number, or a list of them. ``input`` stands for ``question`` too, as in
-    LongBench, whose summaries leave it empty: the answer prefix alone stands after the context
-    then. The prompt is built as a task's prompts are. Where it is longer than ``longest`` tokens,
-    the middle of its context goes, as LongBench has it. A question asked twice of one context
-    counts once, a warning says how many are. Of more than ``limit`` questions the first are taken.
+    The prompt is built as a task's prompts are; a row that brings its answer prefix is asked in its
+    own words. Where a row asks nothing, the answer prefix alone stands after the context. Where a
+    prompt is longer than ``longest`` tokens, the middle of its context goes. A question asked twice
+    of one context counts once, a warning says how many are. Of more than ``limit`` questions the
+    first are taken.
 
     Raises:
         UsageError: no such file, no question in it, or a row that cannot be used (it is named).
+        HeadprobeError: a data set of the hub cannot be loaded.
     """
+    path = None if is_of_hub(source) else Path(source)
+    style = "prefix" if writer.style == "shots" else writer.style
+    own_words = RowWriter(writer.tokenizer, style=style)
     questions: list[Question] = []
     known: set[tuple[str, str]] = set()
     shortened = unasked = read = 0
-    for place, row in json_rows(path, kind="question"):
+    for place, row in read_rows(source):
         if len(questions) == limit:
             break
         read += 1
+        texts = normal_text(row.context), normal_text(row.question)
+        if texts in known:
+            continue
+        known.add(texts)
+        prompt = _prompt(row, writer) if row.answer_prefix is None else own_words.write(row)
         try:
-            context, question, answers = _parse(as_object(row))
-            texts = normal_text(context), normal_text(question)
-            if texts in known:
-                continue
-            known.add(texts)
-            context_ids, question_ids = _prompt(context, question, writer)
-            capacity = (longest or len(context_ids) + len(question_ids)) - len(question_ids)
-            if capacity < 1:
-                raise ValueError(f"the question takes more than the model's {longest} tokens")
+            context_ids, question_ids = shorten(prompt, longest, "middle of context")
         except ValueError as error:
-            raise UsageError(f"{path}, {place}: {error}", path=path) from error
-        shortened += len(context_ids) > capacity
-        unasked += not question
+            raise UsageError(f"{source}, {place}: {error}", path=path) from error
+        shortened += len(context_ids) < len(prompt[0])
+        unasked += not row.question
         questions.append(
             Question(
                 question_id=len(questions),
                 group=len(questions),
-                context_ids=_without_middle(context_ids, capacity),
+                context_ids=context_ids,
                 question_ids=question_ids,
-                answers=answers,
-                max_new_tokens=max_new_tokens or ANSWER_STEPS,
+                answers=row.answers,
+                max_new_tokens=max_new_tokens or row.max_new_tokens or ANSWER_STEPS,
+                row=row,
             )
         )
     if not questions:
-        raise UsageError(f"{path} holds no question; write one JSON object a line", path=path)
-    warn_of_repeats(path, "questions", read=read, distinct=len(questions))
+        raise UsageError(f"{source} holds no question; write one JSON object a line", path=path)
+    warn_of_repeats(source, "questions", read=read, distinct=len(questions))
     if unasked:
         warnings.warn(
             f"{unasked} of {len(questions)} rows ask nothing (empty `input`): after their contexts "
@@ -171,53 +173,30 @@ def read_questions(
             HeadprobeWarning,
             stacklevel=2,
         )
-    if shortened:
-        warnings.warn(
-            f"{shortened} of {len(questions)} prompts are longer than {longest} tokens: "
-            "the middle of their contexts is left out",
-            HeadprobeWarning,
-            stacklevel=2,
-        )
+    warn_of_shortened(shortened, questions, longest, "the middle of their contexts")
     return questions
 
 
-def _parse(fields: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    context = text_field(fields, "context", longest=LONGEST_CONTEXT)
-    return context, _question(fields), _answers(fields.get("answers"))
-
-
-def _question(fields: Mapping[str, Any]) -> str:
-    named = next((name for name in _QUESTION_FIELDS if name in fields), "question")
-    if named == "input" and isinstance(fields[named], str) and not fields[named].strip():
-        return ""
-    return text_field(fields, named)
-
-
-def _answers(answers: Any) -> tuple[str, ...]:
-    listed = [spelled(one) for one in (answers if isinstance(answers, list) else [answers])]
-    if not listed or not all(isinstance(one, str) and one.strip() for one in listed):
-        raise ValueError(
-            "expected a text, a number or a list of them in field 'answers', got " + brief(answers)
+def warn_of_shortened(
+    shortened: int, questions: Sequence[Question], longest: int | None, part: str
+) -> None:
+    """Warn if prompts were too long, and say which ``part`` of them was left out."""
+    if shortened:
+        warnings.warn(
+            f"{shortened} of {len(questions)} prompts are longer than {longest} tokens: "
+            f"{part} is left out",
+            HeadprobeWarning,
+            stacklevel=3,
         )
-    return tuple(fit_text(one, "field 'answers'") for one in listed)
 
 
-def _prompt(
-    context: str, question: str, writer: PromptWriter
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    language = language_of(question or context)
+def _prompt(row: Row, writer: PromptWriter) -> Prompt:
+    language = language_of(row.question or row.context)
     encode, chat_affixes = writer.pieces.encode, writer.chat_affixes(language=language)
     instruction = chat_affixes.instruction
     asked = encode(
-        fill_in(instruction, question)
-        if question
+        fill_in(instruction, row.question)
+        if row.question
         else instruction.removeprefix(QUESTIONS[language])
     )
-    return (*chat_affixes.head, *encode(" " + context)), (*asked, *chat_affixes.tail)
-
-
-def _without_middle(tokens: tuple[int, ...], capacity: int) -> tuple[int, ...]:
-    if len(tokens) <= capacity:
-        return tokens
-    first = (capacity + 1) // 2
-    return (*tokens[:first], *tokens[len(tokens) - (capacity - first) :])
+    return (*chat_affixes.head, *encode(" " + row.context)), (*asked, *chat_affixes.tail)

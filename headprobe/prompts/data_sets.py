@@ -12,13 +12,16 @@ from headprobe.models.reading import reading
 HUB = "hf:"
 
 
-def hub_rows(source: str, *, option: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def hub_rows(
+    source: str, *, option: str, split: str, typed: str | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of a data set, each with its place, as in "row 3".
 
     Args:
         source: ``hf:<dataset>``, or ``hf:<dataset>@<configuration>`` where it has several.
         option: the parameter that named the source, for errors.
         split: the split to read; where there is none of that name, the first.
+        typed: what was typed, for errors, where that is more than the source.
 
     Raises:
         UsageError: the source names no data set, or ``datasets`` is not installed.
@@ -27,9 +30,11 @@ def hub_rows(source: str, *, option: str, split: str) -> Iterator[tuple[str, dic
     name, _, configuration = source.removeprefix(HUB).partition("@")
     if not name.strip():
         message = f"names no data set; expected {HUB}<dataset>[@configuration]"
-        raise UsageError(message, option=option, value=source)
+        raise UsageError(message, option=option, value=typed or source)
     if find_spec("datasets") is None:
-        raise UsageError("needs datasets: pip install datasets", option=option, value=source)
+        raise UsageError(
+            "needs datasets: pip install datasets", option=option, value=typed or source
+        )
     import datasets
 
     advice = (

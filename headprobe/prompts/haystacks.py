@@ -145,5 +145,5 @@ def _say_left_out(folder: Path, names: Sequence[str]) -> None:
 
 def _from_hub(source: str) -> Iterator[str]:
     data_set, _, column = source.partition(":")[2].partition(":")
-    rows = hub_rows(HUB + data_set, option="haystack", split="train")
+    rows = hub_rows(HUB + data_set, option="haystack", split="train", typed=source)
     yield from texts_of(rows, HUB + data_set, column or None)

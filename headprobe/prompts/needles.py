@@ -79,7 +79,7 @@ def language_of(text: str) -> Language:
     return "chinese" if 2 * han > len(letters) else "english"
 
 
-def warn_of_repeats(path: Path, what: str, *, read: int, distinct: int) -> None:
+def warn_of_repeats(path: str | Path, what: str, *, read: int, distinct: int) -> None:
     """Warn if a file's lines repeat needles or questions, which are then used once."""
     if distinct < read:
         warnings.warn(

@@ -233,7 +233,7 @@ class PromptWriter:
     ) -> None:
         self.pieces = PieceTokenizer(tokenizer)
         self.style: PromptStyle = style or ("chat" if tokenizer.chat_template else "raw")
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._prefix = answer_prefix
         self._examples = examples
         self._frames: dict[tuple[Language, tuple[Needle, ...]], PromptFrame] = {}
@@ -263,7 +263,7 @@ class PromptWriter:
     def _make(self, language: Language, shots: tuple[Needle, ...]) -> PromptFrame:
         prefix = (self._prefix or ANSWER_PREFIXES[language]).strip()
         encode, at_end = self.pieces.encode, f"{QUESTIONS[language]}\n{prefix}"
-        if self.style == "raw" or not self._tokenizer.chat_template:
+        if self.style == "raw" or not self.tokenizer.chat_template:
             worked = (
                 f"{one.text}{append_answer(fill_in(at_end, one.question), one.answer)}\n\n"
                 for one in shots
@@ -281,7 +281,7 @@ class PromptWriter:
             )
             for one in shots
         ]
-        affixes = chat_affixes(self._tokenizer, turns=turns)
+        affixes = chat_affixes(self.tokenizer, turns=turns)
         in_turn = self.style == "chat"
         after = affixes.after if in_turn else affixes.after_to_prefix + prefix
         return PromptFrame(

@@ -17,6 +17,7 @@ from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import INSTRUCTION
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.tasks import TASKS
+from headprobe.tasks.grading import PASSED
 
 PROBE = TASKS["r2"].probe
 CHAT = "{% for m in messages %}<s>{{ m.content }}{% endfor %}:"
@@ -46,11 +47,10 @@ def test_a_case_is_parted_where_its_question_begins(nano: LoadedModel) -> None:
         assert question.answers == (case.answer,)
         assert question.group == case.needle_id
         assert question.max_new_tokens == PROBE.max_new_tokens(case)
-        assert question.passed is not None
-        assert question.passed(case.answer)
-        assert question.passed(f"I would say {case.answer}.")
-        assert not question.passed("something else")
-        assert not question.passed(f"{case.answer}, not {case.wrong_answer}")
+        passed = question.metrics[PASSED]
+        assert passed(case.answer) == passed(f"I would say {case.answer}.") == 100
+        assert passed("something else") == 0
+        assert passed(f"{case.answer}, not {case.wrong_answer}") == 0
     longer = questions_of(drawn, PROBE, max_new_tokens=9)
     assert {question.max_new_tokens for question in longer} == {9}
 
@@ -86,7 +86,7 @@ def test_questions_are_asked_by_the_tasks_template(tmp_path: Path) -> None:
     assert "Who" in tokenizer.decode(second.question_ids)
     assert (first.group, second.group) == (0, 1)
     assert first.max_new_tokens == ANSWER_STEPS
-    assert first.passed is None
+    assert not first.metrics
 
 
 def test_a_chat_template_stands_around_context_and_question(tmp_path: Path) -> None:

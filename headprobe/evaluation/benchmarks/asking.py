@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headprobe.evaluation.benchmarks.protocol import Protocol, Style, Truncation
+from headprobe.evaluation.benchmarks.protocol import OWN_WORDS, Protocol, Style, Truncation
 from headprobe.evaluation.benchmarks.rows import Row
 from headprobe.prompts.template import ChatAffixes, chat_affixes
 from headprobe.prompts.tokenize import PieceTokenizer
@@ -38,8 +38,8 @@ class RowWriter:
         """Return the style in use: without a chat template, raw."""
         return "raw" if self._affixes is None else self._style or protocol.style
 
-    def write(self, row: Row, protocol: Protocol) -> Prompt:
-        """Write a row as a prompt."""
+    def write(self, row: Row, protocol: Protocol = OWN_WORDS) -> Prompt:
+        """Write a row as a prompt; without a protocol, the row is in its own words."""
         context, question, prefix = protocol.texts(row)
         encode, style = self._pieces.encode, self.style_of(protocol)
         if self._affixes is None or style == "raw":
@@ -53,21 +53,21 @@ class RowWriter:
         return (*head, *encode(context)), (*encode(asked), *tail)
 
 
-def shorten(prompt: Prompt, longest: int, truncation: Truncation) -> Prompt:
-    """Cut a prompt to ``longest`` tokens: its middle, as LongBench does, or its context's end.
-
-    The question stays whole.
+def shorten(prompt: Prompt, longest: int | None, truncation: Truncation) -> Prompt:
+    """Cut a prompt to at most ``longest`` tokens; the question stays whole.
 
     Raises:
         ValueError: the question alone takes too many tokens.
     """
     context, question = prompt
-    if len(context) + len(question) <= longest:
+    if longest is None or len(context) + len(question) <= longest:
         return prompt
     capacity = longest - len(question)
     if capacity < 1:
         raise ValueError(f"the question takes more than the model's {longest} tokens")
-    if truncation == "end":
-        return context[:capacity], question
-    first = min(longest // 2, capacity)
+    first = {
+        "middle": min(longest // 2, capacity),
+        "middle of context": (capacity + 1) // 2,
+        "end of context": capacity,
+    }[truncation]
     return (*context[:first], *context[len(context) - (capacity - first) :]), question

@@ -36,12 +36,13 @@ _PASSAGES = _Set(
     tokens=32,
 )
 _STORY = (
-    "as concisely as you can, using a single phrase if possible. Do not provide any explanation.\n\n"
+    "as concisely as you can, using a single phrase if possible. Do not provide any "
+    "explanation.\n\n"
 )
 _ARTICLE = (
     "as concisely as you can, using a single phrase or sentence if possible. If the question "
-    "cannot be answered based on the information in the article, write \"unanswerable\". If the "
-    "question is a yes/no question, answer \"yes\", \"no\", or \"unanswerable\". Do not provide any "
+    'cannot be answered based on the information in the article, write "unanswerable". If the '
+    'question is a yes/no question, answer "yes", "no", or "unanswerable". Do not provide any '
     "explanation.\n\n"
 )
 _SETS = {
@@ -170,7 +171,7 @@ _SETS = {
         context="Here are 30 paragraphs from Wikipedia, along with an abstract. Please determine "
         "which paragraph the abstract is from.\n\n{context}\n\nThe following is an abstract.\n\n",
         question="{question}\n\nPlease enter the number of the paragraph that the abstract is "
-        "from. The answer format must be like \"Paragraph 1\", \"Paragraph 2\", etc.\n\n",
+        'from. The answer format must be like "Paragraph 1", "Paragraph 2", etc.\n\n',
         prefix="The answer is: ",
         metric="retrieval",
         tokens=32,
@@ -178,8 +179,7 @@ _SETS = {
     "passage_retrieval_zh": _Set(
         context="以下是若干段落文字，以及其中一个段落的摘要。请确定给定的摘要出自哪一段。\n\n"  # noqa: RUF001
         "{context}\n\n下面是一个摘要\n\n",
-        question="{question}\n\n请输入摘要所属段落的编号。"
-        "答案格式必须是\"段落1\"，\"段落2\"等格式\n\n",  # noqa: RUF001
+        question='{question}\n\n请输入摘要所属段落的编号。答案格式必须是"段落1"，"段落2"等格式\n\n',  # noqa: RUF001
         prefix="答案是：",  # noqa: RUF001
         metric="retrieval",
         tokens=32,

@@ -111,7 +111,7 @@ def substring(response: str, answers: Sequence[str], classes: Sequence[str] = ()
 
 
 def label(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
-    """Score 100 where the answer is the one label that a response's first sentence names (BABILong).
+    """Score 100 where a response's first sentence names the right label alone (BABILong).
 
     The ``classes`` are the labels that the question does not name.
     """
@@ -132,7 +132,8 @@ def choice(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -
     if found is not None:
         return 100.0 * (found.group(1) in answers)
     alone = _LAST_LETTER.search(plain)
-    return 100.0 * ((alone.group(0) if alone else plain[:1]) in answers)
+    chosen = alone.group(0) if alone else plain[:1]
+    return 100.0 * (chosen in answers)
 
 
 def cloze(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
@@ -140,7 +141,8 @@ def cloze(response: str, answers: Sequence[str], classes: Sequence[str] = ()) ->
     wanted, said = json.loads(answers[0]), _literal(response)
     if not isinstance(said, dict) or not wanted:
         return 0.0
-    return 100 * sum(said.get(mask) == name for mask, name in wanted.items()) / len(wanted)
+    right: int = sum(said.get(mask) == name for mask, name in wanted.items())
+    return 100.0 * right / len(wanted)
 
 
 METRICS: dict[str, Metric] = {

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from headprobe.evaluation.benchmarks.metrics import METRICS
 from headprobe.evaluation.benchmarks.rows import Row
 
+if TYPE_CHECKING:
+    from headprobe.runs.greedy import Stops
+
 Style = Literal["raw", "chat", "prefix"]
-Stops = Literal["line", "end"]
-Truncation = Literal["middle", "end"]
+Truncation = Literal["middle", "middle of context", "end of context"]
+"""Which part of too long a prompt goes: the middle of the prompt as LongBench has it, or of the
+context, or the context's end."""
+
+
+SCORE = "score"
+"""The grade of each question by its own set's first metric, where sets have different ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +32,7 @@ class Protocol:
         answer_prefix: the text that the answer follows, with the white space before it.
         style: where the answer prefix stands: see ``prompts.style``.
         max_new_tokens: the most tokens of an answer.
-        stops: where an answer ends, besides an end-of-sequence token: at a line break after some
-            text, or nowhere.
+        stops: where answers end: see ``GreedyRules``.
         truncation: which part of too long a prompt goes.
         metrics: names of ``metrics.METRICS``; strategies are compared by the first.
         first_line: whether only the first line of a response is graded.
@@ -67,10 +73,7 @@ class Protocol:
         return {**asdict(self), "metrics": list(self.metrics)}
 
 
-def shared_metrics(protocols: Sequence[Protocol]) -> tuple[str, ...] | None:
-    """Return the metrics of all protocols, if they are the same; else ``None``."""
-    return protocols[0].metrics if len({one.metrics for one in protocols}) == 1 else None
-
-
-Protocols = Mapping[str, Protocol]
-"""The protocols of a benchmark's sets, by name."""
+OWN_WORDS = Protocol(
+    name="", style="prefix", max_new_tokens=64, truncation="middle of context", metrics=()
+)
+"""The protocol of rows that bring their answer prefix: they are in their benchmark's words."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from headprobe.errors import UsageError
 from headprobe.evaluation.benchmarks import longbench, loogle
-from headprobe.evaluation.benchmarks.protocol import Protocol
+from headprobe.evaluation.benchmarks.protocol import SCORE, Protocol
 from headprobe.evaluation.benchmarks.rows import Row
 from headprobe.evaluation.benchmarks.ruler.protocols import PROTOCOLS as RULER
 from headprobe.evaluation.benchmarks.ruler.tasks import OF_DOCUMENTS, TASKS
@@ -34,6 +34,13 @@ class Chosen:
     def name(self) -> str:
         """The benchmark as one types it."""
         return ":".join(filter(None, (self.benchmark.name, self.set_name)))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that its questions may be graded by."""
+        protocols = self.benchmark.protocols
+        named = [protocols[self.set_name]] if self.set_name else protocols.values()
+        return tuple(dict.fromkeys([*(metric for one in named for metric in one.metrics), SCORE]))
 
     def protocol_of(self, row: Row) -> Protocol:
         """Return the protocol of a row: of the set that was named, else of the row's own.

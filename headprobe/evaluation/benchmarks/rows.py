@@ -2,7 +2,7 @@
 
 | schema | told by the fields | reads also |
 |---|---|---|
-| kvpress | context, question, answer_prefix | answer or answers, task, max_new_tokens, all_classes |
+| kvpress | context, question, answer_prefix | answer or answers, task, max_new_tokens |
 | RULER | input, outputs | answer_prefix |
 | LooGLE | input, qa_pairs | output, of a summary |
 | LongBench-v2 | choice_A | context, question, choice_B to choice_D, answer |
@@ -111,12 +111,12 @@ def _kvpress(fields: Mapping[str, Any]) -> list[Row]:
         raise ValueError(f"expected a number of tokens in field 'max_new_tokens', got {tokens!r}")
     return [
         Row(
-            context=_context(fields),
-            question=_fit(fields, "question"),
+            context=_verbatim(fields, "context"),
+            question=_verbatim(fields, "question", may_be_empty=True),
             answers=_answers(fields),
             schema="kvpress",
             task=_name(fields, "task"),
-            answer_prefix=_fit(fields, "answer_prefix"),
+            answer_prefix=_verbatim(fields, "answer_prefix", may_be_empty=True),
             max_new_tokens=tokens,
             all_classes=_classes(fields),
         )
@@ -124,8 +124,8 @@ def _kvpress(fields: Mapping[str, Any]) -> list[Row]:
 
 
 def _ruler(fields: Mapping[str, Any]) -> list[Row]:
-    prompt = text_field(fields, "input", longest=LONGEST_CONTEXT)
-    prefix = fields.get("answer_prefix") or ""
+    prompt = _verbatim(fields, "input")
+    prefix = fields.get("answer_prefix") and _verbatim(fields, "answer_prefix")
     prompt = prompt.rstrip() + " " + prefix.lstrip() if prefix else prompt
     task, context, question, answer_prefix = split_prompt(prompt)
     return [
@@ -304,7 +304,7 @@ def _context(fields: Mapping[str, Any]) -> str:
 
 
 def _asked(fields: Mapping[str, Any], name: str) -> str:
-    """Return the question in a field, which LongBench and InfiniteBench leave empty in summaries."""
+    """Return the question in a field; ``input`` is empty where a row asks for a summary."""
     if name == "input" and isinstance(fields[name], str) and not fields[name].strip():
         return ""
     return text_field(fields, name)
@@ -331,13 +331,13 @@ def _classes(fields: Mapping[str, Any], name: str = "all_classes") -> tuple[str,
     return tuple(fit_text(one, f"field {name!r}") for one in given)
 
 
-def _fit(fields: Mapping[str, Any], name: str) -> str:
-    """Return a field's text as it is, white space and all; it may be empty."""
+def _verbatim(fields: Mapping[str, Any], name: str, *, may_be_empty: bool = False) -> str:
+    """Return a field's text as it is, white space and all."""
     value = fields.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"expected a text in field {name!r}, got {brief(value)}")
-    fit_text(value, f"field {name!r}")
-    return value
+    if may_be_empty and value == "":
+        return ""
+    text_field(fields, name, longest=LONGEST_CONTEXT)
+    return str(value)
 
 
 def _name(fields: Mapping[str, Any], name: str) -> str:

@@ -65,9 +65,7 @@ class Documents:
             chosen = [*own, *alike, *more]
         rng.shuffle(chosen)
         told = (f"Document {n}:\n{documents[d]}" for n, d in enumerate(chosen, start=1))
-        return sample_of(
-            "qa", "\n\n".join(told), self.asked.answers, query=self.asked.question
-        )
+        return sample_of("qa", "\n\n".join(told), self.asked.answers, query=self.asked.question)
 
 
 def read_corpus(source: str | Path) -> Corpus:

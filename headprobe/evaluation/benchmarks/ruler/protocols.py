@@ -1,4 +1,4 @@
-"""RULER's protocol: the assistant's turn opens with the answer prefix; references are looked for."""
+"""RULER's protocol: the assistant's turn opens with the answer prefix; references are matched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROTOCOLS = {
         name=f"ruler:{name}",
         style="prefix",
         max_new_tokens=FAMILIES[family_of(name)].max_new_tokens,
-        truncation="end",
+        truncation="end of context",
         metrics=(FAMILIES[family_of(name)].metric,),
     )
     for name in dict.fromkeys((*TASKS, *FAMILIES))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol
 
 from headprobe.errors import UsageError
 from headprobe.evaluation.benchmarks.ruler.templates import FAMILIES
@@ -24,11 +23,8 @@ class Sample:
     answers: tuple[str, ...]
 
 
-class Make(Protocol):
-    """Make a sample with ``size`` units of haystack, where it has room for what is asked."""
-
-    def __call__(self, rng: Random, size: int) -> Sample:
-        """Make a sample."""
+Make = Callable[[Random, int], Sample]
+"""Makes a sample with so many units of haystack."""
 
 
 def sample_of(

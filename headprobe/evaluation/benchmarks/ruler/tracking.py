@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from headprobe.evaluation.benchmarks.ruler.sample import Sample, sample_of
@@ -38,7 +39,7 @@ class Tracking:
                 names.append(name)
         value = rng.randint(10_000, 99_998)
         chain = [f"VAR {names[0]} = {value}"]
-        chain += [f"VAR {one} = VAR {other} " for other, one in zip(names, names[1:], strict=False)]
+        chain += [f"VAR {one} = VAR {other} " for other, one in pairwise(names)]
         sentences = [NOISE] * size
         for moved, place in enumerate(sorted(rng.sample(range(size), len(chain)))):
             sentences.insert(place + moved, chain[moved])

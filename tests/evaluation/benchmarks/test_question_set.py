@@ -1,0 +1,238 @@
+"""A benchmark's rows as its protocol asks them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headprobe.errors import HeadprobeWarning
+from headprobe.evaluation.benchmarks.asking import RowWriter, shorten
+from headprobe.evaluation.benchmarks.metrics import METRICS
+from headprobe.evaluation.benchmarks.protocol import Protocol
+from headprobe.evaluation.benchmarks.question_set import benchmark_questions
+from headprobe.evaluation.benchmarks.registry import BENCHMARKS, get_benchmark
+from headprobe.evaluation.benchmarks.rows import Row, parse_row
+from headprobe.evaluation.question_sets import QuestionSet
+from headprobe.models.loading import LoadedModel, load_model
+from headprobe.nano.tokenizer import build_tokenizer
+from headprobe.prompts.spec import CaseSpec
+from headprobe.prompts.style import PromptOptions
+from tests._support.refusals import refused
+from tests.evaluation.benchmarks.test_rows import KVPRESS, PAIRS
+
+CHAT = (
+    "{% for m in messages %}<s>{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}:{% endif %}"
+)
+LONGBENCH = {"input": "q?", "context": "c", "answers": ["x"], "dataset": "qasper"}
+# The first half of the SHA-256 of each published prompt.
+PUBLISHED = {
+    "longbench:narrativeqa": "5178f3835db902391f3b5173acc47d7b",
+    "longbench:qasper": "0fbdd123fe7f83d6d6a9c583ca28cb29",
+    "longbench:multifieldqa_en": "20b4666a2de8a1f701bdb6c4e015fa9f",
+    "longbench:multifieldqa_zh": "344b3a4e557cd5470c661b3d6b374339",
+    "longbench:hotpotqa": "9ec4ae308865bd0c62af20b3dc7b12b3",
+    "longbench:dureader": "ae53329f51b17908e08b8c6bf3669872",
+    "longbench:gov_report": "91c25d585b189ced91c9280efcb4ecb5",
+    "longbench:qmsum": "dca23b678fe0183bbd9555b57947022a",
+    "longbench:multi_news": "2af3f28c40b902e6535d4910510d5165",
+    "longbench:vcsum": "3e5d8241bc9b512eb4929c1ba80882a4",
+    "longbench:trec": "0eff8bebdba99d91e9d7d91b6ab39455",
+    "longbench:triviaqa": "00a802e6377e72fca39b169cf6c28893",
+    "longbench:samsum": "a68d884234907eefcaa0eacf7b2997f6",
+    "longbench:lsht": "f3edabdf7fae53d6cadfa7a10f3574d1",
+    "longbench:passage_count": "986550b6c61009c629a4535766d94b7b",
+    "longbench:passage_retrieval_en": "39b96b7fa52bdd2aa2bde34ea1991585",
+    "longbench:passage_retrieval_zh": "c1e2346e245eb365bc33a1503cde2e47",
+    "longbench:lcc": "ee9ec182ea5ffeb70a7140d55baea972",
+    "longbench:repobench-p": "ee9ec182ea5ffeb70a7140d55baea972",
+    "loogle:shortdep_qa": "bb4dd6ed05cde68fa7bf8b7fdaf2e153",
+    "loogle:longdep_qa": "bb4dd6ed05cde68fa7bf8b7fdaf2e153",
+    "loogle:longdep_summarization": "26610cbcfb4f96b3c7fe74612705dd23",
+    "loogle:shortdep_cloze": "61daeffa923d10f24e0ff9fe7787f763",
+}
+
+
+@pytest.fixture(scope="module")
+def nano() -> LoadedModel:
+    return load_model("nano", weights=False)
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def ask(
+    nano: LoadedModel, name: str, source: Path | None = None, *, style: Any = "auto", **spec: Any
+) -> QuestionSet:
+    return benchmark_questions(
+        nano,
+        get_benchmark(name),
+        source,
+        CaseSpec(**{"limit": None, **spec}),
+        PromptOptions(style=style),
+        max_new_tokens=None,
+    )
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_prompt_is_the_published_one_to_the_letter(name: str) -> None:
+    benchmark, _, set_name = name.partition(":")
+    protocol = BENCHMARKS[benchmark].protocols[set_name]
+    question = "{input}" if benchmark == "longbench" else "{Q}"
+    context = "{context}" if benchmark == "longbench" else "{input}"
+    row = Row(context=context, question=question, answers=("x",), schema="")
+    text = "".join(protocol.texts(row))
+    assert hashlib.sha256(text.encode()).hexdigest()[:32] == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    "protocol", [p for one in BENCHMARKS.values() for p in one.protocols.values()], ids=str
+)
+def test_a_protocol_names_metrics_that_there_are(protocol: Protocol) -> None:
+    assert set(protocol.metrics) <= set(METRICS)
+    assert protocol.metrics
+    assert json.loads(json.dumps(protocol.to_json()))["name"] == protocol.name
+
+
+def test_where_the_answer_prefix_stands_is_the_styles() -> None:
+    tokenizer = build_tokenizer()
+    (row,) = parse_row(KVPRESS | {"context": "Noah likes kites.\n", "question": "What?"})
+
+    def told(style: Any) -> tuple[str, str]:
+        context, question = RowWriter(tokenizer, style=style).write(row)
+        return tokenizer.decode(context), tokenizer.decode(question)
+
+    assert told("prefix") == told("raw")
+    tokenizer.chat_template = CHAT
+    for style, wanted in (("raw", "What? A:"), ("chat", "What? A::"), ("prefix", "What?:A:")):
+        assert "".join(told(style)[1].split()) == "".join(wanted.split())
+
+
+def test_a_prompt_is_cut_where_the_protocol_says() -> None:
+    prompt = tuple(range(100)), tuple(range(100, 110))
+    assert shorten(prompt, None, "middle") == shorten(prompt, 110, "middle") == prompt
+    context, question = shorten(prompt, 40, "middle")
+    assert (*context, *question) == (*range(20), *range(90, 110))
+    context, _ = shorten(prompt, 40, "middle of context")
+    assert context == (*range(15), *range(85, 100))
+    context, _ = shorten(prompt, 40, "end of context")
+    assert context == tuple(range(30))
+    with pytest.raises(ValueError, match="the question takes more"):
+        shorten(prompt, 10, "middle")
+
+
+def test_rows_are_asked_and_graded_by_their_sets_protocol(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    rows = [LONGBENCH, LONGBENCH | {"dataset": "trec", "all_classes": ["x", "y"]}]
+    asked = ask(nano, "longbench", write(tmp_path / "rows.jsonl", *rows))
+    first, second = asked.questions
+    assert (first.stops, first.max_new_tokens, second.max_new_tokens) == ("end", 128, 64)
+    assert {name: grade("x") for name, grade in first.metrics.items()} == {"score": 100}
+    # Only the first line of a few-shot set counts.
+    assert second.metrics["score"]("y\nx") == 0
+    assert second.metrics["score"]("\nx\ny") == 100
+    assert asked.name == "longbench"
+    names = [one["name"] for one in asked.plan.identity["protocol"]]
+    assert names == ["longbench:qasper", "longbench:trec"]
+    (one,) = ask(nano, "longbench:qasper", write(tmp_path / "one.jsonl", LONGBENCH)).questions
+    assert list(one.metrics) == ["qa_f1"]
+    assert one.answers == ("x",)
+
+
+def test_rows_in_their_own_words_are_left_in_them(nano: LoadedModel, tmp_path: Path) -> None:
+    row = KVPRESS | {"task": "qasper", "context": "Noah.", "question": "Who?"}
+    (asked,) = ask(nano, "longbench", write(tmp_path / "rows.jsonl", row)).questions
+    said = nano.tokenizer.decode(asked.context_ids)
+    assert "article" not in said
+    assert "Noah" in said
+
+
+def test_every_question_of_a_document_is_asked(nano: LoadedModel, tmp_path: Path) -> None:
+    row = {"input": "Noah likes kites. " * 999, "qa_pairs": repr(PAIRS), "output": "none"}
+    path = write(tmp_path / "rows.jsonl", row)
+    with pytest.warns(HeadprobeWarning, match="2 of 2 prompts .* the middle is left out"):
+        asked = ask(nano, "loogle", path).questions
+    assert nano.max_context is not None
+    for question in asked:
+        size = len(question.context_ids) + len(question.question_ids)
+        assert size == nano.max_context - 300
+    assert [list(one.metrics) for one in asked] == [["qa_f1", "rouge_l_recall"]] * 2
+
+
+def test_generated_prompts_leave_room_for_their_answers(nano: LoadedModel) -> None:
+    pytest.importorskip("wonderwords")
+    asked = ask(nano, "ruler:niah_multikey_3", lengths=(1200, 1600), limit=4)
+    sizes = [len(one.context_ids) + len(one.question_ids) for one in asked.questions]
+    assert all(
+        low < size <= most - 128
+        for low, size, most in zip([900, 1300] * 2, sizes, [1200, 1600] * 2, strict=True)
+    )
+    fewer = ask(nano, "ruler:niah_multikey_3", lengths=(1200, 1600), limit=2)
+    assert [one.key for one in fewer.questions] == [one.key for one in asked.questions[:2]]
+    assert asked.plan.identity["lengths"] == [1200, 1600]
+    assert asked.questions[0].metrics["string_match_all"](asked.questions[0].answers[0]) == 100
+    every = ask(nano, "ruler", lengths=(1900,), limit=11)
+    assert len({one.row.task for one in every.questions if one.row}) == 11
+    assert set(every.questions[0].metrics) == {"string_match_all"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "facts"),
+    [
+        ("ruler:qa_1", {}, {"option": "benchmark", "value": "ruler:qa_1"}),
+        ("longbench", {}, {"option": "benchmark", "value": "longbench"}),
+        ("ruler:vt", {"lengths": (10**6,)}, {"option": "lengths", "value": 10**6}),
+        ("ruler:vt", {"lengths": (60,)}, {"option": "lengths", "value": 60}),
+        ("ruler:vt", {"depths": (0.0,)}, {"option": "depths", "value": (0.0,)}),
+        ("ruler:vt", {"style": "shots"}, {"option": "prompt", "value": "shots"}),
+    ],
+)
+def test_what_a_benchmark_has_no_room_for_is_refused(
+    nano: LoadedModel, name: str, options: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    with refused(**facts):
+        ask(nano, name, **options)
+
+
+def test_rows_of_another_set_are_refused(nano: LoadedModel, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", LONGBENCH)
+    with refused("line 1: the row is of set qasper, not trec", path=path):
+        ask(nano, "longbench:trec", path)
+    unnamed = write(tmp_path / "unnamed.jsonl", {**LONGBENCH, "dataset": ""})
+    with refused("line 1: the row names no set of longbench", path=unnamed):
+        ask(nano, "longbench", unnamed)
+    assert len(ask(nano, "longbench:trec", unnamed).questions) == 1
+    with refused("rows have their own lengths", option="lengths"):
+        ask(nano, "longbench", path, lengths=(100,))
+
+
+@pytest.mark.parametrize("typed", ["longbench2", "ruler:niah_multikey_9", "loogle:qasper", ":"])
+def test_an_unknown_benchmark_is_refused_with_those_there_are(typed: str) -> None:
+    with refused("ruler|niah_single_1|shortdep_qa", option="benchmark", value=typed):
+        get_benchmark(typed)
+
+
+def test_the_public_rows_are_asked(nano: LoadedModel) -> None:
+    shared = Path(__file__).parents[3] / ".." / "shared" / "benchmarks"
+    if not shared.is_dir():
+        pytest.skip("the benchmarks' rows are not here")
+    files = {
+        "longbench:multifieldqa_zh": "longbench_multifieldqa_zh",
+        "longbench": "longbench_multi_news",
+        "ruler:niah_multikey_3": "ruler_4096_niah_multikey_3",
+        "loogle:shortdep_qa": "loogle_shortdep_qa",
+    }
+    for name, file in files.items():
+        with warnings.catch_warnings(action="ignore"):
+            (question,) = ask(nano, name, shared / f"{file}.jsonl", limit=1).questions
+        own = METRICS[next(iter(question.metrics))]
+        if "zh" not in name:
+            assert own(question.answers[0], question.answers, ()) > 99
