@@ -23,7 +23,7 @@ from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import choose_lengths
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptOptions, describe_options
-from headprobe.runs.progress import Plan
+from headprobe.runs.identity import Plan
 
 SHORTEST = 4096
 """Tokens of a generated prompt and its answer, by default: RULER's shortest."""
