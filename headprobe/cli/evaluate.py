@@ -120,8 +120,9 @@ def evaluate(
     metric: Annotated[
         str | None,
         options.metric(
-            "What strategies are compared by: exact_match, f1, recall; of a task passed, the "
-            "fraction that it passes; of a benchmark its own.",
+            "What strategies are compared by; passed is the fraction that the task itself passes; "
+            "a benchmark has metrics of its own.",
+            choices="passed|exact_match|f1|recall|...",
             default="f1; the benchmark's own",
         ),
     ] = None,

@@ -277,9 +277,9 @@ def reduce(default: str, *, panel: str = BUDGET) -> Any:
     )
 
 
-def metric(help: str, *, default: str | bool = True) -> Any:
+def metric(help: str, *, choices: str | None = None, default: str | bool = True) -> Any:
     """Build ``--metric``, by which answers are graded; ``default`` says which where none is."""
-    return typer.Option(help=help, show_default=default, rich_help_panel=ANSWERS)
+    return typer.Option(metavar=choices, help=help, show_default=default, rich_help_panel=ANSWERS)
 
 
 def declared(method: str, *, panel: str = STRATEGY) -> Any:
