@@ -21,14 +21,14 @@ from headprobe.attention.logit_attribution import LogitAttribution
 from headprobe.attention.packing import why_one_by_one
 from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 from headprobe.errors import HeadprobeError, HeadprobeWarning, out_of_memory
-from headprobe.measures import get_measure
 from headprobe.prompts.case import Case
 from headprobe.runs.decoding import Answer, Decoder
 from headprobe.runs.greedy import GreedyRules
 from headprobe.runs.memory import LEAST_CHUNK, ChunkSizes
 from headprobe.runs.observation import Observation
-from headprobe.runs.passes import Decode, Passes, Piece, ReadingSetup
+from headprobe.runs.passes import Passes, Piece
 from headprobe.runs.prefix_tree import Path, PrefixTree, Tail
+from headprobe.runs.reading_setup import Decode, ReadingSetup
 from headprobe.runs.score_accumulator import ScoreAccumulator
 from headprobe.runs.shared_prefixes import shared_prefixes
 from headprobe.tasks import Task
@@ -131,10 +131,6 @@ class CaseRunner:
     ) -> None:
         self._capacity = capacity + (chunk_sizes.prefill_chunk if packed else 0)
         self._packed = packed
-        attributes_logits = any(get_measure(name).attributes_logits for name in task.measures)
-        self._attribution = (
-            LogitAttribution(loaded.model, loaded.layout.num_heads) if attributes_logits else None
-        )
         self._cache = PrefixCache(loaded.model, self._capacity)
         self._setup = ReadingSetup(
             loaded=loaded,
@@ -144,6 +140,10 @@ class CaseRunner:
             chunk_sizes=chunk_sizes,
             has_recurrent_state=self._cache.has_recurrent_state,
             reads_whole=reads_whole(loaded.model),
+        )
+        attributes = any(one.attributes_logits for one in self._setup.measures.values())
+        self._attribution = (
+            LogitAttribution(loaded.model, loaded.layout.num_heads) if attributes else None
         )
 
     def observe(self, cases: Sequence[Case], path: Path, wanted: Set[int]) -> Iterator[Observation]:
@@ -203,9 +203,7 @@ class CaseRunner:
         answers = [
             Answer(
                 case=cases[tail.prompt],
-                accumulator=ScoreAccumulator(
-                    setup.loaded, cases[tail.prompt], setup.task, self._attribution
-                ),
+                accumulator=ScoreAccumulator(setup, cases[tail.prompt], self._attribution),
                 read=0 if setup.reads_whole else tail.start,
             )
             for tail in tails

@@ -18,7 +18,8 @@ from headprobe.attention.branches import PATH, Branches
 from headprobe.attention.prefix_cache import PrefixCache
 from headprobe.prompts.case import Case
 from headprobe.runs.drafts import drafts
-from headprobe.runs.passes import Passes, Piece, ReadingSetup
+from headprobe.runs.passes import Passes, Piece
+from headprobe.runs.reading_setup import ReadingSetup
 from headprobe.runs.score_accumulator import ScoreAccumulator, View
 from headprobe.runs.shared_prefixes import question_of, watches_question
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Int
@@ -14,38 +14,16 @@ from torch import Tensor
 from headprobe.attention.branches import Branches
 from headprobe.attention.observe import forward, observe
 from headprobe.attention.prefix_cache import PrefixCache
-from headprobe.runs.greedy import GreedyRules
-from headprobe.runs.memory import ChunkSizes
+from headprobe.runs.reading_setup import ReadingSetup
 from headprobe.runs.score_accumulator import RowSummaries, View
-from headprobe.tasks import Task
 
 if TYPE_CHECKING:
-    from headprobe.models.loading import LoadedModel
+    pass
 
-Decode = Literal["greedy", "forced"]
 # The most queries whose rows are held at a time, so that their memory grows only with the keys.
 _MOST_ROWS = 128
 # A mask of so many queries costs more than a forward pass of their own without one.
 _WORTH_A_PASS = 512
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ReadingSetup:
-    """A model, a task, and how the model reads and answers the task's cases.
-
-    ``decode`` is ``greedy`` for the model's own answers, by ``rules``, and ``forced`` for the
-    expected ones. ``chunk_sizes`` are the tokens and the attention rows that are computed at a
-    time; a model that ``reads_whole`` takes a text in one forward pass, whatever its length, and
-    one with ``has_recurrent_state`` cannot go back to any earlier token.
-    """
-
-    loaded: LoadedModel
-    task: Task
-    decode: Decode
-    rules: GreedyRules
-    chunk_sizes: ChunkSizes
-    has_recurrent_state: bool
-    reads_whole: bool
 
 
 @dataclass(eq=False, kw_only=True)
@@ -108,7 +86,7 @@ class Passes:
     def run(self, pieces: Sequence[Piece]) -> None:
         """Run pieces, and fill their views and their chosen tokens."""
         views = [piece.view for piece in pieces if piece.view]
-        summaries = RowSummaries(self._setup.task.measures, views, self._branches)
+        summaries = RowSummaries(self._setup.measures, views, self._branches)
         for tokens in self._chunks(pieces):
             choices = self._pass(tokens, summaries).tolist()
             choosing = [token.piece for token in tokens if token.chooses]
@@ -121,8 +99,8 @@ class Passes:
         for run in [pieces] if self._branches else self._single_texts(pieces):
             tokens = [token for piece in run for token in _tokens(piece)]
             size = len(tokens) if setup.reads_whole else setup.chunk_sizes.prefill_chunk
-            cut = self._plain_end(run)
-            for part in (tokens[:cut], tokens[cut:]):
+            end = self._plain_end(run)
+            for part in (tokens[:end], tokens[end:]):
                 for start in range(0, len(part), max(1, size)):
                     yield part[start : start + size]
 

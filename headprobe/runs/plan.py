@@ -17,9 +17,9 @@ from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.identity import Plan, model_identity
 from headprobe.runs.memory import ChunkSizes, MemoryOptions, cache_bytes, chunk_sizes_for
-from headprobe.runs.passes import Decode
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.prompt_trial import decide_style
+from headprobe.runs.reading_setup import Decode
 from headprobe.runs.shared_prefixes import question_of, shared_prefixes, watches_question
 from headprobe.tasks import Task
 

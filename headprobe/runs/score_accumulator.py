@@ -7,9 +7,8 @@ known. Summaries of several cases' rows are computed in one call where the cases
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -18,12 +17,9 @@ from torch import Tensor
 from headprobe.attention.branches import Branches
 from headprobe.attention.logit_attribution import LogitAttribution
 from headprobe.attention.rows import AttentionRows
-from headprobe.measures import MEASURES, Watched, get_measure
+from headprobe.measures import Measure, Watched
 from headprobe.prompts.case import Case
-from headprobe.tasks import Task
-
-if TYPE_CHECKING:
-    from headprobe.models.loading import LoadedModel
+from headprobe.runs.reading_setup import ReadingSetup
 
 
 @dataclass(eq=False, kw_only=True)
@@ -51,13 +47,13 @@ class RowSummaries:
     """Gets the rows of forward passes, and adds each measure's summaries to the views of them.
 
     Args:
-        measures: names of measures.
+        measures: the measures by name.
         views: the views of the watched rows, in the order of the rows.
         branches: the layout of the KV cache, ``None`` where it holds a single text.
     """
 
     def __init__(
-        self, measures: Sequence[str], views: Sequence[View], branches: Branches | None
+        self, measures: Mapping[str, Measure], views: Sequence[View], branches: Branches | None
     ) -> None:
         self._measures = measures
         self._branches = branches
@@ -86,8 +82,7 @@ class RowSummaries:
         keys = None if self._on_path(views[0]) else self._keys(views[0])
         if keys is not None:
             rows = _on_keys(rows, keys)
-        for name in self._measures:
-            measure = MEASURES[name]
+        for name, measure in self._measures.items():
             if measure.watches != views[0].watched:
                 continue
             summary = measure.summarise(rows, views[0].case)
@@ -119,12 +114,13 @@ class ScoreAccumulator:
     """Sums each measure's scores of every head over the steps of one case."""
 
     def __init__(
-        self, loaded: LoadedModel, case: Case, task: Task, attribution: LogitAttribution | None
+        self, setup: ReadingSetup, case: Case, attribution: LogitAttribution | None
     ) -> None:
+        loaded, task = setup.loaded, setup.task
         shape = (loaded.layout.layers, loaded.layout.num_heads)
         self._case = case
         self._attribution = attribution
-        self._measures = {name: get_measure(name) for name in task.measures}
+        self._measures = setup.measures
         # The steps of an answer that count are known only at its end.
         self._counts_all_steps = task.probe.counts_all_steps
         self._waits = task.probe.max_new_tokens(case) > 0

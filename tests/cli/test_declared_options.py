@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -14,25 +10,16 @@ import pytest
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 from tests._support.command_line import refusal, succeed
+from tests._support.strangers import install_examples
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="llama", layers=2, num_heads=4, num_kv_heads=2, head_dim=16
 )
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
-
-
 @pytest.fixture(autouse=True)
-def _weigh_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    [example] = [code for code in examples if "STRATEGY" in code]
-    package = ModuleType("my_package")
-    exec(example, package.__dict__)
-    monkeypatch.setitem(sys.modules, package.__name__, package)
-    entry = EntryPoint("weigh", "my_package:STRATEGY", "headprobe.strategies")
-    installed = EntryPoints([entry])
-    monkeypatch.setattr("headprobe.registry.entry_points", installed.select)
+def _installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_examples(tmp_path_factory.mktemp("site-packages"), monkeypatch)
 
 
 @pytest.fixture
@@ -46,13 +33,13 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_strategy_of_another_package_gets_its_options_and_its_measures(run: Path) -> None:
     given = ["--option", "scale=10", "--option", "floor=1"]
-    budget = succeed("allocate", run, "--strategy", "weigh", *given, "--json").json()
+    budget = succeed("allocate", run, "--strategy", "mine", *given, "--json").json()
     assert budget["tokens"] == [[8 + 1 + 30, 8 + 1 + 90], [8 + 1 + 150, 8 + 1 + 210]]
     recorded = budget["strategy"]
-    assert (recorded["name"], recorded["floor"], recorded["scale"]) == ("weigh", 1, 10.0)
+    assert (recorded["name"], recorded["floor"], recorded["scale"]) == ("mine", 1, 10.0)
     assert recorded["scores"][0]["measures"] == ["r2", "mass"]
     [listed] = [
-        row for row in succeed("list", "strategies", "--json").json() if row["strategy"] == "weigh"
+        row for row in succeed("list", "strategies", "--json").json() if row["strategy"] == "mine"
     ]
     assert (listed["reads"], listed["options"]) == ("r2, mass", "floor, scale")
 
@@ -60,10 +47,10 @@ def test_a_strategy_of_another_package_gets_its_options_and_its_measures(run: Pa
 @pytest.mark.parametrize(
     ("strategy", "given", "option", "value"),
     [
-        ("weigh", [], "scale", None),
-        ("weigh", ["--option", "scale=ten"], "option", "scale=ten"),
-        ("weigh", ["--option", "scale=1", "--beta", "2"], "beta", None),
-        ("weigh", ["--option", "budget=64"], "option", "budget=64"),
+        ("mine", [], "scale", None),
+        ("mine", ["--option", "scale=ten"], "option", "scale=ten"),
+        ("mine", ["--option", "scale=1", "--beta", "2"], "beta", None),
+        ("mine", ["--option", "budget=64"], "option", "budget=64"),
         ("headkv", ["--option", "floor=2"], "option", "floor=2"),
         ("headkv", ["--option", "beta=2", "--beta", "2"], "option", "beta=2.0"),
         ("headkv", ["--option", "beta=0.5"], "beta", 0.5),
