@@ -81,35 +81,24 @@ def _text(ids: list[int], *, case_id: int, needle_id: int) -> Case:
     )
 
 
-_PROBE = Probe(draw=draw, reads_text=True)
+def _task(measure: str, summary: str) -> Task:
+    """Make the task of reading texts for one measure first, and for any other on demand."""
+    probe = Probe(draw=draw, reads_text=True)
+    return Task(name=measure, summary=summary, probe=probe, measures=(measure,), more=_ALL)
+
+
 _ALL = ("reconstruct", "reconstruct_mean", "onthefly", "reach", "stability")
 """The measures that can be computed on any text."""
 
-RECONSTRUCT = Task(
-    name="reconstruct",
-    summary="repeating a text (KVzip): the largest attention that a repetition pays to it",
-    probe=_PROBE,
-    measures=("reconstruct",),
-    more=_ALL,
+RECONSTRUCT = _task(
+    "reconstruct",
+    "repeating a text (KVzip): the largest attention that a repetition pays to it",
 )
-ONTHEFLY = Task(
-    name="onthefly",
-    summary="mean query and key of a text (DuoAttention on the fly): how far back they attend",
-    probe=_PROBE,
-    measures=("onthefly",),
-    more=_ALL,
+ONTHEFLY = _task(
+    "onthefly",
+    "mean query and key of a text (DuoAttention on the fly): how far back they attend",
 )
-REACH = Task(
-    name="reach",
-    summary="natural text: attention beyond the first and the newest 128 tokens",
-    probe=_PROBE,
-    measures=("reach",),
-    more=_ALL,
-)
-STABILITY = Task(
-    name="stability",
-    summary="natural text (HeteroCache): whether the most attended entries stay the same",
-    probe=_PROBE,
-    measures=("stability",),
-    more=_ALL,
+REACH = _task("reach", "natural text: attention beyond the first and the newest 128 tokens")
+STABILITY = _task(
+    "stability", "natural text (HeteroCache): whether the most attended entries stay the same"
 )
