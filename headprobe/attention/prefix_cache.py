@@ -17,7 +17,7 @@ from headprobe.errors import HeadprobeError
 
 
 class PrefixCache(DynamicCache):
-    """The KV cache of one sequence, which ``crop`` cuts to an earlier length.
+    """The KV cache of one sequence, which ``crop`` takes back to an earlier length.
 
     Every attention layer keeps every position, layers with a sliding window too; the masks still
     hide what lies outside a window. Layers that cannot forget their newest tokens (convolutions,
@@ -63,7 +63,7 @@ class PrefixCache(DynamicCache):
         if surplus == 0:
             return
         if self._recurrent and length not in self._snapshots:
-            raise ValueError(f"expected a length that was marked, got {length}")
+            raise ValueError(f"expected a length with a snapshot, got {length}")
         for index, layer in enumerate(self.layers):
             if index in self._recurrent:
                 self.layers[index] = deepcopy(self._snapshots[length][index])

@@ -191,7 +191,7 @@ class _Reader:
         forks, fractions, repeated = [], {}, 0
         if QUERY_AGNOSTIC in self._settings and self._methods:
             repeated = self._repeat(cache, question.context_ids)
-            cut_point = self._moment(cache, question)
+            cut_point = self._cut_point(cache, question)
             fork = cache.fork(self._targets(cut_point))
             fractions[QUERY_AGNOSTIC] = _fractions(fork, cut_point)
             with fork:
@@ -199,7 +199,7 @@ class _Reader:
             forks.append((fork, read))
         with cache:
             first = self._read(cache, asked, rules)
-        cut_point = self._moment(cache, question)
+        cut_point = self._cut_point(cache, question)
         targets = self._targets(cut_point) if QUERY_AWARE in self._settings else []
         if targets:
             self._repeat(cache, question.input_ids, start=repeated)
@@ -226,7 +226,7 @@ class _Reader:
             cache.reconstruct(repetitions(ids, loaded.tokenizer, start=start, max_context=limit))
         return len(ids)
 
-    def _moment(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
+    def _cut_point(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
         """Describe the present state of the cache as the point where it is compressed."""
         return CutPoint(
             tokens=cache.get_seq_length(), question_id=question.draw_id, capacity=cache.capacity

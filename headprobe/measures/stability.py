@@ -1,6 +1,6 @@
 """Whether a head goes on attending to what it attended to at prefill (HeteroCache).
 
-A stable head can be cut once, at prefill; a head whose most attended entries change cannot.
+A stable head can be compressed once, at prefill; a head whose most attended entries change cannot.
 """
 
 from __future__ import annotations

@@ -246,6 +246,6 @@ function reliabilityNote(its) {
     "p.note",
     found
       ? `Halves of the ${whole(needles)} needles rank the heads alike: ${number(found.value)} (${number(found.ci_low)} to ${number(found.ci_high)}).`
-      : `How firm the ranking is, is unknown: accepted cases have ${plural(needles, "needle")}.`,
+      : `How firm the ranking is, is unknown: passed cases have ${plural(needles, "needle")}.`,
   );
 }

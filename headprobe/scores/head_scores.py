@@ -216,8 +216,8 @@ class HeadScores:
             if f"{measure}.per_case" not in tensors:
                 raise ValueError(f"it lacks '{measure}.per_case'")
         per_case = {measure: tensors[f"{measure}.per_case"] for measure in measures}
-        accepted = max((cases.shape[0] for cases in per_case.values() if cases.ndim), default=0)
-        needles = tuple(map(int, header.get("needles", range(accepted))))
+        passed = max((cases.shape[0] for cases in per_case.values() if cases.ndim), default=0)
+        needles = tuple(map(int, header.get("needles", range(passed))))
         means = {measure: tensors[measure] for measure in measures if measure in tensors}
         shape = (len(needles), layout.layers, layout.num_heads)
         for measure, cases in per_case.items():

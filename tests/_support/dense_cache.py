@@ -1,4 +1,4 @@
-"""The plainest runtime that obeys a budget: nothing is dropped, a mask a head hides what is cut."""
+"""The plainest runtime that obeys a budget: all is kept, a mask a head hides what is dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from headprobe.budgets import HeadBudgets
 
 
 class DenseCache:
-    """Attention in float64 over a full cache; ``cut`` hides entries of each sequence and head.
+    """Attention in float64 over a full cache; ``compress`` hides entries of each sequence and head.
 
     ``shown[layer]`` is ``[sequence][head]`` -> the token positions still there, and
     ``hidden[layer]`` those that a compensation entry stands for.
@@ -33,7 +33,7 @@ class DenseCache:
             return self.model(ids, past_key_values=self.cache, **inputs).logits
 
     def compress(self, *, since: int = 0) -> None:
-        """Cut by the attention of the newest queries, those of tokens from ``since`` on."""
+        """Compress by the attention of the newest queries, those of tokens from ``since`` on."""
         for layer, (query, _, visible, _) in self.last.items():
             heads = self.budgets.tokens.shape[1]
             for sequence in range(len(query)):

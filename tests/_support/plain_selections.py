@@ -40,7 +40,7 @@ class Layer:
 
     @property
     def entries(self) -> list[int]:
-        """The tokens that the newest query sees: what a cut could leave, and chooses among."""
+        """The tokens that the newest query sees: what a compression could leave."""
         return self.visible[-1].nonzero().flatten().tolist()
 
     @property

@@ -1,4 +1,4 @@
-"""Silenced heads against the same model with the output projection's weights at zero."""
+"""Ablated heads against the same model with the output projection's weights at zero."""
 
 from __future__ import annotations
 

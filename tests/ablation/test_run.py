@@ -199,13 +199,13 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = ablate(nano, planned(nano, tmp_path / "whole"))
-    walked: list[int] = []
+    observed: list[int] = []
 
     def stop(*arguments: Any, **options: Any) -> Iterator[Any]:
         for seen in observe_cases(*arguments, **options):
-            if len(walked) == 10:
+            if len(observed) == 10:
                 raise KeyboardInterrupt
-            walked.append(seen.case_id)
+            observed.append(seen.case_id)
             yield seen
 
     monkeypatch.setattr(ablating, "observe_cases", stop)

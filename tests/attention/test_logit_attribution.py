@@ -60,12 +60,12 @@ def test_the_heads_add_up_to_what_the_layers_attention_adds(architecture: str) -
         watch=slice(None),
         use_cache=False,
     )
-    readout = LogitAttribution(model, HEADS)
+    attribution = LogitAttribution(model, HEADS)
     tokens = torch.arange(24)
     unembedding = model.get_output_embeddings().weight[tokens]
     assert seen.keys() == added.keys()
     for layer, rows in seen.items():
-        logits = readout.logits(layer, rows.outputs, tokens)
+        logits = attribution.logits(layer, rows.outputs, tokens)
         assert logits.shape == (HEADS, 24)
         if architecture not in BETWEEN:
             expected = (unembedding * through_the_norm(final, added[layer])).sum(dim=-1)
@@ -77,8 +77,10 @@ def test_values_padded_by_a_kernel_count_as_they_are() -> None:
     model = build("llama")
     outputs = torch.randn(HEADS, 2, 8, generator=torch.Generator().manual_seed(0))
     padded = nn.functional.pad(outputs, (0, 4), value=7.0)
-    readout, tokens = LogitAttribution(model, HEADS), torch.tensor([5, 6])
-    assert torch.equal(readout.logits(1, padded, tokens), readout.logits(1, outputs, tokens))
+    attribution, tokens = LogitAttribution(model, HEADS), torch.tensor([5, 6])
+    assert torch.equal(
+        attribution.logits(1, padded, tokens), attribution.logits(1, outputs, tokens)
+    )
 
 
 @torch.no_grad()

@@ -123,12 +123,12 @@ def test_a_branch_does_not_see_what_its_parent_read_after_it_left() -> None:
     draft = branches.add(PATH, 4)
     branches.place([draft] * 3, [4, 5, 6])
     assert branches.is_plain
-    accepted = branches.add(draft, 5)
-    branches.place([accepted], [5])
+    taken = branches.add(draft, 5)
+    branches.place([taken], [5])
     assert not branches.is_plain
     assert branches.layout(1).visible.tolist() == [[True] * 5 + [False] * 2 + [True]]
-    assert branches.keys(accepted).tolist() == [0, 1, 2, 3, 4, 7]
-    assert branches.path_limit(branches.add(accepted, 2)) == 2
+    assert branches.keys(taken).tolist() == [0, 1, 2, 3, 4, 7]
+    assert branches.path_limit(branches.add(taken, 2)) == 2
 
 
 def test_a_model_that_is_not_finite_is_left_to_the_first_case() -> None:

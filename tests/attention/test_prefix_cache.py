@@ -41,17 +41,17 @@ def plain(model: PreTrainedModel, ids: Tensor) -> Tensor:
 @pytest.mark.slow
 def test_cut_back_it_goes_on_as_if_nothing_had_come_after(architecture: str, capacity: int) -> None:
     model = build(architecture)
-    trunk, branches = tokens(14, 1), [tokens(9, seed) for seed in (2, 3)]
+    shared, branches = tokens(14, 1), [tokens(9, seed) for seed in (2, 3)]
     cache = PrefixCache(model, capacity)
-    run(model, trunk[:, :10], cache)
+    run(model, shared[:, :10], cache)
     cache.snapshot()
-    run(model, trunk[:, 10:], cache)
+    run(model, shared[:, 10:], cache)
     cache.snapshot()
     for length in (14, 10, 0):
         for branch in branches:
             cache.crop(length)
             assert cache.get_seq_length() == length
-            whole = torch.cat([trunk[:, :length], branch], dim=1)
+            whole = torch.cat([shared[:, :length], branch], dim=1)
             expected = plain(model, whole)[:, length:]
             torch.testing.assert_close(run(model, branch, cache), expected, rtol=0, atol=2e-5)
 
@@ -65,7 +65,7 @@ def test_a_state_goes_back_to_a_mark_only(architecture: str) -> None:
     run(model, tokens(8, 1), cache)
     cache.snapshot()
     run(model, tokens(4, 2), cache)
-    with pytest.raises(ValueError, match="expected a length that was marked, got 7"):
+    with pytest.raises(ValueError, match="expected a length with a snapshot, got 7"):
         cache.crop(7)
     cache.crop(8)
 

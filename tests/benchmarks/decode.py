@@ -1,11 +1,11 @@
-"""Decoding over a cut cache against the full one, in the same run: ``make bench``.
+"""Decoding over a compressed cache against the full one, in the same run: ``make bench``.
 
 Random weights and random entries do for latency and memory. The full cache has its memory set aside
-and no mask, so that PyTorch takes its best kernel and copies nothing; it takes turns with the cut
-one. Budgets are shared out by headkv from scores as uneven as real ones, so that every head has its
-own length. On CUDA each is also decoded as a captured step (``GreedyDecoder``); the full cache is
-then one whose budget cuts nothing. On a GPU: ``--models llama3-8b --lengths 32768,131072 --device
-cuda --dtype bfloat16``.
+and no mask, so that PyTorch takes its best kernel and copies nothing; it takes turns with the
+compressed one. Budgets are made by headkv from scores as uneven as real ones, so that every head
+has its own length. On CUDA each is also decoded as a captured step (``GreedyDecoder``); the full
+cache is then one whose budget drops nothing. On a GPU: ``--models llama3-8b --lengths 32768,131072
+--device cuda --dtype bfloat16``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def share_out(model: PreTrainedModel, budget: str, length: int) -> HeadBudgets:
 
 
 def fill(model: PreTrainedModel, cache: Cache, length: int) -> None:
-    """Put random entries into an empty cache, and random queries where a cut needs some."""
+    """Put random entries into an empty cache, and random queries where a compression needs some."""
     layout = head_layout(model.config, id="benchmark")
 
     def states(heads: int, tokens: int) -> Tensor:
@@ -85,7 +85,7 @@ def by_turns(model: PreTrainedModel, caches: Sequence[Cache], count: int) -> Ite
 
 
 def captured(model: PreTrainedModel, cache: HeadBudgetCache, count: int) -> float:
-    """Median seconds of a captured step over a cut cache."""
+    """Median seconds of a captured step over a compressed cache."""
     token = torch.zeros(1, dtype=torch.int64, device=model.device)
     with cache:
         decoder = GreedyDecoder(model, cache, max_new_tokens=WARM_UP + count)
@@ -108,36 +108,36 @@ def measure(
         best = captured(model, everything, count)
         del everything
     for budget in budgets:
-        cut = HeadBudgetCache(model, share_out(model, budget, length))
-        with cut:
-            fill(model, cut, length)
-        held = cut.nbytes
-        cut.set_aside(steps)
-        full, plain = by_turns(model, [whole, cut], count)
+        compressed = HeadBudgetCache(model, share_out(model, budget, length))
+        with compressed:
+            fill(model, compressed, length)
+        held = compressed.nbytes
+        compressed.set_aside(steps)
+        full, plain = by_turns(model, [whole, compressed], count)
         columns = [budget, *_compared(full, plain)]
-        columns += _compared(best, captured(model, cut, count)) if on_gpu else ["-"] * 3
+        columns += _compared(best, captured(model, compressed, count)) if on_gpu else ["-"] * 3
         yield " | ".join([*columns, f"{whole_bytes / 2**20:.1f}", f"{held / 2**20:.1f}"])
 
 
-def _compared(full: float, cut: float) -> list[str]:
-    return [f"{full * 1e3:.2f}", f"{cut * 1e3:.2f}", f"{cut / full:.2f}"]
+def _compared(full: float, compressed: float) -> list[str]:
+    return [f"{full * 1e3:.2f}", f"{compressed * 1e3:.2f}", f"{compressed / full:.2f}"]
 
 
 @torch.inference_mode()
 def main() -> None:
-    """Print milliseconds a token and mebibytes of cache, full and cut, at each length."""
+    """Print milliseconds a token and mebibytes of cache, full and compressed, at each length."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="nano,random-8x512", help=", ".join(NAMES))
     parser.add_argument("--lengths", default="2048,8192,16384")
     parser.add_argument("--budgets", default="128,20%,100%", help="a KV head, on average")
     parser.add_argument("--steps", type=int, default=8, help="tokens that are timed in a round")
-    parser.add_argument("--most", type=float, help="fail where cut takes so many times full")
+    parser.add_argument("--most", type=float, help="fail where compressed takes so many times full")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=DTYPES)
     options = parser.parse_args()
     print(
-        "| model | context | budget | full, ms | cut, ms | ratio "
-        "| full captured, ms | cut captured, ms | ratio | full, MiB | cut, MiB |"
+        "| model | context | budget | full, ms | compressed, ms | ratio "
+        "| full captured, ms | compressed captured, ms | ratio | full, MiB | compressed, MiB |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for name in options.models.split(","):

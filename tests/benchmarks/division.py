@@ -2,7 +2,8 @@
 
 KV heads are put into three groups by their scores: those that look answers up, those next to them,
 all others. Of what a budget leaves beyond a floor, every group gets a part, its heads the same;
-beside stands the division by the scores themselves. The context is cut before the question is seen.
+beside stands the division by the scores themselves. The context is compressed before the question
+is seen.
 """
 
 from __future__ import annotations

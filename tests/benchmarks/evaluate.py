@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--model", default="nano", choices=NAMES)
     parser.add_argument("--questions", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=1000)
-    parser.add_argument("--answer-tokens", type=int, default=16)
+    parser.add_argument("--max-new-tokens", type=int, default=16)
     parser.add_argument("--budgets", default="32,48,64,96,128", help="each with five baselines")
     parser.add_argument("--least-gain", type=float, default=0, help="fail below so many times")
     parser.add_argument("--device", default="cpu")
@@ -75,7 +75,7 @@ def main() -> None:
         loaded,
         count=options.questions + 1,
         tokens=options.tokens,
-        answer=options.answer_tokens,
+        answer=options.max_new_tokens,
     )
     layout = loaded.layout
     scores = np.random.default_rng(0).lognormal(sigma=1.5, size=(layout.layers, layout.num_heads))
@@ -107,7 +107,7 @@ def main() -> None:
     total, peer = sum(others), once * 2 * len(methods) * len(others)
     print(
         f"{options.model}, {len(others)} questions of {options.tokens} tokens, {len(methods)} "
-        f"budgets, 2 settings, {options.answer_tokens} tokens an answer: {total:.1f} s after "
+        f"budgets, 2 settings, {options.max_new_tokens} tokens an answer: {total:.1f} s after "
         f"{first:.1f} s of the first, median {np.median(others):.2f} s a question, "
         f"{each:.1f} passes a question; a generation a budget and setting: {once:.3f} s each, "
         f"{peer:.0f} s in all, {peer / total:.0f} times"

@@ -140,7 +140,7 @@ def shown(dense: DenseCache, layers: int) -> np.ndarray:
 def test_ragged_equals_a_dense_cache_with_a_mask_token_by_token(
     architecture: str, kind: str
 ) -> None:
-    """Prefill, a cut, decoding, the next turn as a chunk, a second cut, decoding."""
+    """Prefill, compression, decoding, the next turn as a chunk, a second compression, decoding."""
     model = build(architecture)
     budget = budgets(model, **KINDS[kind])
     turn = PROMPT + STEPS
@@ -343,7 +343,7 @@ def test_small_budgets_of_wide_heads_in_half_precision_hold_no_more_either(
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", ["llama", "gpt_bigcode", "gemma2"])
 def test_bytes_are_those_of_all_tensors_held_cut_or_not(architecture: str) -> None:
-    """Before a cut a window's queries and a row of the mask are held, and no more of them."""
+    """Before a compression a window's queries and a row of the mask are held, and no more."""
     model = build(architecture)
     budget, tokens = budgets(model), ids(PROMPT + 2 * TURN)
     layout = budget.layout
@@ -667,7 +667,7 @@ def full(model: PreTrainedModel, *, window: int = 12) -> HeadBudgets:
 @torch.no_grad()
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "gpt_oss", "lfm2"])
 def test_a_fork_is_to_each_target_what_a_cache_of_its_own_is(architecture: str) -> None:
-    """Cut, the question as a chunk, a second cut, decoding; the forked cache goes on whole."""
+    """Compression, the question as a chunk, another, decoding; the forked cache goes on whole."""
     model = build(architecture)
     targets = [Target(budgets=budgets(model, **KINDS[kind])) for kind in FORKED]
     targets.append(Target(budgets=budgets(model), floor=0.2))
@@ -699,7 +699,7 @@ def test_a_fork_is_to_each_target_what_a_cache_of_its_own_is(architecture: str) 
 
 @torch.no_grad()
 def test_sequences_taken_from_a_fork_keep_their_targets(tiny_llama: PreTrainedModel) -> None:
-    """Taken in the middle of a turn that is cut at its end."""
+    """Taken in the middle of a turn that is compressed at its end."""
     targets = [Target(budgets=budgets(tiny_llama, tokens=(n, n + 1))) for n in (4, 6, 8)]
     turn, taken = ids(TURN + 1, batch=3), torch.tensor([2, 0])
     with HeadBudgetCache(tiny_llama, full(tiny_llama)) as whole:

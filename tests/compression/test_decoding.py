@@ -33,7 +33,7 @@ def budgets(model: PreTrainedModel, size: int) -> HeadBudgets:
 
 @torch.no_grad()
 def prefilled(model: PreTrainedModel, sizes: list[int]) -> tuple[HeadBudgetCache, Tensor]:
-    """One sequence cut to several sizes, and what it would go on with."""
+    """One sequence compressed to several sizes, and what it would go on with."""
     prompt = torch.randint(3, 64, (1, PROMPT), generator=torch.Generator().manual_seed(1))
     with HeadBudgetCache(model, budgets(model, 30)) as whole:
         first = model(prompt, past_key_values=whole).logits[:, -1].argmax(dim=-1)

@@ -48,7 +48,7 @@ def test_what_is_chosen_equals_the_plain_rule(
     seed: int,
     levels: int,
 ) -> None:
-    """Every head is cut to each size; where heads hold less than the longest, anything follows."""
+    """Every head keeps each size; where heads hold less than the longest, anything follows."""
     generator = torch.Generator().manual_seed(seed)
     shape = (3, len(counts), max(1, *counts))
     worth, ties, first = torch.randint(levels, shape, generator=generator).float()

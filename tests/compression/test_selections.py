@@ -75,7 +75,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[EntryScores]:
 
 
 @torch.no_grad()
-def cut(
+def compress_by(
     model: PreTrainedModel, tokens: Tensor, selection: str, chunks: Sequence[int] = (PROMPT,)
 ) -> None:
     with HeadBudgetCache(model, budgets(model, selection)) as cache:
@@ -137,7 +137,7 @@ def test_scores_equal_the_plain_formula(
     architecture: str, selection: str, scored: list[EntryScores]
 ) -> None:
     model, tokens = build(architecture), ids(PROMPT)
-    cut(model, tokens, selection)
+    compress_by(model, tokens, selection)
     for index in (0, model.config.num_hidden_layers - 1):
         for kv_head in range(2):
             worth, first = expected_scores(model, tokens, selection, index, kv_head)
@@ -156,7 +156,7 @@ def test_scores_do_not_depend_on_the_prefill_chunks(
 ) -> None:
     model, tokens = build(architecture), ids(PROMPT)
     for chunks in [(PROMPT,), (2, 11, 7)]:
-        cut(model, tokens, selection, chunks)
+        compress_by(model, tokens, selection, chunks)
     half = len(scored) // 2
     for whole, parts in zip(scored[:half], scored[half:], strict=True):
         torch.testing.assert_close(parts.worth, whole.worth, rtol=1e-3, atol=1e-5)

@@ -161,7 +161,7 @@ def test_answers_are_graded_by_the_probe_too(
 def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
     nano: LoadedModel, questions: Sequence[Question], methods: int
 ) -> None:
-    """Context, question after the cut, question, and a step a token for all answers together.
+    """Context, question after compression, question, and a step a token for all answers together.
 
     For kvzip the context and the whole prompt are repeated, in a pass each.
     """

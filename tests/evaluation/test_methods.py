@@ -66,7 +66,7 @@ def candidates() -> list[Method]:
 
 @pytest.mark.parametrize("candidate", candidates(), ids=lambda candidate: candidate.strategy)
 @pytest.mark.parametrize("tokens", [100, 333, 1000])
-def test_baselines_keep_as_many_entries_as_the_entrant(candidate: Method, tokens: int) -> None:
+def test_baselines_keep_as_many_entries_as_the_candidate(candidate: Method, tokens: int) -> None:
     own = candidate.at(cut_point(tokens))
     for baseline in baselines(candidate, seed=0):
         other = baseline.at(cut_point(tokens))
@@ -139,7 +139,7 @@ def options(typed: list[str], *strategies: str) -> MethodOptions:
     return MethodOptions(budgets=parse_budgets(typed), strategies=strategies)
 
 
-def test_entrants_are_read_as_typed(tmp_path: Path) -> None:
+def test_budgets_are_read_as_typed(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     budgets("duo").save(path)
     typed = ["16,1.5%", str(path), "64"]

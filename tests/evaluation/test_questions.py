@@ -109,12 +109,12 @@ def test_the_middle_of_a_long_context_is_left_out(tmp_path: Path) -> None:
     path = write(tmp_path / "own.jsonl", row(context="Noah likes kites. " * 50), row())
     (whole, short) = read_questions(path, PromptWriter(tokenizer), longest=None)
     with pytest.warns(HeadprobeWarning, match="1 of 2 prompts are longer than 61 tokens"):
-        cut, same = read_questions(path, PromptWriter(tokenizer), longest=61)
+        shortened, same = read_questions(path, PromptWriter(tokenizer), longest=61)
     capacity = 61 - len(whole.question_ids)
-    assert len(cut.context_ids) == capacity
+    assert len(shortened.context_ids) == capacity
     half = capacity // 2
-    assert cut.context_ids[:half] == whole.context_ids[:half]
-    assert cut.context_ids[-half:] == whole.context_ids[-half:]
+    assert shortened.context_ids[:half] == whole.context_ids[:half]
+    assert shortened.context_ids[-half:] == whole.context_ids[-half:]
     assert same.context_ids == short.context_ids
 
 

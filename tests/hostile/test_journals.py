@@ -53,7 +53,7 @@ TOTAL = 16.0 * sum(range(12))
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    out = tmp_path_factory.mktemp("journal")
+    out = tmp_path_factory.mktemp("progress")
     assert run_job(job(out)) == TOTAL
     return (out / FILE_NAME).read_bytes()
 
@@ -169,7 +169,7 @@ FORMS = [a_pipe, a_pipe_for_rollback, a_link_to_nowhere, a_link_to_a_device, a_t
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_no_journal_is_one_line_and_can_be_replaced(
+def test_what_is_no_progress_file_is_one_line_and_can_be_replaced(
     tmp_path: Path, form: Callable[[Path], None]
 ) -> None:
     form(tmp_path / FILE_NAME)

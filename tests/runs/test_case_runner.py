@@ -1,4 +1,4 @@
-"""The walk against the plain procedure: eager attention, one step at a time, Python loops."""
+"""Observed cases against the plain procedure: eager attention, one step at a time, Python loops."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ Plain = list[tuple[tuple[int, ...], dict[str, np.ndarray]]]
 def check_equals_plain(
     loaded: LoadedModel, plain: Plain, cases: list[Case], task: Task, **how: Any
 ) -> None:
-    walked = {seen.case_id: seen for seen in observe_cases(loaded, cases, task, **how)}
+    observed = {seen.case_id: seen for seen in observe_cases(loaded, cases, task, **how)}
     for case, (generated, scores) in zip(cases, plain, strict=True):
-        seen = walked[case.case_id]
+        seen = observed[case.case_id]
         response = loaded.tokenizer.decode(generated, skip_special_tokens=True).strip()
         assert seen.generated_ids == generated
         assert seen.response == response
@@ -99,7 +99,7 @@ def test_scores_equal_the_plain_procedure_case_by_case(
     )
 
 
-WALKED = [
+OBSERVED = [
     "llama",
     "mistral",
     "qwen2",
@@ -121,9 +121,9 @@ WALKED = [
 ]
 
 
-@pytest.mark.parametrize("architecture", WALKED)
+@pytest.mark.parametrize("architecture", OBSERVED)
 @pytest.mark.slow
-def test_every_architecture_is_walked_as_the_plain_procedure_goes(architecture: str) -> None:
+def test_every_architecture_is_observed_as_the_plain_procedure_does(architecture: str) -> None:
     loaded, model = tiny(architecture)
     short = replace(
         every("retrieval"), probe=replace(TASKS["retrieval"].probe, max_new_tokens=lambda _: 4)
@@ -159,9 +159,9 @@ def check_repetition(
     probe = TASKS["razor"].probe
     window = loaded.max_context
     cases = repetition.draw(loaded.tokenizer, lengths=lengths, max_context=window, seed=3)[:4]
-    walked = list(observe_cases(loaded, cases, TASKS["razor"], chunk_sizes=chunk_sizes))
-    assert {seen.case_id for seen in walked} == {0, 1, 2, 3}
-    for seen in walked:
+    observed = list(observe_cases(loaded, cases, TASKS["razor"], chunk_sizes=chunk_sizes))
+    assert {seen.case_id for seen in observed} == {0, 1, 2, 3}
+    for seen in observed:
         case = cases[seen.case_id]
         assert (seen.generated_ids, seen.response) == ((), "")
         assert seen.score == probe.score("", case) == 100
@@ -184,7 +184,7 @@ def test_repetition_equals_the_full_map(
     check_repetition(nano, plain_nano, [261, 521], chunk_sizes)
 
 
-@pytest.mark.parametrize("architecture", WALKED)
+@pytest.mark.parametrize("architecture", OBSERVED)
 @pytest.mark.slow
 def test_repetition_equals_the_full_map_of_every_architecture(architecture: str) -> None:
     # A sliding window that reaches back to the last repeat, and to no earlier one.
@@ -314,7 +314,7 @@ def test_the_reference_takes_no_more_steps_than_the_answer_has_tokens(nano: Load
 
 
 @pytest.mark.slow
-def test_a_case_gives_the_same_bits_whatever_else_is_walked(nano: LoadedModel) -> None:
+def test_a_case_gives_the_same_bits_whatever_else_is_observed(nano: LoadedModel) -> None:
     task = every("r2")
     cases = cases_of(nano, "r2", limit=12)
     together = {seen.case_id: seen for seen in observe_cases(nano, cases, task)}

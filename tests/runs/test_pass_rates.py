@@ -10,8 +10,8 @@ from headprobe.runs.pass_rates import PassRate, pass_rates
 from headprobe.scores import FILE_NAME
 
 
-def write(run: Path, kinds: list[str | None], accepted: list[bool]) -> None:
-    table = pd.DataFrame({"needle_id": range(len(kinds)), "kind": kinds, "accepted": accepted})
+def write(run: Path, kinds: list[str | None], passed: list[bool]) -> None:
+    table = pd.DataFrame({"needle_id": range(len(kinds)), "kind": kinds, "accepted": passed})
     table.astype({"kind": "string"})[::-1].to_parquet(run / CASES)
 
 
