@@ -64,6 +64,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/growth.py
 	$(BIN)/python tests/benchmarks/decode.py --most 1.25
 	$(BIN)/python tests/benchmarks/evaluate.py --least-gain 5
+	$(BIN)/python tests/benchmarks/ablate.py --least-gain 0.9
 
 chaos: $(READY)
 	$(BIN)/python tests/hostile/chaos.py --kills 100 --signals 100

@@ -27,18 +27,20 @@ MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
 
 @contextmanager
 def ablated(
-    model: PreTrainedModel, heads: Collection[Head], *, means: MeanOutputs | None = None
+    model: PreTrainedModel, *groups: Collection[Head], means: MeanOutputs | None = None
 ) -> Iterator[None]:
     """Run ``model`` inside the block without the outputs of some query heads, (layer, head).
 
-    Without ``means`` an output is replaced by zero, else by the head's mean of ``mean_outputs``.
-    The model itself is not changed, and is as before when the block ends, whatever ends it.
+    Of several groups of heads each is ablated in its own sequence of a batch, a single one in all
+    sequences. Without ``means`` an output is replaced by zero, else by the head's mean of
+    ``mean_outputs``. The model itself is not changed, and is as before when the block ends,
+    whatever ends it.
 
     Raises:
         ValueError: the model has no such head.
         HeadprobeError: attention does not go through AttentionInterface (bloom, falcon, mpt).
     """
-    heard = _heard(model, heads)
+    heard = _heard(model, groups)
 
     def attend(
         original: Callable[..., Any], module: Any, *tensors: Any, **attention_kwargs: Any
@@ -85,17 +87,18 @@ def mean_outputs(
 
 
 def _heard(
-    model: PreTrainedModel, heads: Collection[Head]
-) -> dict[int, Bool[Tensor, "query_head 1"]]:
-    """Mark, for each layer with ablated heads, the heads that are not ablated."""
+    model: PreTrainedModel, groups: Sequence[Collection[Head]]
+) -> dict[int, Bool[Tensor, "group 1 query_head 1"]]:
+    """Mark, for each layer with ablated heads, the heads that each group does not ablate."""
     count = head_layout(model.config, id=model.config.model_type).num_heads
     layers = attention_layers(model)
-    heard: dict[int, Bool[Tensor, "query_head 1"]] = {}
-    for layer, head in heads:
+    heard: dict[int, Bool[Tensor, "group 1 query_head 1"]] = {}
+    for group, (layer, head) in [(n, head) for n, heads in enumerate(groups) for head in heads]:
         if layer not in layers or not 0 <= head < count:
             raise ValueError(
                 f"expected heads 0 to {count - 1} of layers {', '.join(map(str, layers))}, "
                 f"got {layer}-{head}"
             )
-        heard.setdefault(layer, torch.ones(count, 1, dtype=torch.bool))[head] = False
+        every = torch.ones(len(groups), 1, count, 1, dtype=torch.bool)
+        heard.setdefault(layer, every)[group, 0, head] = False
     return heard

@@ -18,7 +18,7 @@ from headprobe.runs.directory import directory_for
 from headprobe.runs.draw import bundled_corpus, draw_cases
 from headprobe.runs.held_out import check_held_out, held_out_seed, scored_corpus, seeds_of
 from headprobe.runs.identity import Plan, model_identity
-from headprobe.runs.memory import ChunkSizes, MemoryOptions, chunk_sizes_for
+from headprobe.runs.memory import ChunkSizes, MemoryOptions, chunk_sizes_for, sequences_for
 from headprobe.runs.plan import run_labels
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.runs.progress import FILE_NAME, stored_plan
@@ -40,7 +40,7 @@ class PlannedAblation:
     An ablation resumes an earlier one whose ``plan`` has the same identity. ``metric`` grades the
     answers; ``passed`` is the probe's own verdict. ``calibration`` are the prompts over which
     outputs are averaged, none where heads are ablated by zero. ``tree`` is over the cases'
-    prompts.
+    prompts. ``sequences`` groups of heads at most are ablated in one batch.
     """
 
     task_name: str
@@ -54,6 +54,7 @@ class PlannedAblation:
     out: Path
     tree: PrefixTree
     chunk_sizes: ChunkSizes
+    sequences: int
 
     @cached_property
     def groups(self) -> list[tuple[Head, ...]]:
@@ -156,12 +157,8 @@ def plan_ablation(
         others = replace(spec, needles=needles, limit=calibration, seed=seed + 1)
         averaged = draw_cases(loaded, probe, others, prompt=decision.settle(prompt))
     longest = max(case.length + probe.max_new_tokens(case) for case in drawn.cases)
-    chunk_sizes = chunk_sizes_for(
-        loaded.model.config,
-        memory or MemoryOptions(),
-        longest=longest,
-        element=loaded.model.dtype.itemsize,
-    )
+    memory, element = memory or MemoryOptions(), loaded.model.dtype.itemsize
+    chunk_sizes = chunk_sizes_for(loaded.model.config, memory, longest=longest, element=element)
     return PlannedAblation(
         task_name=task.name,
         task=task,
@@ -195,6 +192,10 @@ def plan_ablation(
         out=out,
         tree=PrefixTree.of([case.input_ids for case in drawn.cases]),
         chunk_sizes=chunk_sizes,
+        # A forward pass costs its launch on a GPU, and its tokens on a CPU.
+        sequences=1
+        if loaded.device.type == "cpu"
+        else sequences_for(loaded.layout, memory, chunk_sizes, longest=longest, element=element),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from headprobe.ablation.curves import Ablation
 from headprobe.ablation.plan import PlannedAblation
 from headprobe.attention.finite import check_model
 from headprobe.errors import HeadprobeError, out_of_memory
+from headprobe.models.layout import Head
 from headprobe.prompts.case import Case
-from headprobe.runs.case_runner import observe_cases, why_not_packed
+from headprobe.runs.case_runner import observe_in_batch, why_not_packed
 from headprobe.runs.engine import run_job
 from headprobe.runs.failures import advice, count_failures, describe_failures
 from headprobe.runs.job import Job, Work
@@ -88,33 +89,55 @@ class _Ablator:
     def __init__(self, loaded: LoadedModel, run: PlannedAblation) -> None:
         self._loaded = loaded
         self._run = run
+        self._full: dict[int, Sequence[int]] = {}
 
     def answer(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
-        """Answer cases with heads ablated, one group of heads after the other."""
+        """Answer cases with heads ablated, several groups of heads in one batch."""
         run = self._run
         if wanted:
             check_model(self._loaded, run.cases[0].input_ids)
-        for heads, keys in run.keys.items():
+        size = run.sequences if self._packed else 1
+        for asked, left in self._by_cases(wanted).items():
+            for start in range(0, len(left), size):
+                groups = left[start : start + size]
+                means = self._means if any(groups) else None
+                with ablated(self._loaded.model, *groups, means=means):
+                    for n, seen in self._answers(len(groups), asked):
+                        yield run.keys[groups[n]][seen.case_id], seen
+
+    def _by_cases(self, wanted: Set[str]) -> dict[frozenset[int], list[tuple[Head, ...]]]:
+        """Return the groups of heads whose answers are wanted, by the cases to ask them."""
+        found: dict[frozenset[int], list[tuple[Head, ...]]] = {}
+        for heads, keys in self._run.keys.items():
             # Of cases that are alike the first is asked.
             first = {key: case_id for case_id, key in reversed([*enumerate(keys)])}
-            key_of = {first[key]: key for key in wanted & first.keys()}
-            if not key_of:
-                continue
-            with ablated(self._loaded.model, heads, means=self._means if heads else None):
-                for seen in observe_cases(
-                    self._loaded,
-                    run.cases,
-                    run.task,
-                    wanted=key_of,
-                    tree=run.tree,
-                    chunk_sizes=run.chunk_sizes,
-                    packed=self._packed,
-                ):
-                    yield key_of[seen.case_id], seen
+            asked = frozenset(first[key] for key in wanted & first.keys())
+            if asked:
+                found.setdefault(asked, []).append(heads)
+        return found
+
+    def _answers(self, sequences: int, wanted: Set[int]) -> Iterator[tuple[int, Observation]]:
+        """Let the model answer cases in every sequence of a batch, or in one sequence."""
+        return observe_in_batch(
+            self._loaded,
+            self._run.cases,
+            self._run.task,
+            wanted=wanted,
+            tree=self._run.tree,
+            chunk_sizes=self._run.chunk_sizes,
+            packed=self._packed,
+            sequences=sequences,
+            similar=self._full,
+        )
 
     def check_full(self, done: _Answers) -> bool:
-        """Refuse a model that answers nothing as it is; never stop early."""
+        """Take the answers of the model as it is as drafts of all others; never stop early.
+
+        Raises:
+            HeadprobeError: the model answers nothing as it is.
+        """
         run = self._run
+        self._full = {n: done[key].generated_ids for n, key in enumerate(run.keys[()])}
         if not any(map(self._grade, run.cases, (done[key] for key in run.keys[()]))):
             said = [replace(done[key], case_id=n) for n, key in enumerate(run.keys[()])]
             failed = count_failures(run.cases, said, run.task.probe)

@@ -27,9 +27,18 @@ class Layout:
     key belongs to the text of the query. Causality and sliding windows are not part of it.
     """
 
-    positions: Int[Tensor, " query"]
-    keys: Int[Tensor, " key"]
-    visible: Bool[Tensor, "query key"]
+    positions: Int[Tensor, "sequence query"]
+    keys: Int[Tensor, "sequence key"]
+    visible: Bool[Tensor, "sequence query key"]
+
+    @classmethod
+    def batch(cls, layouts: Sequence[Layout]) -> Layout:
+        """Return the layout of several sequences, whose tokens and keys are equally many."""
+        return cls(
+            positions=torch.cat([layout.positions for layout in layouts]),
+            keys=torch.cat([layout.keys for layout in layouts]),
+            visible=torch.cat([layout.visible for layout in layouts]),
+        )
 
 
 class Branches:
@@ -65,6 +74,12 @@ class Branches:
             self._entries.append((branch, position))
         self._keys.clear()
 
+    def pad(self, count: int) -> None:
+        """Place tokens that no branch sees."""
+        if count:
+            self.is_plain = False
+            self.place([self.add(PATH, 0)] * count, range(count))
+
     def layout(self, count: int) -> Layout:
         """Return the layout of a forward pass that reads the ``count`` newest tokens."""
         branch, position = torch.tensor(self._entries, device=self._device).T
@@ -79,9 +94,9 @@ class Branches:
         path = torch.arange(self._length, device=self._device)
         on_path, on_branches = path < limits[:, :1], position < limits[:, branch]
         return Layout(
-            positions=position[-count:],
-            keys=torch.cat([path, position]),
-            visible=torch.cat([on_path, on_branches], dim=1),
+            positions=position[None, -count:],
+            keys=torch.cat([path, position])[None],
+            visible=torch.cat([on_path, on_branches], dim=1)[None],
         )
 
     def path_limit(self, branch: int) -> int:

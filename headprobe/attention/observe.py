@@ -91,7 +91,7 @@ def observe(
         on_rows=on_rows,
         implementation=model.config.get_text_config(decoder=True)._attn_implementation,
         new=new,
-        queries=past + new if layout is None else layout.positions[new],
+        queries=past + new if layout is None else layout.positions[0, new],
         length=past + tokens,
         chunk_bytes=chunk_bytes,
     )
@@ -169,7 +169,7 @@ def forward(
     layout: Layout | None = None,
     **inputs: Any,
 ) -> Any:
-    """Run ``model`` on one sequence as ``observe`` does, without observing its attention.
+    """Run ``model`` as ``observe`` does, without observing its attention.
 
     Args:
         model: a causal language model. Neither it nor its output is changed.
@@ -196,20 +196,22 @@ def _laid_out(model: PreTrainedModel, layout: Layout | None) -> Iterator[dict[st
 
     def make(*_: Any, mask_function: Callable[..., Any], dtype: Any = None, **__: Any) -> Tensor:
         zero = layout.positions.new_zeros(())
-        seen = mask_function(zero, zero, layout.positions[:, None], layout.keys)
+        seen = mask_function(zero, zero, layout.positions[:, :, None], layout.keys[:, None])
         return _as_bias(layout.visible & seen, dtype or model.dtype)
 
     name = model.config.get_text_config(decoder=True)._attn_implementation
     with replaced(ALL_MASK_ATTENTION_FUNCTIONS, name, lambda _: make):
-        yield {"position_ids": layout.positions[None]}
+        yield {"position_ids": layout.positions}
 
 
-def _as_bias(seen: Bool[Tensor, "query key"], dtype: torch.dtype) -> Float[Tensor, "1 1 query key"]:
+def _as_bias(
+    seen: Bool[Tensor, "sequence query key"], dtype: torch.dtype
+) -> Float[Tensor, "sequence 1 query key"]:
     """Turn a mask into numbers that are added to the scores: 0, or -inf where nothing is seen."""
-    queries, keys = seen.shape
+    *rows_of, keys = seen.shape
     # On CUDA, SDPA copies a bias whose rows do not start at multiples of 16 bytes, in every layer.
-    rows = torch.zeros(queries, -(-keys // 16) * 16, dtype=dtype, device=seen.device)
-    return rows[:, :keys].masked_fill_(~seen, -torch.inf)[None, None]
+    rows = torch.zeros(*rows_of, -(-keys // 16) * 16, dtype=dtype, device=seen.device)
+    return rows[..., :keys].masked_fill_(~seen, -torch.inf)[:, None]
 
 
 def makes_masks(model: PreTrainedModel, device: torch.device) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,50 @@ def observe_cases(
             cannot be read, a token has no embedding, or the device's memory is too small for the
             longest prompt.
     """
+    observed = observe_in_batch(
+        loaded,
+        cases,
+        task,
+        wanted=wanted,
+        tree=tree,
+        decode=decode,
+        chunk_sizes=chunk_sizes,
+        packed=packed,
+    )
+    for _, seen in observed:
+        yield seen
+
+
+def observe_in_batch(
+    loaded: LoadedModel,
+    cases: Sequence[Case],
+    task: Task,
+    *,
+    wanted: Iterable[int] | None = None,
+    tree: PrefixTree | None = None,
+    decode: Decode = "greedy",
+    chunk_sizes: ChunkSizes | None = None,
+    packed: bool | None = None,
+    sequences: int = 1,
+    similar: Mapping[int, Sequence[int]] | None = None,
+) -> Iterator[tuple[int, Observation]]:
+    """Observe cases in every sequence of a batch; yield the sequence's number and what was seen.
+
+    The sequences hold the same prompts, for a model that is patched to tell them apart. Other
+    arguments, and errors, are those of ``observe_cases``.
+
+    Args:
+        loaded: the model.
+        cases: all cases of a run.
+        task: without measures if there are several sequences.
+        wanted: the cases to observe.
+        tree: the tree over all the cases' ``shared_prefixes``.
+        decode: ``greedy`` or ``forced``.
+        chunk_sizes: the tokens that are computed at a time, of all sequences together.
+        packed: run the tails of a path together; if not, there is one sequence.
+        sequences: the number of sequences.
+        similar: by ``case_id`` the answer of a similar model, to be tried as a draft.
+    """
     _check_tokens(loaded, cases)
     if packed is None:
         packed = why_not_packed(loaded, cases, task) is None
@@ -80,13 +124,15 @@ def observe_cases(
         chunk_sizes=chunk_sizes or ChunkSizes(),
         capacity=_capacity(cases, task),
         packed=packed,
+        sequences=sequences,
+        similar=similar or {},
     )
     tree = tree or PrefixTree.of(shared_prefixes(cases, task))
     chosen = set(range(len(cases)) if wanted is None else wanted)
     for path in tree.paths(chosen, packed=packed):
-        for seen in runner.observe(cases, path, chosen):
+        for sequence, seen in runner.observe(cases, path, chosen):
             if seen.case_id in chosen:
-                yield seen
+                yield sequence, seen
 
 
 def why_not_packed(loaded: LoadedModel, cases: Sequence[Case], task: Task) -> str | None:
@@ -128,8 +174,12 @@ class CaseRunner:
         chunk_sizes: ChunkSizes,
         capacity: int,
         packed: bool,
+        sequences: int,
+        similar: Mapping[int, Sequence[int]],
     ) -> None:
-        self._capacity = capacity + (chunk_sizes.prefill_chunk if packed else 0)
+        own = max(1, chunk_sizes.prefill_chunk // sequences)
+        self._capacity = capacity + (own if packed else 0)
+        self._similar = similar
         self._packed = packed
         self._cache = PrefixCache(loaded.model, self._capacity)
         self._setup = ReadingSetup(
@@ -140,13 +190,16 @@ class CaseRunner:
             chunk_sizes=chunk_sizes,
             has_recurrent_state=self._cache.has_recurrent_state,
             reads_whole=reads_whole(loaded.model),
+            sequences=sequences,
         )
         attributes = any(one.attributes_logits for one in self._setup.measures.values())
         self._attribution = (
             LogitAttribution(loaded.model, loaded.layout.num_heads) if attributes else None
         )
 
-    def observe(self, cases: Sequence[Case], path: Path, wanted: Set[int]) -> Iterator[Observation]:
+    def observe(
+        self, cases: Sequence[Case], path: Path, wanted: Set[int]
+    ) -> Iterator[tuple[int, Observation]]:
         """Observe the cases of a path's tails; if memory runs out, again in smaller chunks.
 
         Tails that are run together are skipped if none of them is ``wanted``.
@@ -175,7 +228,8 @@ class CaseRunner:
         """Return the first tails that are run together: at most one chunk's tokens, or one tail."""
         sizes = (cases[tail.prompt].length - tail.start for tail in tails)
         totals = itertools.accumulate(sizes)
-        count = sum(total <= self._setup.chunk_sizes.prefill_chunk for total in totals)
+        most = self._setup.chunk_sizes.prefill_chunk // self._setup.sequences
+        count = sum(total <= most for total in totals)
         return tails[: max(1, count)]
 
     def _shrink(self, longest: int) -> None:
@@ -194,22 +248,26 @@ class CaseRunner:
     @torch.inference_mode()
     def _observe(
         self, cases: Sequence[Case], path: Path, tails: Sequence[Tail], shared: int
-    ) -> list[Observation]:
+    ) -> list[tuple[int, Observation]]:
         """Observe the cases of some tails together; ``shared`` tokens of the path are cached."""
         setup = self._setup
         length = 0 if setup.reads_whole else path.length
         self._read_path(cases[path.prompt], path.branch_points, shared, length)
-        branches = Branches(length, setup.loaded.device) if self._packed else None
+        sequences = range(setup.sequences)
+        branches = [Branches(length, setup.loaded.device) for _ in sequences]
         answers = [
             Answer(
                 case=cases[tail.prompt],
                 accumulator=ScoreAccumulator(setup, cases[tail.prompt], self._attribution),
                 read=0 if setup.reads_whole else tail.start,
+                sequence=sequence,
+                similar=self._similar.get(tail.prompt, ()),
             )
+            for sequence in sequences
             for tail in tails
         ]
-        Decoder(setup, self._cache, branches).answer(answers)
-        return [self._observation(answer) for answer in answers]
+        Decoder(setup, self._cache, branches if self._packed else None).answer(answers)
+        return [(answer.sequence, self._observation(answer)) for answer in answers]
 
     def _read_path(
         self, case: Case, branch_points: Sequence[int], shared: int, length: int

@@ -31,13 +31,15 @@ _MOST_DRAFTS, _MOST_DRAFTS_ON_CPU = 3, 1
 class Answer:
     """The state of a case's answer, of which the tokens ``generated`` are known.
 
-    Of its text the first ``read`` tokens are in the KV cache, seen from ``branch``; ``unread``
-    follow.
+    Of its text the first ``read`` tokens are in the KV cache of the sequence ``sequence`` of the
+    batch, seen from ``branch``; ``unread`` follow. ``similar`` is the answer of a similar model.
     """
 
     case: Case
     accumulator: ScoreAccumulator
     read: int
+    sequence: int = 0
+    similar: Sequence[int] = ()
     branch: int = PATH
     unread: Sequence[int] = ()
     generated: list[int] = field(default_factory=list)
@@ -68,10 +70,13 @@ class Decoder:
     Args:
         setup: the model, the task of the cases, and how the model answers.
         cache: a KV cache that holds the path; extended in place.
-        branches: the layout of the cache; ``None`` for a model that takes one text at a time.
+        branches: the layout of each sequence of the cache; ``None`` for a model that takes one
+            text at a time.
     """
 
-    def __init__(self, setup: ReadingSetup, cache: PrefixCache, branches: Branches | None) -> None:
+    def __init__(
+        self, setup: ReadingSetup, cache: PrefixCache, branches: Sequence[Branches] | None
+    ) -> None:
         self._setup = setup
         self._passes = Passes(setup, cache, branches)
         self._branches = branches
@@ -107,7 +112,8 @@ class Decoder:
         base = self._piece(answer, answer.branch, answer.read, answer.unread, rows)
         base.may_end = bool(answer.generated)
         if self._is_greedy:
-            drafted = drafts(case, answer.generated, most=most - len(answer.generated) - 1)
+            left = most - len(answer.generated) - 1
+            drafted = drafts(case, answer.generated, most=left, similar=answer.similar)
             drafted = drafted[: self._most_drafts]
         else:
             drafted = [list(case.answer_ids[: most - 1])[: len(case.answer_ids) - 1]]
@@ -129,11 +135,11 @@ class Decoder:
         before = case.input_ids[answer.read : question.start]
         context, start, pieces = answer.branch, answer.read, list[Piece]()
         if before and not self._setup.reads_whole:
-            context = self._leave(context, start)
+            context = self._leave(answer, context, start)
             pieces.append(Piece(tokens=before, branch=context, start=start))
             start, before = question.start, ()
         for asked in (question.blank_ids, case.input_ids[question.start : question.end]):
-            branch = self._leave(context, start)
+            branch = self._leave(answer, context, start)
             view = View(case=case, watched="question", branch=branch, rows=len(asked))
             pieces.append(Piece(tokens=[*before, *asked], branch=branch, start=start, view=view))
         answer.branch, answer.read = branch, question.end
@@ -143,14 +149,22 @@ class Decoder:
     def _piece(
         self, answer: Answer, parent: int, start: int, tokens: Sequence[int], rows: int
     ) -> Piece:
-        branch = self._leave(parent, start)
+        branch = self._leave(answer, parent, start)
         view = View(case=answer.case, watched="answer", branch=branch, rows=rows)
-        chooses = self._is_greedy and self._probe.max_new_tokens(answer.case) > 0
-        return Piece(tokens=tokens, branch=branch, start=start, view=view, chooses=chooses)
+        return Piece(
+            tokens=tokens,
+            sequence=answer.sequence,
+            branch=branch,
+            start=start,
+            view=view,
+            chooses=self._is_greedy and self._probe.max_new_tokens(answer.case) > 0,
+        )
 
-    def _leave(self, branch: int, start: int) -> int:
+    def _leave(self, answer: Answer, branch: int, start: int) -> int:
         """Return a new branch that leaves another one at a position."""
-        return PATH if self._branches is None else self._branches.add(branch, start)
+        return (
+            PATH if self._branches is None else self._branches[answer.sequence].add(branch, start)
+        )
 
     def _goes_on(self, step: _Step) -> bool:
         """Take a step's results into its answer; tell whether the answer goes on."""

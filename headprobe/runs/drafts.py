@@ -11,37 +11,43 @@ from collections.abc import Iterator, Sequence
 
 from headprobe.prompts.case import Case
 
-# The most tokens of a draft other than the expected answer: what goes on is drafted again.
+# The most tokens of a draft other than a whole answer: what goes on is drafted again.
 _LOOKED_UP = 10
 # The newest tokens that are looked for, and the fewest that must match outside answer and needle.
 _LONGEST_MATCH, _SHORTEST_MATCH = 4, 2
 
 
-def drafts(case: Case, generated: Sequence[int], *, most: int) -> list[list[int]]:
+def drafts(
+    case: Case, generated: Sequence[int], *, most: int, similar: Sequence[int] = ()
+) -> list[list[int]]:
     """Return drafts of what follows ``generated`` in a case's answer, the likeliest first.
 
-    Of the expected answer, the watched sentence and, by prompt lookup, the whole text so far: what
-    follows the newest tokens there. To begin with, the answer and the sentence from their starts.
+    Of a similar answer, the expected one, the watched sentence and, by prompt lookup, the whole
+    text so far: what follows the newest tokens there. To begin with, all but the last from their
+    starts.
 
     Args:
         case: the case.
         generated: the tokens of the answer so far.
         most: the most tokens of a draft.
+        similar: the answer that a similar model gave to the case, if there is one.
     """
     found: list[list[int]] = []
-    for draft in _candidates(case, generated):
+    for draft in _candidates(case, generated, list(similar)):
         short = draft[:most]
         if short and not any(short == other[: len(short)] for other in found):
             found.append(short)
     return found
 
 
-def _candidates(case: Case, generated: Sequence[int]) -> Iterator[list[int]]:
+def _candidates(case: Case, generated: Sequence[int], similar: list[int]) -> Iterator[list[int]]:
     answer, sentence = list(case.answer_ids), list(case.input_ids[case.span])
     if not generated:
+        yield similar
         yield answer
         yield sentence[:_LOOKED_UP]
         return
+    yield _after(similar, generated, shortest=_SHORTEST_MATCH)[:_LOOKED_UP]
     yield _after(answer, generated, shortest=1)
     yield _after(sentence, generated, shortest=1)[:_LOOKED_UP]
     text = [*case.input_ids, *generated]

@@ -14,9 +14,11 @@ _LOG = logging.getLogger(__name__)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 LEAST_CHUNK, MOST_CHUNK = 32, 8192
-# Fractions of the allowed memory: for a forward pass besides the KV cache, and for observed rows,
-# whose peak is about three times the rows of one call.
-_ACTIVATIONS, _ROWS = 0.5, 0.125
+# Fractions of the allowed memory: for a forward pass besides the KV cache, for observed rows, whose
+# peak is about three times the rows of one call, and for logits, of which a copy is made. Where
+# nothing is observed, the rows' memory is for the KV caches of a batch.
+_ACTIVATIONS, _ROWS, _LOGITS = 0.5, 0.125, 0.0625
+_CACHES = 3 * _ROWS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +44,20 @@ class ChunkSizes:
     """The sizes of the chunks in which a prompt is run.
 
     ``prefill_chunk`` is the most tokens of a forward pass, ``row_bytes`` the most bytes of
-    attention rows (float32) that are held at a time.
+    attention rows (float32) that are held at a time, ``most_logits`` the most tokens of a pass
+    whose logits are computed.
     """
 
     prefill_chunk: int = 2048
     row_bytes: int = 2**27
+    most_logits: int = 256
 
     def halved(self, *, longest: int) -> ChunkSizes:
         """Return sizes half as large, for prompts of at most ``longest`` tokens."""
         return ChunkSizes(
-            prefill_chunk=min(self.prefill_chunk, longest) // 2, row_bytes=self.row_bytes // 2
+            prefill_chunk=min(self.prefill_chunk, longest) // 2,
+            row_bytes=self.row_bytes // 2,
+            most_logits=max(1, self.most_logits // 2),
         )
 
 
@@ -81,9 +87,29 @@ def chunk_sizes_for(
     found = ChunkSizes(
         prefill_chunk=memory.prefill_chunk or max(LEAST_CHUNK, min(MOST_CHUNK, fitting)),
         row_bytes=max(1, int(_ROWS * memory.activation_memory)),
+        most_logits=max(1, int(_LOGITS * memory.activation_memory) // (element * text.vocab_size)),
     )
     _LOG.info("sizes for prompts of up to %d tokens: %s", longest, found)
     return found
+
+
+def sequences_for(
+    layout: HeadLayout, memory: MemoryOptions, sizes: ChunkSizes, *, longest: int, element: int
+) -> int:
+    """Return how many sequences can be run in one batch where no attention is observed.
+
+    Their KV caches must fit into the allowed memory, and they share the tokens of a forward pass.
+
+    Args:
+        layout: the model's heads.
+        memory: the allowed memory.
+        sizes: the sizes of the chunks.
+        longest: tokens of the longest prompt.
+        element: bytes of one number of the weights' type.
+    """
+    one = cache_bytes(layout, tokens=longest, element=element)
+    fitting = int(_CACHES * memory.activation_memory) // one
+    return max(1, min(fitting, sizes.prefill_chunk // LEAST_CHUNK))
 
 
 def parse_bytes(text: str) -> int:

@@ -25,7 +25,8 @@ class ReadingSetup:
     ``decode`` is ``greedy`` for the model's own answers, by ``rules``, and ``forced`` for the
     expected ones. ``chunk_sizes`` are the tokens and the attention rows that are computed at a
     time; a model that ``reads_whole`` takes a text in one forward pass, whatever its length, and
-    one with ``has_recurrent_state`` cannot go back to any earlier token.
+    one with ``has_recurrent_state`` cannot go back to any earlier token. ``sequences`` are run in
+    one batch; the attention of one alone can be observed.
     """
 
     loaded: LoadedModel
@@ -35,6 +36,7 @@ class ReadingSetup:
     chunk_sizes: ChunkSizes
     has_recurrent_state: bool
     reads_whole: bool
+    sequences: int = 1
 
     @cached_property
     def measures(self) -> Mapping[str, Measure]:

@@ -86,6 +86,20 @@ def test_ablation_equals_a_projection_that_does_not_read_the_heads(architecture:
     assert (found - model(ids, use_cache=False).logits).abs().max() > 1e-3
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", [name for name in PLAIN if name not in STATES])
+def test_each_sequence_of_a_batch_has_heads_of_its_own_ablated(architecture: str) -> None:
+    model, ids = build(architecture), tokens()
+    layers = attention_layers(model)
+    groups: list[list[Head]] = [[], some_heads(model), [(layers[-1], 1)]]
+    with ablated(model, *groups):
+        found = prefill_and_decode(model, ids.expand(3, -1))
+    for row, heads in enumerate(groups):
+        with ablated(model, heads):
+            alone = prefill_and_decode(model, ids)
+        torch.testing.assert_close(found[row : row + 1], alone, rtol=0, atol=1e-5)
+
+
 def replace_inputs(
     model: PreTrainedModel, change: Callable[[int, Tensor], Tensor]
 ) -> PreTrainedModel:

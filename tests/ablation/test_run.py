@@ -26,10 +26,11 @@ from headprobe.models.layout import Head
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import Case
 from headprobe.prompts.spec import CaseSpec
-from headprobe.runs.case_runner import observe_cases
+from headprobe.runs.case_runner import observe_cases, observe_in_batch
 from headprobe.runs.directory import CASES
 from headprobe.runs.draw import draw_cases
 from headprobe.runs.held_out import check_held_out
+from headprobe.runs.memory import ChunkSizes
 from headprobe.runs.progress import FILE_NAME, open_progress
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import write_table
@@ -102,6 +103,41 @@ def test_answers_are_those_of_a_model_whose_projections_do_not_read_the_heads(
     top_k = [trial.choice == "top" and trial.k == 8 for trial in done.trials]
     assert all(np.array(lost)[top_k])
     assert done.curves()[0].area.value > 0
+
+
+@pytest.mark.parametrize(("sequences", "ablation"), [(3, "zero"), (64, "mean")])
+def test_groups_in_one_batch_answer_as_each_alone_token_by_token(
+    nano: LoadedModel, tmp_path: Path, sequences: int, ablation: str
+) -> None:
+    run = planned(nano, tmp_path, ablation=ablation, calibration=2, random_draws=1)
+    run = replace(run, sequences=sequences, chunk_sizes=ChunkSizes(prefill_chunk=128))
+    ablate(nano, run)
+    means = mean_outputs(nano.model, [case.input_ids for case in run.calibration])
+    with open_progress(tmp_path / FILE_NAME) as progress:
+        units = dict(progress.units())
+    given = set()
+    for heads, keys in run.keys.items():
+        with ablated(nano.model, heads, means=means if ablation == "mean" else None):
+            for seen in observe_cases(nano, run.cases, run.task, packed=False):
+                said = units[keys[seen.case_id]].fields["response"]
+                assert said == seen.response
+                given.add(said)
+    assert len(given) > 4
+
+
+def test_a_batch_of_groups_takes_the_passes_of_one(nano: LoadedModel, tmp_path: Path) -> None:
+    passes: list[int] = []
+    hook = nano.model.register_forward_pre_hook(
+        lambda _, args, kwargs: passes.append(len(args[0])), with_kwargs=True
+    )
+    run = planned(nano, tmp_path, lengths=(512, 600), depths=(50.0,), limit=2)
+    assert run.sequences == 1
+    ablate(nano, replace(run, sequences=64))
+    hook.remove()
+    batched = [size for size in passes if size > 1]
+    assert set(batched) == {8}
+    # The path, the tails with their drafts, and a step a pass for answers that go astray.
+    assert len(batched) <= 2 + max(run.task.probe.max_new_tokens(case) for case in run.cases)
 
 
 def test_mean_ablation_takes_means_over_prompts_of_other_needles(
@@ -202,18 +238,18 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     observed: list[int] = []
 
     def stop(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for seen in observe_cases(*arguments, **options):
+        for n, seen in observe_in_batch(*arguments, **options):
             if len(observed) == 10:
                 raise KeyboardInterrupt
             observed.append(seen.case_id)
-            yield seen
+            yield n, seen
 
-    monkeypatch.setattr(ablating, "observe_cases", stop)
+    monkeypatch.setattr(ablating, "observe_in_batch", stop)
     run = planned(nano, tmp_path / "stopped")
     with pytest.raises(Interrupted, match=rf"stopped after 10 of {run.total} answers"):
         ablate(nano, run)
     assert not (tmp_path / "stopped" / "ablation.json").exists()
-    monkeypatch.setattr(ablating, "observe_cases", observe_cases)
+    monkeypatch.setattr(ablating, "observe_in_batch", observe_in_batch)
     done = ablate(nano, run)
     np.testing.assert_array_equal(done.grades, whole.grades)
 
@@ -221,7 +257,7 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
         assert not options["wanted"]
         yield from ()
 
-    monkeypatch.setattr(ablating, "observe_cases", refuse)
+    monkeypatch.setattr(ablating, "observe_in_batch", refuse)
     again = ablate(nano, planned(nano, tmp_path / "stopped", metric="f1"))
     assert again.metric == "f1"
     with open_progress(tmp_path / "stopped" / FILE_NAME) as progress:
@@ -244,11 +280,11 @@ def test_more_heads_draws_and_cases_go_on_from_fewer(
     asked: list[int] = []
 
     def count(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for seen in observe_cases(*arguments, **options):
+        for n, seen in observe_in_batch(*arguments, **options):
             asked.append(seen.case_id)
-            yield seen
+            yield n, seen
 
-    monkeypatch.setattr(ablating, "observe_cases", count)
+    monkeypatch.setattr(ablating, "observe_in_batch", count)
     grown = ablate(nano, after)
     np.testing.assert_array_equal(grown.grades, whole.grades)
     old, new = ({key for keys in run.keys.values() for key in keys} for run in (before, after))
@@ -273,7 +309,7 @@ def test_the_model_is_as_before_after_an_error_in_the_walk(
         raise KeyError("walk")
         yield
 
-    monkeypatch.setattr(ablating, "observe_cases", fail)
+    monkeypatch.setattr(ablating, "observe_in_batch", fail)
     with pytest.raises(KeyError, match="walk"):
         ablate(nano, planned(nano, tmp_path))
     assert dict(ALL_ATTENTION_FUNCTIONS) == registered

@@ -126,7 +126,7 @@ def test_a_branch_does_not_see_what_its_parent_read_after_it_left() -> None:
     taken = branches.add(draft, 5)
     branches.place([taken], [5])
     assert not branches.is_plain
-    assert branches.layout(1).visible.tolist() == [[True] * 5 + [False] * 2 + [True]]
+    assert branches.layout(1).visible[0].tolist() == [[True] * 5 + [False] * 2 + [True]]
     assert branches.keys(taken).tolist() == [0, 1, 2, 3, 4, 7]
     assert branches.path_limit(branches.add(taken, 2)) == 2
 

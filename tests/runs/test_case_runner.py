@@ -435,6 +435,23 @@ def test_packed_prompts_are_run_in_chunks_that_memory_allows(
     assert max(counted) == 40
 
 
+@pytest.mark.parametrize("most", [1, 5])
+def test_no_pass_computes_more_logits_than_memory_allows(
+    nano: LoadedModel, one_path: list[Case], most: int
+) -> None:
+    loaded = replace(nano, model=copy.deepcopy(nano.model))
+    whole = {s.case_id: s for s in observe_cases(loaded, one_path, TASKS["r2"], packed=True)}
+    counted: list[int] = []
+    loaded.model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, args: counted.append(args[0].shape[1])
+    )
+    sizes = ChunkSizes(most_logits=most)
+    for seen in observe_cases(loaded, one_path, TASKS["r2"], packed=True, chunk_sizes=sizes):
+        assert seen.generated_ids == whole[seen.case_id].generated_ids
+        np.testing.assert_allclose(seen.scores["r2"], whole[seen.case_id].scores["r2"], atol=1e-5)
+    assert max(counted) == most
+
+
 def test_out_of_memory_goes_on_in_smaller_pieces(
     nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
