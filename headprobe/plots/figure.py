@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,6 @@ _STYLE: dict[str, Any] = {
     "figure.dpi": _DPI,
     "figure.constrained_layout.h_pad": 0.08,
     "figure.constrained_layout.w_pad": 0.08,
-    "font.family": _FONTS,
     "font.size": 9,
     "svg.hashsalt": "headprobe",
     "xtick.labelsize": 8,
@@ -149,9 +149,21 @@ def _style() -> Iterator[None]:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from matplotlib import style
 
-    with style.context(["default", _STYLE]), warnings.catch_warnings():
+    with (
+        style.context(["default", _STYLE | {"font.family": _fonts()}]),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "Glyph .* missing")
         yield
+
+
+@cache
+def _fonts() -> list[str]:
+    """Return the fonts that are there: matplotlib looks for each that is not at every text."""
+    from matplotlib.font_manager import fontManager
+
+    there = {font.name for font in fontManager.ttflist}
+    return [name for name in _FONTS if name in there]
 
 
 def _draw_alone(figure: Figure, column: Column) -> None:

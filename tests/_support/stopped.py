@@ -17,23 +17,25 @@ from headprobe.cli import main
 from headprobe.runs.payload import Payload
 from headprobe.runs.progress import Progress
 
-number, cases = signal.Signals[sys.argv.pop(1)], int(sys.argv.pop(1))
-written = 0
-add = Progress.add
 
+def stop_after(cases: int, name: str) -> None:
+    """Make this process send itself the signal ``name`` after so many cases."""
+    add, written = Progress.add, [0]
 
-def add_and_stop(progress: Progress, units: Mapping[str, Payload]) -> None:
-    global written
-    add(progress, units)
-    written += bool(units)
-    if units and written == cases:
-        if distributed.is_initialized():
-            distributed.barrier()
-        os.kill(os.getpid(), number)
+    def add_and_stop(progress: Progress, units: Mapping[str, Payload]) -> None:
+        add(progress, units)
+        written[0] += bool(units)
+        if units and written[0] == cases:
+            if distributed.is_initialized():
+                distributed.barrier()
+            os.kill(os.getpid(), signal.Signals[name])
 
-
-if __name__ == "__main__":
     # A shell's background jobs are started deaf to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     Progress.add = add_and_stop  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    name, cases = sys.argv.pop(1), int(sys.argv.pop(1))
+    stop_after(cases, name)
     sys.exit(main())

@@ -272,7 +272,7 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
 def test_more_heads_draws_and_cases_go_on_from_fewer(
     nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    larger = {"top_k": (1, 4, 8), "random_draws": 3, "limit": 6}
+    larger = {"top_k": (1, 4, 8), "random_draws": 3, "limit": 5}
     whole = ablate(nano, planned(nano, tmp_path / "whole", **larger))
     before = planned(nano, tmp_path / "grown")
     ablate(nano, before)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ from tests._support.command_line import (
     refusal,
     stopped_by,
     succeed,
-    torchrun,
 )
+from tests._support.forks import forked
+from tests._support.stopped import stop_after
 
 SMALL = ["--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
 RUN = Path("outputs", "nano", "r2")
@@ -119,7 +121,8 @@ def test_show_says_how_many_cases_passed(nano_scored: Path) -> None:
 def test_a_run_killed_in_the_middle_goes_on_and_gives_the_same_scores(
     nano_scored: Path, tmp_path: Path
 ) -> None:
-    killed = stopped_by("SIGKILL", "score", *SMALL, "--out", "cut", cases=20, cwd=tmp_path)
+    stop = partial(stop_after, 20, "SIGKILL")
+    (killed,) = forked("score", *SMALL, "--out", "cut", cwd=tmp_path, first=stop)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "cut" / "scores.safetensors").exists()
     succeed("score", *SMALL, "--out", "cut", cwd=tmp_path)
@@ -301,10 +304,10 @@ def test_an_alibi_model_is_scored_without_cases_and_allocated(bloom: Path) -> No
 @pytest.mark.slow
 def test_the_first_of_several_processes_alone_reads_the_weights(bloom: Path) -> None:
     command = ["score", "--model", "./bloom", "--task", "alibi", "--out", "together"]
-    done = torchrun(*command, cwd=bloom)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("from the weights alone") == 1
-    assert done.stderr.count("written to together") == 1
+    done = forked(*command, cwd=bloom, count=2)
+    assert [one.returncode for one in done] == [0, 0], done
+    assert [one.stdout.count("from the weights alone") for one in done] == [1, 0]
+    assert [one.stderr.count("written to together") for one in done] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from headprobe.errors import UsageError
-from tests._support.command_line import headprobe, refusal, succeed, torchrun
+from tests._support.command_line import headprobe, refusal, succeed
+from tests._support.forks import forked
 
 RAZOR = ["score", "--task", "razor"]
 SMALL = ["--lengths", "257,513", "--limit", "12", "--seed", "1"]
@@ -98,8 +99,8 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_bits(work: Path, tmp_path:
 
 @pytest.mark.slow
 def test_two_processes_make_the_run_of_one(work: Path, tmp_path: Path) -> None:
-    done = torchrun(*RAZOR, *SMALL, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = forked(*RAZOR, *SMALL, cwd=tmp_path, count=2)
+    assert [one.returncode for one in done] == [0, 0], done
     check_same_scores(work / RUN, tmp_path / RUN)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,9 @@ from safetensors.numpy import load_file
 
 from headprobe.errors import UsageError
 from headprobe.runs.distributed import Processes
-from tests._support.command_line import (
-    TORCHRUN,
-    headprobe,
-    refusal,
-    stopped_by,
-    succeed,
-    torchrun,
-)
+from tests._support.command_line import headprobe, refusal, succeed, torchrun
+from tests._support.forks import forked
+from tests._support.stopped import stop_after
 
 GRID = ["--lengths", "128,256", "--depths", "0,50,100", "--limit", "24"]
 
@@ -66,9 +63,9 @@ def test_a_device_map_changes_nothing(alone: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_processes_resume_with_another_number(alone: Path, tmp_path: Path) -> None:
-    two = ["-m", *TORCHRUN[:-1]]
-    killed = stopped_by("SIGKILL", "score", *GRID, cases=3, cwd=tmp_path, before=two)
-    assert "Signal 9" in killed.stderr
+    stop = partial(stop_after, 3, "SIGKILL")
+    killed = forked("score", *GRID, cwd=tmp_path, count=2, first=stop)
+    assert [one.returncode for one in killed] == [-signal.SIGKILL] * 2
     together = tmp_path / "outputs" / "nano" / "r2"
     assert (together / "progress.1.sqlite").is_file()
     assert not (together / "scores.safetensors").exists()
@@ -253,7 +250,7 @@ def test_prompt_options_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 def test_several_processes_ask_as_the_first_decides(tmp_path: Path) -> None:
     (tmp_path / "own.jinja").write_text(TEMPLATE, encoding="utf-8")
     command = ["score", "--chat-template", "own.jinja", "--lengths", "300", "--limit", "4"]
-    done = torchrun(*command, "--out", "two", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = forked(*command, "--out", "two", cwd=tmp_path, count=2)
+    assert [one.returncode for one in done] == [0, 0], done
     succeed(*command, "--out", "one", cwd=tmp_path)
     check_same_run(tmp_path / "one", tmp_path / "two")

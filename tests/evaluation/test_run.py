@@ -41,10 +41,12 @@ def file(nano: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(nano: LoadedModel, file: Path, out: Path, **options: Any) -> PlannedEvaluation:
+    """An evaluation of a budget beside two baselines: all would take three times as long."""
     fields = {"limit": 3} | {n: options.pop(n) for n in ("limit", "seed") if n in options}
     spec = CaseSpec(lengths=(128,), depths=(0.0, 100.0), **fields)
     with pytest.warns(UserWarning, match="no case table"):
-        return plan_evaluation(nano, MethodOptions(budgets=(file,)), spec, out=out, **options)
+        whole = plan_evaluation(nano, MethodOptions(budgets=(file,)), spec, out=out, **options)
+    return replace(whole, methods=whole.methods[:3])
 
 
 def after(count: int, do: Callable[[], None]) -> Callable[[], None]:
@@ -113,7 +115,7 @@ def test_other_options_are_refused_and_overwriting_starts_over(
     with pytest.raises(UsageError, match=r"seed was 1, now 2"):
         run_evaluation(nano, other)
     run_evaluation(nano, other, overwrite=True)
-    assert len(pd.read_parquet(tmp_path / ANSWERS)) == 2 * 2 * 9
+    assert len(pd.read_parquet(tmp_path / ANSWERS)) == 2 * 2 * 4
     # The same options, but the file holds another budget now.
     changed = tmp_path / file.name
     shutil.copy(file, changed)

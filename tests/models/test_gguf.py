@@ -197,7 +197,7 @@ def test_a_file_cut_short_is_named_wherever_it_ends(file: Path) -> None:
         (lambda whole: whole[:16] + struct.pack("<Q", 2**62) + whole[24:], "damaged"),
         (lambda whole: whole.replace(b"architecture", b"architektura"), "no architecture"),
         pytest.param(
-            lambda whole: whole.replace(b"llama.block", b"llame.block"),
+            lambda whole: whole.replace(b"llama.feed", b"llame.feed"),
             "do not fit its configuration",
             marks=pytest.mark.slow,
         ),

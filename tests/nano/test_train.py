@@ -17,7 +17,7 @@ from headprobe.nano.tokenizer import build_tokenizer
 from headprobe.nano.train import Pupil, Training, configuration, export
 
 SHORT = (
-    Stage(name="repeats", questions={}, gate={"repeats": 2.0}, most_steps=3),
+    Stage(name="repeats", questions={}, gate={"repeats": 2.0}, most_steps=3, tokens=600),
     Stage(
         name="facts",
         questions={"bare": 1.0, "link": 1.0},
