@@ -252,5 +252,6 @@ def test_several_processes_ask_as_the_first_decides(tmp_path: Path) -> None:
     command = ["score", "--chat-template", "own.jinja", "--lengths", "300", "--limit", "4"]
     done = forked(*command, "--out", "two", cwd=tmp_path, count=2)
     assert [one.returncode for one in done] == [0, 0], done
-    succeed(*command, "--out", "one", cwd=tmp_path)
+    decided = json.loads((tmp_path / "two" / "run.json").read_text())["plan"]["prompt_style"]
+    succeed(*command, "--prompt", decided, "--out", "one", cwd=tmp_path)
     check_same_run(tmp_path / "one", tmp_path / "two")
