@@ -15,6 +15,7 @@ import yaml
 from headprobe import __version__
 from headprobe.cli import app
 from tests._support.command_line import headprobe, succeed
+from tests.conftest import SCORED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +49,7 @@ def folder(nano_scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs and budgets that the pages speak of, all of nano, razor the newest."""
     folder = tmp_path_factory.mktemp("docs")
     shutil.copytree(nano_scored / "outputs", folder / "outputs")
+    succeed(*SCORED, "--utility", "--statistics", cwd=folder)
     for task in ("reconstruct", "onthefly", "reach", "stability"):
         succeed("score", "--task", task, "--lengths", "256", "--limit", "2", cwd=folder)
     for task in ("retrieval", "razor"):

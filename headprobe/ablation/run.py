@@ -22,10 +22,9 @@ from headprobe.runs.case_runner import observe_in_batch, why_not_packed
 from headprobe.runs.engine import run_job
 from headprobe.runs.failures import advice, count_failures, describe_failures
 from headprobe.runs.job import Job, Work
-from headprobe.runs.observation import Observation
+from headprobe.runs.observation import Observation, decode, encode
 from headprobe.runs.payload import Payload
 from headprobe.runs.result_files import ResultFiles
-from headprobe.runs.score import decode, encode
 from headprobe.scores.tables import write_table
 from headprobe.tasks.grading import METRICS, PASSED
 

@@ -23,6 +23,7 @@ from headprobe.allocators import (
     retrieval_heads,
     tuned,
     uniform,
+    utility,
 )
 from headprobe.allocators._allocation import Allocation, by_attention
 from headprobe.allocators._strategy import GIVEN, Strategy
@@ -38,6 +39,7 @@ from headprobe.registry import (
     method_names,
     read_options,
 )
+from headprobe.scores.utility import UtilityCurves
 
 __all__ = [
     "STRATEGIES",
@@ -64,6 +66,7 @@ STRATEGIES: dict[str, Strategy] = {
     "top": retrieval_heads.TOP,
     "tuned": tuned.STRATEGY,
     "uniform": uniform.STRATEGY,
+    "utility": utility.STRATEGY,
 }
 GROUP = "headprobe.strategies"
 
@@ -102,6 +105,7 @@ def allocate(
     granularity: str = "kv",
     selection: str | None = None,
     measured: Mapping[str, Float[np.ndarray, "layer query_head"]] | None = None,
+    curves: UtilityCurves | None = None,
     **options: Any,
 ) -> HeadBudgets:
     """Turn scores of every query head into a budget of every KV or query head.
@@ -116,6 +120,7 @@ def allocate(
         selection: a name of ``selection_names()``: how heads choose the entries that they keep, in
             place of ``attention``.
         measured: the scores by measure, for a strategy that ``reads`` measures by name.
+        curves: the utility of every KV head's entries, for a strategy that ``reads_curves``.
         options: the strategy's own, such as ``beta``, ``reduce`` and ``context_length``; ``None``
             leaves one at the strategy's default.
 
@@ -123,7 +128,8 @@ def allocate(
         UsageError: there is no such strategy, it lacks an option or does not take one, or a value
             is out of range.
         HeadprobeError: the scores cannot be used.
-        ValueError: the scores are not of the layout's shape, or a measure that is read is missing.
+        ValueError: the scores are not of the layout's shape, or a measure or curves that are read
+            are missing.
     """
     measured = measured or {}
     for matrix in (scores, *measured.values()):
@@ -136,11 +142,16 @@ def allocate(
         raise UsageError(message, option="granularity", value=granularity)
     if not 0 <= window <= MAX_TOKENS:
         raise UsageError(f"expected 0 to {MAX_TOKENS}", option="window", value=window)
-    function = get_strategy(strategy).allocate
+    chosen_strategy = get_strategy(strategy)
+    function = chosen_strategy.allocate
     chosen = _options(strategy, function, {"budget": budget, **options})
     group = layout.group_size if granularity == "kv" else 1
     if "measured" in inspect.signature(function).parameters:
         function = partial(function, measured=measured)
+    if chosen_strategy.reads_curves:
+        if curves is None:
+            raise ValueError(f"expected utility curves for strategy {strategy}, got none")
+        function = partial(function, curves=curves)
     allocation = function(scores, group=group, window=window, **chosen)
     recorded = {
         option: value.as_given if isinstance(value, BudgetSize) else value

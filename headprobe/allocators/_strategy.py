@@ -9,7 +9,7 @@ from inspect import Parameter
 from headprobe.allocators._allocation import Allocation
 from headprobe.registry import declared_options
 
-GIVEN = ("group", "window", "measured")
+GIVEN = ("group", "window", "measured", "curves")
 """Parameters of ``allocate`` that are no options of the strategy's."""
 
 
@@ -25,6 +25,7 @@ class Strategy:
             recorded in the budget. A parameter ``measured`` gets the scores of ``reads``.
         reads: names of the measures that the strategy reads; empty where it takes the measure that
             the user chooses.
+        reads_curves: whether ``allocate`` has a parameter ``curves``, for the run's utility curves.
         in_own_unit: whether the strategy compares scores with a number in the measure's own unit,
             so that mixed scores make no sense to it.
     """
@@ -32,6 +33,7 @@ class Strategy:
     summary: str
     allocate: Callable[..., Allocation]
     reads: tuple[str, ...] = ()
+    reads_curves: bool = False
     in_own_unit: bool = False
 
     @property

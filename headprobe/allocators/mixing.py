@@ -16,6 +16,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import MODEL_FIELDS, check_same_heads
 from headprobe.scores import HeadScores
+from headprobe.scores.utility import UtilityCurves
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -90,6 +91,7 @@ def allocate_runs(
         runs[0].scores.layout,
         strategy=strategy,
         measured=dict(zip(taken[0], mixed, strict=True)),
+        curves=_mix_curves(runs) if get_strategy(strategy).reads_curves else None,
         **options,
     )
     return replace(budgets, strategy={**budgets.strategy, "scores": _record(runs, taken)})
@@ -129,6 +131,18 @@ def _mix(
         [run.weight / total * _fractions(run, measure) for run, measure in parts], axis=0
     )
     return mixed
+
+
+def _mix_curves(runs: Sequence[WeightedRun]) -> UtilityCurves:
+    """Mix the utility curves of each run by weight."""
+    for run in runs:
+        if run.scores.utility is None:
+            raise UsageError(
+                f"strategy utility reads the utility of entries, which {run.name} does not hold; "
+                "give the same score command again with `utility`"
+            )
+    held = [(run.weight, run.scores.utility) for run in runs if run.scores.utility]
+    return UtilityCurves.mix(held)
 
 
 def _fractions(run: WeightedRun, measure: str) -> Float[np.ndarray, "layer query_head"]:

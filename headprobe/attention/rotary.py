@@ -160,6 +160,6 @@ class RotaryWatch:
 
     def _unknown(self) -> HeadprobeError:
         return HeadprobeError(
-            f"cannot follow the rotary embedding of a {self._model_type!r} model: "
-            "take another `selection` than expected"
+            f"cannot follow the rotary embedding of a {self._model_type!r} model: leave out what "
+            "needs its queries unrotated (`selection=expected`, `statistics`)"
         )

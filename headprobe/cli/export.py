@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -76,6 +76,14 @@ def export(
             rich_help_panel=options.FORMAT,
         ),
     ] = None,
+    layout: Annotated[
+        Literal["flat", "layers"] | None,
+        typer.Option(
+            help="triattention: a table a head, or a table a layer with its frequencies.",
+            show_default="flat where the model's rotation is plain",
+            rich_help_panel=options.FORMAT,
+        ),
+    ] = None,
     option: Annotated[list[str] | None, options.declared("format", panel=options.FORMAT)] = None,
 ) -> None:
     """Write scores or a budget as a file that another program loads.
@@ -95,6 +103,7 @@ def export(
         "recent": recent,
         "beta": beta,
         "context_length": context_length,
+        "layout": layout,
     }
     source = file or newest_run()
     parsing.free_output(out, [source])

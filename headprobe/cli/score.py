@@ -86,6 +86,24 @@ def score(
             rich_help_panel=options.SCORING,
         ),
     ] = None,
+    utility: Annotated[
+        bool,
+        typer.Option(
+            "--utility",
+            help="Gather the curves that `allocate --strategy utility` divides by (LU-KV): how "
+            "much of the answer's attention a KV head's entries hold.",
+            rich_help_panel=options.SCORING,
+        ),
+    ] = False,
+    statistics: Annotated[
+        bool,
+        typer.Option(
+            "--statistics",
+            help="Average every head's queries before rotation over 32,768 tokens of the cases, "
+            "for `export --to triattention`.",
+            rich_help_panel=options.SCORING,
+        ),
+    ] = False,
     keep_rows: Annotated[
         int,
         typer.Option(
@@ -128,6 +146,8 @@ def score(
             "text": text,
             "prompt": None if prompt == "auto" else prompt,
             "chat_template": chat_template,
+            "utility": utility or None,
+            "statistics": statistics or None,
             "keep_rows": keep_rows or None,
             "dry_run": dry_run or None,
         }
@@ -139,11 +159,14 @@ def score(
             if value is not None:
                 message = "this task hides no needles: leave it out"
                 raise UsageError(message, option=option, value=value)
+    if statistics and not (chosen.asks or chosen.reads_text):
+        raise UsageError("this task reads random tokens: leave it out", option="statistics")
     if chosen.reads_text and keep_rows:
         message = "this task only reads: leave it out"
         raise UsageError(message, option="keep_rows", value=keep_rows)
     parsing.needle_file(needles)
     chosen = chosen.measuring(parsing.comma_list(measures)).counting(steps)
+    chosen = chosen.gathering_utility() if utility else chosen
     from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
     from headprobe.runs.distributed import init_distributed
@@ -187,6 +210,7 @@ def score(
                 loaded,
                 run,
                 keep_rows=keep_rows,
+                statistics=statistics,
                 overwrite=overwrite,
                 processes=processes,
                 advance=advance,

@@ -28,6 +28,7 @@ from headprobe.formats import (
     razor,
     rtp_llm,
     safetensors,
+    triattention,
 )
 from headprobe.formats._format import Format, Notes
 from headprobe.registry import get_method, given_options, method_names, read_options
@@ -54,6 +55,7 @@ FORMATS: dict[str, Format] = {
     "kvzip": kvzip.FORMAT,
     "compresskv": compresskv.FORMAT,
     "qrhead": qrhead.FORMAT,
+    "triattention": triattention.FORMAT,
     "matrix": matrix.FORMAT,
     "csv": csv.FORMAT,
     "safetensors": safetensors.FORMAT,

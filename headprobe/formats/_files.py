@@ -196,12 +196,17 @@ def layers_note(layers: int | None, found: int, what: str) -> tuple[str, ...]:
 
 
 def save_pt(content: Any, path: Path) -> None:
-    """Write a ``.pt`` file, whole or not at all: plain types, or an array as a tensor."""
+    """Write a ``.pt`` file, whole or not at all: plain types, and arrays as tensors."""
     import torch
+
+    def tensors(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: tensors(value) for name, value in part.items()}
+        return torch.tensor(part) if isinstance(part, np.ndarray) else part
 
     # Saved to a path, the file would hold the temporary file's name.
     buffer = BytesIO()
-    torch.save(torch.from_numpy(content) if isinstance(content, np.ndarray) else content, buffer)
+    torch.save(tensors(content), buffer)
     with atomic_write(path) as whole:
         whole.write_bytes(buffer.getvalue())
 

@@ -10,7 +10,7 @@ when asked for.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from headprobe.allocators._rounding import water_fill
 from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.headkv import headkv
+from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
@@ -44,14 +45,28 @@ def __getattr__(name: str) -> Any:
 
 
 def write_scores(
-    run: HeadScores, path: Path, *, measure: str, reduce: str = "mean", beta: float = 1.2
+    run: HeadScores,
+    path: Path,
+    *,
+    measure: str,
+    reduce: str = "mean",
+    beta: float = 1.2,
+    strategy: Literal["headkv", "utility"] = "headkv",
+    setting: Literal["query_aware", "query_agnostic"] = "query_aware",
 ) -> tuple[str, ...]:
-    """Write the curve that HeadKV's rule gives at each compression, its total exact.
+    """Write the curve that HeadKV's or LU-KV's rule gives at each compression, its total exact.
 
     Raises:
-        UsageError: an option is out of range, or the file is not called ``.npy``.
+        UsageError: an option is out of range, the run holds no utility, or the file is not called
+            ``.npy``.
         HeadprobeError: all scores are zero, or the file cannot be written.
     """
+    if strategy == "utility":
+        runs = [WeightedRun(name=run.layout.id, scores=run)]
+        sizes = [BudgetSize(fraction=float(kept)) for kept in KEPT]
+        options: dict[str, Any] = {"strategy": strategy, "window": 0, "setting": setting}
+        _write(np.stack([allocate_runs(runs, budget=one, **options).ratio for one in sizes]), path)
+        return ()
     scores, notes = not_negative(kv_scores(run, measure, reduce), measure)
     fractions = [
         headkv(scores, group=1, window=0, budget=BudgetSize(fraction=float(kept)), beta=beta).ratio

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from headprobe.attention.rows import AttentionRows
     from headprobe.prompts.case import Case
 
-Watched = Literal["answer", "question"]
+Watched = Literal["answer", "question", "window"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

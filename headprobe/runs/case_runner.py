@@ -31,6 +31,7 @@ from headprobe.runs.prefix_tree import Path, PrefixTree, Tail
 from headprobe.runs.reading_setup import Decode, ReadingSetup
 from headprobe.runs.score_accumulator import ScoreAccumulator
 from headprobe.runs.shared_prefixes import shared_prefixes
+from headprobe.runs.utility import CaseUtility
 from headprobe.tasks import Task
 from headprobe.tasks.grading import answer_steps
 
@@ -262,12 +263,18 @@ class CaseRunner:
                 read=0 if setup.reads_whole else tail.start,
                 sequence=sequence,
                 similar=self._similar.get(tail.prompt, ()),
+                utility=self._utility(cases[tail.prompt]),
             )
             for sequence in sequences
             for tail in tails
         ]
         Decoder(setup, self._cache, branches if self._packed else None).answer(answers)
         return [(answer.sequence, self._observation(answer)) for answer in answers]
+
+    def _utility(self, case: Case) -> CaseUtility | None:
+        if not self._setup.task.gathers_utility:
+            return None
+        return CaseUtility(case, self._setup.loaded.layout.num_kv_heads)
 
     def _read_path(
         self, case: Case, branch_points: Sequence[int], shared: int, length: int
@@ -299,6 +306,7 @@ class CaseRunner:
             response=response,
             score=probe.score(response, answer.case),
             scores=scores,
+            utility=answer.accumulator.gains(steps),
         )
 
     def _answer_steps(self, case: Case, generated: list[int]) -> slice:

@@ -21,7 +21,9 @@ from headprobe.runs.drafts import drafts
 from headprobe.runs.passes import Passes, Piece
 from headprobe.runs.reading_setup import ReadingSetup
 from headprobe.runs.score_accumulator import ScoreAccumulator, View
-from headprobe.runs.shared_prefixes import question_of, watches_question
+from headprobe.runs.shared_prefixes import cuts_of, question_of, watches_question
+from headprobe.runs.utility import CaseUtility
+from headprobe.scores.utility import WINDOW
 
 # A forward pass costs its launch on a GPU, and its tokens on a CPU.
 _MOST_DRAFTS, _MOST_DRAFTS_ON_CPU = 3, 1
@@ -33,6 +35,7 @@ class Answer:
 
     Of its text the first ``read`` tokens are in the KV cache of the sequence ``sequence`` of the
     batch, seen from ``branch``; ``unread`` follow. ``similar`` is the answer of a similar model.
+    ``utility`` gathers the utility of the prompt's entries, if wanted.
     """
 
     case: Case
@@ -42,6 +45,7 @@ class Answer:
     similar: Sequence[int] = ()
     branch: int = PATH
     unread: Sequence[int] = ()
+    utility: CaseUtility | None = None
     generated: list[int] = field(default_factory=list)
 
 
@@ -49,19 +53,21 @@ class Answer:
 class _Step:
     """The pieces of one answer in a step.
 
-    ``asked`` are the pieces of a watched question, the empty question first; ``base`` are the
-    unread tokens, and each of ``drafts`` would follow them.
+    ``asked`` are the pieces of a watched question, the empty question first; ``windows`` end in
+    the newest queries before a cut; ``base`` are the unread tokens, and each of ``drafts`` would
+    follow them.
     """
 
     answer: Answer
     asked: Sequence[Piece]
+    windows: Sequence[Piece]
     base: Piece
     drafts: Sequence[Piece]
 
     @property
     def pieces(self) -> list[Piece]:
         """All pieces, in an order in which they can be run."""
-        return [*self.asked, self.base, *self.drafts]
+        return [*self.asked, *self.windows, self.base, *self.drafts]
 
 
 class Decoder:
@@ -105,9 +111,14 @@ class Decoder:
         """Make the pieces of an answer's next step."""
         case, most = answer.case, self._probe.max_new_tokens(answer.case)
         asked: list[Piece] = []
+        windows: list[Piece] = []
         if not answer.generated:
+            start = answer.branch, answer.read
             answer.unread = case.input_ids[answer.read :]
             asked = self._ask(answer) if self._asks else []
+            if answer.utility is not None:
+                answer.branch, answer.read = start
+                windows = self._look_back(answer, answer.utility)
         rows = 1 if most else case.length - self._probe.first_query(case)
         base = self._piece(answer, answer.branch, answer.read, answer.unread, rows)
         base.may_end = bool(answer.generated)
@@ -120,6 +131,7 @@ class Decoder:
         return _Step(
             answer=answer,
             asked=asked,
+            windows=windows,
             base=base,
             drafts=[
                 self._piece(answer, base.branch, base.end, draft, len(draft)) for draft in drafted
@@ -146,11 +158,50 @@ class Decoder:
         answer.unread = case.input_ids[question.end :]
         return pieces
 
+    def _look_back(self, answer: Answer, utility: CaseUtility) -> list[Piece]:
+        """Make the pieces of a prompt up to its last token, which stays unread.
+
+        Each ends in the newest queries before a cut.
+        """
+        case, pieces = answer.case, list[Piece]()
+        end, unknown = cuts_of(case)
+        for stop in (unknown, end - 1):
+            branch = self._leave(answer, answer.branch, answer.read)
+            rows = min(WINDOW, stop - answer.read)
+            view = View(
+                case=case,
+                watched="window",
+                branch=branch,
+                rows=rows,
+                utility=utility,
+                position=stop - rows,
+            )
+            tokens = case.input_ids[answer.read : stop]
+            pieces.append(
+                Piece(
+                    tokens=tokens,
+                    sequence=answer.sequence,
+                    branch=branch,
+                    start=answer.read,
+                    view=view,
+                )
+            )
+            answer.branch, answer.read = branch, stop
+        answer.unread = case.input_ids[answer.read :]
+        return pieces
+
     def _piece(
         self, answer: Answer, parent: int, start: int, tokens: Sequence[int], rows: int
     ) -> Piece:
         branch = self._leave(answer, parent, start)
-        view = View(case=answer.case, watched="answer", branch=branch, rows=rows)
+        view = View(
+            case=answer.case,
+            watched="answer",
+            branch=branch,
+            rows=rows,
+            utility=answer.utility,
+            position=start + len(tokens) - rows,
+        )
         return Piece(
             tokens=tokens,
             sequence=answer.sequence,

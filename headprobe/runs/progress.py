@@ -151,7 +151,7 @@ class Progress:
         units = "a unit" if count == 1 else f"{count} units"
         done = "it is" if count == 1 else "they are"
         warnings.warn(
-            f"{units} of work in {self._path} cannot be read: {done} done anew",
+            f"{units} of work in {self._path} cannot be used: {done} done anew",
             HeadprobeWarning,
             stacklevel=2,
         )

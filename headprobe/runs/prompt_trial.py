@@ -68,7 +68,7 @@ def decide_style(
     if not tried:
         raise UsageError("the model's max context is too short to try prompts; give `prompt`")
     count = affordable(list(tried.values()), tokens=TRIAL_FRACTION * run_tokens)
-    asking = replace(task, measures=())
+    asking = replace(task, measures=(), gathers_utility=False)
     passed: dict[str, float] = {}
     for style, cases in tried.items():
         seen = [one.passed for one in observe_cases(loaded, cases[:count], asking)]

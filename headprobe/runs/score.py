@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headprobe.attention.finite import check_model
+from headprobe.attention.query_statistics import query_statistics, require_statistics
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.prompts.case import Case, case_key
+from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.case_runner import observe_cases, why_not_packed
@@ -28,7 +30,7 @@ from headprobe.runs.failures import (
 )
 from headprobe.runs.job import Job, Work
 from headprobe.runs.kept_rows import KeptRows, choose_cases, strongest_heads
-from headprobe.runs.observation import Observation
+from headprobe.runs.observation import Observation, decode, encode
 from headprobe.runs.observe_rows import observe_rows
 from headprobe.runs.payload import Payload, UnreadablePayload
 from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
@@ -38,7 +40,9 @@ from headprobe.runs.result_files import ResultFiles, versions
 from headprobe.runs.text_reader import read_texts
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
+from headprobe.scores.statistics import QueryStatistics
 from headprobe.scores.tables import head_table, write_table
+from headprobe.scores.utility import SETTINGS, SHARES, UtilityCurves
 from headprobe.stats.reliability import split_half
 from headprobe.tasks import Task
 
@@ -46,6 +50,8 @@ if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
 
 Observations = Mapping[str, Observation]
+STATISTICS_TOKENS = 32_768
+"""Tokens over which queries are averaged: as many as TriAttention's own calibration reads."""
 
 
 def score(
@@ -53,6 +59,7 @@ def score(
     run: PlannedRun,
     *,
     keep_rows: int = 0,
+    statistics: bool = False,
     overwrite: bool = False,
     processes: Processes | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -66,6 +73,7 @@ def score(
         loaded: the model.
         run: the plan, with a decided prompt style.
         keep_rows: the number of cases whose attention rows are kept in a file.
+        statistics: average every head's queries over some of the cases.
         overwrite: replace a run with another plan.
         processes: the processes of the run; by default this one alone.
         advance: called once for each case of this process, cases of an earlier start included.
@@ -82,6 +90,8 @@ def score(
         raise ValueError(
             "expected a run whose prompt style is decided: `prepare_decided` plans one"
         )
+    if statistics:
+        require_statistics(loaded)
     keys = [case_key(case) for case in run.cases]
     # Of cases with one key the first is observed.
     case_of = dict(zip(reversed(keys), reversed(run.cases), strict=True))
@@ -108,7 +118,7 @@ def score(
         out=run.out,
         plan=run.plan,
         work=work,
-        finish=partial(_finish, loaded, run, keys, keep_rows),
+        finish=partial(_finish, loaded, run, keys, keep_rows, statistics),
         seal=SCORES,
         facts={
             "decode": run.decode,
@@ -154,43 +164,6 @@ def prepare_decided(
     if decision == first.prompt:
         return first
     return prepare(loaded, task, spec, prompt=prompt, decision=decision, **options)
-
-
-def encode(seen: Observation) -> Payload:
-    """Return the payload in which an observation is stored."""
-    return Payload(
-        fields={
-            "generated_ids": list(seen.generated_ids),
-            "steps": [seen.step_start, seen.step_end],
-            "response": seen.response,
-            "success": seen.score,
-        },
-        arrays={name: scores.astype(np.float32) for name, scores in seen.scores.items()},
-    )
-
-
-def decode(
-    payload: Payload, *, case_id: int, measures: Sequence[str], shape: tuple[int, int]
-) -> Observation:
-    """Make an observation from its payload, with scores of ``shape`` by each of the measures.
-
-    Raises:
-        UnreadablePayload: something is missing, scores have another shape, or a field holds what
-            cannot have been observed.
-    """
-    try:
-        step_start, step_end = payload.field("steps")
-        return Observation(
-            case_id=case_id,
-            generated_ids=tuple(payload.field("generated_ids")),
-            step_start=step_start,
-            step_end=step_end,
-            response=payload.field("response"),
-            score=payload.field("success"),
-            scores={measure: payload.array(measure, shape) for measure in measures},
-        )
-    except (TypeError, ValueError) as error:
-        raise UnreadablePayload(str(error)) from error
 
 
 class _Observer:
@@ -251,11 +224,14 @@ class _Observer:
 def _decode(
     loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
 ) -> Observation:
+    layout = loaded.layout
+    curves = (len(SETTINGS), layout.layers, layout.num_kv_heads, SHARES.size)
     seen = decode(
         payload,
         case_id=case_of[key].case_id,
         measures=run.task.measures,
-        shape=(loaded.layout.layers, loaded.layout.num_heads),
+        shape=(layout.layers, layout.num_heads),
+        curves=curves if run.task.gathers_utility else None,
     )
     embedding: Any = loaded.model.get_input_embeddings()
     if max(seen.generated_ids, default=0) >= len(embedding.weight):
@@ -281,6 +257,7 @@ def _finish(
     run: PlannedRun,
     keys: Sequence[str],
     keep_rows: int,
+    statistics: bool,
     done: Observations,
     files: ResultFiles,
 ) -> HeadScores:
@@ -296,6 +273,8 @@ def _finish(
     if not passed:
         files.write_report(accepted=0, failed=failed)
     result = collect(loaded, run, observations)
+    if statistics:
+        result = replace(result, query_statistics=_statistics(loaded, run, observations))
     files.write(HEADS, partial(write_table, head_table(result, seed=run.seed)))
     reliability = {
         measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
@@ -325,6 +304,23 @@ def _kept_rows(
     return KeptRows(heads=heads, cases=tuple(rows))
 
 
+def _statistics(
+    loaded: LoadedModel, run: PlannedRun, observations: Sequence[Observation]
+) -> QueryStatistics:
+    """Average the queries of some cases, prompt and answer, balanced until the tokens are enough.
+
+    They are read a second time: so the means do not depend on where a run was interrupted, nor on
+    which prompts shared a prefix.
+    """
+    seen_of = {seen.case_id: seen for seen in observations}
+    texts: list[tuple[int, ...]] = []
+    for case in balanced_order([case for case in run.cases if case.case_id in seen_of], run.seed):
+        if sum(map(len, texts)) >= STATISTICS_TOKENS:
+            break
+        texts.append((*case.input_ids, *seen_of[case.case_id].generated_ids))
+    return query_statistics(loaded, texts, prefill_chunk=run.chunk_sizes.prefill_chunk)
+
+
 def collect(
     loaded: LoadedModel, run: PlannedRun, observations: Sequence[Observation]
 ) -> HeadScores:
@@ -352,4 +348,12 @@ def collect(
         cases=len(observations),
         plan=run.plan.to_json(),
         versions=versions(),
+        utility=_utility(run, passed),
     )
+
+
+def _utility(run: PlannedRun, passed: Sequence[Observation]) -> UtilityCurves | None:
+    """Return the curves over the cases that passed, if they were gathered."""
+    gains = [seen.utility for seen in passed if seen.utility is not None]
+    lengths = [run.cases[seen.case_id].length for seen in passed]
+    return UtilityCurves.of(gains, lengths) if run.task.gathers_utility else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,13 +21,16 @@ from headprobe.attention.rows import AttentionRows
 from headprobe.measures import Measure, Watched
 from headprobe.prompts.case import Case
 from headprobe.runs.reading_setup import ReadingSetup
+from headprobe.runs.utility import CaseUtility, mean_gains
 
 
 @dataclass(eq=False, kw_only=True)
 class View:
     """A case's view of some successive watched rows: of its ``branch``'s part of the KV cache.
 
-    ``summaries`` are filled while the model runs: by measure and layer, of each chunk of rows.
+    ``summaries`` are filled while the model runs: by measure and layer, of each chunk of rows. So
+    are ``gains``, by layer, of an answer's rows where ``utility`` is gathered; ``position`` is that
+    of the first row in the case's text.
     """
 
     case: Case
@@ -34,6 +38,9 @@ class View:
     branch: int
     rows: int
     summaries: dict[str, dict[int, list[Tensor]]] = field(default_factory=dict)
+    utility: CaseUtility | None = None
+    position: int = 0
+    gains: dict[int, list[Tensor]] = field(default_factory=dict)
 
     def summary(self, name: str) -> dict[int, Tensor]:
         """Return a measure's summary of all the rows, by layer."""
@@ -77,8 +84,27 @@ class RowSummaries:
                 at = max(first, start)
                 self._summarise(_part(rows, at - first, min(last, stop) - first), views, at - start)
 
+    def _weigh(self, rows: AttentionRows, views: Sequence[View], skipped: int) -> None:
+        """Gather the utility of the entries that rows attend to, view by view."""
+        start = -skipped
+        for view in views:
+            first, stop = max(0, start), max(0, start + view.rows)
+            position = view.position + first - start
+            start += view.rows
+            weights = rows.weights[:, first:stop]
+            if view.utility is None or not weights.shape[1]:
+                continue
+            keys = self._keys(view)
+            if keys is not None:
+                weights = weights[..., keys.to(weights.device)]
+            view.utility.watch(rows.layer, weights, position)
+            if view.watched == "answer":
+                gains = view.utility.gains(rows.layer, weights)
+                view.gains.setdefault(rows.layer, []).append(gains)
+
     def _summarise(self, rows: AttentionRows, views: Sequence[View], skipped: int) -> None:
         """Summarise rows that some views divide among them, of which ``skipped`` came before."""
+        self._weigh(rows, views, skipped)
         keys = None if self._on_path(views[0]) else self._keys(views[0])
         if keys is not None:
             rows = _on_keys(rows, keys)
@@ -125,6 +151,8 @@ class ScoreAccumulator:
         self._counts_all_steps = task.probe.counts_all_steps
         self._waits = task.probe.max_new_tokens(case) > 0
         self._steps: dict[str, list[tuple[list[int], Tensor]]] = {}
+        self._layers = loaded.layout.layers
+        self._gains: list[dict[int, Tensor]] = []
         self._totals = {
             name: torch.zeros(shape, dtype=torch.float64, device=loaded.device)
             for name in task.measures
@@ -138,6 +166,9 @@ class ScoreAccumulator:
             tokens: the token that each step chose, or read where nothing is answered.
             weight: a factor on the scores.
         """
+        if view.gains:
+            found = {layer: torch.cat(parts, dim=2) for layer, parts in view.gains.items()}
+            self._gains.append({layer: own[:, :, : len(tokens)] for layer, own in found.items()})
         for name, measure in self._measures.items():
             by_layer = view.summary(name)
             if measure.watches != view.watched or not by_layer:
@@ -156,6 +187,10 @@ class ScoreAccumulator:
             self._add(name, parts[0][0], fractions[..., slice(None) if all_steps else steps])
         self._steps.clear()
         return self._totals
+
+    def gains(self, steps: slice) -> Float[np.ndarray, "cut layer kv_head share"] | None:
+        """Average over ``steps`` what the answer gains by each share of the entries."""
+        return mean_gains(self._layers, self._gains, steps) if self._gains else None
 
     def _score(
         self, name: str, by_layer: dict[int, Tensor], tokens: Int[Tensor, " step"]

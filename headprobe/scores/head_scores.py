@@ -17,6 +17,8 @@ from headprobe.files import atomic_write
 from headprobe.inputs import brief, json_object
 from headprobe.models.layout import HeadLayout
 from headprobe.schemas import parse_header
+from headprobe.scores.statistics import QueryStatistics
+from headprobe.scores.utility import UtilityCurves
 from headprobe.stats.bootstrap import percentile_interval, resampled_means
 from headprobe.stats.reliability import Reliability, split_half
 
@@ -51,6 +53,8 @@ class HeadScores:
     holds every option that changes the numbers. ``cases`` counts the passed and the failed.
     ``means`` holds what a file says of a measure's mean: it was taken before the file rounded the
     cases to float32, and budgets of other programs are met to the last entry only by it.
+    ``utility`` holds the curves of every KV head's entries, ``query_statistics`` the mean
+    queries of every head, if they were gathered.
     """
 
     layout: HeadLayout
@@ -61,6 +65,8 @@ class HeadScores:
     plan: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     means: Mapping[str, Float[np.ndarray, "layer query_head"]] = field(default_factory=dict)
+    utility: UtilityCurves | None = None
+    query_statistics: QueryStatistics | None = None
 
     def __post_init__(self) -> None:
         if not self.per_case:
@@ -76,6 +82,11 @@ class HeadScores:
                 raise ValueError(f"expected {measure} to be the mean of {measure}.per_case")
         if not 1 <= len(self.needles) <= self.cases:
             raise ValueError(f"expected 1 to {self.cases} passed cases, got {len(self.needles)}")
+        heads = (self.layout.layers, self.layout.num_kv_heads)
+        if self.utility is not None and self.utility.query_aware.shape[:2] != heads:
+            raise ValueError(
+                f"expected utility of {heads} heads, got {self.utility.query_aware.shape}"
+            )
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -147,7 +158,9 @@ class HeadScores:
         # save_file writes other than C-contiguous arrays wrongly, without a word.
         arrays = {f"{measure}.per_case": scores for measure, scores in self.per_case.items()}
         arrays |= {measure: self.mean(measure) for measure in self.measures}
+        arrays |= self.utility.to_tensors() if self.utility else {}
         tensors = {name: np.ascontiguousarray(a, dtype=np.float32) for name, a in arrays.items()}
+        tensors |= self.query_statistics.to_tensors() if self.query_statistics else {}
         header = {
             "format_version": FORMAT_VERSION,
             "model": self.layout.to_json(),
@@ -159,6 +172,7 @@ class HeadScores:
             "measures": list(self.measures),
             "needles": list(self.needles),
             "files": dict(files or {}),
+            **({"statistics": dict(self.query_statistics.header)} if self.query_statistics else {}),
         }
         with atomic_write(path) as whole:
             whole.write_bytes(save(tensors, metadata={"headprobe": json.dumps(header)}))
@@ -235,6 +249,8 @@ class HeadScores:
             plan=header["plan"],
             versions=header["versions"],
             means=means,
+            utility=UtilityCurves.from_tensors(tensors),
+            query_statistics=QueryStatistics.from_tensors(tensors, header.get("statistics")),
         )
 
 

@@ -82,6 +82,7 @@ class Task:
     """The cases and measures that the name of a task stands for.
 
     ``measures`` are computed, the task's own first; ``more`` can be computed on its cases too.
+    Where it ``gathers_utility``, the curves of ``scores.utility`` are gathered too.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Task:
     probe: Probe
     measures: tuple[str, ...]
     more: tuple[str, ...] = ()
+    gathers_utility: bool = False
 
     @property
     def needs_cases(self) -> bool:
@@ -133,6 +135,17 @@ class Task:
             )
         chosen = (name for name in self.offered if "all" in names or name in names)
         return replace(self, measures=tuple(chosen))
+
+    def gathering_utility(self) -> Task:
+        """Return the task with the utility of each KV head's entries gathered.
+
+        Raises:
+            UsageError: the task asks nothing.
+        """
+        if not self.asks:
+            message = f"task {self.name} asks nothing, so no answer attends: leave it out"
+            raise UsageError(message, option="utility")
+        return replace(self, gathers_utility=True)
 
     def counting(self, steps: Steps) -> Task:
         """Return the task with scores summed over the answer's or the published method's steps."""

@@ -24,12 +24,13 @@ from headprobe.allocators._allocation import Allocation
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
+from headprobe.scores.utility import SHARES, UtilityCurves
 from tests._support.refusals import refused
 
 
 def options_of(function: Callable[..., Allocation]) -> set[str]:
     names = set(inspect.signature(function).parameters)
-    return names - {"scores", "group", "window", "measured"}
+    return names - {"scores", "group", "window", "measured", "curves"}
 
 
 LAYOUT = HeadLayout(
@@ -38,6 +39,9 @@ LAYOUT = HeadLayout(
 SCORES = np.random.default_rng(0).random((3, 8)).astype(np.float32)
 MEASURED = {"induction": SCORES, "echo": SCORES[::-1].copy()}
 NEEDED: dict[str, dict[str, object]] = {"top": {"top_k": 2}}
+CURVES = UtilityCurves.of(
+    [np.random.default_rng(1).random((2, 3, 2, len(SHARES))).astype(np.float16) / 200], [1000]
+)
 DIVIDING = [name for name, one in STRATEGIES.items() if "budget" in options_of(one.allocate)]
 CHOOSING = [name for name, one in STRATEGIES.items() if "sinks" in options_of(one.allocate)]
 
@@ -51,6 +55,8 @@ CHOOSING = [name for name, one in STRATEGIES.items() if "sinks" in options_of(on
 def test_every_strategy_that_divides_a_budget_keeps_to_it(
     name: str, granularity: str, budget: str, context_length: int | None, tmp_path: Path
 ) -> None:
+    if STRATEGIES[name].reads_curves and granularity == "query":
+        pytest.skip("its curves are of KV heads")
     budgets = allocate(
         SCORES,
         LAYOUT,
@@ -58,6 +64,7 @@ def test_every_strategy_that_divides_a_budget_keeps_to_it(
         budget=parse_budget(budget),
         granularity=granularity,
         context_length=context_length,
+        curves=CURVES,
     )
     heads = 3 * (2 if granularity == "kv" else 8)
     length = context_length or 1000
@@ -133,7 +140,7 @@ def test_chosen_heads_are_the_best_whatever_their_order(
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_records_every_option_it_takes(name: str) -> None:
     options = {"budget": BudgetSize(fraction=0.015)} if name in DIVIDING else NEEDED.get(name, {})
-    budgets = allocate(SCORES, LAYOUT, strategy=name, measured=MEASURED, **options)
+    budgets = allocate(SCORES, LAYOUT, strategy=name, measured=MEASURED, curves=CURVES, **options)
     assert set(budgets.strategy) == {"name"} | options_of(STRATEGIES[name].allocate)
     assert budgets.strategy["name"] == name
     assert budgets.strategy.get("budget", "1.5%") == "1.5%"

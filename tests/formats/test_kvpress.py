@@ -12,6 +12,8 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_budget, export_scores, kvpress
 from headprobe.scores import HeadScores
+from headprobe.scores.utility import SHARES, UtilityCurves
+from tests._support.refusals import refused
 
 MakeRun = Callable[..., HeadScores]
 
@@ -61,6 +63,32 @@ def test_the_press_keeps_what_headkv_allocates(
     )
     assert np.abs(kept - budgets.ratio * 4000).max() <= 1
     assert abs(kept.sum() - (1 - ratio) * 4000 * 12) <= 3
+
+
+@pytest.mark.parametrize("setting", ["query_aware", "query_agnostic"])
+def test_the_press_keeps_what_utility_allocates(
+    setting: str, make_run: MakeRun, tmp_path: Path
+) -> None:
+    gains = np.random.default_rng(0).random((4, 2, 3, 4, len(SHARES))).astype(np.float16) / 100
+    run = make_run(utility=UtilityCurves.of(list(gains), [900] * 4))
+    options = {"strategy": "utility", "setting": setting}
+    assert export_scores(run, tmp_path / "curve.npy", to="kvpress", **options) == ()
+    curve = np.load(tmp_path / "curve.npy", allow_pickle=False)
+    for lost in range(1, 100):
+        budgets = allocate(
+            run.mean("r2"),
+            run.layout,
+            budget=BudgetSize(fraction=1 - lost / 100),
+            window=0,
+            curves=run.utility,
+            **options,
+        )
+        np.testing.assert_allclose(1 - curve[lost - 1], budgets.ratio, atol=1e-6)
+        kept = kept_by_the_press(curve, lost / 100, tokens=4000)
+        assert np.abs(kept - budgets.kept(4000)).max() <= 1
+    with refused("does not hold"):
+        export_scores(make_run(), tmp_path / "other.npy", to="kvpress", **options)
+    assert not (tmp_path / "other.npy").exists()
 
 
 def test_a_budget_is_kept_at_its_own_compression(

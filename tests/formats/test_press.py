@@ -22,7 +22,7 @@ from headprobe.allocators import BudgetSize, allocate
 from headprobe.budgets import HeadBudgets
 from headprobe.compression import HeadBudgetCache
 from headprobe.errors import HeadprobeError, UsageError
-from headprobe.formats import export_budget
+from headprobe.formats import export_budget, export_scores
 from headprobe.formats.kvpress import HeadBudgetPress
 from headprobe.models.bundled import bundled
 from headprobe.models.config import head_layout
@@ -277,6 +277,26 @@ def test_lukv_with_our_curve_keeps_the_budget(
     theirs = dropped(nano, CONTEXT)
     pressed(HeadBudgetPress(SnapKVPress(window_size=8), budget), nano, text)
     assert np.array_equal(dropped(nano, CONTEXT), theirs)
+
+
+def test_lukv_with_the_curve_of_utility_keeps_what_it_allocates(
+    nano: PreTrainedModel, text: Tensor, tmp_path: Path
+) -> None:
+    options = ["--lengths", "512", "--limit", "12", "--utility", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "headprobe", "score", *options]
+    subprocess.run(command, check=True, capture_output=True)
+    run = HeadScores.load(tmp_path / "run")
+    export_scores(run, tmp_path / "curve.npy", to="kvpress", strategy="utility")
+    for lost in (0.5, 0.9):
+        press = LUKVPress(SnapKVPress(window_size=8), compression_ratio=lost, sink=0, window=8)
+        press._budget_curves = np.load(tmp_path / "curve.npy", allow_pickle=False)
+        pressed(press, nano, text)
+        size = BudgetSize(fraction=1 - lost)
+        scores = run.mean("r2")
+        given = {"strategy": "utility", "curves": run.utility, "window": 0}
+        budget = allocate(scores, run.layout, budget=size, **given)
+        assert np.abs(kept(nano, CONTEXT) - budget.kept(CONTEXT).clip(min=1)).max() <= 1
+        assert len(np.unique(budget.ratio)) > 6
 
 
 def example(name: str) -> str:

@@ -21,6 +21,7 @@ from headprobe.formats import (
     get_format,
 )
 from headprobe.scores import HeadScores
+from tests._support.query_statistics import statistics
 from tests._support.refusals import refused
 
 NAMES = {
@@ -33,11 +34,13 @@ NAMES = {
     "kvzip": "heads.pt",
     "compresskv": "heads.json",
     "qrhead": "heads.yaml",
+    "triattention": "calibration.pt",
     "matrix": "heads.npy",
     "csv": "heads.csv",
     "safetensors": "heads.safetensors",
 }
 WRITTEN = [name for name in NAMES if name not in ("qrhead", "matrix")]
+WITHOUT_MEASURE = ("csv", "safetensors", "triattention")
 MINE = Format(summary="mine", file=".txt", programs="mine", write_scores=lambda run, path: ())
 
 
@@ -55,7 +58,8 @@ def test_every_format_writes_the_same_file_each_time_and_leaves_no_other(
 ) -> None:
     contents = []
     for folder in (tmp_path / "first", tmp_path / "again"):
-        export_scores(make_run(), folder / NAMES[name], to=name)
+        run = make_run(query_statistics=statistics())
+        export_scores(run, folder / NAMES[name], to=name)
         contents.append(
             {
                 path.relative_to(folder): path.read_bytes()
@@ -67,7 +71,7 @@ def test_every_format_writes_the_same_file_each_time_and_leaves_no_other(
     assert len(contents[0]) == (3 if name == "duo" else 1)
 
 
-@pytest.mark.parametrize("name", [n for n in WRITTEN if n not in ("csv", "safetensors")])
+@pytest.mark.parametrize("name", [n for n in WRITTEN if n not in WITHOUT_MEASURE])
 def test_every_format_takes_the_measure_that_is_asked_for(
     name: str, make_run: Callable[..., HeadScores], tmp_path: Path
 ) -> None:

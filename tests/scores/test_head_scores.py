@@ -13,6 +13,7 @@ from safetensors.torch import save_file as save_tensors
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import FILE_NAME, HeadScores, HeadStatistics, recorded_digests
+from headprobe.scores.utility import SHARES, UtilityCurves
 from headprobe.stats.reliability import split_half
 from tests._support.refusals import refused
 
@@ -68,6 +69,50 @@ def test_what_is_saved_is_loaded_from_the_file_or_its_directory(saved: Path) -> 
             assert getattr(after, name) == getattr(before, name)
         for measure in before.measures:
             np.testing.assert_array_equal(after.per_case[measure], before.per_case[measure])
+
+
+def curves(heads: int = 2) -> UtilityCurves:
+    gains = np.random.default_rng(0).random((3, 2, 2, heads, len(SHARES))) / 200
+    return UtilityCurves.of(list(gains.astype(np.float16)), [100, 200, 600])
+
+
+def test_utility_is_saved_and_loaded(tmp_path: Path) -> None:
+    path, utility = tmp_path / FILE_NAME, curves()
+    scores(utility=utility).save(path)
+    loaded = HeadScores.load(path)
+    assert loaded.utility is not None
+    for name, tensor in utility.to_tensors().items():
+        np.testing.assert_array_equal(load_file(path)[name], tensor)
+        np.testing.assert_array_equal(loaded.utility.to_tensors()[name], tensor)
+    assert loaded.utility.tokens == 300
+
+
+def test_curves_of_other_heads_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"expected utility of \(2, 2\) heads, got \(2, 3, 72\)"):
+        scores(utility=curves(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "said"),
+    [
+        ("utility.shares", np.ones(len(SHARES), dtype=np.float32), "rising utility.shares"),
+        ("utility.tokens", np.zeros(1, dtype=np.float32), "utility.tokens of 1 or more"),
+        ("utility.query_agnostic", -curves().query_aware, "query_agnostic to rise"),
+        ("utility.query_aware", np.full((2, 2, len(SHARES)), np.nan, np.float32), "to rise"),
+    ],
+)
+def test_curves_that_are_none_are_refused(
+    name: str, tensor: np.ndarray, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / FILE_NAME
+    scores(utility=curves()).save(path)
+    rewrite(path, header_of(path), **{name: tensor})
+    with refused(f"not a valid run: .*{said}", kind=HeadprobeError):
+        HeadScores.load(path)
+    partly = {key: value for key, value in load_file(path).items() if key != name}
+    save_file(partly, path, metadata={"headprobe": json.dumps(header_of(path))})
+    with refused(f"it lacks '{name}'", kind=HeadprobeError):
+        HeadScores.load(path)
 
 
 def test_the_file_is_the_one_that_the_contract_describes(saved: Path) -> None:
