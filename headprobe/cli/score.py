@@ -219,6 +219,11 @@ def score(
         rates = pass_rates(run.out)
         show_top_heads(scores, measure=None, seed=seed, top_k=10, rates=rates, json=json)
         describe(scores, path=run.out)
+        if scores.cases < len(run.cases):
+            output.note(
+                f"stopped as stable after {scores.cases} of {len(run.cases)} cases, which saves "
+                f"{len(run.cases) - scores.cases}"
+            )
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
         strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +73,28 @@ class PlannedRun:
     prompt: PromptDecision
 
     def rounds(self) -> Iterator[set[int]]:
-        """Yield the cases in portions after which the run may stop: about one case a needle."""
+        """Yield the cases in portions after which the run may stop: about one case a needle.
+
+        Cases that are run together, as tails of one path, are in one portion.
+        """
         if self.until_stable is None:
             yield set(range(len(self.cases)))
             return
-        order = iter(balanced_order(self.cases, self.seed))
+        packs = [
+            set(self.tree.order[part.start : part.stop].tolist()) for part in self.tree.groups()
+        ]
+        pack_of = {case_id: pack for pack in packs for case_id in pack}
         size = len({case.needle_id for case in self.cases})
-        while portion := {case.case_id for case in itertools.islice(order, size)}:
-            yield portion
+        left, portion = set(range(len(self.cases))), set[int]()
+        for case in balanced_order(self.cases, self.seed):
+            if case.case_id in left:
+                portion |= pack_of[case.case_id]
+                left -= portion
+            if len(portion) >= size or not left:
+                yield portion
+                portion = set()
+            if not left:
+                return
 
     @property
     def summary(self) -> str:

@@ -102,13 +102,16 @@ def test_forced_decoding_counts_every_case(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_stops_when_the_ranking_is_reliable(tmp_path: Path) -> None:
     grid = ["--lengths", "128,160", "--depths", "0,50,100", "--task", "retrieval"]
-    succeed("score", *grid, "--until-stable", "0.01", cwd=tmp_path)
+    done = succeed("score", *grid, "--until-stable", "0.01", cwd=tmp_path)
     folder = tmp_path / "outputs" / "nano" / "retrieval"
     report = json.loads((folder / "run.json").read_text())
     assert report["status"] == "stable"
+    saved = report["cases"] - report["observed"]
+    assert f"stopped as stable after {report['observed']} of {report['cases']} cases" in done.stderr
+    assert f"saves {saved}" in done.stderr
     assert report["observed"] == len(pd.read_parquet(folder / "cases.parquet")) < report["cases"]
-    # Whole rounds, in each of which every needle is met once.
-    assert report["observed"] % 24 == 0
+    # Whole rounds, of about one case a needle.
+    assert report["observed"] >= 24
     reliability = report["reliability"]["retrieval"]
     assert min(reliability[name]["ci_low"] for name in ("rank_correlation", "overlap")) > 0.01
     succeed("score", *grid, "--until-stable", "0.01", cwd=tmp_path)

@@ -15,6 +15,7 @@ from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.case import case_key
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.draw import DrawnCases, draw_cases
+from headprobe.runs.plan import prepare
 from headprobe.runs.prefix_tree import PrefixTree
 from headprobe.tasks import TASKS
 
@@ -127,3 +128,15 @@ def test_a_file_pasted_twice_gives_no_more_needles(other: LoadedModel, tmp_path:
         drawn = draw(other, needles=twice, limit=None)
     assert {case.needle_id for case in drawn.cases} == set(range(108))
     assert drawn.possible == 108
+
+
+def test_rounds_of_a_run_that_may_stop_early_divide_no_pack(tmp_path: Path) -> None:
+    nano = load_model("nano", weights=False)
+    spec = CaseSpec(limit=100)
+    run = prepare(nano, TASKS["r2"], spec, until_stable=0.95, out=tmp_path)
+    rounds = list(run.rounds())
+    assert sorted(itertools.chain(*rounds)) == list(range(100))
+    assert all(len(portion) >= 48 for portion in rounds[:-1])
+    for group in run.tree.groups():
+        pack = set(run.tree.order[group.start : group.stop].tolist())
+        assert sum(not pack.isdisjoint(portion) for portion in rounds) == 1
