@@ -65,6 +65,7 @@ bench: $(READY)
 	$(BIN)/python tests/benchmarks/decode.py --most 1.25
 	$(BIN)/python tests/benchmarks/evaluate.py --least-gain 5
 	$(BIN)/python tests/benchmarks/ablate.py --least-gain 0.9
+	$(BIN)/python tests/benchmarks/greedy.py --most 1.5
 
 chaos: $(READY)
 	$(BIN)/python tests/hostile/chaos.py --kills 100 --signals 100
