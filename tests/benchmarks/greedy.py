@@ -8,10 +8,9 @@ A chat model is asked for: ``--model DIRECTORY --task retrieval``, on a GPU with
 from __future__ import annotations
 
 import argparse
-import time
 
 import numpy as np
-from models import wait_for
+from models import seconds_on
 
 from headprobe.models.device import DTYPES
 from headprobe.models.loading import load_model
@@ -38,13 +37,11 @@ def main() -> None:
     task = TASKS[options.task]
     spec = CaseSpec(lengths=parse_lengths(options.lengths), limit=options.limit)
     run = prepare(loaded, task, spec)
-    # On a CPU its own seconds, since other work shares the machine.
-    clock = time.process_time if loaded.device.type == "cpu" else time.perf_counter
     ratios = []
     for _ in range(options.rounds):
         seconds = {}
         for decode in ("forced", "greedy"):
-            start = clock()
+            start = seconds_on(loaded.device)
             list(
                 observe_cases(
                     loaded,
@@ -55,8 +52,7 @@ def main() -> None:
                     chunk_sizes=run.chunk_sizes,
                 )
             )
-            wait_for(loaded.device)
-            seconds[decode] = clock() - start
+            seconds[decode] = seconds_on(loaded.device) - start
         ratios.append(seconds["greedy"] / seconds["forced"])
         print(f"forced {seconds['forced']:.1f} s, greedy {seconds['greedy']:.1f} s", flush=True)
     ratio = float(np.median(ratios))
