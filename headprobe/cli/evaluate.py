@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,8 +14,10 @@ from headprobe.cli import options, output, parsing
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
+    from headprobe.evaluation.keeping import KeptFraction
     from headprobe.evaluation.plan import PlannedEvaluation
-    from headprobe.evaluation.results import MethodResult
+    from headprobe.evaluation.results import Evaluation, MethodResult
+    from headprobe.stats.bootstrap import Estimate
 
 BUDGETS = ["1.5%,3%,6%,12%,25%"]
 LIMIT = 96
@@ -126,6 +129,24 @@ def evaluate(
             default="f1; the benchmark's own",
         ),
     ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="97%",
+            help="Also find the smallest fraction of the cache with which each strategy keeps this "
+            "share of the full cache's accuracy, between the budgets evaluated.",
+            show_default=False,
+            rich_help_panel=options.ANSWERS,
+        ),
+    ] = None,
+    to: Annotated[
+        Literal["kvpress"] | None,
+        typer.Option(
+            help="Also write the layout that kvpress' evaluation leaves, a directory a method.",
+            show_default=False,
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
     allow_scored_needles: Annotated[
         bool,
         typer.Option(
@@ -164,8 +185,9 @@ def evaluate(
     Example: headprobe evaluate --benchmark ruler:niah_multikey_3 --lengths 4096
     """
     asked_for = LIMIT if limit is None and questions is None else limit
-    given = parsing.run_options({**locals(), "limit": asked_for})
+    given = parsing.run_options({**locals(), "limit": asked_for, "questions": None})
     parsing.budget_files(budget or [])
+    least = parsing.share("keep", keep)
     from headprobe.allocators import parse_options
     from headprobe.budgets import selection_names
     from headprobe.evaluation.benchmarks.registry import get_benchmark
@@ -210,6 +232,7 @@ def evaluate(
     )
     if scores is not None or len(methods.files) < len(methods.budgets):
         require_scores(scores)
+    from headprobe.evaluation.kvpress_layout import write_kvpress
     from headprobe.evaluation.plan import plan_evaluation
     from headprobe.evaluation.results import PICTURE
     from headprobe.evaluation.run import run_evaluation
@@ -231,12 +254,15 @@ def evaluate(
         prompt=given.prompt,
         overwrite=overwrite,
     )
+    planned = replace(planned, keep=least)
     output.note(planned.summary)
     with output.progress(planned.subject, total=len(planned.questions)) as advance:
-        results = run_evaluation(
+        found = run_evaluation(
             loaded, planned, overwrite=overwrite, advance=advance, draw=partial(_draw, planned)
         )
-    _show(results, planned, json=json)
+    if to is not None:
+        write_kvpress(planned, found, planned.out / to)
+    _show(found, planned, json=json)
     output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
 
 
@@ -246,19 +272,43 @@ def _draw(planned: PlannedEvaluation, results: Sequence[MethodResult], path: Pat
     save(draw_evaluation(results, metric=planned.metric, subject=planned.subject), path)
 
 
-def _show(results: Sequence[MethodResult], planned: PlannedEvaluation, *, json: bool) -> None:
+def _show(found: Evaluation, planned: PlannedEvaluation, *, json: bool) -> None:
     """Show one table for each setting, or all results as JSON."""
     from headprobe.evaluation.results import SETTINGS
 
     if json:
-        output.show_json(planned.report(results))
+        output.show_json(planned.report(found))
         return
+    results = planned.results(found)
     others = [name for name in results[0].grades if name != planned.metric]
     columns = ["strategy", "selection", "budget", "cache %", planned.metric, " / ".join(others)]
     columns += ["% of full", "gain over the best baseline"]
     for setting, meaning in SETTINGS.items():
         rows = [_row(one, planned.metric, others) for one in results if one.setting == setting]
         output.show_table(f"{planned.subject}: {meaning}", columns, rows)
+    _show_kept(planned.kept(found), planned)
+
+
+def _show_kept(kept: Sequence[KeptFraction], planned: PlannedEvaluation) -> None:
+    """Show the smallest fractions of the cache that keep what was asked for."""
+    if planned.keep is None:
+        return
+    if not kept:
+        output.note(f"the full cache has no {planned.metric}: there is nothing to keep")
+        return
+    columns = ["setting", "strategy", "selection", "cache %"]
+    rows = [
+        [one.setting, one.strategy, one.selection, _per_cent(one.fraction, is_bound=one.is_bound)]
+        for one in kept
+    ]
+    title = f"{planned.subject}: the least cache that keeps {100 * planned.keep:g} %"
+    output.show_table(f"{title} of {planned.metric}", columns, rows)
+
+
+def _per_cent(fraction: Estimate, *, is_bound: bool) -> str:
+    ends = (100 * end for end in (fraction.value, fraction.ci_low, fraction.ci_high))
+    value, low, high = (f"{end:.1f}" for end in ends)
+    return f"{'at most ' if is_bound else ''}{value} ({low} to {high})"
 
 
 def _row(result: MethodResult, metric: str, others: Sequence[str]) -> list[object]:

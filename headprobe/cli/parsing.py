@@ -65,6 +65,7 @@ def run_options(given: Mapping[str, Any]) -> RunOptions:
             needles=given["needles"],
             haystack=given["haystack"],
             text=given.get("text"),
+            questions=given.get("questions"),
             # A limit of 0 wants all.
             limit=given["limit"] or None,
             seed=given["seed"],
@@ -118,6 +119,24 @@ def existing(path: Path | None, *, kind: str) -> None:
     """
     if path is not None and not path.exists():
         raise UsageError(f"no {kind} file {path}", path=path)
+
+
+def share(option: str, text: str | None) -> float | None:
+    """Read a share such as ``97%`` or ``0.97``; 0 to 1.
+
+    Raises:
+        UsageError: the text is no share above 0 and up to 1.
+    """
+    if text is None:
+        return None
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        value = float(number) / (100 if percent else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise UsageError("expected a share such as 97% or 0.97", option=option, value=text)
+    return value
 
 
 def question_source(source: str | None) -> None:

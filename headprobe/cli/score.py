@@ -25,7 +25,7 @@ def score(
         str,
         options.task(
             "What to probe: see `headprobe list tasks`.",
-            choices="r2|retrieval|razor|alibi|reconstruct|onthefly|reach|stability",
+            choices="r2|retrieval|evidence|razor|alibi|reconstruct|onthefly|reach|stability",
         ),
     ] = "r2",
     measures: Annotated[
@@ -45,6 +45,15 @@ def score(
     needles: Annotated[Path | None, options.needles("the bundled ones")] = None,
     haystack: options.Haystack = None,
     text: options.Text = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|hf:...",
+            help="The documents of evidence, with questions: rows of LooGLE, JSONL or a data set.",
+            show_default=False,
+            rich_help_panel=options.CASES,
+        ),
+    ] = None,
     limit: options.Limit = 200,
     out: Annotated[
         Path | None,
@@ -144,6 +153,7 @@ def score(
             "needles": needles,
             "haystack": haystack,
             "text": text,
+            "questions": questions,
             "prompt": None if prompt == "auto" else prompt,
             "chat_template": chat_template,
             "utility": utility or None,
@@ -153,6 +163,10 @@ def score(
         }
         for option in (name for name, value in unused.items() if value is not None):
             raise UsageError(f"task {task} has no cases: leave it out", option=option)
+    if questions is not None and not chosen.reads_documents:
+        message = "is for task evidence: leave it out"
+        raise UsageError(message, option="questions", value=questions)
+    parsing.question_source(questions)
     if not chosen.asks:
         of_needles = {"depths": depths, "needles": needles, "haystack": haystack}
         for option, value in of_needles.items():

@@ -18,6 +18,7 @@ from headprobe.evaluation.baselines import KVZIP, with_baselines
 from headprobe.evaluation.benchmarks.question_set import benchmark_questions
 from headprobe.evaluation.benchmarks.registry import Chosen
 from headprobe.evaluation.identity import describe_method, methods_digest, question_keys
+from headprobe.evaluation.keeping import KeptFraction, kept_fractions
 from headprobe.evaluation.methods import (
     CutPoint,
     Method,
@@ -32,7 +33,7 @@ from headprobe.evaluation.question_sets import (
     source_name,
 )
 from headprobe.evaluation.questions import Question
-from headprobe.evaluation.results import MethodResult
+from headprobe.evaluation.results import Evaluation, MethodResult
 from headprobe.evaluation.scored_runs import choose_seed, find_run, scored_runs, scored_task
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
@@ -55,7 +56,9 @@ class PlannedEvaluation:
 
     ``subject`` is the model and what it is asked; an evaluation resumes an earlier one whose
     ``plan`` has the same identity; strategies are compared by ``metric``. ``keys`` are a digest of
-    each question and of how it is answered.
+    each question and of how it is answered. ``name`` is that of the task, the file or the
+    benchmark. ``keep`` asks for the fraction of the cache that keeps this fraction of the full cache's
+    accuracy, 0 to 1.
     """
 
     subject: str
@@ -66,6 +69,8 @@ class PlannedEvaluation:
     seed: int
     plan: Plan
     out: Path
+    name: str
+    keep: float | None = None
 
     @property
     def summary(self) -> str:
@@ -75,13 +80,25 @@ class PlannedEvaluation:
             f"{len(self.methods)} budgets, baselines among them, in two settings"
         )
 
-    def report(self, results: Sequence[MethodResult]) -> dict[str, Any]:
+    def results(self, found: Evaluation) -> list[MethodResult]:
+        """Compare the methods by the planned metric."""
+        return found.results(metric=self.metric, seed=self.seed)
+
+    def kept(self, found: Evaluation) -> list[KeptFraction]:
+        """Compute the fractions of the cache that keep what ``keep`` says, if it says anything."""
+        if self.keep is None:
+            return []
+        return kept_fractions(found, keep=self.keep, metric=self.metric, seed=self.seed)
+
+    def report(self, found: Evaluation) -> dict[str, Any]:
         """Build the part of ``evaluation.json`` that states the plan and the results."""
+        kept = {} if self.keep is None else {"kept": [asdict(one) for one in self.kept(found)]}
         return {
             "plan": self.plan.to_json(),
             "questions": len(self.questions),
             "metric": self.metric,
-            "results": [asdict(result) for result in results],
+            "results": [asdict(result) for result in self.results(found)],
+            **kept,
             "versions": versions(),
         }
 
@@ -198,6 +215,7 @@ def plan_evaluation(
         seed=seed,
         plan=plan,
         out=out,
+        name=asked.name,
     )
 
 

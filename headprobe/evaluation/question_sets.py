@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
-from headprobe.evaluation.benchmarks.rows import is_of_hub
 from headprobe.evaluation.questions import Question, questions_of, read_questions
-from headprobe.files import file_digest
 from headprobe.models.loading import LoadedModel
+from headprobe.prompts.data_sets import is_of_hub, source_digest
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
@@ -83,11 +82,6 @@ def source_name(source: str | Path) -> str:
     if is_of_hub(source):
         return str(source).partition(":")[2].replace("/", "--")
     return Path(source).stem
-
-
-def source_digest(source: str | Path) -> str:
-    """Return what tells questions apart: a file's digest, or the name of a data set of the hub."""
-    return str(source) if is_of_hub(source) else file_digest(Path(source))
 
 
 def draw_questions(

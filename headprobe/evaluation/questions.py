@@ -13,10 +13,11 @@ from pathlib import Path
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.evaluation.benchmarks.asking import Prompt, RowWriter, shorten
-from headprobe.evaluation.benchmarks.rows import Row, is_of_hub, read_rows
+from headprobe.evaluation.benchmarks.rows import Row, read_rows
 from headprobe.files import json_digest
 from headprobe.prompts.build import tokenize_needle
 from headprobe.prompts.case import Case
+from headprobe.prompts.data_sets import is_of_hub
 from headprobe.prompts.needles import language_of, warn_of_repeats
 from headprobe.prompts.spelling import normal_text
 from headprobe.prompts.style import PromptWriter

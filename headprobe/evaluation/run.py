@@ -16,6 +16,7 @@ from headprobe.evaluation.results import (
     REPORT,
     RESULTS,
     SETTINGS,
+    Evaluation,
     MethodResult,
     result_table,
 )
@@ -37,11 +38,11 @@ def run_evaluation(
     overwrite: bool = False,
     advance: Callable[[], None] = lambda: None,
     draw: Draw | None = None,
-) -> list[MethodResult]:
+) -> Evaluation:
     """Ask all planned questions and write the directory; call ``advance`` once a question.
 
     Answers are kept as they come, so an evaluation that is stopped goes on. ``draw`` makes a
-    picture of the results.
+    picture of the results. The answers are returned with their grades.
 
     Raises:
         UsageError: the directory holds another evaluation, and ``overwrite`` is not set.
@@ -65,9 +66,9 @@ def run_evaluation(
         report=REPORT,
         seal=REPORT,
     )
-    results = run_job(job, overwrite=overwrite, advance=advance)
-    assert results is not None, "one process has the result"
-    return results
+    found = run_job(job, overwrite=overwrite, advance=advance)
+    assert found is not None, "one process has the result"
+    return found
 
 
 def _answer(
@@ -113,13 +114,13 @@ def _finish(
     draw: Draw | None,
     done: Mapping[str, _Settings],
     files: ResultFiles,
-) -> list[MethodResult]:
+) -> Evaluation:
     answered = [done[key] for key in planned.keys]
     found = graded(planned.questions, planned.methods, answered)
-    results = found.results(metric=planned.metric, seed=planned.seed)
+    results = planned.results(found)
     files.write(ANSWERS, partial(write_table, found.answer_table()))
     files.write(RESULTS, partial(write_table, result_table(results)))
     if draw is not None:
         files.write(PICTURE, partial(draw, results))
-    files.write_report(**planned.report(results))
-    return results
+    files.write_report(**planned.report(found))
+    return found

@@ -25,9 +25,10 @@ def find_run(methods: MethodOptions) -> Path | None:
 
 
 def scored_task(known: HeadScores | None) -> Task:
-    """Return the task that heads were scored on if it asks for answers, else the default task."""
+    """Return the task that heads were scored on if it asks about needles, else the default task."""
     task = find_task(known.task) if known else None
-    return task if task and task.asks else TASKS[DEFAULT_TASK]
+    askable = task is not None and task.asks and not task.reads_documents
+    return task if task and askable else TASKS[DEFAULT_TASK]
 
 
 def scored_runs(run: Path | None, files: Sequence[Path]) -> list[Path]:

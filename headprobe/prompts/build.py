@@ -234,21 +234,34 @@ def _place(
             value=length,
         )
     haystack.reach(capacity)
-    position = len(needle.head) + at
+    return surround(
+        needle,
+        haystack.tokens[:at],
+        haystack.tokens[at:capacity],
+        case_id=case_id,
+        needle_id=needle_id,
+    )
+
+
+def surround(
+    needle: HiddenNeedle,
+    before: Sequence[int],
+    after: Sequence[int],
+    *,
+    case_id: int,
+    needle_id: int,
+) -> Case:
+    """Build the case of a needle with these tokens of prose before and after it."""
+    prose = len(before) + len(after)
+    position, length = len(needle.head) + len(before), needle.size + prose
     tail = length - len(needle.tail)
     return Case(
         case_id=case_id,
         needle_id=needle_id,
         length=length,
-        depth=100 * at / capacity if capacity else 0.0,
+        depth=100 * len(before) / prose if prose else 0.0,
         position=position,
-        input_ids=(
-            *needle.head,
-            *haystack.tokens[:at],
-            *needle.tokens,
-            *haystack.tokens[at:capacity],
-            *needle.tail,
-        ),
+        input_ids=(*needle.head, *before, *needle.tokens, *after, *needle.tail),
         span_start=position + needle.span_start,
         span_end=position + needle.span_end,
         answer=needle.answer,

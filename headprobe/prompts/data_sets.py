@@ -1,12 +1,15 @@
-"""Stream the rows of a data set of the Hugging Face hub: ``hf:<dataset>[@<configuration>]``."""
+"""Stream the rows of a file, or of a data set of the hub: ``hf:<dataset>[@<configuration>]``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
+from headprobe.files import file_digest
+from headprobe.inputs import json_rows
 from headprobe.models.reading import reading
 
 HUB = "hf:"
@@ -46,3 +49,25 @@ def hub_rows(
         rows = splits.get(split, next(iter(splits.values())))
         for number, row in enumerate(rows, start=1):
             yield f"row {number}", row
+
+
+def is_of_hub(source: str | Path) -> bool:
+    """Tell whether rows come from the Hugging Face hub, rather than from a file."""
+    return str(source).startswith(HUB)
+
+
+def question_rows(source: str | Path) -> Iterator[tuple[str, Any]]:
+    """Yield the rows of a file of questions, or of a data set's test split, each with its place.
+
+    Raises:
+        UsageError: the source cannot be read.
+        HeadprobeError: the data set cannot be loaded.
+    """
+    if is_of_hub(source):
+        return hub_rows(str(source), option="questions", split="test")
+    return json_rows(Path(source), kind="question")
+
+
+def source_digest(source: str | Path) -> str:
+    """Return what tells questions apart: a file's digest, or the name of a data set of the hub."""
+    return str(source) if is_of_hub(source) else file_digest(Path(source))

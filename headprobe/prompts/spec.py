@@ -19,7 +19,8 @@ class CaseSpec:
     ``lengths`` are tokens of whole prompts, ascending; left out, ten up to 10,000 or what the model
     allows. ``depths`` are needle places in per cent of the haystack, ascending; left out,
     ten evenly from 0 to 100. ``needles`` is a file or one of ``CORPORA``, ``haystack`` the name of
-    a source; left out, the bundled ones. ``text`` is the source of natural text that is only read.
+    a source; left out, the bundled ones. ``text`` is the source of natural text that is only read,
+    ``questions`` that of documents with questions about them, a file or a data set of the hub.
     ``limit`` is the most cases, balanced over needles,
     lengths and depths; ``None`` draws all. ``seed`` seeds all draws; left out, it is 0, or a seed
     with which the scored cases were not drawn.
@@ -30,6 +31,7 @@ class CaseSpec:
     needles: Path | None = None
     haystack: str | None = None
     text: str | None = None
+    questions: str | None = None
     limit: int | None = CASES_BY_DEFAULT
     seed: int | None = None
 

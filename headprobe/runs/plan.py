@@ -13,6 +13,7 @@ from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.directory import directory_for
+from headprobe.runs.documents import draw_documents
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.identity import Plan, model_identity
 from headprobe.runs.memory import ChunkSizes, MemoryOptions, cache_bytes, chunk_sizes_for
@@ -144,7 +145,8 @@ def prepare(
     options = prompt or PromptOptions()
     decision = decision or PromptDecision.known(options, loaded.tokenizer)
     settled = decision.settle(options) if task.asks else options
-    drawn = draw_cases(loaded, task.probe, spec, prompt=settled)
+    draw = draw_documents if task.reads_documents else draw_cases
+    drawn = draw(loaded, task.probe, spec, prompt=settled)
     cases = drawn.cases
     tree = PrefixTree.of(shared_prefixes(cases, task))
     longest = max(case.length + task.probe.max_new_tokens(case) for case in cases)

@@ -1,14 +1,14 @@
 """Tasks: each names its kind of prompt, how answers are graded, and the measures to compute.
 
-``task`` defines the record of a task; ``retrieval``, ``reasoning`` and ``repetition`` make prompts
-and grade responses, ``natural_text`` is only read, ``alibi`` reads the weights alone, and each ends
-in its ``TASK``; ``grading`` compares a response with right answers.
+``task`` defines the record of a task; ``retrieval``, ``reasoning``, ``evidence`` and ``repetition``
+make prompts and grade responses, ``natural_text`` is only read, ``alibi`` reads the weights alone,
+and each ends in its ``TASK``; ``grading`` compares a response with right answers.
 """
 
 from __future__ import annotations
 
 from headprobe.errors import UsageError
-from headprobe.tasks import alibi, natural_text, reasoning, repetition, retrieval
+from headprobe.tasks import alibi, evidence, natural_text, reasoning, repetition, retrieval
 from headprobe.tasks.task import PASSED_ABOVE, Probe, Steps, Task
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
 TASKS: dict[str, Task] = {
     "r2": reasoning.TASK,
     "retrieval": retrieval.TASK,
+    "evidence": evidence.TASK,
     "razor": repetition.TASK,
     "alibi": alibi.TASK,
     "reconstruct": natural_text.RECONSTRUCT,
@@ -43,10 +44,10 @@ def find_task(name: str) -> Task | None:
 
 
 def get_asking_task(name: str) -> Task:
-    """Return the task called ``name`` if it asks for answers, else raise a ``UsageError``."""
-    asking = [task.name for task in TASKS.values() if task.asks]
+    """Return the task called ``name`` if it asks about needles, else raise a ``UsageError``."""
+    asking = [task.name for task in TASKS.values() if task.asks and not task.reads_documents]
     if name not in asking:
-        message = f"expected {', '.join(asking)}, which ask for answers"
+        message = f"expected {', '.join(asking)}, which ask about needles"
         raise UsageError(message, option="task", value=name)
     return TASKS[name]
 

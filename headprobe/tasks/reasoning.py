@@ -8,15 +8,7 @@ from __future__ import annotations
 
 from headprobe.prompts.case import Case
 from headprobe.tasks.grading import f1, score_aligned
-from headprobe.tasks.task import NEEDLE_MEASURES, Probe, Task
-
-LEAST_MORE = 16
-
-
-def max_new_tokens(case: Case) -> int:
-    """Return the most tokens of a response: the answer's twice, or plus 16 if that is more."""
-    answer = len(case.answer_ids)
-    return max(2 * answer, answer + LEAST_MORE)
+from headprobe.tasks.task import NEEDLE_MEASURES, Probe, Task, twice_the_answer
 
 
 def score(response: str, case: Case) -> float:
@@ -39,7 +31,7 @@ TASK = Task(
     summary="retrieval and reasoning (HeadKV-R2): tell two answers apart by a third fact",
     probe=Probe(
         needles="r2.jsonl",
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=twice_the_answer,
         score=score,
         reference_max_new_tokens=reference_max_new_tokens,
         reference_score=reference_score,

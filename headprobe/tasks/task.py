@@ -19,6 +19,9 @@ PASSED_ABOVE = 50.0
 Steps = Literal["aligned", "reference"]
 """The steps to sum scores over: the ones that write the answer, or the published method's."""
 
+LEAST_MORE = 16
+"""The least tokens that a response may have beyond the answer's."""
+
 NEEDLE_MEASURES = ("retrieval", "r2", "semantic", "mass", "contrast", "locos", "qr")
 """Measures that rest on a watched span and a question about it."""
 
@@ -33,6 +36,12 @@ def _no_answer(case: Case) -> int:
     return 0
 
 
+def twice_the_answer(case: Case) -> int:
+    """Return the most tokens of a response: the answer's twice, or plus 16 if that is more."""
+    answer = len(case.answer_ids)
+    return max(2 * answer, answer + LEAST_MORE)
+
+
 def _passes(response: str, case: Case) -> float:
     """Score 100: nothing is asked, so nothing fails."""
     return 100.0
@@ -45,7 +54,8 @@ class Probe:
     ``needles`` names the bundled file of needles, which are hidden and asked for. Instead of
     needles ``draw`` may make prompts that are only read; it takes the parameters of
     ``repetition.draw``, or where the probe ``reads_text`` those of ``natural_text.draw``. With
-    neither, only the weights are read.
+    neither, only the weights are read. A probe that ``reads_documents`` asks about documents of the
+    user's, whose evidence stands in the place of needles; ``needles`` then names worked examples.
 
     The watched queries are the prompt's from position ``first_query`` on, and the answer's.
     ``max_new_tokens`` bounds the response, 0 where there is none; ``score`` grades it from 0 to
@@ -57,6 +67,7 @@ class Probe:
     needles: str = ""
     draw: Callable[..., list[Case]] | None = None
     reads_text: bool = False
+    reads_documents: bool = False
     first_query: Callable[[Case], int] = _last_token
     max_new_tokens: Callable[[Case], int] = _no_answer
     score: Callable[[str, Case], float] = _passes
@@ -106,6 +117,11 @@ class Task:
     def reads_text(self) -> bool:
         """True if the measures are computed on natural text that is only read."""
         return self.probe.reads_text
+
+    @property
+    def reads_documents(self) -> bool:
+        """True if the cases are questions about documents of the user's."""
+        return self.probe.reads_documents
 
     @property
     def offered(self) -> tuple[str, ...]:

@@ -228,6 +228,30 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
     assert (plan["needles"], plan["seed"], plan["scored_cases"]) == ("bundled nano", 0, True)
 
 
+def test_a_benchmark_is_asked_by_its_protocol_and_written_as_kvpress_has_it(inside: Path) -> None:
+    pytest.importorskip("wonderwords")
+    ruler = ["--benchmark", "ruler:niah_single_1", "--lengths", "512", "--limit", "2"]
+    kept = ["--keep", "97%", "--to", "kvpress", "--max-new-tokens", "4", "--budget", "60"]
+    found = evaluate(*ruler, *kept, "--out", "ruler", "--json").json()
+    assert found["metric"] == "string_match_all"
+    assert set(found["results"][0]["grades"]) == {
+        "string_match_all",
+        "exact_match",
+        "f1",
+        "recall",
+    }
+    (protocol,) = found["plan"]["protocol"]
+    assert (protocol["name"], protocol["stops"]) == ("ruler:niah_single_1", "end")
+    assert "kept" in found
+    folders = {path.name for path in (inside / "ruler" / "kvpress").iterdir()}
+    assert any(name.startswith("ruler__512__nano__headkv__0.8") for name in folders)
+    assert "ruler__512__nano__no_press__0.00__query_aware" in folders
+    shown = evaluate(*ruler, *kept, "--out", "ruler")
+    assert "the full cache has no string_match_all: there is nothing to keep" in shown.stderr
+    shown = evaluate(*SMALL, "--budget", "24,50%", "--keep", "0.5", "--out", "kept")
+    assert "the least cache that keeps 50 % of f1" in " ".join(shown.stdout.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "wrong", "message"),
     [
@@ -249,12 +273,22 @@ def test_scored_cases_are_refused_unless_asked_for(inside: Path, tmp_path: Path)
             "exact_match, f1 or recall",
         ),
         (["--questions", "none.jsonl"], {"path": Path("none.jsonl")}, "no question file"),
+        (["--benchmark", "x"], {"option": "benchmark", "value": "x"}, "expected longbench, loogle"),
+        (["--benchmark", "ruler:vt", "--task", "r2"], {"option": "task"}, "leave it out"),
+        (["--budget", "16", "--keep", "0"], {"option": "keep", "value": "0"}, "such as 97%"),
+        (
+            ["--benchmark", "ruler:vt", "--metric", "passed"],
+            {"option": "metric", "value": "passed"},
+            "string_match_all, score, exact_match, f1 or recall",
+        ),
     ],
 )
 def test_wrong_usage_is_one_clear_line(
     inside: Path, arguments: list[str], wrong: dict[str, Any], message: str
 ) -> None:
-    error = refusal("evaluate", *arguments, *(SMALL if "--questions" not in arguments else []))
+    error = refusal(
+        "evaluate", *arguments, *([] if {"--questions", "--benchmark"} & {*arguments} else SMALL)
+    )
     assert isinstance(error, UsageError)
     assert facts(error) == wrong
     assert message in error.message

@@ -29,6 +29,7 @@ OPTIONS = [
     if parameter.param_type_name == "option"
 ]
 PANELS = {value for name, value in vars(options).items() if name.isupper()}
+ASKING = [task.name for task in TASKS.values() if task.asks and not task.reads_documents]
 SHORT = {"--model": "-m", "--task": "-t", "--out": "-o", "--budget": "-b"}
 
 
@@ -70,8 +71,8 @@ def test_the_usage_line_has_no_double_brackets(command: str) -> None:
     ("command", "name", "choices"),
     [
         ("score", "task", list(TASKS)),
-        ("evaluate", "task", [task.name for task in TASKS.values() if task.asks]),
-        ("ablate", "task", [task.name for task in TASKS.values() if task.asks]),
+        ("evaluate", "task", ASKING),
+        ("ablate", "task", ASKING),
         ("score", "dtype", ["auto", *DTYPES]),
         ("score", "decode", ["greedy", "forced"]),
         ("score", "steps", get_args(Steps)),

@@ -73,7 +73,7 @@ def test_an_evaluation_that_is_stopped_goes_on(
         run_evaluation(nano, planned, advance=after(2, interrupt))
     assert [path.name for path in planned.out.iterdir()] == [FILE_NAME]
     counted = []
-    results = run_evaluation(nano, planned, advance=lambda: counted.append(1))
+    found = run_evaluation(nano, planned, advance=lambda: counted.append(1))
     assert len(counted) == 3
     whole = replace(planned, out=tmp_path / "whole")
     run_evaluation(nano, whole)
@@ -86,7 +86,7 @@ def test_an_evaluation_that_is_stopped_goes_on(
     )
     # What progress gave back is what is answered without it.
     plainly = evaluate(nano, planned.questions, planned.methods).results(seed=planned.seed)
-    for one, other in zip(results, plainly, strict=True):
+    for one, other in zip(planned.results(found), plainly, strict=True):
         assert one == other
 
 
@@ -99,7 +99,7 @@ def test_a_finished_evaluation_is_graded_anew_and_asks_nothing(
         "headprobe.evaluation.answering._Reader.answer", lambda *_: pytest.fail("asked again")
     )
     again = plan(nano, file, tmp_path, metric="passed")
-    found = run_evaluation(nano, again)
+    found = again.results(run_evaluation(nano, again))
     assert [one.gain for one in found] != [None] * len(found)
     full = next(one for one in found if one.strategy == "full")
     for one in found:
@@ -129,7 +129,7 @@ def test_more_questions_go_on_from_fewer(
 ) -> None:
     run_evaluation(nano, plan(nano, file, tmp_path / "grown", limit=2))
     larger = plan(nano, file, tmp_path / "grown", limit=5)
-    whole = run_evaluation(nano, replace(larger, out=tmp_path / "whole"))
+    whole = larger.results(run_evaluation(nano, replace(larger, out=tmp_path / "whole")))
     asked = []
     read = _Reader.answer
 
@@ -138,7 +138,7 @@ def test_more_questions_go_on_from_fewer(
         return read(reader, question)
 
     monkeypatch.setattr(_Reader, "answer", count)
-    assert run_evaluation(nano, larger) == whole
+    assert larger.results(run_evaluation(nano, larger)) == whole
     assert len(asked) == 3
 
 

@@ -2,11 +2,11 @@ import pytest
 
 from headprobe.tasks import TASKS
 from headprobe.tasks.reasoning import (
-    max_new_tokens,
     reference_max_new_tokens,
     reference_score,
     score,
 )
+from headprobe.tasks.task import twice_the_answer
 from tests._support.answered import case
 
 
@@ -14,7 +14,7 @@ from tests._support.answered import case
 def test_a_response_has_twice_the_answers_tokens_and_at_least_16_more(
     answer_tokens: int, most: int
 ) -> None:
-    assert max_new_tokens(case("x", answer_tokens)) == most
+    assert twice_the_answer(case("x", answer_tokens)) == most
     assert reference_max_new_tokens(case("x", answer_tokens)) == answer_tokens
 
 

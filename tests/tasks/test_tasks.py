@@ -20,10 +20,10 @@ def test_a_task_is_listed_under_its_name(name: str) -> None:
 
 
 def test_tasks_say_what_they_are() -> None:
-    assert [name for name, task in TASKS.items() if task.asks] == ["r2", "retrieval"]
+    assert [name for name, task in TASKS.items() if task.asks] == ["r2", "retrieval", "evidence"]
     of_text = ["reconstruct", "onthefly", "reach", "stability"]
     assert [name for name, task in TASKS.items() if task.reads_text] == of_text
-    assert ["r2", "retrieval", "razor", *of_text] == OF_CASES
+    assert ["r2", "retrieval", "evidence", "razor", *of_text] == OF_CASES
 
 
 @pytest.mark.parametrize("name", OF_CASES)
@@ -62,7 +62,7 @@ def test_a_measure_that_a_task_does_not_take_is_a_usage_error(names: list[str]) 
 
 
 def test_an_unknown_task_is_a_usage_error_that_lists_the_choices() -> None:
-    with refused("r2, retrieval, razor, alibi", option="task", value="r3"):
+    with refused("r2, retrieval, evidence, razor, alibi", option="task", value="r3"):
         get_task("r3")
 
 

@@ -36,6 +36,7 @@ class Protocol:
         truncation: which part of too long a prompt goes.
         metrics: names of ``metrics.METRICS``; strategies are compared by the first.
         first_line: whether only the first line of a response is graded.
+        labels: the classes to tell apart, where rows name none; not those that a question names.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Protocol:
     truncation: Truncation
     metrics: tuple[str, ...]
     first_line: bool = False
+    labels: tuple[str, ...] = ()
 
     def texts(self, row: Row) -> tuple[str, str, str]:
         """Write a row's context, question and answer prefix.
@@ -66,11 +68,13 @@ class Protocol:
         """Grade a response by one of the metrics, in per cent."""
         if self.first_line:
             response = response.lstrip("\n").split("\n")[0]
-        return METRICS[metric](response, row.answers, row.all_classes)
+        asked = row.question.lower()
+        classes = row.all_classes or [label for label in self.labels if label not in asked]
+        return METRICS[metric](response, row.answers, classes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that a plan records."""
-        return {**asdict(self), "metrics": list(self.metrics)}
+        return {**asdict(self), "metrics": list(self.metrics), "labels": list(self.labels)}
 
 
 OWN_WORDS = Protocol(

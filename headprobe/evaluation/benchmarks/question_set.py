@@ -13,13 +13,14 @@ from headprobe.errors import UsageError
 from headprobe.evaluation.benchmarks.asking import Prompt, RowWriter, shorten
 from headprobe.evaluation.benchmarks.protocol import SCORE, Protocol, Style
 from headprobe.evaluation.benchmarks.registry import Chosen
-from headprobe.evaluation.benchmarks.rows import Row, is_of_hub, read_rows
+from headprobe.evaluation.benchmarks.rows import Row, read_rows
 from headprobe.evaluation.benchmarks.ruler.documents import read_corpus
 from headprobe.evaluation.benchmarks.ruler.sample import Sample
 from headprobe.evaluation.benchmarks.ruler.tasks import OF_DOCUMENTS, generate
-from headprobe.evaluation.question_sets import QuestionSet, source_digest
+from headprobe.evaluation.question_sets import QuestionSet
 from headprobe.evaluation.questions import Question, warn_of_shortened
 from headprobe.models.loading import LoadedModel
+from headprobe.prompts.data_sets import is_of_hub, source_digest
 from headprobe.prompts.grid import choose_lengths
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptOptions, describe_options

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from headprobe.errors import UsageError
-from headprobe.evaluation.benchmarks import longbench, loogle
+from headprobe.evaluation.benchmarks import longbench, loogle, others
 from headprobe.evaluation.benchmarks.protocol import SCORE, Protocol
 from headprobe.evaluation.benchmarks.rows import Row
 from headprobe.evaluation.benchmarks.ruler.protocols import PROTOCOLS as RULER
@@ -82,6 +82,22 @@ BENCHMARKS = {
             protocols=RULER,
             generated=tuple(task for task in TASKS if task not in OF_DOCUMENTS),
         ),
+        Benchmark(
+            name="infinitebench",
+            summary="keys, dialogues and books of 100,000 tokens",
+            protocols=others.INFINITEBENCH,
+        ),
+        Benchmark(
+            name="babilong",
+            summary="facts about persons and things in a long text",
+            protocols=others.BABILONG,
+        ),
+        Benchmark(
+            name="longbench-v2",
+            summary="choices of four about long texts",
+            protocols=others.LONGBENCH_V2,
+        ),
+        Benchmark(name="squad", summary="questions about paragraphs", protocols=others.SQUAD),
     )
 }
 

@@ -27,15 +27,13 @@ from headprobe.inputs import (
     as_object,
     brief,
     fit_text,
-    json_rows,
     spelled,
     text_field,
 )
-from headprobe.prompts.data_sets import HUB, hub_rows
+from headprobe.prompts.data_sets import is_of_hub, question_rows
 from headprobe.prompts.documents import loogle_document
 
 CHOICES = "ABCD"
-_KIND = "question"
 _QUESTIONS = ("question", "input")
 _ANSWERS = ("answers", "answer")
 
@@ -69,30 +67,13 @@ def read_rows(source: str | Path) -> Iterator[tuple[str, Row]]:
         UsageError: the source cannot be read, or a row cannot be used; the field is named.
         HeadprobeError: the data set cannot be loaded.
     """
-    for place, row in raw_rows(source):
+    for place, row in question_rows(source):
         try:
             for one in parse_row(as_object(row)):
                 yield place, one
         except ValueError as error:
             path = None if is_of_hub(source) else Path(source)
             raise UsageError(f"{source}, {place}: {error}", path=path) from error
-
-
-def raw_rows(source: str | Path) -> Iterator[tuple[str, Any]]:
-    """Yield the rows of a file or a data set of the hub as they are, each with its place.
-
-    Raises:
-        UsageError: the source cannot be read.
-        HeadprobeError: the data set cannot be loaded.
-    """
-    if is_of_hub(source):
-        return hub_rows(str(source), option="questions", split="test")
-    return json_rows(Path(source), kind=_KIND)
-
-
-def is_of_hub(source: str | Path) -> bool:
-    """Tell whether rows come from the Hugging Face hub, rather than from a file."""
-    return str(source).startswith(HUB)
 
 
 def parse_row(fields: Mapping[str, Any]) -> list[Row]:

@@ -23,7 +23,7 @@ from headprobe.nano.tokenizer import build_tokenizer
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptOptions
 from tests._support.refusals import refused
-from tests.evaluation.benchmarks.test_rows import KVPRESS, PAIRS
+from tests.evaluation.benchmarks.test_rows import KVPRESS, PAIRS, ROWS
 
 CHAT = (
     "{% for m in messages %}<s>{{ m.content }}{% endfor %}"
@@ -145,6 +145,31 @@ def test_rows_are_asked_and_graded_by_their_sets_protocol(
     (one,) = ask(nano, "longbench:qasper", write(tmp_path / "one.jsonl", LONGBENCH)).questions
     assert list(one.metrics) == ["qa_f1"]
     assert one.answers == ("x",)
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "right", "wrong"),
+    [
+        ("infinitebench:longbook_qa_eng", "infinitebench", "x", "y"),
+        ("infinitebench:passkey", "infinitebench", "It is X.", "y"),
+        ("longbench-v2", "longbench-v2", "The correct answer is (B)", "C"),
+        ("squad", "squad", "the x", "y"),
+    ],
+)
+def test_rows_of_every_benchmark_are_asked_by_their_protocol(
+    nano: LoadedModel, tmp_path: Path, name: str, schema: str, right: str, wrong: str
+) -> None:
+    asked = ask(nano, name, write(tmp_path / "rows.jsonl", ROWS[schema]))
+    (grade,) = asked.questions[0].metrics.values()
+    assert (grade(right), grade(wrong)) == (100, 0)
+
+
+def test_labels_that_a_question_names_do_not_count(nano: LoadedModel, tmp_path: Path) -> None:
+    row = {"input": "c", "question": "Where was it before the kitchen?", "target": "office"}
+    asked = ask(nano, "babilong:qa3", write(tmp_path / "rows.jsonl", row))
+    grade = asked.questions[0].metrics["label"]
+    assert grade("The office, before the kitchen. The garden.") == 100
+    assert grade("The office or the garden.") == 0
 
 
 def test_rows_in_their_own_words_are_left_in_them(nano: LoadedModel, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from random import Random
 from typing import Any
 
 from headprobe.errors import UsageError
-from headprobe.evaluation.benchmarks.rows import paragraphs, parse_row, raw_rows
+from headprobe.evaluation.benchmarks.rows import paragraphs, parse_row
 from headprobe.evaluation.benchmarks.ruler.sample import Sample, sample_of
 from headprobe.inputs import as_object
+from headprobe.prompts.data_sets import question_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ def read_corpus(source: str | Path) -> Corpus:
         HeadprobeError: a data set cannot be loaded.
     """
     told: list[tuple[str, list[str], list[str], tuple[str, ...]]] = []
-    for place, row in raw_rows(source):
+    for place, row in question_rows(source):
         try:
             told += _told(as_object(row))
         except ValueError as error:

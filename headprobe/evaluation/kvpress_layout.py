@@ -1,0 +1,160 @@
+"""Write an evaluation as kvpress' ``evaluate.py`` leaves its own: a directory a method.
+
+``<dataset>__<data_dir>__<model>__<press>__<ratio>[__query_aware]`` holds ``predictions.csv``,
+``metrics.json`` and ``config.yaml``, which kvpress' leaderboard and plots read (kvpress 0.5.5).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headprobe.evaluation.plan import PlannedEvaluation
+from headprobe.evaluation.questions import Question
+from headprobe.evaluation.results import FULL, QUERY_AWARE, Evaluation, MethodAnswers
+from headprobe.files import atomic_write
+
+_PRESSES = {
+    (FULL, None): "no_press",
+    ("uniform", "attention"): "snapkv",
+    ("uniform", "expected"): "expected_attention",
+    ("uniform", "value"): "criticalkv_snapkv",
+    ("pyramid", "attention"): "pyramidkv",
+    ("adaptive", "attention"): "adakv_snapkv",
+    ("streaming", "streaming"): "streaming_llm",
+    ("kvzip", "reconstruct"): "kvzip",
+    ("uniform", "reconstruct"): "kvzip",
+}
+"""kvpress' names of the same methods; others are called by strategy and selection."""
+
+
+def write_kvpress(planned: PlannedEvaluation, found: Evaluation, folder: Path) -> list[Path]:
+    """Write a directory for every method and setting into ``folder``; return their paths.
+
+    Raises:
+        HeadprobeError: a file cannot be written.
+    """
+    written: list[Path] = []
+    for method in found.methods:
+        config = _config(planned, method)
+        out = folder / _name(config)
+        if out in written:
+            out = out.with_name(f"{out.name}__{method.budget.replace('/', '--')}")
+        out.mkdir(parents=True, exist_ok=True)
+        predictions = _predictions(planned.questions, method)
+        _write(out / "predictions.csv", partial(predictions.to_csv, index=False))
+        metrics = json.dumps(_metrics(planned, method), indent=4)
+        _write(out / "metrics.json", partial(_text, metrics))
+        _write(out / "config.yaml", partial(_text, _yaml(config)))
+        written.append(out)
+    return written
+
+
+def press_name(strategy: str, selection: str | None) -> str:
+    """Return what kvpress calls a method, or its strategy and a selection other than attention."""
+    own = strategy if selection in (None, "attention") else f"{strategy}_{selection}"
+    return _PRESSES.get((strategy, selection), own)
+
+
+def _config(planned: PlannedEvaluation, method: MethodAnswers) -> dict[str, Any]:
+    """Return the fields of kvpress' EvaluationConfig."""
+    identity, labels = planned.plan.identity, planned.plan.labels
+    dataset, _, set_name = str(identity.get("benchmark", planned.name)).partition(":")
+    # kvpress' data of RULER lie in a directory for each length.
+    lengths = [str(length) for length in identity.get("lengths", ()) if dataset == "ruler"]
+    model = str(labels["model"])
+    return {
+        "dataset": dataset,
+        "data_dir": "-".join(lengths) or set_name or None,
+        "model": Path(model).name if Path(model).is_absolute() else model,
+        "device": identity["device"],
+        "press_name": press_name(method.strategy, method.selection),
+        "compression_ratio": round(1 - float(method.fractions.mean()), 4),
+        "key_channel_compression_ratio": None,
+        "threshold": None,
+        "fraction": 1.0,
+        "max_new_tokens": identity["answer_tokens"],
+        "max_context_length": None,
+        "query_aware": method.setting == QUERY_AWARE,
+        "needle_depth": None,
+        "output_dir": ".",
+        "model_kwargs": {"dtype": identity["dtype"], "attn_implementation": identity["attention"]},
+        "press_init_command": f"headprobe: {method.name}, budget {method.budget}",
+        "seed": planned.seed,
+        "fp8": False,
+    }
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    parts = [
+        config["dataset"],
+        config["data_dir"],
+        config["model"].replace("/", "--"),
+        config["press_name"],
+        f"{config['compression_ratio']:.2f}",
+        "query_aware" if config["query_aware"] else None,
+    ]
+    return "__".join(filter(None, parts))
+
+
+def _predictions(questions: Sequence[Question], method: MethodAnswers) -> Any:
+    import pandas as pd
+
+    rows = [one.row for one in questions]
+    return pd.DataFrame(
+        {
+            "question": [row.question if row else None for row in rows],
+            "answer": [list(one.answers) for one in questions],
+            "answer_prefix": [row.answer_prefix if row else None for row in rows],
+            "task": [row.task if row else None for row in rows],
+            "max_new_tokens": [one.max_new_tokens for one in questions],
+            "predicted_answer": method.responses,
+            "compression_ratio": 1 - method.fractions,
+        }
+    )
+
+
+def _metrics(planned: PlannedEvaluation, method: MethodAnswers) -> Any:
+    """Return the numbers as kvpress' scorer of the data set has them."""
+    dataset = str(planned.plan.identity.get("benchmark", "")).partition(":")[0]
+    if dataset == "longbench":
+        return round(float(method.grades[planned.metric].mean()), 2)
+    tasks = np.array([one.row.task if one.row else "" for one in planned.questions])
+    own = list(planned.questions[0].metrics) or [planned.metric]
+    if dataset == "ruler":
+        grades = method.grades[own[0]]
+        return {
+            str(task): {"string_match": round(float(grades[tasks == task].mean()), 2)}
+            for task in dict.fromkeys(tasks.tolist())
+        }
+    scale = 100 if dataset == "loogle" else 1
+    names = {"rouge_l_recall": "rouge-l"}
+    return {
+        str(task or planned.name): {
+            names.get(name, name): round(
+                float(method.grades[name][tasks == task].mean()) / scale, 4
+            )
+            for name in own
+        }
+        for task in dict.fromkeys(tasks.tolist())
+    }
+
+
+def _yaml(config: Mapping[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(dict(config), default_flow_style=False, indent=2, sort_keys=False))
+
+
+def _write(path: Path, save: Any) -> None:
+    with atomic_write(path) as temporary:
+        save(temporary)
+
+
+def _text(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,168 @@
+"""An evaluation in the layout of kvpress' own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from headprobe.evaluation.benchmarks.rows import Row
+from headprobe.evaluation.kvpress_layout import press_name, write_kvpress
+from headprobe.evaluation.plan import PlannedEvaluation
+from headprobe.evaluation.questions import Question
+from headprobe.evaluation.results import (
+    FULL,
+    QUERY_AGNOSTIC,
+    QUERY_AWARE,
+    Evaluation,
+    MethodAnswers,
+)
+from headprobe.runs.identity import Plan
+
+
+def question(number: int, task: str) -> Question:
+    row = Row(
+        context="c",
+        question=f"q{number}?",
+        answers=("x", "y"),
+        schema="ruler",
+        task=task,
+        answer_prefix=" A:",
+    )
+    return Question(
+        question_id=number,
+        group=number,
+        context_ids=(1,),
+        question_ids=(2,),
+        answers=row.answers,
+        max_new_tokens=128,
+        stops="end",
+        metrics={"string_match_all": lambda response: 0.0},
+        row=row,
+    )
+
+
+def method(setting: str, strategy: str, budget: str, fraction: float) -> MethodAnswers:
+    return MethodAnswers(
+        setting=setting,
+        strategy=strategy,
+        selection=None if strategy == FULL else "attention",
+        budget=budget,
+        is_baseline=strategy == "uniform",
+        fractions=np.full(3, fraction),
+        responses=("one", " two\n", ""),
+        grades={"string_match_all": np.array([100.0, 50.0, 0.0])},
+    )
+
+
+def planned(tmp_path: Path, benchmark: str) -> PlannedEvaluation:
+    identity: dict[str, Any] = {
+        "benchmark": benchmark,
+        "device": "cpu",
+        "dtype": "float32",
+        "attention": "sdpa",
+        "answer_tokens": None,
+        "lengths": [4096],
+    }
+    tasks = ["niah_single_1", "niah_single_1", "vt"]
+    return PlannedEvaluation(
+        subject="tiny",
+        questions=[question(number, task) for number, task in enumerate(tasks)],
+        keys=["a", "b", "c"],
+        methods=[],
+        metric="string_match_all",
+        seed=7,
+        plan=Plan(identity=identity, labels={"model": "meta/Llama"}),
+        out=tmp_path,
+        name=benchmark,
+    )
+
+
+def evaluation() -> Evaluation:
+    methods = [
+        method(setting, *one)
+        for setting in (QUERY_AWARE, QUERY_AGNOSTIC)
+        for one in ((FULL, "100%", 1.0), ("headkv", "16", 0.121), ("headkv", "12%", 0.12))
+    ]
+    return Evaluation(questions=(0, 1, 2), groups=(0, 1, 2), methods=tuple(methods))
+
+
+def test_every_method_has_a_directory_that_kvpress_names(tmp_path: Path) -> None:
+    written = write_kvpress(planned(tmp_path, "ruler"), evaluation(), tmp_path / "kvpress")
+    assert [path.name for path in written] == [
+        "ruler__4096__meta--Llama__no_press__0.00__query_aware",
+        "ruler__4096__meta--Llama__headkv__0.88__query_aware",
+        "ruler__4096__meta--Llama__headkv__0.88__query_aware__12%",
+        "ruler__4096__meta--Llama__no_press__0.00",
+        "ruler__4096__meta--Llama__headkv__0.88",
+        "ruler__4096__meta--Llama__headkv__0.88__12%",
+    ]
+    for path in written:
+        assert sorted(one.name for one in path.iterdir()) == [
+            "config.yaml",
+            "metrics.json",
+            "predictions.csv",
+        ]
+    # By task, as kvpress' scorer of RULER rounds.
+    assert json.loads((written[1] / "metrics.json").read_text()) == {
+        "niah_single_1": {"string_match": 75.0},
+        "vt": {"string_match": 0.0},
+    }
+    config = yaml.safe_load((written[1] / "config.yaml").read_text())
+    assert config["query_aware"] is True
+    assert (config["compression_ratio"], config["press_name"]) == (0.879, "headkv")
+    assert list(config)[:6] == [
+        "dataset",
+        "data_dir",
+        "model",
+        "device",
+        "press_name",
+        "compression_ratio",
+    ]
+    table = pd.read_csv(written[1] / "predictions.csv", keep_default_na=False)
+    assert table["predicted_answer"].tolist() == ["one", " two\n", ""]
+    assert table["answer"][0] == "['x', 'y']"
+    assert table["task"].tolist() == ["niah_single_1", "niah_single_1", "vt"]
+    again = write_kvpress(planned(tmp_path, "ruler"), evaluation(), tmp_path / "kvpress")
+    assert again == written
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "folder", "metrics"),
+    [
+        ("longbench:qasper", "longbench__qasper__", 50.0),
+        ("own", "own__", {"niah_single_1": {"string_match_all": 75.0}, "vt": None}),
+    ],
+)
+def test_numbers_have_the_form_of_kvpress_scorers(
+    tmp_path: Path, benchmark: str, folder: str, metrics: Any
+) -> None:
+    first, *_ = write_kvpress(planned(tmp_path, benchmark), evaluation(), tmp_path)
+    assert first.name.startswith(folder)
+    found = json.loads((first / "metrics.json").read_text())
+    if isinstance(metrics, dict):
+        assert found["niah_single_1"] == metrics["niah_single_1"]
+    else:
+        assert found == metrics
+
+
+@pytest.mark.parametrize(
+    ("strategy", "selection", "press"),
+    [
+        ("uniform", "attention", "snapkv"),
+        ("adaptive", "attention", "adakv_snapkv"),
+        ("kvzip", "reconstruct", "kvzip"),
+        ("headkv", "attention", "headkv"),
+        ("headkv", "defensive", "headkv_defensive"),
+        (FULL, None, "no_press"),
+    ],
+)
+def test_methods_are_called_as_kvpress_calls_them(
+    strategy: str, selection: str | None, press: str
+) -> None:
+    assert press_name(strategy, selection) == press
