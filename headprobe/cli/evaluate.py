@@ -133,8 +133,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="97%",
-            help="Also find the smallest fraction of the cache with which each strategy keeps this "
-            "share of the full cache's accuracy, between the budgets evaluated.",
+            help="Also find the smallest fraction of the cache with which each strategy keeps so "
+            "much of the full cache's accuracy, between the budgets evaluated.",
             show_default=False,
             rich_help_panel=options.ANSWERS,
         ),
@@ -187,7 +187,7 @@ def evaluate(
     asked_for = LIMIT if limit is None and questions is None else limit
     given = parsing.run_options({**locals(), "limit": asked_for, "questions": None})
     parsing.budget_files(budget or [])
-    least = parsing.share("keep", keep)
+    least = parsing.fraction("keep", keep)
     from headprobe.allocators import parse_options
     from headprobe.budgets import selection_names
     from headprobe.evaluation.benchmarks.registry import get_benchmark

@@ -121,11 +121,11 @@ def existing(path: Path | None, *, kind: str) -> None:
         raise UsageError(f"no {kind} file {path}", path=path)
 
 
-def share(option: str, text: str | None) -> float | None:
-    """Read a share such as ``97%`` or ``0.97``; 0 to 1.
+def fraction(option: str, text: str | None) -> float | None:
+    """Read a fraction such as ``97%`` or ``0.97``; 0 to 1.
 
     Raises:
-        UsageError: the text is no share above 0 and up to 1.
+        UsageError: the text is no fraction above 0 and up to 1.
     """
     if text is None:
         return None
@@ -135,7 +135,7 @@ def share(option: str, text: str | None) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value <= 1:
-        raise UsageError("expected a share such as 97% or 0.97", option=option, value=text)
+        raise UsageError("expected a fraction such as 97% or 0.97", option=option, value=text)
     return value
 
 

@@ -1,4 +1,4 @@
-"""The smallest fraction of the cache that keeps a share of the full cache's accuracy.
+"""The smallest fraction of the cache that keeps so much of the full cache's accuracy.
 
 Between the fractions that were evaluated, the full cache among them, accuracy is taken to be
 linear. From the full cache down, the fraction is the first at which it falls below the target.
@@ -20,7 +20,7 @@ from headprobe.stats.bootstrap import Estimate, estimate, resampled_means
 class KeptFraction:
     """The smallest fraction of the cache, 0 to 1, with which a strategy keeps what ``keep`` says.
 
-    ``keep`` is the share of the full cache's mean by ``metric``, 0 to 1. The interval is that of a
+    ``keep`` is the fraction of the full cache's mean by ``metric``, 0 to 1. The interval is that of a
     paired bootstrap: questions are resampled, each with its answers under every budget.
     ``is_bound`` says that the smallest fraction evaluated keeps it too: a smaller one may.
     """
@@ -100,7 +100,7 @@ def crossing(
     Args:
         fractions: ascending, 0 to 1; the full cache, 1, is last.
         means: the mean accuracy at each.
-        keep: the share of the last mean to keep, 0 to 1.
+        keep: the fraction of the last mean to keep, 0 to 1.
     """
     target = keep * means[-1]
     below = np.flatnonzero(means < target)
