@@ -20,8 +20,8 @@ from headprobe.stats.bootstrap import Estimate, estimate, resampled_means
 class KeptFraction:
     """The smallest fraction of the cache, 0 to 1, with which a strategy keeps what ``keep`` says.
 
-    ``keep`` is the fraction of the full cache's mean by ``metric``, 0 to 1. The interval is that of a
-    paired bootstrap: questions are resampled, each with its answers under every budget.
+    ``keep`` is the fraction of the full cache's mean by ``metric``, 0 to 1. The interval is that of
+    a paired bootstrap: questions are resampled, each with its answers under every budget.
     ``is_bound`` says that the smallest fraction evaluated keeps it too: a smaller one may.
     """
 

@@ -57,7 +57,7 @@ class PlannedEvaluation:
     ``subject`` is the model and what it is asked; an evaluation resumes an earlier one whose
     ``plan`` has the same identity; strategies are compared by ``metric``. ``keys`` are a digest of
     each question and of how it is answered. ``name`` is that of the task, the file or the
-    benchmark. ``keep`` asks for the fraction of the cache that keeps this fraction of the full cache's
+    benchmark. ``keep`` asks for the fraction of the cache that keeps so much of the full cache's
     accuracy, 0 to 1.
     """
 
