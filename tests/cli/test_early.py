@@ -13,7 +13,7 @@ REFUSED = {
     "score --until-stable 1.5": "--until-stable 1.5: expected a number between 0 and 1",
     "score --activation-memory lots": "--activation-memory lots: expected an amount of memory",
     "score --needles missing.jsonl": "bundled needles are named english, chinese, nano",
-    "score --task nothing": "--task nothing: expected r2, retrieval, razor, alibi",
+    "score --task nothing": "--task nothing: expected r2, retrieval, evidence, razor, alibi",
     "score --measures r2,r9": "--measures r9: this task takes r2",
     "score --task alibi --measures alibi": "task alibi has no cases",
     "evaluate --scores missing": "no scores at missing",
