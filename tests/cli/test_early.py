@@ -23,7 +23,7 @@ REFUSED = {
     "evaluate --questions missing.jsonl": "no question file missing.jsonl",
     "evaluate --lengths ten": "start:stop:count",
     "evaluate --strategy wild": "no strategy 'wild'",
-    "evaluate --task razor": "which ask for answers",
+    "evaluate --task razor": "which ask about needles",
     "evaluate": "no run under outputs",
     "ablate missing": "no scores at missing",
     "ablate --top-k x": "numbers of heads as in 1,2,4,8",
