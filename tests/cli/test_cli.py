@@ -152,7 +152,7 @@ def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) 
     ("arguments", "code", "wrong", "message"),
     [
         (["score", "--model", "./nowhere"], 2, ("model", "./nowhere"), "no such directory"),
-        (["score", "--task", "nothing"], 2, ("task", "nothing"), "r2, retrieval, evidence, razor, alibi"),
+        (["score", "--task", "nothing"], 2, ("task", "nothing"), "r2, retrieval, evidence, razor"),
         (["score", "--lengths", "128,4096"], 2, ("lengths", 4096), "fit the model's max context"),
         (["score", "--lengths", "10"], 2, ("lengths", 10), "too short for needle"),
         (["score", "--lengths", "ten"], 2, ("lengths", "ten"), "start:stop:count"),
