@@ -24,6 +24,7 @@ from headprobe.cli.options import bounded
 from headprobe.cli.output import closing_log, fail, start_log, warn
 from headprobe.cli.parsing import check_arguments
 from headprobe.cli.plot import plot
+from headprobe.cli.pull import pull
 from headprobe.cli.report import report
 from headprobe.cli.score import score
 from headprobe.cli.show import show
@@ -77,6 +78,7 @@ app.command()(bounded(score))
 app.command()(bounded(allocate))
 app.command()(bounded(export))
 app.command("import")(bounded(import_scores))
+app.command()(bounded(pull))
 app.command()(bounded(plot))
 app.command()(bounded(report))
 app.command()(bounded(evaluate))

@@ -106,7 +106,7 @@ def ablate(
     """
     given = parsing.run_options(locals())
     from headprobe.ablation.rankings import HeadChoice, parse_top_k
-    from headprobe.runs.directory import newest_run
+    from headprobe.runs.hub import local_runs, shown_name
     from headprobe.scores import HeadScores
     from headprobe.tasks import get_asking_task
 
@@ -117,8 +117,8 @@ def ablate(
     )
     asked = None if task is None else get_asking_task(task)
     parsing.needle_file(needles)
-    paths = [*([run] if run else []), *(scores or [])] or [newest_run()]
-    runs = [(str(path), HeadScores.load(path)) for path in paths]
+    paths = local_runs([*([run] if run else []), *(scores or [])])
+    runs = [(shown_name(path), HeadScores.load(path)) for path in paths]
     from headprobe.ablation.plan import plan_ablation
     from headprobe.ablation.run import PICTURE
     from headprobe.ablation.run import ablate as run_ablation

@@ -209,21 +209,24 @@ def allocate(
 
 def _runs(run: Path | None, scores: list[str] | None) -> list[WeightedRun]:
     from headprobe.allocators.mixing import WeightedRun, parse_weighted
-    from headprobe.runs.directory import newest_run
+    from headprobe.runs.hub import local_runs, shown_name
     from headprobe.scores import HeadScores
 
     if run is not None and scores:
         raise UsageError(f"give {run} as one of them, or leave them out", option="scores")
-    weighted = [parse_weighted(text) for text in scores or []] or [(run or newest_run(), 1.0)]
+    weighted = [parse_weighted(text) for text in scores or []] or []
+    paths = local_runs([path for path, _ in weighted] or ([run] if run else []))
+    weights = [weight for _, weight in weighted] or [1.0]
     return [
-        WeightedRun(name=str(path), scores=HeadScores.load(path), weight=weight)
-        for path, weight in weighted
+        WeightedRun(name=shown_name(path), scores=HeadScores.load(path), weight=weight)
+        for path, weight in zip(paths, weights, strict=True)
     ]
 
 
 def _beside(run: Path, budgets: HeadBudgets, *, mixed: bool) -> Path:
     """Choose where a budget goes: into the directory of its run, of several runs the first."""
-    folder = run if run.is_dir() else run.parent
+    from headprobe.runs.hub import place_of
+
     parts = [budgets.strategy["name"], budgets.strategy.get("budget"), "mixed" if mixed else None]
     name = "-".join(str(part) for part in parts if part is not None)
-    return folder / f"budget-{name.replace('%', 'pct')}.json"
+    return place_of(run) / f"budget-{name.replace('%', 'pct')}.json"

@@ -20,7 +20,8 @@ def compare(
         list[Path] | None,
         typer.Argument(
             metavar="SCORES",
-            help="Run directories or their scores.safetensors; the newest run if left out.",
+            help="Run directories, their scores.safetensors, or hf:<owner>/<name>; the newest run "
+            "if left out.",
             show_default=False,
         ),
     ] = None,
@@ -59,13 +60,13 @@ def compare(
 
     Example: headprobe compare outputs/nano/r2 outputs/nano/retrieval --out compared.png
     """
-    from headprobe.runs.directory import newest_run
+    from headprobe.runs.hub import local_runs, shown_name
     from headprobe.scores import HeadScores
     from headprobe.scores.comparison import compare_needles, compare_runs
 
-    paths, measures = scores or [newest_run()], measure or []
+    paths, measures = local_runs(scores or []), measure or []
     parsing.free_output(out, paths)
-    runs = [(str(path), HeadScores.load(path)) for path in paths]
+    runs = [(shown_name(path), HeadScores.load(path)) for path in paths]
     if by_needle:
         if len(runs) > 1 or len(measures) > 1:
             message = "splits one run by one measure: name no more than that"

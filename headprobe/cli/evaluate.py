@@ -29,7 +29,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="The scores that budgets are divided by: a run directory or its file.",
+            help="The scores that budgets are divided by: a run directory, its file, or "
+            "hf:<owner>/<name>.",
             show_default="the newest run",
             rich_help_panel=options.SCORES,
         ),
@@ -193,6 +194,7 @@ def evaluate(
     from headprobe.evaluation.benchmarks.registry import get_benchmark
     from headprobe.evaluation.methods import STRATEGY, MethodOptions, parse_budgets
     from headprobe.runs.directory import require_scores
+    from headprobe.runs.hub import local_run
     from headprobe.tasks import get_asking_task
     from headprobe.tasks.grading import METRICS, PASSED
 
@@ -225,13 +227,13 @@ def evaluate(
     dividing = parsing.with_declared(dividing, declared)
     methods = MethodOptions(
         budgets=parse_budgets(budget or BUDGETS),
-        scores=scores,
+        scores=scores and local_run(scores),
         strategies=tuple(strategy or ()),
         selections=parsing.names("selection", selection or (), selection_names()),
         options={name: value for name, value in dividing.items() if value is not None},
     )
     if scores is not None or len(methods.files) < len(methods.budgets):
-        require_scores(scores)
+        require_scores(methods.scores)
     from headprobe.evaluation.kvpress_layout import write_kvpress
     from headprobe.evaluation.plan import plan_evaluation
     from headprobe.evaluation.results import PICTURE

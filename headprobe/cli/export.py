@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from headprobe.cli import options, output, parsing
+from headprobe.errors import UsageError
+
+HUB = "hub"
 
 
 def export(
-    out: Annotated[
-        Path,
-        options.out("The file to write; for duo a directory."),
-    ],
     to: Annotated[
         str,
         typer.Option(
-            metavar="FORMAT",
-            help="What to write: see `headprobe list formats`.",
+            metavar="FORMAT|hub",
+            help="What to write: see `headprobe list formats`; hub: the whole run, for others to "
+            "pull.",
             rich_help_panel=options.FORMAT,
         ),
     ],
@@ -27,11 +28,30 @@ def export(
         Path | None,
         typer.Argument(
             metavar="SCORES_OR_BUDGET",
-            help="A run directory, its scores.safetensors or a budget's .json; "
+            help="A run directory, its scores.safetensors, hf:<owner>/<name> or a budget's .json; "
             "the newest run if left out.",
             show_default=False,
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        options.out("The file to write, for duo a directory; not for hub.", default=False),
+    ] = None,
+    repo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="hub: the repository, made where it is missing.",
+            show_default=False,
+            rich_help_panel=options.HUB,
+        ),
+    ] = None,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", help="hub: make it a private repository.", rich_help_panel=options.HUB
+        ),
+    ] = False,
     measure: options.MeasureOption = None,
     reduce: Annotated[
         options.Reduction | None, options.reduce("the format's", panel=options.FORMAT)
@@ -89,10 +109,12 @@ def export(
     """Write scores or a budget as a file that another program loads.
 
     Example: headprobe export outputs/nano/r2 --to headkv --out heads.json
+
+    Example: headprobe export outputs/nano/r2 --to hub --repo me/nano-r2-heads
     """
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.formats import export_budget, export_scores, parse_options
-    from headprobe.runs.directory import newest_run
+    from headprobe.runs.hub import local_run
     from headprobe.scores import HeadScores
 
     chosen: dict[str, Any] = {
@@ -105,9 +127,17 @@ def export(
         "context_length": context_length,
         "layout": layout,
     }
-    source = file or newest_run()
-    parsing.free_output(out, [source])
+    source = local_run(file)
     of_budget = is_budget_file(source)
+    if to == HUB:
+        unused = {"out": out, "option": option, **chosen}
+        _refuse_given({name: value for name, value in unused.items() if value is not None}, to)
+        _publish(source, repo, of_budget=of_budget, private=private)
+        return
+    _refuse_given({"repo": repo} if repo else {"private": private} if private else {}, to)
+    if out is None:
+        raise UsageError("name the file to write", option="out")
+    parsing.free_output(out, [source])
     declared = parse_options(to, option or [], of="budget" if of_budget else "scores")
     chosen = parsing.with_declared(chosen, declared)
     if of_budget:
@@ -117,3 +147,29 @@ def export(
     for line in notes:
         output.note(line)
     typer.echo(out)
+
+
+def _refuse_given(unused: Mapping[str, object], to: str) -> None:
+    for name in unused:
+        raise UsageError(f"`to={to}` takes none: leave it out", option=name)
+
+
+def _publish(run: Path, repo: str | None, *, of_budget: bool, private: bool) -> None:
+    """Put a run on the hub, and say how others take it from there."""
+    from headprobe.runs.publish import publish_run
+
+    if repo is None:
+        raise UsageError("name the repository, as in owner/name", option="repo")
+    if of_budget:
+        message = f"{run} is a budget; a run goes to the hub, of which others allocate their own"
+        raise UsageError(message, path=run)
+    name = publish_run(run, repo, draw=_draw, private=private)
+    output.note(f"next, anywhere: headprobe allocate hf:{name} --budget 128")
+    typer.echo(f"hf:{name}")
+
+
+def _draw(run: Path, path: Path) -> None:
+    from headprobe.cli.plot import read_picture
+    from headprobe.plots import draw, save
+
+    save(draw([read_picture(run)]), path)

@@ -15,6 +15,7 @@ from headprobe.errors import UsageError
 MODEL, CASES, PROMPT = "Model", "Cases", "Prompt"
 SCORING, ANSWERS, ABLATION = "Scoring", "Answers", "Ablation"
 SCORES, BUDGET, STRATEGY, FORMAT = "Scores", "Budget", "Options of strategies", "Format"
+HUB = "Hub"
 OUTPUT = "Output"
 
 LARGEST = 2**31 - 1
@@ -197,7 +198,8 @@ ScoresArgument = Annotated[
     Path | None,
     typer.Argument(
         metavar="SCORES",
-        help="A run directory or its scores.safetensors; the newest run if left out.",
+        help="A run directory, its scores.safetensors, or hf:<owner>/<name> of the hub; the newest "
+        "run if left out.",
         show_default=False,
     ),
 ]

@@ -22,7 +22,7 @@ def plot(
         list[Path] | None,
         typer.Argument(
             metavar="FILE",
-            help="Run directories, their scores.safetensors, or budgets; "
+            help="Run directories, their scores.safetensors, hf:<owner>/<name>, or budgets; "
             "the newest run and its newest budget if left out.",
             show_default=False,
         ),
@@ -41,11 +41,12 @@ def plot(
     Example: headprobe plot outputs/nano/r2 --out heads.svg
     """
     from headprobe.plots import draw, save
+    from headprobe.runs.hub import local_run
 
-    chosen = files or _newest()
+    chosen = [local_run(file) for file in files] if files else _newest()
     path = out or _beside(chosen[0])
     parsing.free_output(out, chosen)
-    save(draw([_read(file, measure) for file in chosen]), path)
+    save(draw([read_picture(file, measure) for file in chosen]), path)
     typer.echo(path)
 
 
@@ -61,13 +62,18 @@ def _newest() -> list[Path]:
 
 def _beside(file: Path) -> Path:
     from headprobe.budgets import is_budget_file
+    from headprobe.runs.hub import place_of
 
-    if is_budget_file(file):
-        return file.with_suffix(".png")
-    return (file if file.is_dir() else file.parent) / PICTURE
+    return file.with_suffix(".png") if is_budget_file(file) else place_of(file) / PICTURE
 
 
-def _read(file: Path, measure: str | None) -> RunPicture | HeadBudgets:
+def read_picture(file: Path, measure: str | None = None) -> RunPicture | HeadBudgets:
+    """Read what is drawn of a run or a budget file.
+
+    Raises:
+        UsageError: there is no such file, or it is of another kind; the run lacks the measure.
+        HeadprobeError: a file is damaged.
+    """
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.plots import RunPicture
     from headprobe.runs.directory import read_cases

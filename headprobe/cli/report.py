@@ -21,8 +21,8 @@ def report(
         list[Path] | None,
         typer.Argument(
             metavar="PATH",
-            help="Run directories, budgets, directories of evaluations and ablations, or folders "
-            "of these; the newest run and what lies beside it if left out.",
+            help="Run directories, hf:<owner>/<name>, budgets, directories of evaluations and "
+            "ablations, or folders of these; the newest run and what lies beside it if left out.",
             show_default=False,
         ),
     ] = None,
@@ -37,13 +37,14 @@ def report(
     """
     from headprobe.measures import MEASURES
     from headprobe.report import build_record, find_sources, room, write_page
+    from headprobe.runs.hub import local_run, place_of
     from headprobe.runs.memory import byte_size
 
     parsing.free_output(out, paths or [])
-    sources = find_sources(paths or [])
+    sources = find_sources([local_run(path) for path in paths or []])
     summaries = {name: measure.summary for name, measure in MEASURES.items()}
     record = build_record(sources, room=room(), summaries=summaries)
-    path = out or sources.place / REPORT
+    path = out or place_of(sources.place) / REPORT
     size = write_page(record, path)
     if record["left_out"]:
         output.note(f"left out, to keep the file small: {', '.join(record['left_out'])}")

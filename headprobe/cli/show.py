@@ -15,8 +15,8 @@ def show(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="A run directory, its scores.safetensors, a budget or a report; the newest run if "
-            "left out.",
+            help="A run directory, its scores.safetensors, hf:<owner>/<name>, a budget or a "
+            "report; the newest run if left out.",
             show_default=False,
         ),
     ] = None,
@@ -38,7 +38,7 @@ def show(
     from headprobe.cli.budgets import summarise
     from headprobe.cli.report import show_report
     from headprobe.cli.runs import describe, show_top_heads
-    from headprobe.runs.directory import newest_run
+    from headprobe.runs.hub import local_run
     from headprobe.runs.pass_rates import pass_rates
     from headprobe.scores import HeadScores
 
@@ -48,7 +48,7 @@ def show(
     if file is not None and is_budget_file(file):
         summarise(HeadBudgets.load(file), json=json)
         return
-    path = file or newest_run()
+    path = local_run(file)
     run = HeadScores.load(path)
     show_top_heads(run, measure=measure, seed=seed, top_k=top_k, rates=pass_rates(path), json=json)
     describe(run, path=path)

@@ -41,6 +41,7 @@ from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptOptions
 from headprobe.runs.directory import directory_for
 from headprobe.runs.held_out import scored_corpus
+from headprobe.runs.hub import shown_name
 from headprobe.runs.identity import Plan, model_identity
 from headprobe.runs.progress import FILE_NAME, stored_plan
 from headprobe.runs.result_files import versions
@@ -147,7 +148,8 @@ def plan_evaluation(
     """
     run = find_run(methods)
     known = HeadScores.load(run) if run else None
-    candidates = build_methods(methods, [WeightedRun(name=str(run), scores=known)] if known else [])
+    weighted = [WeightedRun(name=shown_name(run), scores=known)] if run and known else []
+    candidates = build_methods(methods, weighted)
     chosen = task or scored_task(known)
     name = benchmark.name if benchmark else source_name(questions) if questions else chosen.name
     out = out or directory_for(loaded.label, f"evaluate-{name.replace(':', '-')}")
@@ -197,7 +199,7 @@ def plan_evaluation(
             **asked.plan.identity,
         },
         labels={
-            "scores": str(run) if run else None,
+            "scores": shown_name(run) if run else None,
             "budgets": [candidate.budget for candidate in candidates],
             "methods": [describe_method(candidate, cut_point) for candidate in candidates],
             **asked.plan.labels,

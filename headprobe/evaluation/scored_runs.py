@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from headprobe.budgets import HeadBudgets
+from headprobe.errors import HeadprobeError
 from headprobe.evaluation.methods import MethodOptions
 from headprobe.runs.directory import newest_run
 from headprobe.runs.held_out import held_out_seed, seeds_of
+from headprobe.runs.hub import local_run
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.tasks import DEFAULT_TASK, TASKS, Task, find_task
@@ -41,13 +44,20 @@ def scored_runs(run: Path | None, files: Sequence[Path]) -> list[Path]:
         recorded = HeadBudgets.load(file).strategy.get("scores")
         parts = recorded if isinstance(recorded, list) else []
         named = [
-            Path(str(part["run"])) for part in parts if isinstance(part, dict) and "run" in part
+            _found(str(part["run"])) for part in parts if isinstance(part, dict) and "run" in part
         ]
         beside = file.parent
         if (beside / SCORES).is_file() or not named:
             named = [beside, *(path for path in named if path.exists())]
         found += named
     return found if run is None else [*found, run]
+
+
+def _found(name: str) -> Path:
+    """Return where a run of a budget's record lies; one of the hub is brought here if it can be."""
+    with suppress(HeadprobeError):
+        return local_run(Path(name))
+    return Path(name)
 
 
 def choose_seed(

@@ -13,6 +13,7 @@ from headprobe.errors import HeadprobeError
 from headprobe.prompts.style import PromptDecision
 from headprobe.report.packing import pack, pack_json, rounded
 from headprobe.runs.directory import read_cases, read_report
+from headprobe.runs.hub import shown_name
 from headprobe.scores import HeadScores
 from headprobe.tasks import find_task
 
@@ -33,7 +34,7 @@ def run_record(run: Path, scores: HeadScores, summaries: Mapping[str, str]) -> d
     prompt = PromptDecision.in_record(scores.plan)
     task = find_task(scores.task)
     return {
-        "name": str(run),
+        "name": shown_name(run),
         "model": scores.layout.to_json(),
         "task": scores.task,
         "asks": task is None or task.asks,

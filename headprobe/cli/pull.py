@@ -1,0 +1,39 @@
+"""``headprobe pull``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from headprobe.cli import options, output
+
+
+def pull(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="OWNER/NAME[@REVISION]",
+            help="A run on the Hugging Face hub.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        options.out("The run directory to make.", default="outputs/<owner>--<name>"),
+    ] = None,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Copy a run that others have put on the Hugging Face hub into a run directory.
+
+    Example: headprobe pull someone/llama3-8b-r2-heads
+    """
+    from headprobe.cli.runs import describe
+    from headprobe.runs.hub import HubName, pull_run
+    from headprobe.scores import HeadScores
+
+    path = pull_run(HubName.parse(name), out, overwrite=overwrite)
+    describe(HeadScores.load(path), path=path)
+    output.note(f"next: headprobe allocate {path} --budget 128, or headprobe report {path}")
+    typer.echo(path)
