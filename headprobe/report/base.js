@@ -52,6 +52,7 @@ function number(value) {
   if (value === null || value === undefined) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
+  if (size >= 1000) return whole(value).replace("-", "\u2212");
   if (size < 1e-4) return value.toExponential(1).replace("-", "\u2212");
   return value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size)))).replace("-", "\u2212");
 }
