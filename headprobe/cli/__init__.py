@@ -21,7 +21,7 @@ from headprobe.cli.export import export
 from headprobe.cli.importing import import_scores
 from headprobe.cli.listing import list_registry
 from headprobe.cli.options import bounded
-from headprobe.cli.output import closing_log, fail, start_log, warn
+from headprobe.cli.output import fail, restored, start_log, warn
 from headprobe.cli.parsing import check_arguments
 from headprobe.cli.plot import plot
 from headprobe.cli.pull import pull
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        with _warnings_as_lines(), closing_log():
+        with _warnings_as_lines(), restored():
             return _run(arguments)
     except Exception as error:
         if os.environ.get("HEADPROBE_DEBUG") == "1":

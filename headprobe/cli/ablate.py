@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headprobe.cli import options, output, parsing
+from headprobe.cli import completion, options, output, parsing
 
 if TYPE_CHECKING:
     from headprobe.ablation.curves import Ablation
@@ -22,6 +22,7 @@ def ablate(
             metavar="RUN",
             help="Another run to look measures up in; give it again for more.",
             show_default=False,
+            autocompletion=completion.runs,
             rich_help_panel=options.ABLATION,
         ),
     ] = None,
@@ -31,6 +32,7 @@ def ablate(
             metavar="NAME,...",
             help="Measures, each looked up in the runs.",
             show_default="all that they hold",
+            autocompletion=completion.measures,
             rich_help_panel=options.ABLATION,
         ),
     ] = None,
@@ -97,6 +99,7 @@ def ablate(
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Ablate the heads that a measure puts first, beside random ones: do answers depend on them?
 
@@ -143,8 +146,9 @@ def ablate(
     output.note(planned.summary)
     with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:
         result = run_ablation(loaded, planned, overwrite=overwrite, advance=advance, draw=_draw)
-    _show(result, json=json)
-    output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
+    if json or not quiet:
+        _show(result, json=json)
+    output.written(planned.out, then=f"look at {planned.out / PICTURE}", json=json)
 
 
 def _draw(result: Ablation, path: Path) -> None:

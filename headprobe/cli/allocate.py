@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headprobe.cli import options, output, parsing
+from headprobe.cli import completion, options, output, parsing
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def allocate(
             metavar="RUN[:WEIGHT]",
             help="A run and its weight, in place of SCORES; several are mixed.",
             show_default=False,
+            autocompletion=completion.runs,
             rich_help_panel=options.SCORES,
         ),
     ] = None,
@@ -42,6 +43,7 @@ def allocate(
         typer.Option(
             metavar="NAME",
             help="Rule that divides the budget: see `headprobe list strategies`.",
+            autocompletion=completion.strategies,
             rich_help_panel=options.BUDGET,
         ),
     ] = "headkv",
@@ -55,6 +57,7 @@ def allocate(
             metavar="NAME",
             help="How heads choose the entries that they keep: see `headprobe list selections`.",
             show_default="attention, or what the strategy says",
+            autocompletion=completion.selections,
             rich_help_panel=options.BUDGET,
         ),
     ] = None,
@@ -156,6 +159,7 @@ def allocate(
         options.out("The budget file.", default="budget-<strategy>-<budget>.json in the run"),
     ] = None,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Turn a run's scores, or those of several runs, into a KV-cache budget for every head.
 
@@ -200,11 +204,12 @@ def allocate(
     )
     path = out or _beside(Path(runs[0].name), budgets, mixed=len(runs) > 1)
     budgets.save(path)
-    summarise(budgets, json=json)
+    if json or not quiet:
+        summarise(budgets, json=json)
     warn_if_whole(budgets, [source.scores for source in runs])
     for source in runs:
         describe(source.scores, name=source.name if len(runs) > 1 else None)
-    output.note(f"written to {path}")
+    output.written(path, then=f"headprobe plot, or headprobe evaluate --budget {path}", json=json)
 
 
 def _runs(run: Path | None, scores: list[str] | None) -> list[WeightedRun]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headprobe.cli import options, output, parsing
+from headprobe.cli import completion, options, output, parsing
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def compare(
             help="Run directories, their scores.safetensors, or hf:<owner>/<name>; the newest run "
             "if left out.",
             show_default=False,
+            autocompletion=completion.runs,
         ),
     ] = None,
     measure: Annotated[
@@ -31,6 +32,7 @@ def compare(
             metavar="NAME",
             help="Which measures to take of every run; give it again for more.",
             show_default="each task's; all of a single run",
+            autocompletion=completion.measures,
             rich_help_panel=options.SCORES,
         ),
     ] = None,
@@ -55,6 +57,7 @@ def compare(
         Path | None, options.out("Draw it too: .png, .svg or .pdf.", default=False)
     ] = None,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Compare how runs, tasks, measures, models or needles rank the heads.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from headprobe.cli import options, output, parsing
+from headprobe.cli import completion, options, output, parsing
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def evaluate(
             help="The scores that budgets are divided by: a run directory, its file, or "
             "hf:<owner>/<name>.",
             show_default="the newest run",
+            autocompletion=completion.runs,
             rich_help_panel=options.SCORES,
         ),
     ] = None,
@@ -69,6 +70,7 @@ def evaluate(
             help="Ask and grade by a benchmark's protocol: see `headprobe list benchmarks`. "
             "RULER's rows are made here, at --lengths; others come from --questions.",
             show_default=False,
+            autocompletion=completion.benchmarks,
             rich_help_panel=options.CASES,
         ),
     ] = None,
@@ -78,6 +80,7 @@ def evaluate(
             metavar="NAME",
             help="How sizes are divided by the scores; give it again for more.",
             show_default="headkv",
+            autocompletion=completion.strategies,
             rich_help_panel=options.BUDGET,
         ),
     ] = None,
@@ -88,6 +91,7 @@ def evaluate(
             help="How heads choose the entries that they keep: see `headprobe list selections`; "
             "each strategy is evaluated with each.",
             show_default="attention; a file's own",
+            autocompletion=completion.selections,
             rich_help_panel=options.BUDGET,
         ),
     ] = None,
@@ -174,6 +178,7 @@ def evaluate(
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure accuracy under budgets of the KV cache, beside the full cache and the baselines.
 
@@ -264,8 +269,9 @@ def evaluate(
         )
     if to is not None:
         write_kvpress(planned, found, planned.out / to)
-    _show(found, planned, json=json)
-    output.note(f"written to {planned.out}; see {planned.out / PICTURE}")
+    if json or not quiet:
+        _show(found, planned, json=json)
+    output.written(planned.out, then=f"look at {planned.out / PICTURE}", json=json)
 
 
 def _draw(planned: PlannedEvaluation, results: Sequence[MethodResult], path: Path) -> None:

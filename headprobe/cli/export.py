@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from headprobe.cli import options, output, parsing
+from headprobe.cli import completion, options, output, parsing
 from headprobe.errors import UsageError
 
 HUB = "hub"
@@ -21,6 +21,7 @@ def export(
             metavar="FORMAT|hub",
             help="What to write: see `headprobe list formats`; hub: the whole run, for others to "
             "pull.",
+            autocompletion=completion.formats,
             rich_help_panel=options.FORMAT,
         ),
     ],
@@ -31,6 +32,7 @@ def export(
             help="A run directory, its scores.safetensors, hf:<owner>/<name> or a budget's .json; "
             "the newest run if left out.",
             show_default=False,
+            autocompletion=completion.results,
         ),
     ] = None,
     out: Annotated[
@@ -105,6 +107,7 @@ def export(
         ),
     ] = None,
     option: Annotated[list[str] | None, options.declared("format", panel=options.FORMAT)] = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Write scores or a budget as a file that another program loads.
 
@@ -146,7 +149,7 @@ def export(
         notes = export_scores(HeadScores.load(source), out, to=to, **chosen)
     for line in notes:
         output.note(line)
-    typer.echo(out)
+    output.print_path(out)
 
 
 def _refuse_given(unused: Mapping[str, object], to: str) -> None:
@@ -165,7 +168,7 @@ def _publish(run: Path, repo: str | None, *, of_budget: bool, private: bool) -> 
         raise UsageError(message, path=run)
     name = publish_run(run, repo, draw=_draw, private=private)
     output.note(f"next, anywhere: headprobe allocate hf:{name} --budget 128")
-    typer.echo(f"hf:{name}")
+    output.print_path(f"hf:{name}")
 
 
 def _draw(run: Path, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headprobe.cli import options, output
+from headprobe.cli import completion, options, output
 from headprobe.cli.wording import in_options
 
 
@@ -26,6 +26,7 @@ def import_scores(
             "--from",
             metavar="FORMAT",
             help="What the file is: see `headprobe list formats`.",
+            autocompletion=completion.formats,
             rich_help_panel=options.FORMAT,
         ),
     ],
@@ -39,6 +40,7 @@ def import_scores(
             help="Whose heads they are: an alias or a model's directory, whose sizes are taken, "
             "or another name.",
             show_default="the file's name",
+            autocompletion=completion.models,
             rich_help_panel=options.MODEL,
         ),
     ] = None,
@@ -53,6 +55,7 @@ def import_scores(
     ] = None,
     head_dim: Annotated[int | None, _size("Width of a head.", default="128")] = None,
     overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Read scores that another program published into a run directory.
 
@@ -72,7 +75,7 @@ def import_scores(
         f"{run.passed} cases of {run.layout.layers} layers of {run.layout.num_heads} query and "
         f"{run.layout.num_kv_heads} KV heads; next: headprobe allocate {out}"
     )
-    typer.echo(out)
+    output.print_path(out)
 
 
 def _known(model: str | None) -> dict[str, Any]:

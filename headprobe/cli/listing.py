@@ -31,6 +31,7 @@ def list_registry(
         typer.Argument(metavar="REGISTRY", help="Which choices to list.", show_default=False),
     ],
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """List models with an alias, tasks, measures, strategies, selections, benchmarks or formats.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import typer
 
+from headprobe.cli import completion, output
 from headprobe.errors import UsageError
 
 # Panels of the help.
@@ -34,6 +35,7 @@ Model = Annotated[
         help="An alias (see `headprobe list models`), a local directory, a GGUF file, a hub id, or "
         "hub-id:file.gguf.",
         show_default=True,
+        autocompletion=completion.models,
         rich_help_panel=MODEL,
     ),
 ]
@@ -194,6 +196,16 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print JSON on stdout instead of a table.", rich_help_panel=OUTPUT),
 ]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        callback=output.be_quiet,
+        help="Say nothing but errors; of what is written print the path alone.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 ScoresArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -201,6 +213,7 @@ ScoresArgument = Annotated[
         help="A run directory, its scores.safetensors, or hf:<owner>/<name> of the hub; the newest "
         "run if left out.",
         show_default=False,
+        autocompletion=completion.runs,
     ),
 ]
 MeasureOption = Annotated[
@@ -210,6 +223,7 @@ MeasureOption = Annotated[
         metavar="NAME",
         help="Measure of the run to take.",
         show_default="the task's",
+        autocompletion=completion.measures,
         rich_help_panel=SCORES,
     ),
 ]
@@ -240,10 +254,22 @@ FillTo = Annotated[
 ]
 
 
-def task(help: str, *, choices: str, default: str | bool = True) -> Any:
+def task(
+    help: str,
+    *,
+    choices: str,
+    default: str | bool = True,
+    complete: Callable[[str], list[str]] = completion.asking_tasks,
+) -> Any:
     """Build ``--task`` with its help and its ``choices``, as in "r2|retrieval"."""
     return typer.Option(
-        "--task", "-t", metavar=choices, help=help, show_default=default, rich_help_panel=CASES
+        "--task",
+        "-t",
+        metavar=choices,
+        help=help,
+        show_default=default,
+        autocompletion=complete,
+        rich_help_panel=CASES,
     )
 
 

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headprobe.printable import printable
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 
 NAME_WIDTH, UNLIMITED = 20, 10_000
+_QUIET = ContextVar("quiet", default=False)
 _LOG = logging.getLogger("headprobe")
 
 
@@ -34,14 +37,43 @@ def _stderr() -> Console:
     return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
+def be_quiet(wanted: bool) -> bool:
+    """Say nothing but errors from now on, if ``wanted``."""
+    if wanted:
+        _QUIET.set(True)
+    return wanted
+
+
+def is_quiet() -> bool:
+    """Return whether nothing is said but errors."""
+    return _QUIET.get()
+
+
 def note(message: str) -> None:
     """Print one line for the person at the terminal, on stderr."""
-    _stderr().print(printable(message), markup=False)
+    if not is_quiet():
+        _stderr().print(printable(message), markup=False)
 
 
 def warn(message: str) -> None:
     """Print one line of warning on stderr."""
-    _stderr().print(f"warning: {printable(message)}", markup=False, style="yellow")
+    if not is_quiet():
+        _stderr().print(f"warning: {printable(message)}", markup=False, style="yellow")
+
+
+def written(path: Path, *, then: str, json: bool) -> None:
+    """Say where results are and what to do ``then``; quietly print the path alone.
+
+    Nothing is added to the JSON of a quiet command.
+    """
+    note(f"written to {path}; next: {then}")
+    if is_quiet() and not json:
+        print_path(path)
+
+
+def print_path(path: Path | str) -> None:
+    """Print the path of what was written on stdout."""
+    sys.stdout.write(f"{path}\n")
 
 
 def fail(message: str) -> None:
@@ -58,11 +90,12 @@ def start_log() -> None:
 
 
 @contextmanager
-def closing_log() -> Iterator[None]:
-    """End after the block what ``start_log`` has started in it."""
+def restored() -> Iterator[None]:
+    """End after the block what ``start_log`` and ``be_quiet`` have started in it."""
     try:
         yield
     finally:
+        _QUIET.set(False)
         _LOG.handlers.clear()
         _LOG.setLevel(logging.NOTSET)
 
@@ -158,7 +191,7 @@ def progress(what: str, total: int) -> Iterator[Advance]:
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
-        disable=not console.is_terminal,
+        disable=is_quiet() or not console.is_terminal,
     )
     with bar:
         task = bar.add_task(printable(what), total=total)

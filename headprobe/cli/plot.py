@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headprobe.cli import options, output, parsing
+from headprobe.cli import completion, options, output, parsing
 from headprobe.errors import HeadprobeError, UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def plot(
             help="Run directories, their scores.safetensors, hf:<owner>/<name>, or budgets; "
             "the newest run and its newest budget if left out.",
             show_default=False,
+            autocompletion=completion.results,
         ),
     ] = None,
     out: Annotated[
@@ -35,6 +36,7 @@ def plot(
         ),
     ] = None,
     measure: options.MeasureOption = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw the heads of runs and budgets, side by side.
 
@@ -47,7 +49,7 @@ def plot(
     path = out or _beside(chosen[0])
     parsing.free_output(out, chosen)
     save(draw([read_picture(file, measure) for file in chosen]), path)
-    typer.echo(path)
+    output.print_path(path)
 
 
 def _newest() -> list[Path]:

@@ -24,6 +24,7 @@ def pull(
         options.out("The run directory to make.", default="outputs/<owner>--<name>"),
     ] = None,
     overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Copy a run that others have put on the Hugging Face hub into a run directory.
 
@@ -36,4 +37,4 @@ def pull(
     path = pull_run(HubName.parse(name), out, overwrite=overwrite)
     describe(HeadScores.load(path), path=path)
     output.note(f"next: headprobe allocate {path} --budget 128, or headprobe report {path}")
-    typer.echo(path)
+    output.print_path(path)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from headprobe.cli import options, output, parsing
+from headprobe.cli import completion, options, output, parsing
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,12 +24,14 @@ def report(
             help="Run directories, hf:<owner>/<name>, budgets, directories of evaluations and "
             "ablations, or folders of these; the newest run and what lies beside it if left out.",
             show_default=False,
+            autocompletion=completion.results,
         ),
     ] = None,
     out: Annotated[
         Path | None,
         options.out("The report, an HTML file.", default="report.html beside what comes first"),
     ] = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Put runs, budgets, evaluations and ablations into one HTML file that opens offline.
 
@@ -54,7 +56,7 @@ def report(
         f"{sources.describe()} in {byte_size(size)}; next: open it in a browser, or headprobe show "
         f"{path}"
     )
-    typer.echo(path)
+    output.print_path(path)
 
 
 def show_report(path: Path, *, measure: str | None, top_k: int, json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from headprobe.cli import options, output, parsing
+from headprobe.cli import completion, options, output, parsing
 from headprobe.cli.runs import describe, show_cost, show_top_heads
 from headprobe.errors import UsageError
 
@@ -26,6 +26,7 @@ def score(
         options.task(
             "What to probe: see `headprobe list tasks`.",
             choices="r2|retrieval|evidence|razor|alibi|reconstruct|onthefly|reach|stability",
+            complete=completion.tasks,
         ),
     ] = "r2",
     measures: Annotated[
@@ -34,6 +35,7 @@ def score(
             metavar="all|NAME,...",
             help="What to measure: see `headprobe list measures`.",
             show_default="the task's",
+            autocompletion=completion.measures,
             rich_help_panel=options.SCORING,
         ),
     ] = None,
@@ -135,6 +137,7 @@ def score(
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Score every attention head of a model on a task; run again, it resumes.
 
@@ -231,7 +234,8 @@ def score(
             )
     if scores is not None:
         rates = pass_rates(run.out)
-        show_top_heads(scores, measure=None, seed=seed, top_k=10, rates=rates, json=json)
+        if json or not quiet:
+            show_top_heads(scores, measure=None, seed=seed, top_k=10, rates=rates, json=json)
         describe(scores, path=run.out)
         if scores.cases < len(run.cases):
             output.note(
@@ -241,7 +245,7 @@ def score(
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
         strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"
-        output.note(f"written to {run.out}; next: headprobe allocate {strategy}")
+        output.written(run.out, then=f"headprobe allocate {strategy}", json=json)
 
 
 def _name_others(loaded: LoadedModel) -> None:
@@ -265,6 +269,7 @@ def _from_weights(
 
     run = out or directory_for(loaded.label, task)
     scores = score_weights(loaded, task=task, out=run, seed=seed, overwrite=overwrite)
-    show_top_heads(scores, measure=None, seed=seed, top_k=10, rates=(), json=json)
+    if json or not output.is_quiet():
+        show_top_heads(scores, measure=None, seed=seed, top_k=10, rates=(), json=json)
     describe(scores)
-    output.note(f"written to {run}; next: headprobe allocate {run} --strategy {task}")
+    output.written(run, then=f"headprobe allocate {run} --strategy {task}", json=json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headprobe.cli import options
+from headprobe.cli import completion, options
 
 
 def show(
@@ -18,6 +18,7 @@ def show(
             help="A run directory, its scores.safetensors, hf:<owner>/<name>, a budget or a "
             "report; the newest run if left out.",
             show_default=False,
+            autocompletion=completion.results,
         ),
     ] = None,
     top_k: Annotated[
@@ -29,6 +30,7 @@ def show(
     measure: options.MeasureOption = None,
     seed: options.Seed = 0,
     json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Show a run, a budget or a report as tables in the terminal.
 

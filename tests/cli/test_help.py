@@ -30,7 +30,7 @@ OPTIONS = [
 ]
 PANELS = {value for name, value in vars(options).items() if name.isupper()}
 ASKING = [task.name for task in TASKS.values() if task.asks and not task.reads_documents]
-SHORT = {"--model": "-m", "--task": "-t", "--out": "-o", "--budget": "-b"}
+SHORT = {"--model": "-m", "--task": "-t", "--out": "-o", "--budget": "-b", "--quiet": "-q"}
 
 
 def words(text: str) -> str:
