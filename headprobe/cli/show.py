@@ -32,17 +32,19 @@ def show(
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Show a run, a budget or a report as tables in the terminal.
+    """Show a run, a budget or a report as tables in the terminal, of a run also a heatmap.
 
     Example: headprobe show outputs/nano/r2 --top-k 5
     """
     from headprobe.budgets import HeadBudgets, is_budget_file
     from headprobe.cli.budgets import summarise
+    from headprobe.cli.heatmap import show_heatmap
     from headprobe.cli.report import show_report
     from headprobe.cli.runs import describe, show_top_heads
     from headprobe.runs.hub import local_run
     from headprobe.runs.pass_rates import pass_rates
     from headprobe.scores import HeadScores
+    from headprobe.scores.titles import title
 
     if file is not None and file.suffix.lower() in (".html", ".htm"):
         show_report(file, measure=measure, top_k=top_k, json=json)
@@ -52,5 +54,12 @@ def show(
         return
     path = local_run(file)
     run = HeadScores.load(path)
+    if not json:
+        name = run.resolve(measure)
+        show_heatmap(
+            f"{run.layout.id}, {title(name)} of every head: layers down, query heads across",
+            run.mean(name),
+            group=run.layout.group_size,
+        )
     show_top_heads(run, measure=measure, seed=seed, top_k=top_k, rates=pass_rates(path), json=json)
     describe(run, path=path)
