@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headprobe.cli import completion, options, output, parsing
+from headprobe.cli.runs import in_title
 
 if TYPE_CHECKING:
     from headprobe.ablation.curves import Ablation
@@ -177,7 +178,8 @@ def _show(result: Ablation, *, json: bool) -> None:
     ]
     output.show_table(
         f"{result.layout.id}, {title(result.task)}: accuracy in per cent with heads ablated by "
-        f"{result.plan['ablation']}, {full.value:.1f} with none; {len(result.needles)} cases",
+        f"{result.plan['ablation']}, {full.value:.1f} with none; {len(result.needles)} cases"
+        f"{in_title(result.plan)}",
         ["measure", "heads", *(f"k={k}" for k in curves[0].top_k), "area"],
         rows,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from headprobe.cli import completion, options, output, parsing
+from headprobe.cli.runs import in_title
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -291,9 +292,10 @@ def _show(found: Evaluation, planned: PlannedEvaluation, *, json: bool) -> None:
     others = [name for name in results[0].grades if name != planned.metric]
     columns = ["strategy", "selection", "budget", "cache %", planned.metric, " / ".join(others)]
     columns += ["% of full", "gain over the best baseline"]
+    asked = f"{len(planned.questions)} questions{in_title(planned.plan.to_json())}"
     for setting, meaning in SETTINGS.items():
         rows = [_row(one, planned.metric, others) for one in results if one.setting == setting]
-        output.show_table(f"{planned.subject}: {meaning}", columns, rows)
+        output.show_table(f"{planned.subject}: {meaning}; {asked}", columns, rows)
     _show_kept(planned.kept(found), planned)
 
 

@@ -16,6 +16,7 @@ from headprobe.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress
 
 
 NAME_WIDTH, UNLIMITED = 20, 10_000
@@ -23,11 +24,20 @@ _QUIET = ContextVar("quiet", default=False)
 _LOG = logging.getLogger("headprobe")
 
 
-class Advance(Protocol):
-    """A callback that is called after each piece of long work."""
+class Bar(Protocol):
+    """A bar of long work, to be called after each piece of it.
+
+    ``is_live`` is true where it is shown, on a terminal.
+    """
+
+    is_live: bool
 
     def __call__(self) -> None:
         """Count one more piece as done."""
+        ...
+
+    def tell(self, line: str) -> None:
+        """Show a line beside the bar."""
         ...
 
 
@@ -171,28 +181,38 @@ def _cell(value: object) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Advance]:
+def progress(what: str, total: int) -> Iterator[Bar]:
     """Show a bar with the time left on stderr; stay silent where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
     console = _stderr()
-    bar = Progress(
+    shown = Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left {task.fields[told]}", markup=False),
         console=console,
         disable=is_quiet() or not console.is_terminal,
     )
-    with bar:
-        task = bar.add_task(printable(what), total=total)
-        yield lambda: bar.advance(task)
+    with shown:
+        yield _Bar(shown, printable(what), total)
+
+
+class _Bar:
+    def __init__(self, shown: Progress, what: str, total: int) -> None:
+        self.is_live = not shown.disable
+        self._shown = shown
+        self._task = shown.add_task(what, total=total, told="")
+
+    def __call__(self) -> None:
+        self._shown.advance(self._task)
+
+    def tell(self, line: str) -> None:
+        self._shown.update(self._task, told=f"· {line}")

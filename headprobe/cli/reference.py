@@ -24,7 +24,7 @@ made from the program by `make docs`.
 `headprobe --version` prints the version, `headprobe --verbose COMMAND` logs what is loaded, planned
 and done, and `headprobe --install-completion` installs completion for the shell. A command ends
 with exit code 0, with 1 on a problem met while working, 2 on wrong usage, 130 after Ctrl-C.
-Messages go to stderr, results to stdout.
+Messages go to stderr, results to stdout; with `--quiet` errors alone are told.
 """
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headprobe.cli import output
 from headprobe.cli.wording import in_options
@@ -88,7 +88,8 @@ def show_top_heads(
     subject = ": ".join(dict.fromkeys((title(run.task), title(name))))
     heading = (
         f"{run.layout.id}, {subject} of the top {len(chosen)} of "
-        f"{len(heads)} heads; {describe_cases(run)}\n{_firmness(reliability, run)}"
+        f"{len(heads)} heads; {describe_cases(run)}{in_title(run.plan)}\n"
+        f"{_firmness(reliability, run)}"
     )
     columns = ["rank", "layer", "head", "kv_head", "score", "std", "ci_low", "ci_high"]
     output.show_table(heading, columns, chosen[columns].astype(object).values.tolist())
@@ -98,6 +99,14 @@ def show_top_heads(
             ["kind", "cases", "passed", "%"],
             [[one.kind, one.cases, one.passed, f"{one.fraction:.0%}"] for one in rates],
         )
+
+
+def in_title(plan: Mapping[str, Any]) -> str:
+    """Return the end of a title that names the prompt style of a plan, if it has one."""
+    from headprobe.prompts.style import PromptDecision
+
+    decision = PromptDecision.in_record(plan)
+    return f"; prompt {decision.used}" if decision and decision.used else ""
 
 
 def show_cost(run: PlannedRun, *, json: bool = False) -> None:

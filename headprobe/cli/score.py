@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from headprobe.cli import completion, options, output, parsing
+from headprobe.cli.live import LiveScores
 from headprobe.cli.runs import describe, show_cost, show_top_heads
 from headprobe.errors import UsageError
 
@@ -222,7 +223,8 @@ def score(
             output.note(run.summary)
             _name_others(loaded)
         total = len(run.tree.shards(processes.count)[processes.rank])
-        with output.progress(f"{loaded.layout.id} {task}", total=total) as advance:
+        with output.progress(f"{loaded.layout.id} {task}", total=total) as bar:
+            live = LiveScores(bar.tell, measure=chosen.measures[0], asks=chosen.asks)
             scores = score_cases(
                 loaded,
                 run,
@@ -230,7 +232,8 @@ def score(
                 statistics=statistics,
                 overwrite=overwrite,
                 processes=processes,
-                advance=advance,
+                advance=bar,
+                **({"watch": live} if bar.is_live else {}),
             )
     if scores is not None:
         rates = pass_rates(run.out)

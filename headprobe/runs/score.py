@@ -52,6 +52,12 @@ if TYPE_CHECKING:
 Observations = Mapping[str, Observation]
 STATISTICS_TOKENS = 32_768
 """Tokens over which queries are averaged: as many as TriAttention's own calibration reads."""
+Watch = Callable[[Case, Observation, bool], None]
+"""Called with a case, its observation, and whether it was not observed at an earlier start."""
+
+
+def _look_away(case: Case, seen: Observation, is_new: bool) -> None:
+    """Watch nothing."""
 
 
 def score(
@@ -63,6 +69,7 @@ def score(
     overwrite: bool = False,
     processes: Processes | None = None,
     advance: Callable[[], None] = lambda: None,
+    watch: Watch = _look_away,
 ) -> HeadScores | None:
     """Observe the cases that are not observed yet, then write the run directory.
 
@@ -77,6 +84,7 @@ def score(
         overwrite: replace a run with another plan.
         processes: the processes of the run; by default this one alone.
         advance: called once for each case of this process, cases of an earlier start included.
+        watch: called with each observation, those of an earlier start first.
 
     Raises:
         ValueError: the prompt style is not decided.
@@ -103,13 +111,13 @@ def score(
             HeadprobeWarning,
             stacklevel=2,
         )
-    observer = _Observer(loaded, run, case_of, packed=not one_by_one, warns=warns)
+    observer = _Observer(loaded, run, case_of, packed=not one_by_one, warns=warns, watch=watch)
     work = Work(
         name="cases",
         keys=keys,
         do=observer.observe,
         encode=encode,
-        decode=partial(_decode, loaded, run, case_of),
+        decode=observer.decode,
         rounds=[[keys[case_id] for case_id in portion] for portion in run.rounds()],
         is_enough=partial(_is_stable, run, case_of) if run.until_stable is not None else None,
         shards=lambda count: [[keys[i] for i in part] for part in run.tree.shards(count)],
@@ -177,12 +185,14 @@ class _Observer:
         *,
         packed: bool,
         warns: bool,
+        watch: Watch,
     ) -> None:
         self._loaded = loaded
         self._run = run
         self._case_of = case_of
         self._packed = packed
         self._warns = warns
+        self._watch = watch
         self._first: list[Observation] = []
         self._checked = False
 
@@ -194,7 +204,14 @@ class _Observer:
             self._checked = True
         for seen in self._observations(key_of):
             yield key_of[seen.case_id], seen
+            self._watch(self._run.cases[seen.case_id], seen, True)
             self._look_at(seen)
+
+    def decode(self, key: str, payload: Payload) -> Observation:
+        """Make the observation of an earlier start from its payload."""
+        seen = _decode(self._loaded, self._run, self._case_of, key, payload)
+        self._watch(self._case_of[key], seen, False)
+        return seen
 
     def _observations(self, wanted: Iterable[int]) -> Iterator[Observation]:
         loaded, run, sizes = self._loaded, self._run, self._run.chunk_sizes

@@ -34,6 +34,18 @@ def test_a_command_that_writes_prints_the_path_alone(scored: Path, command: str,
     assert (scored / path).is_file()
 
 
+@pytest.mark.slow
+def test_titles_say_model_task_cases_and_prompt(scored: Path) -> None:
+    shown = " ".join(succeed("show", cwd=scored, columns=200).stdout.split())
+    assert "nano, HeadKV-R2 of the top 20 of " in shown
+    assert "of 48 cases passed; prompt raw" in shown
+    asked = ["--lengths", "128", "--depths", "50", "--limit", "2"]
+    done = succeed("ablate", "--top-k", "1", "--random-draws", "1", *asked, cwd=scored, columns=200)
+    assert "; 2 cases; prompt raw" in " ".join(done.stdout.split())
+    done = succeed("evaluate", "--budget", "16", *asked, cwd=scored, columns=200)
+    assert "; 2 questions; prompt raw" in " ".join(done.stdout.split())
+
+
 def test_what_was_asked_for_is_shown_still(nano_scored: Path, tmp_path: Path) -> None:
     for command in (["show"], ["list", "tasks"], ["compare", *["outputs/nano/r2"] * 2]):
         loud, quiet = (succeed(*command, *more, cwd=nano_scored) for more in ([], ["--quiet"]))
