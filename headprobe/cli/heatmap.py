@@ -89,11 +89,11 @@ def _shades(levels: list[list[float]]) -> Iterator[list[tuple[str, str]]]:
 def _line(label: str, cells: list[tuple[str, str]], group: int, width: int) -> Text:
     from rich.text import Text
 
-    line = Text(label, style="dim")
+    line = Text().append(label, style="dim")
     for head, (character, style) in enumerate(cells):
         if group > 1 and head and head % group == 0:
             line.append("│", style="dim")
-        line.append(character * width, style=style or "not dim")
+        line.append(character * width, style=style)
     return line
 
 

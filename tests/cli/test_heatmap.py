@@ -27,7 +27,9 @@ def test_two_layers_are_the_halves_of_a_line_and_kv_heads_are_set_apart() -> Non
         "  2 ▀▀▀▀▀▀▀▀│▀▀▀▀▀▀▀▀",
     ]
     assert plain(lines)[3] == f"    0 {'█' * 16} 1"
-    upper, lower = (lines[n].spans[0].style for n in (1, 2))
+    # The first span is the label's, which alone is dim.
+    upper, lower = (lines[n].spans[1].style for n in (1, 2))
+    assert not lines[1].style
     # The lowest score over that of the next layer; the last layer stands alone.
     assert str(upper).startswith("#440154 on #")
     assert " on " not in str(lower)
@@ -45,7 +47,7 @@ def test_without_colours_each_layer_has_shades() -> None:
 def test_scores_with_signs_are_grey_at_zero() -> None:
     signed = np.array([[-1.0, 0.0, 0.5]], dtype=np.float32)
     line = heatmap(signed, group=1, width=80, coloured=True)[1]
-    assert [str(span.style) for span in line.spans][:2] == ["#3b4cc0", "#dddddd"]
+    assert [str(span.style) for span in line.spans][1:3] == ["#3b4cc0", "#dddddd"]
 
 
 @pytest.mark.parametrize(("width", "cells"), [(21, 16), (20, 8), (13, 8), (12, None)])
