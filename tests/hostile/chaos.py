@@ -168,7 +168,7 @@ def stop(
     killed = number == signal.SIGKILL
     stopped = first.code == (-number if killed else 128 + number)
     # Before main, Python itself ends by SIGTERM and SIGHUP, and after it so do we.
-    silent = first.code == -number and not first.stderr
+    silent = first.code == -number and "Traceback" not in first.stderr
     if not (stopped or silent or first.code == 0):
         problems.append(f"exit code {first.code}: {first.stderr[-300:]}")
     if "Traceback" in first.stderr and not (fresh and number == signal.SIGINT and after < 0.5):
@@ -236,6 +236,10 @@ def main() -> int:
     parser.add_argument("--signals", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    # In the background of a shell and after nohup, signals are ignored, and by what is started too.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     draw, tallies = random.Random(options.seed), {name: Tally() for name in COMMANDS}
     with tempfile.TemporaryDirectory() as base:
         setting = Path(base)
@@ -253,7 +257,8 @@ def main() -> int:
                 undisturbed[name] = numbers(folder / "out"), ended.seconds
                 print(f"{name}: {ended.seconds:.1f} s undisturbed", flush=True)
         trials = [signal.SIGKILL] * options.kills
-        trials += [SIGNALS[n % len(SIGNALS)] for n in range(options.signals)]
+        # Every command gets each of the signals.
+        trials += [SIGNALS[n // len(COMMANDS) % len(SIGNALS)] for n in range(options.signals)]
         for trial, number in enumerate(trials):
             name = list(COMMANDS)[trial % len(COMMANDS)]
             wanted, seconds = undisturbed[name]
