@@ -37,7 +37,9 @@ QUICK = ("allocate", "plot", "report", "compare", "show", "list", "export")
 RUN = {
     name: typed
     for name, typed in TYPED.items()
-    if typed[0] in QUICK and not {"FORMAT", "hub"} & set(typed)
+    if typed[0] in QUICK
+    and not {"FORMAT", "hub"} & set(typed)
+    and not any(one.startswith("hf:") for one in typed)
 }
 
 

@@ -184,7 +184,7 @@ def test_measures_are_listed_with_the_tasks_that_take_them(tmp_path: Path) -> No
     listed = headprobe("list", "measures", "--json", cwd=tmp_path)
     rows = {row["measure"]: row for row in listed.json()}
     assert set(ALL) <= set(rows)
-    assert rows["qr"]["tasks"] == "r2, retrieval"
+    assert rows["qr"]["tasks"] == "r2, retrieval, evidence"
     assert "LOCOS" in rows["locos"]["what it is"]
     assert rows["alibi"]["tasks"] == "alibi"
     told = [row["what it is"] for row in rows.values()]
