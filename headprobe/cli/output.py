@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -201,7 +201,8 @@ def progress(what: str, total: int) -> Iterator[Bar]:
         console=console,
         disable=is_quiet() or not console.is_terminal,
     )
-    with shown:
+    # rich 13.7 ends a bar that is not shown in an empty line.
+    with nullcontext() if shown.disable else shown:
         yield _Bar(shown, printable(what), total)
 
 
