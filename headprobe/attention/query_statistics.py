@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headprobe.attention.kernels import share_heads
 from headprobe.attention.observe import patched_attention
-from headprobe.attention.prefix_cache import PrefixCache, supports_chunked_prefill
+from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 from headprobe.attention.rotary import RotaryWatch, Rotation
 from headprobe.errors import HeadprobeError
 from headprobe.scores.statistics import QueryStatistics
@@ -98,8 +98,7 @@ def _read(
     loaded: LoadedModel, texts: Sequence[Sequence[int]], prefill_chunk: int
 ) -> dict[int, _LayerSums]:
     """Read texts one by one, and sum the queries of each layer that rotates them."""
-    has_state = PrefixCache(loaded.model, 1).has_recurrent_state
-    whole = has_state and not supports_chunked_prefill(loaded.model)
+    whole = reads_whole(loaded.model)
     watch = RotaryWatch(loaded.model)
     found: dict[int, _LayerSums] = {}
     start = 0

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headprobe.attention.finite import NotFinite, not_finite
-from headprobe.attention.prefix_cache import supports_chunked_prefill
+from headprobe.attention.prefix_cache import reads_whole
 from headprobe.compression import GreedyDecoder, HeadBudgetCache, Target
 from headprobe.compression.reconstruction import repetitions
 from headprobe.errors import HeadprobeError, out_of_memory
@@ -88,7 +88,7 @@ def answer(
         HeadprobeError: the model's cache cannot be compressed, a budget is for another model, or a
             prompt does not fit into the device's memory.
     """
-    if loaded.layers_without_attention and not supports_chunked_prefill(loaded.model):
+    if reads_whole(loaded.model):
         raise HeadprobeError(
             f"cannot evaluate {loaded.layout.id}: it reads a text in pieces otherwise than whole"
         )
