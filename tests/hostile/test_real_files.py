@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from headprobe.errors import UsageError
 from headprobe.formats.import_run import read_run
 from headprobe.prompts.haystacks import sentences
-from tests.hostile.asked import read_question_file
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 
@@ -37,18 +35,6 @@ def test_rows_of_benchmarks_are_haystacks_by_any_of_their_columns(name: str, col
     found = list(itertools.islice(sentences(f"{path}:{column}", seed=0), 200))
     assert len(set(found)) > 20
     assert max(map(len, found)) <= 400
-
-
-@pytest.mark.parametrize(
-    ("name", "problem"),
-    [
-        ("loogle_shortdep_qa", "line 1: expected a text in field 'context', got None"),
-        ("ruler_4096_niah_multikey_3", "line 1: expected a text in field 'context', got None"),
-    ],
-)
-def test_rows_without_a_context_of_their_own_are_no_questions(name: str, problem: str) -> None:
-    with pytest.raises(UsageError, match=problem):
-        read_question_file(shared(f"benchmarks/{name}.jsonl"))
 
 
 @pytest.mark.parametrize(
