@@ -61,13 +61,15 @@ class Word:
 class Alignment:
     """The part of a response that gives the answer.
 
-    ``start`` and ``end`` are character offsets into the response, half open; ``f1`` is the token F1
-    of that part against the answer, in per cent; 100 where they are equal word for word.
+    ``start`` and ``end`` are character offsets into the response, half open; ``f1`` and ``recall``
+    are the token F1 of that part against the answer and the fraction of the answer's words in it,
+    both in per cent and 100 where part and answer are equal word for word.
     """
 
     start: int
     end: int
     f1: float
+    recall: float
 
 
 def words(text: str) -> list[Word]:
@@ -149,7 +151,12 @@ def align(response: str, answer: str) -> Alignment | None:
     f1, _ = graded[best]
     if not f1:
         return None
-    return Alignment(start=runs[best][0].start, end=runs[best][-1].end, f1=f1)
+    return Alignment(
+        start=runs[best][0].start,
+        end=runs[best][-1].end,
+        f1=f1,
+        recall=_share(texts[best], wanted, 0.0),
+    )
 
 
 def names_wrong(response: str, wrong_answer: str | None, right: Alignment | None) -> bool:
@@ -206,13 +213,15 @@ def score_aligned(response: str, answer: str, wrong_answer: str | None = None) -
 
 
 def score_recall(response: str, answer: str, wrong_answer: str | None = None) -> float:
-    """Score a response by the fraction of the answer's words that it holds, 0 to 100.
+    """Score a response by the part that gives the answer: its recall of the answer, 0 to 100.
 
-    A response that names the wrong answer scores 0.
+    Words of the answer that stand elsewhere do not count: a long response has "in" and "of"
+    somewhere. A response that names the wrong answer scores 0.
     """
-    if names_wrong(response, wrong_answer, align(response, answer)):
+    found = align(response, answer)
+    if found is None or names_wrong(response, wrong_answer, found):
         return 0.0
-    return recall(response, [answer])
+    return found.recall
 
 
 def failure_kind(

@@ -18,7 +18,7 @@ def max_new_tokens(case: Case) -> int:
 
 
 def score(response: str, case: Case) -> float:
-    """Compute the fraction of the answer's words in the response; 0 if it names the wrong one."""
+    """Compute the recall of the part that gives the answer; 0 if the wrong one is named."""
     return score_recall(response, case.answer, case.wrong_answer)
 
 

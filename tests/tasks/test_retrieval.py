@@ -32,8 +32,35 @@ def test_fifty_steps_are_watched_whatever_the_answer(answer_tokens: int) -> None
         ("Красный дом", "Синий дом", 50),
     ],
 )
-def test_success_is_rouge_1_recall_in_per_cent(answer: str, response: str, per_cent: float) -> None:
+def test_the_reference_is_rouge_1_recall_in_per_cent(
+    answer: str, response: str, per_cent: float
+) -> None:
+    assert reference_score(response, case(answer)) == pytest.approx(per_cent)
+
+
+@pytest.mark.parametrize(
+    ("answer", "response", "per_cent"),
+    [
+        ("eat a sandwich in the park", "You should eat a sandwich in the old park!", 100 * 3 / 4),
+        ("eat a sandwich in the park", "a park", 100 * 1 / 4),
+        # Words of a real model's wrong answers, of which three of five stand somewhere in it.
+        (
+            "in the shadow of the town pump",
+            "She stands in the middle of the room, surrounded by the people of the town.",
+            100 * 2 / 5,
+        ),
+        ("in the shadow of the town pump", "In the shadow of the town pump, he said.", 100),
+        ("公园里吃", "他在公司的花园里,吃了饭", 100 * 3 / 4),
+        ("在公园里吃", "公司的人在家里说:花园没有,先吃饭", 100 * 2 / 5),
+        ("林安娜。", "答案是林安娜", 100),
+        ("早上7点在图书馆门口见面", "7", 100 / 12),
+    ],
+)
+def test_success_is_the_recall_of_the_part_that_gives_the_answer(
+    answer: str, response: str, per_cent: float
+) -> None:
     assert score(response, case(answer)) == pytest.approx(per_cent)
+    assert score(response, case(answer)) <= reference_score(response, case(answer))
 
 
 def test_a_response_that_names_the_wrong_answer_scores_0() -> None:
