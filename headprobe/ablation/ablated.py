@@ -21,6 +21,7 @@ from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 from headprobe.models.config import head_layout
 from headprobe.models.layout import Head
 from headprobe.models.loading import attention_layers
+from headprobe.models.logits import last_position
 
 MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
 
@@ -81,7 +82,12 @@ def mean_outputs(
             cache = PrefixCache(model, len(prompt))
             read = torch.tensor([prompt], device=model.device)
             for piece in torch.split(read, len(prompt) if whole else prefill_chunk, dim=1):
-                model(piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
+                model(
+                    piece,
+                    past_key_values=cache,
+                    logits_to_keep=last_position(piece),
+                    use_cache=True,
+                )
             tokens += len(prompt)
     return {layer: total / tokens for layer, total in totals.items()}
 

@@ -25,6 +25,7 @@ from transformers import DynamicCache, PreTrainedModel
 from headprobe.attention.observe import patched_attention
 from headprobe.errors import HeadprobeError
 from headprobe.models.loading import LoadedModel, attention_modules
+from headprobe.models.logits import last_position
 
 _PIECE, _FIRST = 1024, 64
 # Next to it float32 loses what is below 2**16: the layers that follow write nothing.
@@ -166,7 +167,12 @@ def first_broken_layer(loaded: LoadedModel, prompt: Sequence[int]) -> str | None
         with _outputs_seen(model, look):
             tokens = torch.tensor([prompt], device=loaded.device)
             for piece in torch.split(tokens, _PIECE, dim=1):
-                model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                model(
+                    piece,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=last_position(piece),
+                )
     except _Found as found:
         return found.place
     except torch.OutOfMemoryError:

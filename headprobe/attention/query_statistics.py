@@ -19,6 +19,7 @@ from headprobe.attention.observe import patched_attention
 from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 from headprobe.attention.rotary import RotaryWatch, Rotation
 from headprobe.errors import HeadprobeError
+from headprobe.models.logits import last_position
 from headprobe.scores.statistics import QueryStatistics
 
 if TYPE_CHECKING:
@@ -121,7 +122,12 @@ def _read(
             ids = torch.tensor([[*text]], device=loaded.device)
             for piece in torch.split(ids, len(text) if whole else prefill_chunk, dim=1):
                 start = cache.get_seq_length()
-                loaded.model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+                loaded.model(
+                    piece,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=last_position(piece),
+                )
     return found
 
 

@@ -24,6 +24,7 @@ from headprobe.attention.kernels import share_heads
 from headprobe.attention.observe import patched_attention
 from headprobe.attention.rows import attention_rows, check_attention_kwargs
 from headprobe.compression.masks import check_mask, seen
+from headprobe.models.logits import last_position
 from headprobe.prompts.template import chat_affixes
 from headprobe.prompts.tokenize import PieceTokenizer
 
@@ -124,7 +125,12 @@ def repeat_context(
         attend = partial(_attend, found, repetition, tokens, implementation)
         ids = torch.tensor([repetition.ids], device=model.device)
         with patched_attention(model, attend):
-            model(ids, past_key_values=Cache(layers=layers), use_cache=True, logits_to_keep=1)
+            model(
+                ids,
+                past_key_values=Cache(layers=layers),
+                use_cache=True,
+                logits_to_keep=last_position(ids),
+            )
     return found
 
 

@@ -35,6 +35,7 @@ from headprobe.evaluation.results import (
     grade,
 )
 from headprobe.models.loading import LoadedModel
+from headprobe.models.logits import last_position
 from headprobe.runs.greedy import GreedyRules, Stops
 
 PREFILL_CHUNK = 2048
@@ -266,7 +267,7 @@ class _Reader:
         """Run new tokens, and return the next token of each sequence."""
         for piece in torch.split(ids, self._chunk, dim=1):
             output = self._loaded.model(
-                piece, past_key_values=cache, use_cache=True, logits_to_keep=1
+                piece, past_key_values=cache, use_cache=True, logits_to_keep=last_position(piece)
             )
         return rules.choose(output.logits[:, -1], first=range(len(ids)))
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from headprobe.attention.observe import OnRows, forward, observe
 from headprobe.attention.prefix_cache import PrefixCache, reads_whole
+from headprobe.models.logits import last_position
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -62,7 +63,13 @@ def read_text(
         if on_rows is not None and watched > 0:
             watch = slice(-watched, None)
             run = partial(observe, on_rows=on_rows, watch=watch, chunk_bytes=_ROW_BYTES)
-        run(loaded.model, piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
+        run(
+            loaded.model,
+            piece,
+            past_key_values=cache,
+            logits_to_keep=last_position(piece),
+            use_cache=True,
+        )
     return cache
 
 

@@ -17,6 +17,7 @@ from headprobe.attention.observe import patched_attention
 from headprobe.attention.rotary import RotaryWatch
 from headprobe.attention.rows import attention_rows
 from headprobe.measures._text import TextMeasure, by_layer
+from headprobe.models.logits import last_position
 
 if TYPE_CHECKING:
     from headprobe.attention.rotary import Unrotated
@@ -39,7 +40,7 @@ def read(
         return original(module, query, key, *rest, **kwargs)
 
     with watch.watching(loaded.model), patched_attention(loaded.model, attend):
-        loaded.model(ids, use_cache=False, logits_to_keep=1)
+        loaded.model(ids, use_cache=False, logits_to_keep=last_position(ids))
     return by_layer(loaded, found)
 
 

@@ -20,6 +20,7 @@ from headprobe.attention.prefix_cache import PrefixCache, reads_whole
 from headprobe.attention.rows import AttentionRows
 from headprobe.errors import HeadprobeWarning
 from headprobe.models.layout import Head
+from headprobe.models.logits import last_position
 from headprobe.prompts.case import Case
 from headprobe.runs.kept_rows import BINS, MOST_STEPS, TOP_TOKENS, KeptCase
 from headprobe.runs.memory import LEAST_CHUNK, ChunkSizes
@@ -148,7 +149,13 @@ def _observe(
     ids = torch.tensor([tokens], device=loaded.device)
     ahead = 0 if reads_whole(loaded.model) else watched.start
     for piece in torch.split(ids[:, :ahead], chunk_sizes.prefill_chunk, dim=1) if ahead else ():
-        forward(loaded.model, piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
+        forward(
+            loaded.model,
+            piece,
+            past_key_values=cache,
+            logits_to_keep=last_position(piece),
+            use_cache=True,
+        )
     observe(
         loaded.model,
         ids[:, ahead:],
@@ -156,7 +163,7 @@ def _observe(
         watch=slice(watched.start - ahead, None),
         past_key_values=cache,
         chunk_bytes=chunk_sizes.row_bytes,
-        logits_to_keep=1,
+        logits_to_keep=last_position(ids[:, ahead:]),
         use_cache=True,
     )
 
