@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from headprobe import process
+from headprobe.cli import process
 
 
 def main() -> int:
@@ -15,7 +15,7 @@ def main() -> int:
     code = 1
     try:
         process.set_up()
-        from headprobe.cli import main as run
+        from headprobe.cli.app import main as run
 
         code = run()
     except BaseException:

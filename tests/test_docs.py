@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from headprobe import __version__
-from headprobe.cli import app
+from headprobe.cli.app import app
 from tests._support.command_line import headprobe, succeed
 from tests.conftest import SCORED
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,11 @@ def test_the_package_offers_what_a_caller_needs() -> None:
     assert headprobe.evaluate is evaluate
     assert headprobe.__version__ == "0.1.0"
     assert set(headprobe.__all__) <= set(dir(headprobe))
+
+
+def test_all_but_five_modules_live_in_rooms() -> None:
+    root = {file.stem for file in Path(headprobe.__file__).parent.glob("*.py")}
+    assert root == {"__init__", "__main__", "errors", "files", "registry"}
 
 
 def test_another_name_is_an_attribute_error() -> None:

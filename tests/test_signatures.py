@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import headprobe
-from headprobe.cli import app
+from headprobe.cli.app import app
 
 MOST = 12
 PACKAGE = Path(headprobe.__file__).parent

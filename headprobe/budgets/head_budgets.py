@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
-from headprobe.inputs import LARGEST_FILE
+from headprobe.inputs.files import LARGEST_FILE
+from headprobe.inputs.schemas import parse_header
 from headprobe.models.layout import HeadLayout
 from headprobe.registry import method_names
-from headprobe.schemas import parse_header
 
 FORMAT = "headprobe-budget"
 VERSION = 1

@@ -30,7 +30,7 @@ def show_heatmap(title: str, scores: Float[np.ndarray, "layer query_head"], *, g
     from rich.console import Console
     from rich.text import Text
 
-    from headprobe.printable import printable
+    from headprobe.inputs.printable import printable
 
     console = Console(highlight=False)
     if not sys.stdout.isatty() or console.options.ascii_only:

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from headprobe.printable import printable
+from headprobe.inputs.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

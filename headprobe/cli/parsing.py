@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
+from headprobe.inputs.printable import printable
 from headprobe.models.options import ModelOptions
-from headprobe.printable import printable
 from headprobe.prompts.grid import parse_depths, parse_lengths
 from headprobe.prompts.spec import CORPORA, CaseSpec
 from headprobe.prompts.style import PromptOptions, read_chat_template

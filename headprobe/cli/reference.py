@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ArgumentInfo, CommandInfo, ParameterInfo
 
-from headprobe.cli import app
+from headprobe.cli.app import app
 
 _HEAD = """\
 # Commands

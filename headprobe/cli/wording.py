@@ -28,7 +28,7 @@ def in_options(text: str) -> str:
 
     "`compensation=False`" becomes "--no-compensation". What others write in backquotes stays.
     """
-    from headprobe.cli import app
+    from headprobe.cli.app import app
 
     known = {
         name

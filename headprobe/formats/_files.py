@@ -20,7 +20,8 @@ from jaxtyping import Float
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
-from headprobe.inputs import brief, json_documents
+from headprobe.inputs.printable import brief
+from headprobe.inputs.strict_json import json_documents
 
 # Layers, heads a layer, and heads in all: beyond this a file is damaged, not large.
 _MOST, _MOST_HEADS = 1000, 32_768

@@ -26,7 +26,7 @@ from headprobe.formats._heads import (
     not_negative,
     selection_note,
 )
-from headprobe.inputs import brief
+from headprobe.inputs.printable import brief
 from headprobe.scores import HeadScores
 
 _KEY = re.compile(r"L(\d{1,6})H(\d{1,6})", re.ASCII)

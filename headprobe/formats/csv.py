@@ -12,7 +12,8 @@ from jaxtyping import Float
 from headprobe.budgets import HeadBudgets
 from headprobe.formats._files import Table, layers_note, parse_number, table_size
 from headprobe.formats._format import Format
-from headprobe.inputs import brief, csv_rows
+from headprobe.inputs.files import csv_rows
+from headprobe.inputs.printable import brief
 from headprobe.scores import HeadScores
 from headprobe.scores.tables import head_table, write_table
 

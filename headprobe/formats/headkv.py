@@ -21,7 +21,7 @@ from headprobe.files import atomic_write
 from headprobe.formats._files import Table, numbers, read_documents, table_size
 from headprobe.formats._format import Format
 from headprobe.formats._heads import not_negative
-from headprobe.inputs import brief
+from headprobe.inputs.printable import brief
 from headprobe.scores import HeadScores
 
 # The cases of each head, by layer and number.

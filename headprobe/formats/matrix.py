@@ -11,7 +11,7 @@ from jaxtyping import Float
 from headprobe.errors import UsageError
 from headprobe.formats._files import Table, check_size, layers_note, numbers, read_json
 from headprobe.formats._format import Format
-from headprobe.inputs import brief
+from headprobe.inputs.printable import brief
 from headprobe.models.reading import first_line
 
 _MAGIC = b"\x93NUMPY"

@@ -15,7 +15,7 @@ import yaml
 
 from headprobe.formats._files import Table, read_text, table_size
 from headprobe.formats._format import Format
-from headprobe.inputs import brief
+from headprobe.inputs.printable import brief
 from headprobe.models.aliases import find_alias, sizes_of
 from headprobe.models.reading import first_line
 

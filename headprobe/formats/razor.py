@@ -24,7 +24,7 @@ from headprobe.files import atomic_write
 from headprobe.formats._files import Table, load_pt, read_json, read_text, save_pt, table_size
 from headprobe.formats._format import Format
 from headprobe.formats._heads import group_note, kv_scores, mask_of_budget
-from headprobe.inputs import brief
+from headprobe.inputs.printable import brief
 from headprobe.models.reading import first_line
 from headprobe.scores import HeadScores
 from headprobe.stats.ranks import top_heads

@@ -18,13 +18,13 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.evaluation.results import MethodResult
 from headprobe.files import atomic_write
+from headprobe.inputs.printable import printable
 from headprobe.plots.ablations import ablation_column
 from headprobe.plots.budgets import budget_column
 from headprobe.plots.column import Column
 from headprobe.plots.comparisons import comparison_column
 from headprobe.plots.evaluations import evaluation_column
 from headprobe.plots.runs import RunPicture, run_column
-from headprobe.printable import printable
 from headprobe.scores.comparison import Comparison
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 
 from headprobe.errors import UsageError
 from headprobe.files import file_digest
-from headprobe.inputs import json_rows
+from headprobe.inputs.files import json_rows
 from headprobe.models.reading import reading
 
 HUB = "hf:"

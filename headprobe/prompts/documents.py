@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headprobe.inputs import LONGEST_CONTEXT, LONGEST_TEXT, as_object, brief, spelled, text_field
+from headprobe.inputs.fields import LONGEST_CONTEXT, LONGEST_TEXT, spelled, text_field
+from headprobe.inputs.printable import brief
+from headprobe.inputs.strict_json import as_object
 
 NOTHING = "none"
 SUMMARY, CLOZE, SHORT, LONG = (

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.inputs import brief
+from headprobe.inputs.printable import brief
 from headprobe.prompts.needles import Needle
 from headprobe.prompts.spelling import count_words, first_word, normal_text
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.inputs import as_object, brief, json_rows, spelled_field, text_field
+from headprobe.inputs.fields import spelled_field, text_field
+from headprobe.inputs.files import json_rows
+from headprobe.inputs.printable import brief
+from headprobe.inputs.strict_json import as_object
 from headprobe.prompts.spelling import find_text, normal_text
 
 Language = Literal["english", "chinese"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
-from headprobe.inputs import LONGEST_TEXT
+from headprobe.inputs.fields import LONGEST_TEXT
 from headprobe.models.reading import reading
 from headprobe.prompts.limits import limited
 from headprobe.prompts.needles import Language

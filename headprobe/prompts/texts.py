@@ -9,19 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.inputs import (
-    LARGEST_FILE,
-    LONGEST_TEXT,
-    brief,
-    csv_rows,
-    fit_text,
-    json_rows,
-    parse_json,
-    read_text,
-    require_regular,
-)
+from headprobe.inputs.fields import LONGEST_TEXT, fit_text
+from headprobe.inputs.files import LARGEST_FILE, csv_rows, json_rows, read_text, require_regular
+from headprobe.inputs.printable import brief, printable
+from headprobe.inputs.strict_json import parse_json
 from headprobe.models.reading import first_line
-from headprobe.printable import printable
 
 _KIND = "haystack"
 PROSE = (".txt", ".md")

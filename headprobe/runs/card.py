@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.files import atomic_write
-from headprobe.printable import printable
+from headprobe.inputs.printable import printable
 from headprobe.prompts.style import PromptDecision
 from headprobe.runs.directory import read_report
 from headprobe.runs.pass_rates import describe_cases

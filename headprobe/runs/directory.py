@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write, file_digest
-from headprobe.inputs import json_object
+from headprobe.inputs.strict_json import json_object
 from headprobe.prompts.case import Case
 from headprobe.runs.observation import Observation
 from headprobe.runs.progress import FILE_NAME as PROGRESS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.files import json_digest
-from headprobe.inputs import as_object
+from headprobe.inputs.strict_json import as_object
 from headprobe.prompts.build import HiddenNeedle, surround, tokenize_needle
 from headprobe.prompts.case import Case
 from headprobe.prompts.data_sets import question_rows, source_digest

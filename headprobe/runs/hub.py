@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from headprobe import __version__
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write, file_digest
-from headprobe.printable import printable
+from headprobe.inputs.printable import printable
 from headprobe.runs.directory import (
     CASES,
     HEADS,

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float16, Int32, UInt8
 
 from headprobe.errors import HeadprobeError
 from headprobe.files import atomic_write, file_digest
-from headprobe.inputs import json_object
+from headprobe.inputs.strict_json import json_object
 from headprobe.models.layout import Head
 from headprobe.prompts.case import Case
 from headprobe.runs.directory import ROWS

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from headprobe.inputs import json_object
+from headprobe.inputs.strict_json import json_object
 
 _FIELDS = "fields"
 

@@ -14,9 +14,10 @@ from jaxtyping import Float, Int, Shaped
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
-from headprobe.inputs import brief, json_object
+from headprobe.inputs.printable import brief
+from headprobe.inputs.schemas import parse_header
+from headprobe.inputs.strict_json import json_object
 from headprobe.models.layout import HeadLayout
-from headprobe.schemas import parse_header
 from headprobe.scores.statistics import QueryStatistics
 from headprobe.scores.utility import UtilityCurves
 from headprobe.stats.bootstrap import percentile_interval, resampled_means

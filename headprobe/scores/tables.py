@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headprobe.files import atomic_write
-from headprobe.printable import plain_cell
+from headprobe.inputs.printable import plain_cell
 from headprobe.scores import HeadScores
 
 if TYPE_CHECKING:

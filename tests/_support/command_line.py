@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, TextIO
 from unittest.mock import patch
 
-from headprobe import cli
+from headprobe.cli import app
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -51,11 +51,11 @@ def headprobe(*arguments: str | Path, cwd: Path | None = None, columns: int = 12
         errors.append(error)
         return worded(error)
 
-    worded = cli.worded
+    worded = app.worded
     with (
         chdir(cwd) if cwd else nullcontext(),
         patch.dict(os.environ, {"COLUMNS": str(columns)}),
-        patch.object(cli, "worded", word),
+        patch.object(app, "worded", word),
         redirect_stdout(stdout),
         redirect_stderr(stderr),
         _logs_to(stderr),
@@ -63,7 +63,7 @@ def headprobe(*arguments: str | Path, cwd: Path | None = None, columns: int = 12
     ):
         # Ours are lines of text to a user; others stay errors.
         warnings.filterwarnings("default", category=HeadprobeWarning)
-        code = cli.main([str(argument) for argument in arguments])
+        code = app.main([str(argument) for argument in arguments])
     return Done(
         returncode=code, stdout=_text(stdout), stderr=_text(stderr), error=next(iter(errors), None)
     )

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from headprobe import cli
+from headprobe.cli import app
 from tests._support.command_line import Done
 
 _MOST_SECONDS = 240
@@ -65,7 +65,7 @@ def _become(
         os.environ |= environment | {"COLUMNS": "120", "TOKENIZERS_PARALLELISM": "false"}
         warnings.resetwarnings()
         first()
-        code = cli.main(arguments)
+        code = app.main(arguments)
     except BaseException:
         traceback.print_exc()
     finally:

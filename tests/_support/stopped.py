@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from torch import distributed
 
-from headprobe.cli import main
+from headprobe.cli.app import main
 from headprobe.runs.payload import Payload
 from headprobe.runs.progress import Progress
 

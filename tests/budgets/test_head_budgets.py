@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
+from headprobe.inputs.schemas import read_schema
 from headprobe.models.layout import HeadLayout
-from headprobe.schemas import read_schema
 
 LAYOUT = HeadLayout(
     id="tiny", architecture="LlamaForCausalLM", layers=3, num_heads=4, num_kv_heads=2, head_dim=8

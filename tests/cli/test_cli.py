@@ -268,7 +268,7 @@ def test_help_answers_in_half_a_second_without_the_heavy_libraries(
     tmp_path: Path,
 ) -> None:
     code = (
-        "import sys; from headprobe.cli import app; "
+        "import sys; from headprobe.cli.app import app; "
         "heavy = {'torch', 'transformers', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules); "
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

@@ -32,7 +32,7 @@ REFUSED = {
 }
 CODE = """
 import contextlib, io, json, sys
-from headprobe.cli import main
+from headprobe.cli.app import main
 found = {}
 for line in json.loads(sys.argv[1]):
     sys.argv = ["headprobe", *line.split()]

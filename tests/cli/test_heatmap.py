@@ -90,14 +90,14 @@ def test_a_terminal_is_drawn_on_and_a_file_is_not(
 
 
 def test_show_draws_the_run(nano_scored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from headprobe import cli
+    from headprobe.cli import app
 
     screen = Screen()
     monkeypatch.chdir(nano_scored)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stdout", screen)
-    assert cli.main(["show"]) == 0
+    assert app.main(["show"]) == 0
     assert screen.getvalue().index("HeadKV-R2 of every head") < screen.getvalue().index("rank")
-    assert cli.main(["show", "--json"]) == 0
+    assert app.main(["show", "--json"]) == 0
     assert screen.getvalue().count("of every head") == 1

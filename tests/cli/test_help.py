@@ -13,7 +13,8 @@ from headprobe.ablation.plan import ABLATIONS
 from headprobe.allocators._reduction import REDUCTIONS
 from headprobe.allocators._rounding import ROUNDINGS
 from headprobe.budgets import GRANULARITIES
-from headprobe.cli import app, options
+from headprobe.cli import options
+from headprobe.cli.app import app
 from headprobe.cli.listing import Registry
 from headprobe.models.device import DTYPES
 from headprobe.prompts.style import AskedStyle

@@ -14,7 +14,7 @@ from tests._support.command_line import succeed
 HEAVY = ("torch", "transformers", "pandas", "pyarrow", "matplotlib", "jinja2")
 PROGRAM = """
 import json, sys
-from headprobe.cli import main
+from headprobe.cli.app import main
 for arguments in json.loads(sys.argv[1]):
     code = main(arguments)
     imported = [name for name in json.loads(sys.argv[2]) if name in sys.modules]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from headprobe.cli import app
+from headprobe.cli.app import app
 from headprobe.cli.reference import reference
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"

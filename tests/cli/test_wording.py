@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from headprobe import cli
+from headprobe.cli import app
 from headprobe.cli.wording import worded
 from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
 from tests._support.command_line import headprobe
 
-PACKAGE = Path(cli.__file__).parents[1]
+PACKAGE = Path(app.__file__).parents[1]
 # What another program takes.
 FLAG = re.compile(r"(?<!llama-gguf-split )(?<![\w-])--[a-z]")
 
@@ -44,7 +44,7 @@ def test_only_the_command_line_writes_flags() -> None:
 def test_the_options_that_errors_name_are_those_of_commands() -> None:
     known = {
         name
-        for command in cli.app.registered_commands
+        for command in app.app.registered_commands
         if command.callback
         for name in signature(command.callback).parameters
     }
@@ -100,7 +100,7 @@ def test_an_error_becomes_one_line_and_its_exit_code(
     def fail(_: object) -> int:
         raise kind("give more `top_k`", option="seed", value=3)
 
-    monkeypatch.setattr(cli, "_run", fail)
+    monkeypatch.setattr(app, "_run", fail)
     done = headprobe("show")
     assert done.returncode == code
     assert done.only_line() == "error: --seed 3: give more --top-k"
@@ -112,7 +112,7 @@ def test_a_warning_is_one_line_with_options(monkeypatch: pytest.MonkeyPatch) -> 
         warnings.warn("going on with `prefill_chunk=64`", HeadprobeWarning, stacklevel=1)
         return 0
 
-    monkeypatch.setattr(cli, "_run", warn)
+    monkeypatch.setattr(app, "_run", warn)
     done = headprobe("show")
     assert done.returncode == 0
     assert done.only_line() == "warning: going on with --prefill-chunk 64"

@@ -17,7 +17,7 @@ from typing import Any
 
 from headprobe.evaluation.benchmarks.extras import require
 from headprobe.evaluation.benchmarks.rouge import rouge_l as rouge_l_of
-from headprobe.inputs import LONGEST_TEXT
+from headprobe.inputs.fields import LONGEST_TEXT
 
 Metric = Callable[[str, Sequence[str], Sequence[str]], float]
 """A response, the right answers, and the classes to tell apart; 0 to 100."""

@@ -22,14 +22,9 @@ from typing import Any
 
 from headprobe.errors import UsageError
 from headprobe.evaluation.benchmarks.ruler.templates import split_prompt
-from headprobe.inputs import (
-    LONGEST_CONTEXT,
-    as_object,
-    brief,
-    fit_text,
-    spelled,
-    text_field,
-)
+from headprobe.inputs.fields import LONGEST_CONTEXT, fit_text, spelled, text_field
+from headprobe.inputs.printable import brief
+from headprobe.inputs.strict_json import as_object
 from headprobe.prompts.data_sets import is_of_hub, question_rows
 from headprobe.prompts.documents import loogle_document
 

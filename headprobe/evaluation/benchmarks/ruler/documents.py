@@ -15,7 +15,7 @@ from typing import Any
 from headprobe.errors import UsageError
 from headprobe.evaluation.benchmarks.rows import paragraphs, parse_row
 from headprobe.evaluation.benchmarks.ruler.sample import Sample, sample_of
-from headprobe.inputs import as_object
+from headprobe.inputs.strict_json import as_object
 from headprobe.prompts.data_sets import question_rows
 
 

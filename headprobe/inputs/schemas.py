@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import excerpt
-from headprobe.inputs import brief, check_leaves, parse_json
+from headprobe.inputs.printable import brief
+from headprobe.inputs.strict_json import check_leaves, parse_json
 
 _VERSIONS = ("version", "format_version")
 _EXPECTED = {
@@ -27,7 +28,7 @@ def read_schema(name: str) -> dict[str, Any]:
 
     ``docs/`` lies beside the package in a checkout, and in it where it is installed.
     """
-    package, file = Path(__file__).parent, Path("docs") / f"{name}.schema.json"
+    package, file = Path(__file__).parents[1], Path("docs") / f"{name}.schema.json"
     [path] = [root / file for root in (package, package.parent) if (root / file).is_file()][:1]
     schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return schema

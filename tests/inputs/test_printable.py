@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
-from headprobe.printable import plain_cell, printable
+from headprobe.inputs.printable import brief, plain_cell, printable
 from headprobe.scores.tables import write_table
 
 
@@ -43,3 +45,26 @@ def test_a_spreadsheet_takes_no_name_for_a_formula(tmp_path: Path, text: str) ->
     write_table(table, tmp_path / "heads.parquet")
     assert plain_cell("a\r\n=b") == "a\\r\\n=b"
     assert pd.read_parquet(tmp_path / "heads.parquet")["measure"][0] == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1).expand(30_000, 30_000),
+        {0: [torch.ones(90, 90)] * 90},
+        ["x" * 10**6] * 90,
+        10**5000,
+        {str(i): {"a": [[[[]]]]} for i in range(999)},
+        "a\nb\r\nc" * 99,
+    ],
+    ids=["tensor", "tensors", "texts", "integer", "objects", "lines"],
+)
+def test_a_brief_representation_is_one_short_line_of_anything(value: Any) -> None:
+    text = brief(value)
+    assert 0 < len(text) <= 80
+    assert "\n" not in text
+
+
+def test_a_short_value_is_represented_as_it_is() -> None:
+    for value in ("a", 7, None, True, [1, 2], {"a": 1.5}, 2.5):
+        assert brief(value) == repr(value)

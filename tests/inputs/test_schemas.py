@@ -9,10 +9,10 @@ import pytest
 from jsonschema import Draft202012Validator
 from safetensors import safe_open
 
-from headprobe.schemas import parse_header, read_schema
+from headprobe.inputs.schemas import parse_header, read_schema
 
-DOCS = Path(__file__).parents[1] / "docs"
-FIRST_VERSION = Path(__file__).with_name("runs") / "first_version" / "run"
+DOCS = Path(__file__).parents[2] / "docs"
+FIRST_VERSION = Path(__file__).parents[1] / "runs" / "first_version" / "run"
 NAMES = [path.name.removesuffix(".schema.json") for path in DOCS.glob("*.schema.json")]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from headprobe.process import DroppingStream, clean_environment
+from headprobe.cli.process import DroppingStream, clean_environment
 from tests._support.command_line import process, succeed
 
 FULL = Path("/dev/full")
@@ -181,8 +181,9 @@ def test_ignored_signals_stay_ignored(nano_scored: Path) -> None:
 
 def test_another_librarys_warning_is_not_shown(nano_scored: Path) -> None:
     code = (
-        "import warnings, sys; from headprobe.cli import main, output; "
-        "output.note = lambda line: warnings.warn('raw', RuntimeWarning); sys.exit(main(['show']))"
+        "import warnings, sys; from headprobe.cli import app, output; "
+        "output.note = lambda line: warnings.warn('raw', RuntimeWarning); "
+        "sys.exit(app.main(['show']))"
     )
     done = process("-c", code, cwd=nano_scored)
     assert (done.returncode, done.stderr) == (0, "")

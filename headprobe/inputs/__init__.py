@@ -1,0 +1,1 @@
+"""Read what people bring, bounded and strict in its form, and show it without harm."""
