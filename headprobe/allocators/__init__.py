@@ -26,9 +26,9 @@ from headprobe.allocators import (
     utility,
 )
 from headprobe.allocators._allocation import Allocation, by_attention
+from headprobe.allocators._pool import BudgetSize, parse_budget
 from headprobe.allocators._strategy import GIVEN, Strategy
 from headprobe.allocators._streaming import full_or_streaming
-from headprobe.allocators._supply import BudgetSize, parse_budget
 from headprobe.budgets import GRANULARITIES, MAX_TOKENS, HeadBudgets, selection_names
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout

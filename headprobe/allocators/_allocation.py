@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Real, Shaped
 
+from headprobe.allocators._pool import BudgetPool
 from headprobe.allocators._rounding import round_to_total
-from headprobe.allocators._supply import BudgetPool
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headprobe.allocators._allocation import Allocation, by_attention, to_integers
+from headprobe.allocators._pool import USUAL, BudgetSize
 from headprobe.allocators._reduction import usable_scores
 from headprobe.allocators._rounding import is_reference, water_fill
 from headprobe.allocators._strategy import Strategy
-from headprobe.allocators._supply import USUAL, BudgetSize
 from headprobe.errors import UsageError
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation, to_integers
+from headprobe.allocators._pool import USUAL, BudgetSize
 from headprobe.allocators._reduction import usable_scores
 from headprobe.allocators._rounding import water_fill
 from headprobe.allocators._strategy import Strategy
-from headprobe.allocators._supply import USUAL, BudgetSize
 from headprobe.budgets import MAX_TOKENS
 from headprobe.errors import UsageError
 

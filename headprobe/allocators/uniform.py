@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation, to_integers
+from headprobe.allocators._pool import USUAL, BudgetSize
 from headprobe.allocators._strategy import Strategy
-from headprobe.allocators._supply import USUAL, BudgetSize
 
 
 def uniform(

@@ -13,9 +13,9 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.allocators._allocation import Allocation, to_integers
+from headprobe.allocators._pool import USUAL, BudgetSize
 from headprobe.allocators._rounding import water_fill
 from headprobe.allocators._strategy import Strategy
-from headprobe.allocators._supply import USUAL, BudgetSize
 from headprobe.errors import UsageError
 from headprobe.scores.utility import UtilityCurves
 
@@ -59,15 +59,15 @@ def utility(
     context = context_length or float(curves.tokens[0])
     older = max(0.0, context - pool.floor) if pool.entries else 1.0
     floor = np.full(slopes.shape[:2], pool.floor)
-    steps = np.diff(curves.shares, prepend=0) * older
+    steps = np.diff(curves.fractions, prepend=0) * older
     wanted = floor + _spend(slopes, steps, total=pool.total - float(floor.sum()))
     capacity = water_fill(wanted, np.zeros(floor.shape), total=pool.total, cap=pool.cap)
     return to_integers(capacity, pool, ties=wanted, window=window)
 
 
 def _spend(
-    slopes: Float[np.ndarray, "layer kv_head share"],
-    steps: Float[np.ndarray, " share"],
+    slopes: Float[np.ndarray, "layer kv_head fraction"],
+    steps: Float[np.ndarray, " fraction"],
     *,
     total: float,
 ) -> Float[np.ndarray, "layer kv_head"]:

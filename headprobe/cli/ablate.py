@@ -32,7 +32,7 @@ def ablate(
         typer.Option(
             metavar="NAME,...",
             help="Measures, each looked up in the runs.",
-            show_default="all that they hold",
+            show_default="all measures of the runs",
             autocompletion=completion.measures,
             rich_help_panel=options.ABLATION,
         ),
@@ -40,7 +40,7 @@ def ablate(
     top_k: Annotated[
         str,
         typer.Option(
-            metavar="K,...", help="How many heads to ablate.", rich_help_panel=options.ABLATION
+            metavar="K,...", help="Numbers of heads to ablate.", rich_help_panel=options.ABLATION
         ),
     ] = "1,2,4,8",
     ablation: Annotated[
@@ -55,7 +55,7 @@ def ablate(
         typer.Option(
             min=1,
             max=10_000,
-            help="How often random heads are drawn.",
+            help="Number of times that random heads are drawn.",
             rich_help_panel=options.ABLATION,
         ),
     ] = 5,
@@ -69,21 +69,23 @@ def ablate(
         ),
     ] = 16,
     metric: Annotated[
-        options.Metric, options.metric("What counts as right; passed is the task's own.")
+        options.Metric, options.metric("Grade of an answer; passed is the task's own.")
     ] = "passed",
     task: Annotated[
         str | None,
-        options.task("What to ask.", choices="r2|retrieval", default="the first run's"),
+        options.task(
+            "Task whose cases are asked.", choices="r2|retrieval", default="the first run's"
+        ),
     ] = None,
-    lengths: Annotated[str | None, options.lengths("those of score")] = None,
+    lengths: Annotated[str | None, options.lengths("the lengths of score")] = None,
     depths: options.Depths = None,
     needles: Annotated[Path | None, options.needles("the bundled held-out ones")] = None,
     haystack: options.Haystack = None,
     limit: options.Limit = 50,
-    seed: Annotated[int | None, options.seed("one more than the runs'")] = None,
+    seed: Annotated[int | None, options.seed("one more than the runs' seed")] = None,
     out: Annotated[
         Path | None,
-        options.out("Where the results go.", default="outputs/<model>/ablate-<task>"),
+        options.out("Directory of the results.", default="outputs/<model>/ablate-<task>"),
     ] = None,
     prompt: options.Prompt = "auto",
     answer_prefix: options.AnswerPrefix = None,

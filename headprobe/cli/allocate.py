@@ -55,7 +55,7 @@ def allocate(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="How heads choose the entries that they keep: see `headprobe list selections`.",
+            help="Rule that chooses the entries of a head: see `headprobe list selections`.",
             show_default="attention, or what the strategy says",
             autocompletion=completion.selections,
             rich_help_panel=options.BUDGET,
@@ -123,7 +123,7 @@ def allocate(
         int | None,
         typer.Option(
             help="duo, razor, threshold, top: first entries that the other heads keep.",
-            show_default="4 of razor, else 128",
+            show_default="4 for razor, else 128",
             rich_help_panel=options.STRATEGY,
         ),
     ] = None,
@@ -131,7 +131,7 @@ def allocate(
         int | None,
         typer.Option(
             help="duo, razor, threshold, top: newest entries that the other heads keep.",
-            show_default="4000 of razor, else 256",
+            show_default="4000 for razor, else 256",
             rich_help_panel=options.STRATEGY,
         ),
     ] = None,

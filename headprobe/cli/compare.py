@@ -30,7 +30,7 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Which measures to take of every run; give it again for more.",
+            help="A measure to take of every run; give it again for more.",
             show_default="each task's; all of a single run",
             autocompletion=completion.measures,
             rich_help_panel=options.SCORES,
@@ -48,7 +48,7 @@ def compare(
         int | None,
         typer.Option(
             min=1,
-            help="How many heads make the top.",
+            help="Number of heads that make the top.",
             show_default="30, or an eighth of all",
             rich_help_panel=options.SCORES,
         ),

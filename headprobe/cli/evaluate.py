@@ -51,7 +51,7 @@ def evaluate(
     ] = None,
     task: Annotated[
         str | None,
-        options.task("Whose cases are asked.", choices="r2|retrieval", default="that of the run"),
+        options.task("Task whose cases are asked.", choices="r2|retrieval", default="the run's"),
     ] = None,
     questions: Annotated[
         str | None,
@@ -79,7 +79,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="How sizes are divided by the scores; give it again for more.",
+            help="Rule that divides sizes by the scores: see `headprobe list strategies`; give it "
+            "again for more.",
             show_default="headkv",
             autocompletion=completion.strategies,
             rich_help_panel=options.BUDGET,
@@ -89,8 +90,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="NAME,...",
-            help="How heads choose the entries that they keep: see `headprobe list selections`; "
-            "each strategy is evaluated with each.",
+            help="Rule that chooses the entries of a head: see `headprobe list selections`; each "
+            "strategy is evaluated with each.",
             show_default="attention; a file's own",
             autocompletion=completion.selections,
             rich_help_panel=options.BUDGET,
@@ -104,7 +105,7 @@ def evaluate(
     min_entries: options.MinEntries = None,
     fill_to: options.FillTo = None,
     option: Annotated[list[str] | None, options.declared("strategy")] = None,
-    lengths: Annotated[str | None, options.lengths("the longest of score's")] = None,
+    lengths: Annotated[str | None, options.lengths("the longest of score's lengths")] = None,
     depths: options.Depths = None,
     needles: Annotated[Path | None, options.needles("the bundled held-out ones")] = None,
     haystack: options.Haystack = None,
@@ -129,7 +130,7 @@ def evaluate(
     metric: Annotated[
         str | None,
         options.metric(
-            "What strategies are compared by; passed is the fraction that the task itself passes; "
+            "Metric that compares strategies; passed is the fraction that the task itself passes; "
             "a benchmark has metrics of its own.",
             choices="passed|exact_match|f1|recall|...",
             default="f1; the benchmark's own",
@@ -139,8 +140,8 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="97%",
-            help="Also find the smallest fraction of the cache with which each strategy keeps so "
-            "much of the full cache's accuracy, between the budgets evaluated.",
+            help="Also find the smallest fraction of the cache with which each strategy keeps this "
+            "part of the full cache's accuracy, between the budgets evaluated.",
             show_default=False,
             rich_help_panel=options.ANSWERS,
         ),
@@ -163,7 +164,7 @@ def evaluate(
     ] = False,
     out: Annotated[
         Path | None,
-        options.out("Where results go.", default="outputs/<model>/evaluate-<task>"),
+        options.out("Directory of the results.", default="outputs/<model>/evaluate-<task>"),
     ] = None,
     prompt: options.Prompt = "auto",
     answer_prefix: options.AnswerPrefix = None,
@@ -175,7 +176,7 @@ def evaluate(
     max_context: options.MaxContext = None,
     revision: options.Revision = None,
     adapter: options.Adapter = None,
-    seed: Annotated[int | None, options.seed("one more than the run's")] = None,
+    seed: Annotated[int | None, options.seed("one more than the run's seed")] = None,
     overwrite: options.Overwrite = False,
     trust_remote_code: options.TrustRemoteCode = False,
     json: options.Json = False,

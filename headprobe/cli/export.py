@@ -19,7 +19,7 @@ def export(
         str,
         typer.Option(
             metavar="FORMAT|hub",
-            help="What to write: see `headprobe list formats`; hub: the whole run, for others to "
+            help="Format to write: see `headprobe list formats`; hub: the whole run, for others to "
             "pull.",
             autocompletion=completion.formats,
             rich_help_panel=options.FORMAT,

@@ -25,7 +25,7 @@ def import_scores(
         typer.Option(
             "--from",
             metavar="FORMAT",
-            help="What the file is: see `headprobe list formats`.",
+            help="Format of the file: see `headprobe list formats`.",
             autocompletion=completion.formats,
             rich_help_panel=options.FORMAT,
         ),

@@ -28,7 +28,7 @@ class Registry(StrEnum):
 def list_registry(
     what: Annotated[
         Registry,
-        typer.Argument(metavar="REGISTRY", help="Which choices to list.", show_default=False),
+        typer.Argument(metavar="REGISTRY", help="Registry to list.", show_default=False),
     ],
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -1,4 +1,4 @@
-"""What ``headprobe score`` says on a terminal while it is at work."""
+"""Tell on a terminal what ``headprobe score`` has found while it is at work."""
 
 from __future__ import annotations
 

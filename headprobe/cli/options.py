@@ -43,7 +43,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.", rich
 Device = Annotated[
     str,
     typer.Option(
-        metavar="auto|cpu|cuda|cuda:1|mps|xpu", help="Where the model runs.", rich_help_panel=MODEL
+        metavar="auto|cpu|cuda|cuda:1|mps|xpu",
+        help="Device that the model runs on.",
+        rich_help_panel=MODEL,
     ),
 ]
 DeviceMap = Annotated[
@@ -151,7 +153,7 @@ PromptStyle = Literal["auto", "raw", "chat", "prefix", "shots"]
 Prompt = Annotated[
     PromptStyle,
     typer.Option(
-        help="Where the question stands. raw: without chat template; chat: in the user's turn; "
+        help="Place of the question. raw: without chat template; chat: in the user's turn; "
         "prefix: the assistant's turn opens with the answer prefix; shots: prefix after two worked "
         "examples; auto: raw without a chat template, else what the model passes most of a few "
         "short prompts.",
@@ -299,7 +301,7 @@ def granularity(default: str | bool = True) -> Any:
 def reduce(default: str, *, panel: str = BUDGET) -> Any:
     """Build ``--reduce``; ``default`` says whose reduction is taken where none is given."""
     return typer.Option(
-        help="How the scores of the query heads of a KV head become one.",
+        help="Rule that makes one score of the scores of a KV head's query heads.",
         show_default=default,
         rich_help_panel=panel,
     )

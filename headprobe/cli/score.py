@@ -25,7 +25,7 @@ def score(
     task: Annotated[
         str,
         options.task(
-            "What to probe: see `headprobe list tasks`.",
+            "Task to score the heads on: see `headprobe list tasks`.",
             choices="r2|retrieval|evidence|razor|alibi|reconstruct|onthefly|reach|stability",
             complete=completion.tasks,
         ),
@@ -34,8 +34,8 @@ def score(
         str | None,
         typer.Option(
             metavar="all|NAME,...",
-            help="What to measure: see `headprobe list measures`.",
-            show_default="the task's",
+            help="Measures to take: see `headprobe list measures`.",
+            show_default="the task's own",
             autocompletion=completion.measures,
             rich_help_panel=options.SCORING,
         ),

@@ -24,7 +24,7 @@ def show(
     top_k: Annotated[
         int,
         typer.Option(
-            min=1, help="How many heads of a run to show.", rich_help_panel=options.OUTPUT
+            min=1, help="Number of heads of a run to show.", rich_help_panel=options.OUTPUT
         ),
     ] = 20,
     measure: options.MeasureOption = None,

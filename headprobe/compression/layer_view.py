@@ -1,4 +1,4 @@
-"""What a cache has seen of a layer when it is compressed, as selections are given it."""
+"""The view of a layer that selections are given: its entries, and what the cache saw of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WindowAttention(NamedTuple):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
-    """What a cache has seen of a layer, besides keys and values.
+    """All that a cache has seen of a layer, besides keys and values.
 
     ``attention`` gives, for a number of newest queries, their attention to the entries held.
     ``queries`` are the moments of all queries, ``output`` the output projection of every query
@@ -51,7 +51,7 @@ class Evidence:
 
 
 class EntryScores(NamedTuple):
-    """What entries are worth to each head; the entries that are worth most are kept.
+    """The worth of entries to each head; the entries that are worth most are kept.
 
     Of entries of equal worth the one with the higher ``ties`` goes first, then the older. With
     ``first`` the half of what a head keeps is taken by that number, ties in the same way, and only

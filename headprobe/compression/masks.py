@@ -1,4 +1,4 @@
-"""What the attention masks that models make say of the entries that heads still hold."""
+"""Read attention masks that models make: which of the entries still held does a query see?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a layer has seen of its tokens, kept until a compression chooses entries by it."""
+"""The record of what a layer has seen of its tokens, by which a compression chooses entries."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from headprobe.formats._files import Table
 
 Notes = tuple[str, ...]
-"""What the user should know of a file that was written or read, a line each."""
+"""Lines for the user about a file that was written or read."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.allocators._supply import BudgetSize
+from headprobe.allocators._pool import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.budgets import HeadBudgets
 from headprobe.files import atomic_write

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.allocators._pool import BudgetSize
 from headprobe.allocators._rounding import water_fill
-from headprobe.allocators._supply import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets

@@ -1,4 +1,4 @@
-"""How far a head looks on natural text: its attention beyond the first and the newest tokens.
+"""Reach on natural text: a head's attention beyond the first and the newest tokens.
 
 A head that streaming would serve, which keeps the first entries and the newest, scores 0.
 """

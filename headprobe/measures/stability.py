@@ -1,4 +1,4 @@
-"""Whether a head goes on attending to what it attended to at prefill (HeteroCache).
+"""Stability: does a head go on attending to what it attended to at prefill (HeteroCache)?
 
 A stable head can be compressed once, at prefill; a head whose most attended entries change cannot.
 """

@@ -1,4 +1,4 @@
-"""Which logits a forward pass computes."""
+"""Choose the logits that a forward pass computes."""
 
 from __future__ import annotations
 

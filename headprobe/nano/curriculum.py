@@ -17,7 +17,7 @@ class Stage:
     """One stage of training.
 
     ``questions`` holds the weight of each kind of question (none: only random repeats); ``gate`` is
-    the running accuracy at which the stage ends, ``most_steps`` the number of steps after which it
+    the running accuracy at which the stage ends, ``max_steps`` the number of steps after which it
     ends at the latest. ``context`` bounds the tokens of facts and prose, ``others`` the facts
     outside the pair. A step has about ``tokens`` tokens; a scene has ``slots`` questions of
     ``slot`` tokens.
@@ -31,7 +31,7 @@ class Stage:
 
     name: str
     gate: Mapping[str, float]
-    most_steps: int
+    max_steps: int
     questions: Mapping[str, float]
     context: tuple[int, int] = (0, 0)
     others: tuple[int, int] = (0, 0)
@@ -46,7 +46,7 @@ class Stage:
     local: float = 1.0
     stretch: float = 0.0
     nonce: float = 0.5
-    least_steps: int = 100
+    min_steps: int = 100
     decay: bool = False
 
 
@@ -57,8 +57,8 @@ _LONG = Stage(
     name="length 2048",
     questions=_ALL,
     gate={},
-    least_steps=700,
-    most_steps=700,
+    min_steps=700,
+    max_steps=700,
     context=(128, 2040),
     others=(0, 6),
     tokens=6144,
@@ -72,8 +72,8 @@ _POLISH = replace(
     _LONG,
     name="polish",
     questions=_ALL | {"link": 4.0, "compare": 3.0},
-    least_steps=1300,
-    most_steps=1300,
+    min_steps=1300,
+    max_steps=1300,
     decay=True,
     strange=0.3,
     stretch=0.1,
@@ -84,8 +84,8 @@ STAGES = (
         name="repeats",
         questions={},
         gate={"repeats": 0.97},
-        most_steps=1500,
-        least_steps=200,
+        max_steps=1500,
+        min_steps=200,
         rate=3e-3,
         word_rate=1.0,
     ),
@@ -93,7 +93,7 @@ STAGES = (
         name="cloze",
         questions={"cloze": 1.0},
         gate={"cloze": 0.93},
-        most_steps=1500,
+        max_steps=1500,
         context=(56, 96),
         others=(1, 3),
         slot=14,
@@ -104,7 +104,7 @@ STAGES = (
         name="facts",
         questions=_FACTS,
         gate={"bare": 0.8, "bare age": 0.9, "who": 0.78},
-        most_steps=1500,
+        max_steps=1500,
         context=(64, 120),
         others=(1, 3),
         rate=1.5e-3,
@@ -114,7 +114,7 @@ STAGES = (
         name="reasoning",
         questions=_ALL,
         gate={"bare": 0.84, "link": 0.8, "compare": 0.65},
-        most_steps=2000,
+        max_steps=2000,
         context=(80, 140),
         others=(0, 3),
     ),
@@ -122,7 +122,7 @@ STAGES = (
         name="length 512",
         questions=_ALL,
         gate={"bare": 0.9, "link": 0.85, "compare": 0.85},
-        most_steps=200,
+        max_steps=200,
         context=(96, 512),
         others=(0, 5),
         tokens=4096,
@@ -135,16 +135,16 @@ STAGES = (
         _POLISH,
         name="comparing",
         questions=_ALL | {"link": 3.0, "compare age": 3.0, "compare": 6.0},
-        least_steps=700,
-        most_steps=700,
+        min_steps=700,
+        max_steps=700,
         rate=8e-4,
     ),
     replace(
         _POLISH,
         name="strange words",
         questions=_ALL | {"link": 3.0, "compare age": 2.0, "compare": 4.0},
-        least_steps=600,
-        most_steps=600,
+        min_steps=600,
+        max_steps=600,
         rate=8e-4,
         strange=0.8,
     ),

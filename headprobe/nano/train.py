@@ -227,12 +227,12 @@ class Training:
 
     def _finished(self, stage: Stage) -> bool:
         passed = all(self._seen.get(kind, 0) >= least for kind, least in stage.gate.items())
-        return self._step >= stage.most_steps or (passed and self._step > stage.least_steps)
+        return self._step >= stage.max_steps or (passed and self._step > stage.min_steps)
 
     def _advance(self, stage: Stage) -> float:
         warmth = min(1.0, (self._step + 1) / WARM_UP)
         if stage.decay:
-            warmth *= 1 - self._step / stage.most_steps
+            warmth *= 1 - self._step / stage.max_steps
         for group in self._optimizer.param_groups:
             group["lr"] = stage.rate * group["scale"] * warmth
         repeat = not stage.questions or self._rng.random() < stage.repeats

@@ -96,7 +96,7 @@ function renderCompare() {
       { group: size, cursor, write: byRank ? whole : evenly(values) },
     );
   });
-  const [one, other] = pair.map(({ measure: its }) => (byRank ? its.rank : shares(its, pair)));
+  const [one, other] = pair.map(({ measure: its }) => (byRank ? its.rank : scaled(its, pair)));
   const difference = one.map((row, layer) =>
     row.map((value, head) => (byRank ? value - other[layer][head] : other[layer][head] - value)),
   );
@@ -114,7 +114,7 @@ function renderCompare() {
 }
 
 // Scores as they are of one measure; of two measures each over its highest.
-function shares(its, pair) {
+function scaled(its, pair) {
   if (pair[0].measure.name === pair[1].measure.name) return its.score;
   const most = Math.max(...its.score.flat()) || 1;
   return its.score.map((row) => row.map((value) => value / most));

@@ -19,7 +19,7 @@ EVALUATION, ABLATION = "evaluation.json", "ablation.json"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sources:
-    """What was found, each with its path: directories of runs, and files of all others.
+    """The results found, each with its path: directories of runs, and files of all others.
 
     Evaluations and ablations are the content of their JSON files.
     """
@@ -31,7 +31,7 @@ class Sources:
 
     @property
     def place(self) -> Path:
-        """The directory of what was found first."""
+        """The directory of the result found first."""
         if self.runs:
             return next(iter(self.runs))
         others = (*self.budgets, *self.evaluations, *self.ablations)

@@ -35,7 +35,7 @@ RULE = (
     "the longest passage of the evidence that stands in the document, a sentence of it where none "
     "does; of the tokens around it as many before and after as keep its place"
 )
-"""How a document is cut to a length; a plan records it."""
+"""The rule by which a document is cut to a length; a plan records it."""
 
 
 def draw_documents(

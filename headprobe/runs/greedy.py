@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 Stops = Literal["line", "end"]
-"""Where answers end: at a line break after some text too, or at an end-of-sequence token alone."""
+"""The end of an answer: a line break after some text too, or an end-of-sequence token alone."""
 
 
 class GreedyRules:

@@ -1,4 +1,4 @@
-"""What makes a run the same run as an earlier one: the plan, and the model's part in it."""
+"""The identity of a run: the plan that makes it the same as an earlier one, and its model."""
 
 from __future__ import annotations
 

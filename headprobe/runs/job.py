@@ -1,4 +1,4 @@
-"""What a client of the run engine says of its run: a job, and the units of work in it."""
+"""The record of a run for the run engine: a job, and the units of work in it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class Observation:
 
     ``generated_ids`` are the tokens of all steps, the stop token included; the steps from
     ``step_start`` to ``step_end``, half open, write the answer; ``score`` is the probe's grade
-    from 0 to 100. ``utility`` is what the answer's mean query gains by each share of a KV head's
+    from 0 to 100. ``utility`` is what the answer's mean query gains by each fraction of a KV head's
     entries, with the question known and before it (float16), if gathered.
     """
 
@@ -32,7 +32,7 @@ class Observation:
     response: str
     score: float
     scores: Mapping[str, Float[np.ndarray, "layer query_head"]]
-    utility: Float16[np.ndarray, "cut layer kv_head share"] | None = None
+    utility: Float16[np.ndarray, "cut layer kv_head fraction"] | None = None
 
     def __post_init__(self) -> None:
         tokens = self.generated_ids

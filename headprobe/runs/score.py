@@ -42,7 +42,7 @@ from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.statistics import QueryStatistics
 from headprobe.scores.tables import head_table, write_table
-from headprobe.scores.utility import SETTINGS, SHARES, UtilityCurves
+from headprobe.scores.utility import FRACTIONS, SETTINGS, UtilityCurves
 from headprobe.stats.reliability import split_half
 from headprobe.tasks import Task
 
@@ -242,7 +242,7 @@ def _decode(
     loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
 ) -> Observation:
     layout = loaded.layout
-    curves = (len(SETTINGS), layout.layers, layout.num_kv_heads, SHARES.size)
+    curves = (len(SETTINGS), layout.layers, layout.num_kv_heads, FRACTIONS.size)
     seen = decode(
         payload,
         case_id=case_of[key].case_id,

@@ -188,8 +188,8 @@ class ScoreAccumulator:
         self._steps.clear()
         return self._totals
 
-    def gains(self, steps: slice) -> Float[np.ndarray, "cut layer kv_head share"] | None:
-        """Average over ``steps`` what the answer gains by each share of the entries."""
+    def gains(self, steps: slice) -> Float[np.ndarray, "cut layer kv_head fraction"] | None:
+        """Average over ``steps`` what the answer gains by each fraction of the entries."""
         return mean_gains(self._layers, self._gains, steps) if self._gains else None
 
     def _score(

@@ -18,7 +18,7 @@ from headprobe.compression.layer_view import POOL_KERNEL, EntryScores
 from headprobe.compression.ranking import rank
 from headprobe.prompts.case import Case
 from headprobe.runs.shared_prefixes import cuts_of
-from headprobe.scores.utility import SHARES, WINDOW
+from headprobe.scores.utility import FRACTIONS, WINDOW
 
 
 class CaseUtility:
@@ -53,8 +53,8 @@ class CaseUtility:
 
     def gains(
         self, layer: int, weights: Float32[Tensor, "query_head step key"]
-    ) -> Float32[Tensor, "cut kv_head step share"]:
-        """Return what each step of the answer gains by each share of the entries before a cut."""
+    ) -> Float32[Tensor, "cut kv_head step fraction"]:
+        """Return what each step of the answer gains by each fraction of the earlier entries."""
         found = []
         for cut, window in enumerate(self._windows):
             rows = self._by_kv_head(weights[..., : window.start])
@@ -83,17 +83,17 @@ def in_order(
 
 def gains_of(
     weights: Float32[Tensor, "kv_head step older"], order: Int64[Tensor, "kv_head older"]
-) -> Float32[Tensor, "kv_head step share"]:
-    """Return the attention on each share of the entries in order, beyond the share before it.
+) -> Float32[Tensor, "kv_head step fraction"]:
+    """Return the attention on each fraction of the entries in order, beyond the last fraction.
 
-    An entry that a share cuts through counts in proportion.
+    An entry that a fraction cuts through counts in proportion.
     """
     heads, steps, older = weights.shape
     if not older:
-        return weights.new_zeros(heads, steps, len(SHARES))
+        return weights.new_zeros(heads, steps, len(FRACTIONS))
     ordered = weights.gather(2, order[:, None].expand_as(weights))
     held = pad(ordered.cumsum(dim=2), (1, 0))
-    entries = SHARES * older
+    entries = FRACTIONS * older
     whole = np.minimum(np.floor(entries), older - 1).astype(np.int64)
     first = torch.from_numpy(whole).to(weights.device)
     part = torch.from_numpy(entries - whole).to(held)
@@ -104,14 +104,14 @@ def gains_of(
 
 def mean_gains(
     layers: int, steps: list[dict[int, Tensor]], counted: slice
-) -> Float[np.ndarray, "cut layer kv_head share"]:
+) -> Float[np.ndarray, "cut layer kv_head fraction"]:
     """Average the gains of an answer's counted steps, given in pieces by layer (float16).
 
     Layers without attention gain nothing.
     """
     [first, *_] = steps[0].values()
-    cuts, heads, _, shares = first.shape
-    mean = np.zeros((cuts, layers, heads, shares), dtype=np.float16)
+    cuts, heads, _, fractions = first.shape
+    mean = np.zeros((cuts, layers, heads, fractions), dtype=np.float16)
     for layer in steps[0]:
         own = torch.cat([part[layer] for part in steps], dim=2)[:, :, counted]
         mean[:, layer] = own.double().mean(dim=2).nan_to_num().cpu().numpy()

@@ -1,4 +1,4 @@
-"""How far a head sees in an ALiBi model, as in RazorAttention (Tang et al., arXiv 2407.15891).
+"""The scope of a head in an ALiBi model, as in RazorAttention (Tang et al., arXiv 2407.15891).
 
 The weights alone tell it: no prompt is run.
 """
@@ -9,7 +9,7 @@ from headprobe.tasks.task import Probe, Task
 
 TASK = Task(
     name="alibi",
-    summary="how far a head sees (RazorAttention): its scope in tokens; bloom, falcon, mpt",
+    summary="scope of a head, the tokens that it can see (RazorAttention); bloom, falcon, mpt",
     probe=Probe(),
     measures=("alibi",),
 )

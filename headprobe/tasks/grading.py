@@ -146,7 +146,7 @@ def align(response: str, answer: str) -> Alignment | None:
     said, wanted = words(response), _texts(answer)
     runs = [said[n : n + len(wanted)] for n in range(max(1, len(said) - len(wanted) + 1))]
     texts = [[word.text for word in run] for run in runs]
-    graded = [(_share(run, wanted, 0.5), run == wanted) for run in texts]
+    graded = [(_overlap(run, wanted, 0.5), run == wanted) for run in texts]
     best = max(range(len(runs)), key=graded.__getitem__)
     f1, _ = graded[best]
     if not f1:
@@ -155,7 +155,7 @@ def align(response: str, answer: str) -> Alignment | None:
         start=runs[best][0].start,
         end=runs[best][-1].end,
         f1=f1,
-        recall=_share(texts[best], wanted, 0.0),
+        recall=_overlap(texts[best], wanted, 0.0),
     )
 
 
@@ -246,7 +246,7 @@ def exact_match(response: str, answers: Sequence[str]) -> float:
 def f1(response: str, answers: Sequence[str]) -> float:
     """Compute the response's highest token F1 against any answer, in per cent (qa_f1_score)."""
     given = _texts(response)
-    return max(_share(given, wanted, 0.5) for wanted in map(_texts, answers))
+    return max(_overlap(given, wanted, 0.5) for wanted in map(_texts, answers))
 
 
 def recall(response: str, answers: Sequence[str]) -> float:
@@ -255,7 +255,7 @@ def recall(response: str, answers: Sequence[str]) -> float:
     ROUGE-1 recall (Lin 2004) on the words of this module, without stemming.
     """
     given = _texts(response)
-    return max(_share(given, wanted, 0.0) for wanted in map(_texts, answers))
+    return max(_overlap(given, wanted, 0.0) for wanted in map(_texts, answers))
 
 
 METRICS = {"exact_match": exact_match, "f1": f1, "recall": recall}
@@ -265,7 +265,7 @@ PASSED = "passed"
 """The grade that a task itself gives: 100 where the response passes, else 0."""
 
 
-def _share(given: Sequence[str], wanted: Sequence[str], precision: float) -> float:
+def _overlap(given: Sequence[str], wanted: Sequence[str], precision: float) -> float:
     """Count the words in common, in per cent of a weighted mean of both lengths."""
     common = (Counter(given) & Counter(wanted)).total()
     size = precision * len(given) + (1 - precision) * len(wanted)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headprobe.allocators._supply import BudgetSize
+from headprobe.allocators._pool import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.errors import HeadprobeError
 from tests._support.refusals import refused

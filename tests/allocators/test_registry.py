@@ -24,7 +24,7 @@ from headprobe.allocators._allocation import Allocation
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
-from headprobe.scores.utility import SHARES, UtilityCurves
+from headprobe.scores.utility import FRACTIONS, UtilityCurves
 from tests._support.refusals import refused
 
 
@@ -40,7 +40,7 @@ SCORES = np.random.default_rng(0).random((3, 8)).astype(np.float32)
 MEASURED = {"induction": SCORES, "echo": SCORES[::-1].copy()}
 NEEDED: dict[str, dict[str, object]] = {"top": {"top_k": 2}}
 CURVES = UtilityCurves.of(
-    [np.random.default_rng(1).random((2, 3, 2, len(SHARES))).astype(np.float16) / 200], [1000]
+    [np.random.default_rng(1).random((2, 3, 2, len(FRACTIONS))).astype(np.float16) / 200], [1000]
 )
 DIVIDING = [name for name, one in STRATEGIES.items() if "budget" in options_of(one.allocate)]
 CHOOSING = [name for name, one in STRATEGIES.items() if "sinks" in options_of(one.allocate)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from headprobe.allocators._supply import BudgetSize
+from headprobe.allocators._pool import BudgetSize
 from headprobe.allocators.headkv import headkv
 from headprobe.allocators.tuned import tuned
 from headprobe.errors import HeadprobeError

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headprobe.allocators._supply import BudgetSize
+from headprobe.allocators._pool import BudgetSize
 from headprobe.allocators.uniform import uniform
 
 

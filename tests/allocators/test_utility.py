@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from headprobe.allocators import allocate
-from headprobe.allocators._supply import BudgetSize
+from headprobe.allocators._pool import BudgetSize
 from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.allocators.utility import utility
 from headprobe.models.layout import HeadLayout
@@ -30,7 +30,7 @@ GAINS = arrays(np.float64, (LAYERS, KV_HEADS, OLDER), elements=st.floats(0, 0.02
 def curves(gains: np.ndarray, agnostic: np.ndarray | None = None) -> UtilityCurves:
     held = gains.cumsum(axis=-1)
     return UtilityCurves(
-        shares=np.arange(1, OLDER + 1) / OLDER,
+        fractions=np.arange(1, OLDER + 1) / OLDER,
         query_aware=held,
         query_agnostic=held if agnostic is None else agnostic.cumsum(axis=-1),
         tokens=np.array([OLDER + WINDOW], dtype=np.float32),

@@ -90,7 +90,7 @@ def main() -> None:
 
     def method(budget: str, parts: tuple[float, float]) -> Method:
         def at(cut_point: CutPoint) -> HeadBudgets:
-            supply = parse_budget(budget).supply(
+            pool = parse_budget(budget).pool(
                 heads.size, window=WINDOW, context_length=cut_point.tokens
             )
             return HeadBudgets(
@@ -102,7 +102,7 @@ def main() -> None:
                 compensation=False,
                 selection=np.full(heads.shape, "attention"),
                 tokens=divided(
-                    heads, (first, second), parts, total=int(supply.total), context=cut_point.tokens
+                    heads, (first, second), parts, total=int(pool.total), context=cut_point.tokens
                 ),
                 ratio=np.zeros(heads.shape),
             )

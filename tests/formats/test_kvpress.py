@@ -12,7 +12,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.formats import export_budget, export_scores, kvpress
 from headprobe.scores import HeadScores
-from headprobe.scores.utility import SHARES, UtilityCurves
+from headprobe.scores.utility import FRACTIONS, UtilityCurves
 from tests._support.refusals import refused
 
 MakeRun = Callable[..., HeadScores]
@@ -69,7 +69,7 @@ def test_the_press_keeps_what_headkv_allocates(
 def test_the_press_keeps_what_utility_allocates(
     setting: str, make_run: MakeRun, tmp_path: Path
 ) -> None:
-    gains = np.random.default_rng(0).random((4, 2, 3, 4, len(SHARES))).astype(np.float16) / 100
+    gains = np.random.default_rng(0).random((4, 2, 3, 4, len(FRACTIONS))).astype(np.float16) / 100
     run = make_run(utility=UtilityCurves.of(list(gains), [900] * 4))
     options = {"strategy": "utility", "setting": setting}
     assert export_scores(run, tmp_path / "curve.npy", to="kvpress", **options) == ()

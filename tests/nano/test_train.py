@@ -17,12 +17,12 @@ from headprobe.nano.tokenizer import build_tokenizer
 from headprobe.nano.train import Pupil, Training, configuration, export
 
 SHORT = (
-    Stage(name="repeats", questions={}, gate={"repeats": 2.0}, most_steps=3, tokens=600),
+    Stage(name="repeats", questions={}, gate={"repeats": 2.0}, max_steps=3, tokens=600),
     Stage(
         name="facts",
         questions={"bare": 1.0, "link": 1.0},
         gate={"bare": 2.0},
-        most_steps=4,
+        max_steps=4,
         context=(64, 96),
         others=(0, 1),
         tokens=600,

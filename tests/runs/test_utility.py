@@ -20,7 +20,7 @@ from headprobe.runs.observation import decode, encode
 from headprobe.runs.plan import PlannedRun, prepare
 from headprobe.runs.score import collect, score
 from headprobe.scores import HeadScores
-from headprobe.scores.utility import SETTINGS, SHARES, WINDOW
+from headprobe.scores.utility import FRACTIONS, SETTINGS, WINDOW
 from headprobe.tasks import TASKS
 from tests._support.architectures import WINDOWED, WITH_STATES
 from tests._support.reference import attention_layers, cases_of, tiny
@@ -40,13 +40,13 @@ def plain_order(attended: np.ndarray) -> list[int]:
 
 
 def plain_curves(model: torch.nn.Module, loaded: LoadedModel, case: Case, seen: Any) -> np.ndarray:
-    """Attention on the first entries, ``[cut, layer, KV head, share]``, from the whole map."""
+    """Attention on the first entries, ``[cut, layer, KV head, fraction]``, from the whole map."""
     assert case.question is not None
     layout = loaded.layout
     text = [*case.input_ids, *seen.generated_ids[:-1]]
     with torch.no_grad():
         maps = model(torch.tensor([text]), use_cache=False, output_attentions=True).attentions
-    curves = np.zeros((2, layout.layers, layout.num_kv_heads, len(SHARES)))
+    curves = np.zeros((2, layout.layers, layout.num_kv_heads, len(FRACTIONS)))
     for layer, own in zip(attention_layers(loaded), maps, strict=True):
         groups = own[0].double().numpy().reshape(layout.num_kv_heads, -1, len(text), len(text))
         for head, rows in enumerate(groups.mean(axis=1)):
@@ -58,7 +58,7 @@ def plain_curves(model: torch.nn.Module, loaded: LoadedModel, case: Case, seen: 
                 if not len(steps):
                     continue
                 held = np.concatenate([[0.0], steps.mean(axis=0)[order].cumsum()])
-                curves[cut, layer, head] = np.interp(SHARES * older, np.arange(older + 1), held)
+                curves[cut, layer, head] = np.interp(FRACTIONS * older, np.arange(older + 1), held)
     return curves
 
 
@@ -163,7 +163,7 @@ def test_the_curves_of_several_processes_are_those_of_one(
             case_id=one.case_id,
             measures=("r2",),
             shape=(6, 8),
-            curves=(2, 6, 4, len(SHARES)),
+            curves=(2, 6, 4, len(FRACTIONS)),
         )
         for shard in run.tree.shards(3)
         for one in observe_cases(nano, run.cases, run.task, wanted=shard, tree=run.tree)

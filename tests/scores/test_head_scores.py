@@ -13,7 +13,7 @@ from safetensors.torch import save_file as save_tensors
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import FILE_NAME, HeadScores, HeadStatistics, recorded_digests
-from headprobe.scores.utility import SHARES, UtilityCurves
+from headprobe.scores.utility import FRACTIONS, UtilityCurves
 from headprobe.stats.reliability import split_half
 from tests._support.refusals import refused
 
@@ -72,7 +72,7 @@ def test_what_is_saved_is_loaded_from_the_file_or_its_directory(saved: Path) -> 
 
 
 def curves(heads: int = 2) -> UtilityCurves:
-    gains = np.random.default_rng(0).random((3, 2, 2, heads, len(SHARES))) / 200
+    gains = np.random.default_rng(0).random((3, 2, 2, heads, len(FRACTIONS))) / 200
     return UtilityCurves.of(list(gains.astype(np.float16)), [100, 200, 600])
 
 
@@ -95,10 +95,10 @@ def test_curves_of_other_heads_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "tensor", "said"),
     [
-        ("utility.shares", np.ones(len(SHARES), dtype=np.float32), "rising utility.shares"),
+        ("utility.shares", np.ones(len(FRACTIONS), dtype=np.float32), "rising utility.shares"),
         ("utility.tokens", np.zeros(1, dtype=np.float32), "utility.tokens of 1 or more"),
         ("utility.query_agnostic", -curves().query_aware, "query_agnostic to rise"),
-        ("utility.query_aware", np.full((2, 2, len(SHARES)), np.nan, np.float32), "to rise"),
+        ("utility.query_aware", np.full((2, 2, len(FRACTIONS)), np.nan, np.float32), "to rise"),
     ],
 )
 def test_curves_that_are_none_are_refused(

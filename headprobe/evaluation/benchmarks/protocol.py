@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Style = Literal["raw", "chat", "prefix"]
 Truncation = Literal["middle", "middle of context", "end of context"]
-"""Which part of too long a prompt goes: the middle of the prompt as LongBench has it, or of the
-context, or the context's end."""
+"""The part that too long a prompt loses: its middle as LongBench has it, the middle of its context,
+or the end of its context."""
 
 
 SCORE = "score"
@@ -23,7 +23,7 @@ SCORE = "score"
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How a set's rows are asked, how long and how far the model answers, and how it is graded.
+    """The way in which a set's rows are asked, the model answers, and the answers are graded.
 
     Args:
         name: as one types it, such as ``longbench:multifieldqa_zh``.
@@ -33,7 +33,7 @@ class Protocol:
         style: where the answer prefix stands: see ``prompts.style``.
         max_new_tokens: the most tokens of an answer.
         stops: where answers end: see ``GreedyRules``.
-        truncation: which part of too long a prompt goes.
+        truncation: the part that too long a prompt loses.
         metrics: names of ``metrics.METRICS``; strategies are compared by the first.
         first_line: whether only the first line of a response is graded.
         labels: the classes to tell apart, where rows name none; not those that a question names.

@@ -272,7 +272,7 @@ _SCHEMAS: Sequence[tuple[Callable[[Mapping[str, Any]], bool], _Reader]] = (
     (lambda fields: {"context", "input", "answer"} <= fields.keys(), _infinitebench),
     (lambda fields: True, _plain),
 )
-"""What tells a schema, and how its rows are read; the first that fits."""
+"""Tests for a schema, each with the reader of its rows; the first that fits is taken."""
 
 
 def _context(fields: Mapping[str, Any]) -> str:

@@ -75,11 +75,11 @@ class FrequentWords:
         while len(words) < max(5, self.length // 50):
             words["".join(rng.choices(string.ascii_lowercase, k=6))] = None
         ranked = ["...", *list(words)[1:]]
-        shares = math.pi**2 / 6
+        harmonic = math.pi**2 / 6
         text = [
             word
             for rank, word in enumerate(ranked, start=1)
-            for _ in range(int(size / rank**2 / shares))
+            for _ in range(int(size / rank**2 / harmonic))
         ]
         rng.shuffle(text)
         return sample_of("fwe", " ".join(text), tuple(ranked[1:4]))

@@ -1,6 +1,6 @@
 import pytest
 
-from headprobe.allocators._supply import BudgetPool, BudgetSize, parse_budget
+from headprobe.allocators._pool import BudgetPool, BudgetSize, parse_budget
 from headprobe.budgets import MAX_TOKENS
 from headprobe.errors import UsageError
 from tests._support.refusals import refused
