@@ -7,6 +7,7 @@ a kernel from the hub for it, code that nobody asked for (``"_attn_implementatio
 
 from __future__ import annotations
 
+import copy
 import warnings
 from importlib.util import find_spec
 from typing import Any
@@ -88,7 +89,7 @@ def _problem(
             return f"SDPA cannot compute that of a {config.model_type!r} model; take eager"
         return None
     if chosen in FLASH:
-        return _flash_problem(model, chosen) or _kernel_problem(device, dtype) or _missing(chosen)
+        return _flash_problem(config, model, chosen) or _kernel_problem(device, dtype) or _missing(chosen)
     if "/" in chosen and "flash" in chosen:
         if not trust:
             return "a kernel of the hub is code: read it, then give `trust_remote_code`"
@@ -100,11 +101,15 @@ def _problem(
     return f"it is unknown; choose {_CHOICES}"
 
 
-def _flash_problem(model: Any, chosen: str) -> str | None:
-    compatible = getattr(model, "_compatible_flash_implementations", None)
-    if not getattr(model, "_supports_flash_attn", True) or chosen not in (compatible or [chosen]):
-        return "it is not for this model; choose " + ", ".join(PLAIN)
-    return None
+def _flash_problem(config: Any, model: Any, chosen: str) -> str | None:
+    compatible = getattr(model, "_compatible_flash_implementations", None) or [chosen]
+    supported = getattr(model, "_supports_flash_attn", True) and chosen in compatible
+    try:
+        # In older releases of transformers the configuration of gpt_oss knows its kernel itself.
+        copy.deepcopy(config)._attn_implementation = chosen
+    except ValueError:
+        supported = False
+    return None if supported else "it is not for this model; choose " + ", ".join(PLAIN)
 
 
 def _missing(chosen: str) -> str | None:

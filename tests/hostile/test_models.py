@@ -63,7 +63,10 @@ def test_a_damaged_file_is_read_or_refused_by_one_line(
     assert 0 < found.count("read") < len(found)
     (model / name).write_text(whole)
     assert outcome(model) == "read"
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    # What the Rust code of tokenizers before 0.23 prints over a vocabulary with holes.
+    assert [line for line in out.splitlines() if not line.startswith("The OrderedVocab")] == []
+    assert err == ""
 
 
 def of_another_shape(index: dict[str, Any]) -> Any:

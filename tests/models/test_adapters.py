@@ -106,7 +106,8 @@ def test_an_adapter_that_is_no_change_of_weights_is_refused(
     directory: Path, tiny_llama: Any, tmp_path: Path
 ) -> None:
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
-    get_peft_model(tiny_llama, config).save_pretrained(tmp_path / "prompt")
+    prompted: Any = get_peft_model(tiny_llama, config)
+    prompted.save_pretrained(tmp_path / "prompt", save_embedding_layers=False)
     message = problem(model=str(directory), adapter=tmp_path / "prompt")
     assert "cannot be merged into weights: a LoRA is wanted" in message
 

@@ -134,7 +134,8 @@ CONFIGURATIONS: list[dict[str, Any]] = [
     {"rope_parameters": {"rope_type": "nosuch"}},
     {"rope_parameters": []},
     {"hidden_size": "x"},
-    {"layer_types": 7},
+    # Older releases read no types of the layers of a llama.
+    {"model_type": "qwen2", "layer_types": 7},
     {"dtype": "float7"},
     {"sliding_window": {"a": 1}},
 ]
