@@ -92,5 +92,5 @@ $(KVPRESS_READY): pyproject.toml constraints-kvpress.txt
 $(OLDEST_READY): pyproject.toml constraints-oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt torch
-	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable ".[accelerate,gguf,peft]" beartype hatchling hypothesis pytest pytest-xdist rouge-score
+	$(OLDEST)/bin/pip install --quiet --constraint constraints-oldest.txt --editable ".[accelerate,benchmarks,gguf,peft]" beartype hatchling hypothesis ipykernel nbclient playwright pytest pytest-xdist rouge-score
 	touch $@
