@@ -8,8 +8,8 @@ KVPRESS_READY := $(KVPRESS)/.ready
 # The lowest versions that the package takes.
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
-# A file's tests share what it scores, so they stay in one worker.
-PYTEST := pytest -q -n 2 --dist loadfile
+# A file's tests share what it scores, so they stay in one worker; slow files come first.
+PYTEST := pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # A pretrained chat model, and what is drawn of it.
 MODELS := .models
 SMOLLM2 := $(MODELS)/smollm2-135m.gguf

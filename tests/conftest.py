@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Read when the libraries are imported: one thread a worker, no network, plain text.
 os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -11,22 +12,32 @@ for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS"):
     os.environ.pop(name, None)
 
 import pytest
-import torch
 from hypothesis import settings
-from transformers import LlamaConfig, LlamaForCausalLM
+
+# The process that starts the workers reads this file too, and is spared what only they need.
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 pytest.register_assert_rewrite("tests._support")
 
-torch.set_num_threads(1)
 # The same examples on every run, and no time limit that a busy machine would break.
 settings.register_profile("headprobe", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("headprobe")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that hold slow tests: no worker is left with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a CUDA device where there is none."""
-    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
 
 
 SCORED = ["score", "--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
@@ -54,6 +65,9 @@ def scored(nano_scored: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_llama() -> LlamaForCausalLM:
     """Two layers with 4 query and 2 KV heads, random weights, float32, a window of 128."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=64,
