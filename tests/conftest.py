@@ -25,8 +25,23 @@ settings.register_profile("headprobe", deadline=None, derandomize=True, max_exam
 settings.load_profile("headprobe")
 
 
+# Rooms whose tests run commands, whole runs or thousands of files, train, or draw.
+SLOW_ROOMS = {"cli", "hostile", "nano", "plots", "report", "runs"}
+HERE = Path(__file__).parent
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file of which no test is wanted."""
+    unwanted = "not slow" in config.option.markexpr and collection_path.name in SLOW_ROOMS
+    return True if unwanted and collection_path.parent == HERE else None
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that hold slow tests: no worker is left with one at the end."""
+    """Mark the slow rooms, and begin with files of slow tests, so that no worker ends with one."""
+    for item in items:
+        if item.path.relative_to(HERE).parts[0] in SLOW_ROOMS:
+            item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 
