@@ -89,7 +89,11 @@ def _problem(
             return f"SDPA cannot compute that of a {config.model_type!r} model; take eager"
         return None
     if chosen in FLASH:
-        return _flash_problem(config, model, chosen) or _kernel_problem(device, dtype) or _missing(chosen)
+        return (
+            _flash_problem(config, model, chosen)
+            or _kernel_problem(device, dtype)
+            or _missing(chosen)
+        )
     if "/" in chosen and "flash" in chosen:
         if not trust:
             return "a kernel of the hub is code: read it, then give `trust_remote_code`"
