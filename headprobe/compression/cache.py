@@ -196,6 +196,22 @@ class HeadBudgetCache(Cache):
         forked._start_anew()
         return forked
 
+    def branch(self) -> HeadBudgetCache:
+        """Copy the cache, which is not compressed: tokens that come later are each one's own.
+
+        So a context is read once for all that is asked about it.
+
+        Raises:
+            ValueError: this cache is compressed.
+        """
+        branch = copy.copy(self)
+        branch.layers = [
+            layer.branch() if isinstance(layer, BudgetLayer) else copy.deepcopy(layer)
+            for layer in self.layers
+        ]
+        branch._start_anew()
+        return branch
+
     @property
     def can_join(self) -> bool:
         """True where every layer has a budget, so that ``join`` can be called."""

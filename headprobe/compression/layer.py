@@ -204,6 +204,15 @@ class BudgetLayer(DynamicLayer):
         """True where one kernel call can take all heads of a compressed layer."""
         return self._ragged is not None and self._ragged.has_varlen_kernel
 
+    def branch(self) -> BudgetLayer:
+        """Copy the layer, which is not compressed; what both hold already is held once."""
+        if self.is_compressed:
+            raise ValueError("expected a cache that is not compressed, to branch")
+        branch = copy.copy(self)
+        branch._observed = self._observed.copy()
+        branch._given = None
+        return branch
+
     def fork(self, targets: Sequence[Target], *, keep: bool = True) -> BudgetLayer:
         """Copy the layer with its one sequence compressed to each of the ``targets``.
 

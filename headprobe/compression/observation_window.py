@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Collection
 from typing import Any
@@ -27,6 +28,12 @@ class ObservationWindow:
         self._recent: deque[Tensor] = deque()
         self._mask: Tensor | None = None
         self._attention_kwargs: dict[str, Any] = {}
+
+    def copy(self) -> ObservationWindow:
+        """Return a window of the same queries; what either sees later is its own."""
+        copied = copy.copy(self)
+        copied._recent = self._recent.copy()
+        return copied
 
     @property
     def tensors(self) -> list[Tensor]:

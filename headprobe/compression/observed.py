@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from functools import cache
 
@@ -27,6 +28,12 @@ class Observed:
         self.window = ObservationWindow()
         self.moments: QueryMoments | None = None
         self.reconstruction: Float[Tensor, "query_head token"] | None = None
+
+    def copy(self) -> Observed:
+        """Return a record of the same; what is added to either later is its own."""
+        copied = copy.copy(self)
+        copied.window = self.window.copy()
+        return copied
 
     @property
     def tensors(self) -> list[Tensor]:

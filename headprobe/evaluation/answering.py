@@ -8,9 +8,11 @@ sequences of one batch.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import get_args
 
 import numpy as np
@@ -80,7 +82,8 @@ def answer(
 
     Args:
         loaded: the model.
-        questions: what is asked; each is read once, whatever the number of methods.
+        questions: what is asked; each is read once, whatever the number of methods, and a context
+            once for the questions about it that follow one another.
         methods: how the cache is compressed; all with one granularity.
         settings: of ``SETTINGS``, when the cache is compressed.
         prefill_chunk: the number of tokens that a forward pass reads.
@@ -94,14 +97,16 @@ def answer(
             f"cannot evaluate {loaded.layout.id}: it reads a text in pieces otherwise than whole"
         )
     reader = _Reader(loaded, methods, settings=settings, prefill_chunk=prefill_chunk)
-    for question in questions:
-        try:
-            yield reader.answer(question)
-        except torch.OutOfMemoryError as error:
-            hint = "a smaller `budget` list or shorter prompts"
-            raise out_of_memory(error, tokens=len(question.input_ids), hint=hint) from error
-        except NotFinite:
-            raise not_finite(loaded, question.input_ids) from None
+    for _, group in itertools.groupby(questions, key=attrgetter("context_ids")):
+        *others, last = group
+        for question in (*others, last):
+            try:
+                yield reader.answer(question, keep_context=question is not last)
+            except torch.OutOfMemoryError as error:
+                hint = "a smaller `budget` list or shorter prompts"
+                raise out_of_memory(error, tokens=len(question.input_ids), hint=hint) from error
+            except NotFinite:
+                raise not_finite(loaded, question.input_ids) from None
 
 
 def graded(
@@ -178,20 +183,21 @@ class _Reader:
         self._chunk = prefill_chunk
         self._rules = {stops: GreedyRules(loaded, stops=stops) for stops in get_args(Stops)}
         self._selections = {name for one in methods for name in one.selections}
+        self._uncut = everything(
+            loaded.layout, window=max((one.window for one in methods), default=0)
+        )
+        self._cuts_contexts = QUERY_AGNOSTIC in settings and bool(methods)
+        self._kept: HeadBudgetCache | None = None
 
     @torch.inference_mode()
-    def answer(self, question: Question) -> dict[str, Answers]:
-        """Answer a question in every setting."""
-        window = max((one.window for one in self._methods), default=0)
-        uncut = everything(self._loaded.layout, window=window)
-        cache = HeadBudgetCache(self._loaded.model, uncut, selections=self._selections)
-        context, asked = map(self._tensor, (question.context_ids, question.question_ids))
-        rules = self._rules[question.stops]
-        with cache:
-            self._read(cache, context, rules)
-        forks, fractions, repeated = [], {}, 0
-        if QUERY_AGNOSTIC in self._settings and self._methods:
-            repeated = self._repeat(cache, question.context_ids)
+    def answer(self, question: Question, *, keep_context: bool = False) -> dict[str, Answers]:
+        """Answer a question in every setting, and keep its context for the next one if told to."""
+        cache = self._read_context(question) if self._kept is None else self._kept
+        self._kept = cache if keep_context else None
+        cache = cache.branch() if keep_context else cache
+        asked, rules = self._tensor(question.question_ids), self._rules[question.stops]
+        forks, fractions = [], {}
+        if self._cuts_contexts:
             cut_point = self._cut_point(cache, question)
             fork = cache.fork(self._targets(cut_point))
             fractions[QUERY_AGNOSTIC] = _fractions(fork, cut_point)
@@ -203,8 +209,9 @@ class _Reader:
         cut_point = self._cut_point(cache, question)
         targets = self._targets(cut_point) if QUERY_AWARE in self._settings else []
         if targets:
+            repeated = len(question.context_ids) if self._cuts_contexts else 0
             self._repeat(cache, question.input_ids, start=repeated)
-        granularity = targets[0].budgets.granularity if targets else uncut.granularity
+        granularity = (targets[0].budgets if targets else self._uncut).granularity
         full = Target(budgets=everything(self._loaded.layout, granularity=granularity))
         fork = cache.fork([full, *targets], keep=False)
         fractions[QUERY_AWARE] = _fractions(fork, cut_point)[1:]
@@ -219,13 +226,22 @@ class _Reader:
             for setting in self._settings
         }
 
-    def _repeat(self, cache: HeadBudgetCache, ids: tuple[int, ...], *, start: int = 0) -> int:
+    def _read_context(self, question: Question) -> HeadBudgetCache:
+        """Read a question's context, and repeat it where it is compressed by repetition."""
+        model = self._loaded.model
+        cache = HeadBudgetCache(model, self._uncut, selections=self._selections)
+        with cache:
+            self._read(cache, self._tensor(question.context_ids), self._rules[question.stops])
+        if self._cuts_contexts:
+            self._repeat(cache, question.context_ids)
+        return cache
+
+    def _repeat(self, cache: HeadBudgetCache, ids: tuple[int, ...], *, start: int = 0) -> None:
         """Let the model repeat the tokens from ``start`` on, where a selection needs it."""
         if "reconstruction" in cache.needs:
             loaded = self._loaded
             limit = loaded.max_context
             cache.reconstruct(repetitions(ids, loaded.tokenizer, start=start, max_context=limit))
-        return len(ids)
 
     def _cut_point(self, cache: HeadBudgetCache, question: Question) -> CutPoint:
         """Describe the present state of the cache as the point where it is compressed."""

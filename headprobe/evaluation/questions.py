@@ -137,6 +137,7 @@ def read_questions(
     own_words = RowWriter(writer.tokenizer, style=style)
     questions: list[Question] = []
     known: set[tuple[str, str]] = set()
+    groups: dict[str, int] = {}
     shortened = unasked = read = 0
     for place, row in read_rows(source):
         if len(questions) == limit:
@@ -156,7 +157,7 @@ def read_questions(
         questions.append(
             Question(
                 question_id=len(questions),
-                group=len(questions),
+                group=groups.setdefault(texts[0], len(groups)),
                 context_ids=context_ids,
                 question_ids=question_ids,
                 answers=row.answers,

@@ -74,9 +74,15 @@ def run_evaluation(
 def _answer(
     loaded: LoadedModel, planned: PlannedEvaluation, wanted: Set[str]
 ) -> Iterator[tuple[str, _Settings]]:
-    """Answer the questions of the ``wanted`` keys; where questions share a key, the first."""
+    """Answer the questions of the ``wanted`` keys; where questions share a key, the first.
+
+    Questions about one context follow one another, so that it is read once.
+    """
+    places = {one.context_ids: number for number, one in enumerate(planned.questions)}
+    pairs = [*zip(planned.keys, planned.questions, strict=True)]
+    pairs.sort(key=lambda pair: places[pair[1].context_ids])
     left: dict[str, Question] = {}
-    for key, question in zip(planned.keys, planned.questions, strict=True):
+    for key, question in pairs:
         if key in wanted:
             left.setdefault(key, question)
     if left:

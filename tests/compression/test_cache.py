@@ -496,6 +496,36 @@ def test_joined_caches_go_on_as_each_did_alone(architecture: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "lfm2"])
+@torch.no_grad()
+def test_a_branch_goes_on_by_itself(architecture: str) -> None:
+    model = build(architecture)
+    ids = torch.randint(3, 60, (1, PROMPT), generator=torch.Generator().manual_seed(0))
+    tails = torch.randint(3, 60, (2, 1, TURN), generator=torch.Generator().manual_seed(1))
+    target = Target(budgets=budgets(model))
+
+    def goes_on(cache: HeadBudgetCache, tail: Tensor) -> tuple[Tensor, Tensor]:
+        with cache:
+            read = model(tail, past_key_values=cache).logits
+        with cache.fork([target], keep=False) as fork:
+            return read, model(tail[:, :1], past_key_values=fork).logits
+
+    def whole() -> HeadBudgetCache:
+        with HeadBudgetCache(model, budgets(model), selections=["expected"]) as cache:
+            model(ids, past_key_values=cache)
+        return cache
+
+    cache = whole()
+    branches = [goes_on(cache.branch(), tails[0]), goes_on(cache, tails[1])]
+    for found, tail in zip(branches, tails, strict=True):
+        for logits, expected in zip(found, goes_on(whole(), tail), strict=True):
+            torch.testing.assert_close(logits, expected, rtol=0, atol=0)
+    compressed = whole()
+    compressed.compress()
+    with pytest.raises(ValueError, match="not compressed, to branch"):
+        compressed.branch()
+
+
 def test_a_fork_may_take_what_a_cache_held(tiny_llama: PreTrainedModel) -> None:
     with HeadBudgetCache(tiny_llama, full(tiny_llama)) as whole:
         tiny_llama(ids(PROMPT), past_key_values=whole)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,35 @@ def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
     read = 3 if len(methods) == 1 else 5
     assert len(passes) <= read + questions[0].max_new_tokens - 1
     assert len(passes) >= read + longest - 1
+
+
+def test_a_context_is_read_once_for_the_questions_about_it(
+    nano: LoadedModel, questions: Sequence[Question]
+) -> None:
+    first, other = questions[:2]
+    alike = [first, replace(first, question_ids=other.question_ids), other]
+    selections = ("attention", "expected", "reconstruct")
+    methods = [
+        fixed(one, "24", budgets(nano, budget=BudgetSize(tokens=24), selection=one))
+        for one in selections
+    ]
+    read: list[int] = []
+    hook = nano.model.register_forward_pre_hook(
+        lambda _, inputs, given: read.append((inputs or [given["input_ids"]])[0].shape[1]),
+        with_kwargs=True,
+    )
+    try:
+        together = evaluate(nano, alike, methods)
+        contexts = [tokens for tokens in read if tokens in map(len, (first.context_ids,))]
+        alone = [evaluate(nano, [question], methods) for question in alike]
+    finally:
+        hook.remove()
+    assert len(first.context_ids) != len(other.context_ids)
+    assert len(contexts) == 1
+    for number, one in enumerate(alone):
+        for answered, own in zip(together.methods, one.methods, strict=True):
+            assert answered.responses[number] == own.responses[0]
+            assert answered.fractions[number] == own.fractions[0]
 
 
 @pytest.mark.slow

@@ -133,9 +133,9 @@ def test_more_questions_go_on_from_fewer(
     asked = []
     read = _Reader.answer
 
-    def count(reader: _Reader, question: Question) -> dict[str, Answers]:
+    def count(reader: _Reader, question: Question, **options: bool) -> dict[str, Answers]:
         asked.append(question.key)
-        return read(reader, question)
+        return read(reader, question, **options)
 
     monkeypatch.setattr(_Reader, "answer", count)
     assert larger.results(run_evaluation(nano, larger)) == whole
