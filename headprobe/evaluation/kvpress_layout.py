@@ -1,7 +1,9 @@
 """Write an evaluation as kvpress' ``evaluate.py`` leaves its own: a directory a method.
 
 ``<dataset>__<data_dir>__<model>__<press>__<ratio>[__query_aware]`` holds ``predictions.csv``,
-``metrics.json`` and ``config.yaml``, which kvpress' leaderboard and plots read (kvpress 0.5.5).
+``metrics.json`` and ``config.yaml`` (kvpress 0.5.5). kvpress' leaderboard reads such directories,
+of RULER alone: the mean of its tasks, at the ratio that ``predictions.csv`` measured, and of a
+configuration only fields that it knows.
 """
 
 from __future__ import annotations
@@ -22,15 +24,17 @@ from headprobe.files import atomic_write
 _PRESSES = {
     (FULL, None): "no_press",
     ("uniform", "attention"): "snapkv",
-    ("uniform", "expected"): "expected_attention",
-    ("uniform", "value"): "criticalkv_snapkv",
+    ("uniform", "value"): "critical_snapkv",
     ("pyramid", "attention"): "pyramidkv",
     ("adaptive", "attention"): "adakv_snapkv",
     ("streaming", "streaming"): "streaming_llm",
-    ("kvzip", "reconstruct"): "kvzip",
-    ("uniform", "reconstruct"): "kvzip",
+    ("kvzip", "reconstruct"): "kvzip_uniform",
+    ("uniform", "reconstruct"): "kvzip_uniform",
 }
-"""kvpress' names of the same methods; others are called by strategy and selection."""
+"""kvpress' names of the same methods; others are called by strategy and selection.
+
+What kvpress calls ``kvzip`` and ``expected_attention`` ranks the entries of all heads together.
+"""
 
 
 def write_kvpress(planned: PlannedEvaluation, found: Evaluation, folder: Path) -> list[Path]:
@@ -84,7 +88,8 @@ def _config(planned: PlannedEvaluation, method: MethodAnswers) -> dict[str, Any]
         "needle_depth": None,
         "output_dir": ".",
         "model_kwargs": {"dtype": identity["dtype"], "attn_implementation": identity["attention"]},
-        "press_init_command": f"headprobe: {method.name}, budget {method.budget}",
+        "press_init_command": f"headprobe: {method.name}, budget {method.budget}, "
+        f"{len(planned.questions)} questions",
         "seed": planned.seed,
         "fp8": False,
     }
@@ -124,6 +129,8 @@ def _metrics(planned: PlannedEvaluation, method: MethodAnswers) -> Any:
     dataset = str(planned.plan.identity.get("benchmark", "")).partition(":")[0]
     if dataset == "longbench":
         return round(float(method.grades[planned.metric].mean()), 2)
+    if dataset in ("infinitebench", "longbench-v2"):
+        return float(method.grades[planned.metric].mean()) / 100
     tasks = np.array([one.row.task if one.row else "" for one in planned.questions])
     own = list(planned.questions[0].metrics) or [planned.metric]
     if dataset == "ruler":

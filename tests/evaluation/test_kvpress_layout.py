@@ -132,10 +132,48 @@ def test_every_method_has_a_directory_that_kvpress_names(tmp_path: Path) -> None
     assert again == written
 
 
+# The fields of the leaderboard's EvaluationConfig: it skips a directory that has any other.
+KNOWN = {
+    *("dataset", "data_dir", "model", "device", "press_name", "compression_ratio", "fraction"),
+    *("key_channel_compression_ratio", "max_new_tokens", "max_context_length", "query_aware"),
+    *("compress_questions", "output_dir", "log_level", "press_init_command", "model_kwargs"),
+    *("seed", "threshold", "needle_depth", "compression_interval", "target_size", "fp8"),
+    *("hidden_states_buffer_size", "restore_checkpoint"),
+}
+
+
+def test_the_leaderboard_reads_a_row_of_every_directory(tmp_path: Path) -> None:
+    """As its ``load_evaluation_results`` does."""
+    rows = []
+    for folder in write_kvpress(planned(tmp_path, "ruler"), evaluation(), tmp_path / "kvpress"):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert set(config) <= KNOWN
+        assert config["fraction"] == 1.0
+        table = pd.read_csv(folder / "predictions.csv")
+        metrics = json.loads((folder / "metrics.json").read_text())
+        rows.append(
+            (
+                config["press_name"] + "_query_aware" * config["query_aware"],
+                table["compression_ratio"].mean().round(2).item() or config["compression_ratio"],
+                round(sum(one["string_match"] for one in metrics.values()) / len(metrics), 2),
+            )
+        )
+        assert "3 questions" in config["press_init_command"]
+    assert rows == [
+        ("no_press_query_aware", 0, 37.5),
+        ("headkv_query_aware", 0.88, 37.5),
+        ("headkv_query_aware", 0.88, 37.5),
+        ("no_press", 0, 37.5),
+        ("headkv", 0.88, 37.5),
+        ("headkv", 0.88, 37.5),
+    ]
+
+
 @pytest.mark.parametrize(
     ("benchmark", "folder", "metrics"),
     [
         ("longbench:qasper", "longbench__qasper__", 50.0),
+        ("infinitebench:code_run", "infinitebench__code_run__", 0.5),
         ("own", "own__", {"niah_single_1": {"string_match_all": 75.0}, "vt": None}),
     ],
 )
@@ -156,7 +194,9 @@ def test_numbers_have_the_form_of_kvpress_scorers(
     [
         ("uniform", "attention", "snapkv"),
         ("adaptive", "attention", "adakv_snapkv"),
-        ("kvzip", "reconstruct", "kvzip"),
+        ("kvzip", "reconstruct", "kvzip_uniform"),
+        ("uniform", "expected", "uniform_expected"),
+        ("uniform", "value", "critical_snapkv"),
         ("headkv", "attention", "headkv"),
         ("headkv", "defensive", "headkv_defensive"),
         (FULL, None, "no_press"),

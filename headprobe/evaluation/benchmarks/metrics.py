@@ -10,12 +10,13 @@ import ast
 import json
 import re
 import string
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+from headprobe.evaluation.benchmarks import infinitebench_metrics as infinitebench
 from headprobe.evaluation.benchmarks.extras import require
+from headprobe.evaluation.benchmarks.overlap import CHINESE_MARKS, token_f1
 from headprobe.evaluation.benchmarks.rouge import rouge_l as rouge_l_of
 from headprobe.inputs.fields import LONGEST_TEXT
 
@@ -25,14 +26,9 @@ Metric = Callable[[str, Sequence[str], Sequence[str]], float]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"\d+")
 _CONTROL = re.compile(r"[\x00-\x1f]")
-_CHINESE_MARKS = (
-    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】"  # noqa: RUF001
-    "〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."  # noqa: RUF001
-)
 _NO_MARKS = str.maketrans("", "", string.punctuation)
-_NO_CHINESE_MARKS = str.maketrans("", "", string.punctuation + _CHINESE_MARKS)
+_NOCHINESE_MARKS = str.maketrans("", "", string.punctuation + CHINESE_MARKS)
 _CHOICES = (r"The correct answer is \(([A-D])\)", r"The correct answer is ([A-D])")
-_LAST_LETTER = re.compile(r"\b[A-D]\b(?!.*\b[A-D]\b)")
 # Lines of a model's code that are no code: fences and comments.
 _NO_CODE = ("`", "#", "//")
 
@@ -40,13 +36,13 @@ _NO_CODE = ("`", "#", "//")
 def qa_f1(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
     """Compute LongBench's and SQuAD's token F1 against the nearest answer."""
     said = _english(response)
-    return 100 * max(_f1(said, _english(answer)) for answer in answers)
+    return 100 * max(token_f1(said, _english(answer)) for answer in answers)
 
 
 def qa_f1_zh(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
     """Compute LongBench's F1 of the words that jieba finds in Chinese."""
     said = _chinese(response)
-    return 100 * max(_f1(said, _chinese(answer)) for answer in answers)
+    return 100 * max(token_f1(said, _chinese(answer)) for answer in answers)
 
 
 def rouge_l(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
@@ -122,18 +118,13 @@ def label(response: str, answers: Sequence[str], classes: Sequence[str] = ()) ->
 
 
 def choice(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
-    """Score 100 where the letter that a response chooses is right.
+    """Score 100 where a response says "The correct answer is (A)" of the right letter.
 
-    It is the one of "The correct answer is (A)" (LongBench-v2), else the last letter that stands
-    alone, else the first (InfiniteBench).
+    LongBench-v2's rule: with or without brackets, and nothing else counts.
     """
-    plain = response.replace("*", "").strip()
+    plain = response.replace("*", "")
     found = next((match for one in _CHOICES if (match := re.search(one, plain))), None)
-    if found is not None:
-        return 100.0 * (found.group(1) in answers)
-    alone = _LAST_LETTER.search(plain)
-    chosen = alone.group(0) if alone else plain[:1]
-    return 100.0 * (chosen in answers)
+    return 100.0 * (found is not None and found[1] in answers)
 
 
 def cloze(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
@@ -161,15 +152,15 @@ METRICS: dict[str, Metric] = {
     "label": label,
     "choice": choice,
     "cloze": cloze,
+    "first_integer": infinitebench.first_integer,
+    "last_integer": infinitebench.last_integer,
+    "first_number": infinitebench.first_number,
+    "leading_integers": infinitebench.leading_integers,
+    "word": infinitebench.word,
+    "qa_f1_characters": infinitebench.qa_f1_characters,
+    "book_choice": infinitebench.book_choice,
+    "code_choice": infinitebench.code_choice,
 }
-
-
-def _f1(said: Sequence[str], wanted: Sequence[str]) -> float:
-    common = (Counter(said) & Counter(wanted)).total()
-    if not common:
-        return 0.0
-    precision, recall = common / len(said), common / len(wanted)
-    return 2 * precision * recall / (precision + recall)
 
 
 def _english(text: str) -> list[str]:
@@ -177,7 +168,7 @@ def _english(text: str) -> list[str]:
 
 
 def _chinese(text: str) -> list[str]:
-    words = (word.lower().translate(_NO_CHINESE_MARKS) for word in _segmenter().cut(text))
+    words = (word.lower().translate(_NOCHINESE_MARKS) for word in _segmenter().cut(text))
     return [joined for word in words if (joined := "".join(word.split()))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +29,8 @@ class Protocol:
     Args:
         name: as one types it, such as ``longbench:multifieldqa_zh``.
         context: the text that is read before the question, with ``{context}`` in it.
-        question: the text after it, with ``{question}`` in it.
+        question: the text after it, with ``{question}`` in it; where it has ``{choices}`` too, the
+            options stand there, else they end the question.
         answer_prefix: the text that the answer follows, with the white space before it.
         style: where the answer prefix stands: see ``prompts.style``.
         max_new_tokens: the most tokens of an answer.
@@ -37,6 +39,8 @@ class Protocol:
         metrics: names of ``metrics.METRICS``; strategies are compared by the first.
         first_line: whether only the first line of a response is graded.
         labels: the classes to tell apart, where rows name none; not those that a question names.
+        asked_for: names and patterns; ``{name}`` in the context stands for what the pattern finds
+            in the question, in lower case.
     """
 
     name: str
@@ -50,17 +54,30 @@ class Protocol:
     metrics: tuple[str, ...]
     first_line: bool = False
     labels: tuple[str, ...] = ()
+    asked_for: tuple[tuple[str, str], ...] = ()
 
     def texts(self, row: Row) -> tuple[str, str, str]:
         """Write a row's context, question and answer prefix.
 
         A row that brings an answer prefix is in its benchmark's words already.
+
+        Raises:
+            ValueError: the question does not name what the context is to say of it.
         """
         if row.answer_prefix is not None:
             return row.context, row.question, row.answer_prefix
+        context, question, asked = self.context, self.question, row.question
+        for name, pattern in self.asked_for:
+            found = re.search(pattern, asked)
+            if found is None:
+                raise ValueError(f"the question names no {name}, as set {self.name} does")
+            context = context.replace(f"{{{name}}}", found[1].lower(), 1)
+        if "{choices}" in question:
+            asked = asked.removesuffix(row.choices)
+            question = question.replace("{choices}", row.choices, 1)
         return (
-            self.context.replace("{context}", row.context, 1),
-            self.question.replace("{question}", row.question, 1),
+            context.replace("{context}", row.context, 1),
+            question.replace("{question}", asked, 1),
             self.answer_prefix,
         )
 
@@ -74,7 +91,9 @@ class Protocol:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that a plan records."""
-        return {**asdict(self), "metrics": list(self.metrics), "labels": list(self.labels)}
+        told = {**asdict(self), "metrics": list(self.metrics), "labels": list(self.labels)}
+        asked_for = [list(pair) for pair in told.pop("asked_for")]
+        return {**told, "asked_for": asked_for} if asked_for else told
 
 
 OWN_WORDS = Protocol(

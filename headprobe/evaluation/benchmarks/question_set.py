@@ -218,9 +218,13 @@ def _is_corpus(source: str | Path) -> bool:
 
 
 def _questions(asked: Sequence[_Asked], max_new_tokens: int | None) -> list[Question]:
-    """Make questions that are graded by their set's metrics, or by one name if sets differ."""
+    """Make questions that are graded by their set's metrics, or by one name if sets differ.
+
+    Questions about one context are of one group.
+    """
     alike = len({one.protocol.metrics for one in asked}) == 1
     questions = []
+    groups: dict[str, int] = {}
     for number, one in enumerate(asked):
         protocol, row = one.protocol, one.row
         graded = {name: partial(protocol.grade, name, row) for name in protocol.metrics}
@@ -228,7 +232,7 @@ def _questions(asked: Sequence[_Asked], max_new_tokens: int | None) -> list[Ques
         questions.append(
             Question(
                 question_id=number,
-                group=number,
+                group=groups.setdefault(row.context, len(groups)),
                 context_ids=one.prompt[0],
                 question_ids=one.prompt[1],
                 answers=row.answers,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from headprobe.errors import UsageError
-from headprobe.evaluation.benchmarks import longbench, loogle, others
+from headprobe.evaluation.benchmarks import infinitebench, longbench, loogle, others
 from headprobe.evaluation.benchmarks.protocol import SCORE, Protocol
 from headprobe.evaluation.benchmarks.rows import Row
 from headprobe.evaluation.benchmarks.ruler.protocols import PROTOCOLS as RULER
@@ -84,8 +84,8 @@ BENCHMARKS = {
         ),
         Benchmark(
             name="infinitebench",
-            summary="keys, dialogues and books of 100,000 tokens",
-            protocols=others.INFINITEBENCH,
+            summary="keys, dialogues, books, code and mathematics of 100,000 tokens",
+            protocols=infinitebench.PROTOCOLS,
         ),
         Benchmark(
             name="babilong",

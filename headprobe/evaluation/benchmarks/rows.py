@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from headprobe.prompts.documents import loogle_document
 CHOICES = "ABCD"
 _QUESTIONS = ("question", "input")
 _ANSWERS = ("answers", "answer")
+# Four options at the end of a question in its benchmark's words.
+_LISTED = re.compile(r"\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,8 @@ class Row:
     ``schema`` is the schema that the row was read by, ``task`` the set of the benchmark that the
     row names, or "". ``question`` is "" where the row asks nothing. ``answer_prefix`` is the text
     that the answer follows, with the white space before it; ``None`` where the row has none, and
-    context and question are bare. ``all_classes`` are the classes to tell apart.
+    context and question are bare. ``choices`` is the end of the question that lists the options,
+    or "". ``all_classes`` are the classes to tell apart, the options' texts where there are some.
     """
 
     context: str
@@ -51,6 +55,7 @@ class Row:
     answer_prefix: str | None = None
     max_new_tokens: int | None = None
     all_classes: tuple[str, ...] = ()
+    choices: str = ""
 
 
 def read_rows(source: str | Path) -> Iterator[tuple[str, Row]]:
@@ -85,16 +90,18 @@ def _kvpress(fields: Mapping[str, Any]) -> list[Row]:
     tokens = fields.get("max_new_tokens")
     if tokens is not None and (type(tokens) is not int or tokens < 1):
         raise ValueError(f"expected a number of tokens in field 'max_new_tokens', got {tokens!r}")
+    question = _verbatim(fields, "question", may_be_empty=True)
+    listed = _LISTED.search(question)
     return [
         Row(
             context=_verbatim(fields, "context"),
-            question=_verbatim(fields, "question", may_be_empty=True),
+            question=question,
             answers=_answers(fields),
             schema="kvpress",
             task=_name(fields, "task"),
             answer_prefix=_verbatim(fields, "answer_prefix", may_be_empty=True),
             max_new_tokens=tokens,
-            all_classes=_classes(fields),
+            all_classes=_classes(fields) or (listed.groups() if listed else ()),
         )
     ]
 
@@ -135,14 +142,16 @@ def _longbench_v2(fields: Mapping[str, Any]) -> list[Row]:
     if letter not in CHOICES:
         raise ValueError(f"expected one of A, B, C, D in field 'answer', got {brief(letter)}")
     options = [text_field(fields, f"choice_{one}") for one in CHOICES]
+    choices = _listed(options, "\n({}) {}")
     return [
         Row(
             context=_context(fields),
-            question=_with_options(text_field(fields, "question"), options, "\n({}) {}"),
+            question=text_field(fields, "question") + choices,
             answers=(letter,),
             schema="longbench-v2",
             task="longbench-v2",
             all_classes=tuple(options),
+            choices=choices,
         )
     ]
 
@@ -150,21 +159,21 @@ def _longbench_v2(fields: Mapping[str, Any]) -> list[Row]:
 def _infinitebench(fields: Mapping[str, Any]) -> list[Row]:
     options = _classes(fields, "options")
     answers = _answers(fields, "answer")
-    question = _asked(fields, "input")
+    choices = _listed(options, "\n{}. {}")
     if options:
         given = [CHOICES[options.index(one)] for one in answers if one in options[: len(CHOICES)]]
         if not given:
             raise ValueError(f"the answer, {brief(answers)}, is none of the 'options'")
         answers = (given[0],)
-        question = _with_options(question, options, "\n{}. {}")
     return [
         Row(
             context=_context(fields),
-            question=question,
+            question=_asked(fields, "input") + choices,
             answers=answers,
             schema="infinitebench",
             task=_name(fields, "task"),
             all_classes=options,
+            choices=choices,
         )
     ]
 
@@ -327,6 +336,7 @@ def _objects(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [as_object(one) for one in listed]
 
 
-def _with_options(question: str, options: Sequence[str], line: str) -> str:
-    listed = zip(CHOICES, options, strict=False)
-    return question + "".join(line.format(letter, option) for letter, option in listed)
+def _listed(options: Sequence[str], line: str) -> str:
+    """List options, each in a line after its letter."""
+    pairs = zip(CHOICES, options, strict=False)
+    return "".join(line.format(letter, option) for letter, option in pairs)

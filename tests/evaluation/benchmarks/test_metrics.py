@@ -123,16 +123,70 @@ def test_classification_is_shared_among_the_classes_that_are_named(said: str, tr
         (metrics.substring, "the name is Ace", "ACE ROTHSTEIN", 0),
         (metrics.choice, "The correct answer is (B)", "B", 100),
         (metrics.choice, "**The correct answer is B**, not A", "B", 100),
-        (metrics.choice, "A, no: B", "B", 100),
-        (metrics.choice, "Apples", "A", 100),
-        (metrics.choice, "", "A", 0),
-        (metrics.choice, "none of them", "A", 0),
+        (metrics.choice, "The correct answer is C", "B", 0),
+        (metrics.choice, "B", "B", 0),
+        (METRICS["first_integer"], "It is 00712.", "00712", 100),
+        (METRICS["first_integer"], "Of 3 keys 712", "712", 0),
+        (METRICS["first_integer"], "none", "712", 0),
+        (METRICS["last_integer"], "It returns: `-7`.", "-7", 100),
+        (METRICS["last_integer"], "7 is returned", "7", 0),
+        (METRICS["last_integer"], "foo", "foo", 0),
+        (METRICS["first_number"], "-7, not 8", "7", 100),
+        (METRICS["first_number"], "7.5", "7.5", 100),
+        (METRICS["first_number"], "7.0", "7", 0),
+        (METRICS["first_number"], "9" * 9999, "7", 0),
+        (METRICS["first_number"], "none", "7", 0),
+        (METRICS["word"], 'The value is "a-b".', "a-b", 100),
+        (METRICS["word"], "a-bc", "a-b", 0),
+        (METRICS["qa_f1_characters"], "在北京。", "北京", 80),
+        (METRICS["qa_f1_characters"], "Ada", "ada!", 100),
     ],
 )
 def test_simple_metrics(
     metric: Callable[..., float], response: str, answer: str, wanted: float
 ) -> None:
     assert metric(response, [answer]) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("said", "part"),
+    [("[1, 4, 8]", 1), ("1 4 7 8", 2 / 3), ("4 1 8", 0), ("", 0), ("1, 4, 8, 9", 1)],
+)
+def test_values_count_up_to_the_first_wrong_one(said: str, part: float) -> None:
+    found = METRICS["leading_integers"](said, ["1", "4", "8"], [])
+    assert found == pytest.approx(100 * part)
+    # Signs are passed over in the response, and in the values they are not.
+    assert METRICS["leading_integers"]("-1", ["-1"], []) == 0
+
+
+OPTIONS = ["read", "write", "close", "seek"]
+
+
+@pytest.mark.parametrize(
+    ("response", "book", "code"),
+    [
+        ("B", 100, 100),
+        ("(B) write", 100, 100),
+        # The last letter alone, if it is right; else what the response begins with.
+        ("A or B", 100, 100),
+        ("B, not A", 100, 100),
+        ("Not B but A", 100, 0),
+        ("Because it is so", 100, 100),
+        ("write", 100, 100),
+        ("write is the one", 0, 100),
+        ("I say the answer is: write", 100, 100),
+        ("I say the answer is: read", 0, 0),
+        ("it is: write", 0, 100),
+        ("I think AB", 0, 0),
+        ("read", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_a_choice_is_found_as_infinitebench_finds_it(
+    response: str, book: float, code: float
+) -> None:
+    assert METRICS["book_choice"](response, ["B"], OPTIONS) == book
+    assert METRICS["code_choice"](response, ["B"], OPTIONS) == code
 
 
 def test_string_matches_count_all_answers_or_one() -> None:

@@ -151,7 +151,7 @@ def test_rows_are_asked_and_graded_by_their_sets_protocol(
     ("name", "schema", "right", "wrong"),
     [
         ("infinitebench:longbook_qa_eng", "infinitebench", "x", "y"),
-        ("infinitebench:passkey", "infinitebench", "It is X.", "y"),
+        ("infinitebench:kv_retrieval", "infinitebench", 'It is "x".', "y"),
         ("longbench-v2", "longbench-v2", "The correct answer is (B)", "C"),
         ("squad", "squad", "the x", "y"),
     ],
@@ -162,6 +162,85 @@ def test_rows_of_every_benchmark_are_asked_by_their_protocol(
     asked = ask(nano, name, write(tmp_path / "rows.jsonl", ROWS[schema]))
     (grade,) = asked.questions[0].metrics.values()
     assert (grade(right), grade(wrong)) == (100, 0)
+
+
+CODE = {"context": "def func_12(x): ...", "input": "What does func_12(-3) return?", "answer": [4]}
+NUMBERS = {
+    "context": "[1, 5, 2]",
+    "input": "You should answer with only one number, no other words. The Largest number of the "
+    "list is:",
+    "answer": [5],
+}
+SUM = {"context": "1 + 2", "input": "", "answer": [1, 3]}
+
+
+@pytest.mark.parametrize(
+    ("set_name", "row", "told"),
+    [
+        (
+            "code_run",
+            CODE,
+            "There is a function called func_12 in the following Python code.\n\n"
+            "def func_12(x): ...\n\nWhat does func_12(-3) return?\nThe return value is:",
+        ),
+        (
+            "math_find",
+            NUMBERS,
+            "What is the largest number in the following list?\n\n[1, 5, 2]\n\n"
+            f"{NUMBERS['input']}\n",
+        ),
+        (
+            "math_calc",
+            SUM,
+            "Let us calculate the intermediate values of an expression.\n\n"
+            "Expression: 1 + 3 + 4\nValues: [1, 4, 8]\n\n"
+            "Expression: 8 - 3 + 2 - 4\nValues: [8, 5, 7, 3]\n\nExpression: 1 + 2\nValues:",
+        ),
+        (
+            "code_debug",
+            ROWS["infinitebench"] | {"options": ["w", "x", "y", "z"]},
+            "Following is a Python code where exactly one of the functions/methods has a "
+            "deliberate error that makes it crash.\n\nc\n\nq?\n\nOptions:\nA. w\nB. x\nC. y\n"
+            "D. z\nThe correct option is:",
+        ),
+        (
+            "longbook_choice_eng",
+            ROWS["infinitebench"] | {"options": ["w", "x", "y", "z"]},
+            "Read the book and answer the question.\n\nc\n\nq?\n\nOnly one of the following "
+            "options is correct, tell me the answer using one single letter (A, B, C, or D). "
+            "Don't say anything else.\nA. w\nB. x\nC. y\nD. z\nThe letter of the correct answer is",
+        ),
+    ],
+)
+def test_infinitebench_says_of_the_question_what_its_sets_say(
+    set_name: str, row: dict[str, Any], told: str
+) -> None:
+    (read,) = parse_row(row)
+    protocol = BENCHMARKS["infinitebench"].protocols[set_name]
+    assert "".join(protocol.texts(read)) == told
+    assert protocol.grade(protocol.metrics[0], read, " ".join(read.answers)) == 100
+
+
+def test_a_question_without_what_the_context_is_to_say_of_it_is_refused(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    rows = write(tmp_path / "rows.jsonl", CODE, CODE | {"input": "What does it return?"})
+    with refused("line 2: the question names no function, as set infinitebench:code_run does"):
+        ask(nano, "infinitebench:code_run", rows)
+
+
+def test_the_choices_of_longbench_v2_stand_where_its_prompt_has_them() -> None:
+    (row,) = parse_row(ROWS["longbench-v2"])
+    protocol = BENCHMARKS["longbench-v2"].protocols["longbench-v2"]
+    assert protocol.texts(row)[1].startswith(
+        "What is the correct answer to this question: q?\nChoices:\n(A) option A\n(B) option B\n"
+    )
+
+
+def test_questions_about_one_context_are_of_one_group(nano: LoadedModel, tmp_path: Path) -> None:
+    rows = [LONGBENCH, LONGBENCH | {"input": "r?"}, LONGBENCH | {"context": "d"}]
+    asked = ask(nano, "longbench", write(tmp_path / "rows.jsonl", *rows)).questions
+    assert [one.group for one in asked] == [0, 0, 1]
 
 
 def test_labels_that_a_question_names_do_not_count(nano: LoadedModel, tmp_path: Path) -> None:

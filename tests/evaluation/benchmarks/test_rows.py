@@ -70,6 +70,11 @@ def test_the_words_of_a_row_stay_as_they_are() -> None:
     assert row.question.endswith("\n(A) option A\n(B) option B\n(C) option C\n(D) option D")
     (row,) = parse_row(ROWS["infinitebench"] | {"options": ["w", "x", "y", "z"]})
     assert (row.question, row.answers) == ("q?\nA. w\nB. x\nC. y\nD. z", ("B",))
+    assert (row.choices, row.all_classes) == ("\nA. w\nB. x\nC. y\nD. z", ("w", "x", "y", "z"))
+    (row,) = parse_row(KVPRESS | {"question": "q?\nA. w\nB. x\nC. y\nD. z", "answer": ["B"]})
+    assert row.all_classes == ("w", "x", "y", "z")
+    (row,) = parse_row({"context": "1 + 2 - 4", "input": "", "answer": [1, 3, -1]})
+    assert (row.question, row.answers) == ("", ("1", "3", "-1"))
     (row,) = parse_row(ROWS["hotpotqa"])
     assert row.context == "t\nIt is x."
     (row,) = parse_row(ROWS["longbench"])
