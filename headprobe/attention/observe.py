@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -41,6 +41,7 @@ _EAGER = "eager_attention_forward"
 
 
 OnRows = Callable[[AttentionRows], None]
+_Chunk = tuple[slice | Tensor, Int[Tensor, " watched"]]
 
 
 def observe(
@@ -90,7 +91,7 @@ def observe(
     order = _Order(
         on_rows=on_rows,
         implementation=model.config.get_text_config(decoder=True)._attn_implementation,
-        new=new,
+        new=watched,
         queries=past + new if layout is None else layout.positions[0, new],
         length=past + tokens,
         chunk_bytes=chunk_bytes,
@@ -239,16 +240,42 @@ class _Order:
 
     ``implementation`` is the name of the model's attention function; ``new`` are the watched ones
     of the new tokens, ``queries`` their positions; ``length`` counts the cached and the new tokens;
-    ``reached`` is set once a layer has called the attention function.
+    ``chunks`` are what ``split`` has found; ``reached`` is set once a layer has called the
+    attention function.
     """
 
     on_rows: OnRows
     implementation: str
-    new: Int[Tensor, " watched"]
+    new: Sequence[int]
     queries: Int[Tensor, " watched"]
     length: int
     chunk_bytes: int
+    chunks: dict[tuple[int, torch.device], list[_Chunk]] = field(default_factory=dict)
     reached: bool = False
+
+    def split(self, query_heads: int, device: torch.device) -> list[_Chunk]:
+        """Split the watched tokens into chunks whose rows are computed at a time.
+
+        Return the tokens of each chunk, as an index and without a copy where they can be, and
+        their positions. Layers of equal heads on one device share the answer.
+        """
+        known = query_heads, device
+        if known not in self.chunks:
+            size = max(1, self.chunk_bytes // (4 * query_heads * self.length))
+            parts = [self.new[at : at + size] for at in range(0, len(self.new), size)]
+            positions = torch.split(self.queries.to(device), size)
+            self.chunks[known] = [
+                (_index(part, device), at) for part, at in zip(parts, positions, strict=True)
+            ]
+        return self.chunks[known]
+
+
+def _index(numbers: Sequence[int], device: torch.device) -> slice | Tensor:
+    """Return an index of rising numbers: a slice where none is left out."""
+    first, last = numbers[0], numbers[-1]
+    if last - first + 1 == len(numbers):
+        return slice(first, last + 1)
+    return torch.tensor(numbers, device=device)
 
 
 def _attend(
@@ -282,7 +309,6 @@ def _report(
     attention_kwargs: dict[str, Any],
 ) -> None:
     """Compute one layer's watched rows and pass them to ``on_rows``, a chunk of queries a call."""
-    query_heads = len(query)
     # The keys end where the queries do; a sliding-window cache has dropped the oldest.
     dropped = order.length - key.shape[1]
     key = key.float()
@@ -290,11 +316,9 @@ def _report(
     sliding_window = (
         attention_kwargs.get("sliding_window") if "flash" in order.implementation else None
     )
-    new, queries = order.new.to(query.device), order.queries.to(query.device)
-    chunk = max(1, order.chunk_bytes // (4 * query_heads * order.length))
-    for at, positions in zip(torch.split(new, chunk), torch.split(queries, chunk), strict=True):
+    for at, positions in order.split(len(query), query.device):
         if mask is None:
-            kept = torch.arange(dropped, order.length, device=at.device)
+            kept = torch.arange(dropped, order.length, device=query.device)
             seen = causal_mask(positions, kept, sliding_window)
         else:
             seen = mask[0, :, at, : key.shape[1]]

@@ -60,7 +60,9 @@ def attention_rows(
     scores *= head_dim**-0.5 if scaling is None else scaling
     if softcap is not None:
         scores = scores.div_(softcap).tanh_().mul_(softcap)
-    scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    scores = (
+        scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
+    )
     if attention_sinks is None:
         return scores.softmax(dim=-1)
     attention_sink = attention_sinks.float().view(query_heads, 1, 1).expand(-1, queries, -1)

@@ -30,7 +30,9 @@ class Measure:
     ``attributes_logits`` the summary is a sum of values, ``[query_head, step, value_dim]``, and
     ``score`` gets what this sum adds to the logit of the generated token. With
     ``counts_all_steps`` a case's score is the sum over the whole response, not only over the steps
-    that write the answer.
+    that write the answer. With ``joins_layers`` the summary of a head depends on its weights and
+    the queries alone; then ``summarise`` gets several layers at once, their heads one after
+    another, and neither values nor outputs.
     """
 
     summary: str
@@ -39,3 +41,4 @@ class Measure:
     watches: Watched = "answer"
     attributes_logits: bool = False
     counts_all_steps: bool = False
+    joins_layers: bool = False

@@ -37,4 +37,5 @@ MEASURE = Measure(
     summary="attention on the span minus attention off it, scaled by their lengths",
     summarise=summarise,
     score=score,
+    joins_layers=True,
 )

@@ -42,4 +42,5 @@ MEASURE = Measure(
     summary="attention on the span, less first tokens and newest",
     summarise=summarise,
     score=score,
+    joins_layers=True,
 )

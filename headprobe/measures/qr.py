@@ -35,4 +35,5 @@ MEASURE = Measure(
     summarise=summarise,
     score=score,
     watches="question",
+    joins_layers=True,
 )

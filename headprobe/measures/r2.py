@@ -37,4 +37,5 @@ MEASURE = Measure(
     summary="attention on the right sentence among a head's strongest positions (HeadKV-R2)",
     summarise=summarise,
     score=score,
+    joins_layers=True,
 )

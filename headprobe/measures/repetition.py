@@ -53,9 +53,11 @@ INDUCTION = Measure(
     summary="attention right after earlier repeats of the query's token (RazorAttention)",
     summarise=induction,
     score=score,
+    joins_layers=True,
 )
 ECHO = Measure(
     summary="attention on earlier repeats of the query's token (RazorAttention)",
     summarise=echo,
     score=score,
+    joins_layers=True,
 )

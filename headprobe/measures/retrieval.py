@@ -43,4 +43,5 @@ MEASURE = Measure(
     summarise=summarise,
     score=score,
     counts_all_steps=True,
+    joins_layers=True,
 )

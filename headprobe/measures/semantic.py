@@ -36,4 +36,5 @@ MEASURE = Measure(
     summary="attention on the span at steps that generate a token of it (CompressKV)",
     summarise=summarise,
     score=score,
+    joins_layers=True,
 )

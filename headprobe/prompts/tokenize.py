@@ -24,6 +24,7 @@ class PieceTokenizer:
         added = tokenizer.added_tokens_decoder.values()
         special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
         self._inside_special = _behind_first_letter(special)
+        self._anchors: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
         """Tokenize ``text`` as in the middle of a text, without ever making a special token."""
@@ -36,7 +37,9 @@ class PieceTokenizer:
         # The text is tokenized after an anchor that is cut off again: tokenizers treat the start of
         # a text unlike its middle. A word gets a line break as anchor: it would merge with a word.
         anchor = _BREAK if text[:1].isalnum() else _WORD
-        head, ids = self._plain(anchor), self._plain(anchor + text)
+        if anchor not in self._anchors:
+            self._anchors[anchor] = self._plain(anchor)
+        head, ids = self._anchors[anchor], self._plain(anchor + text)
         return ids[len(head) :] if ids[: len(head)] == head else self._plain(text)
 
     def _plain(self, text: str) -> list[int]:

@@ -88,7 +88,10 @@ class Passes:
         measures = self._setup.measures
         views = [piece.view for piece in pieces if piece.view and measures]
         branches = self._branches[0] if self._branches else None
-        summaries = RowSummaries(measures, views, branches)
+        most_bytes = self._row_bytes(
+            self._cache.get_seq_length() + sum(len(p.tokens) for p in pieces)
+        )
+        summaries = RowSummaries(measures, views, branches, most_bytes=most_bytes)
         for batch in self._chunks(pieces):
             choices = self._pass(batch, summaries).tolist()
             choosing = [token.piece for tokens in batch for token in tokens if token.chooses]
@@ -174,6 +177,7 @@ class Passes:
                 chunk_bytes=self._row_bytes(self._cache.get_seq_length() + count),
                 **inputs,
             )
+            summaries.finish()
         else:
             output = forward(model, ids, **inputs)
         first = [row for row, (n, at) in enumerate(needed) if not batch[n][at].piece.may_end]

@@ -7,7 +7,7 @@ known. Summaries of several cases' rows are computed in one call where the cases
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -53,18 +53,30 @@ class View:
 class RowSummaries:
     """Gets the rows of forward passes, and adds each measure's summaries to the views of them.
 
+    The rows of several layers wait until they are ``most_bytes`` and are summarised in one call, by
+    the measures that take them so: a pass of few rows costs what starting its operations costs.
+
     Args:
         measures: the measures by name.
         views: the views of the watched rows, in the order of the rows.
         branches: the layout of the KV cache, ``None`` where it holds a single text.
+        most_bytes: the most bytes of rows that wait.
     """
 
     def __init__(
-        self, measures: Mapping[str, Measure], views: Sequence[View], branches: Branches | None
+        self,
+        measures: Mapping[str, Measure],
+        views: Sequence[View],
+        branches: Branches | None,
+        *,
+        most_bytes: int,
     ) -> None:
-        self._measures = measures
+        self._by_layer = {n: one for n, one in measures.items() if not one.joins_layers}
+        self._joined = {n: one for n, one in measures.items() if one.joins_layers}
         self._branches = branches
+        self._most_bytes = most_bytes
         self._seen: dict[int, int] = {}
+        self._waiting: list[tuple[int, AttentionRows]] = []
         self._spans: list[tuple[int, list[View]]] = []
         start = 0
         for view in views:
@@ -75,14 +87,51 @@ class RowSummaries:
             start += view.rows
 
     def see(self, rows: AttentionRows) -> None:
-        """Summarise the next rows of a layer."""
+        """Take the next rows of a layer."""
         first = self._seen.get(rows.layer, 0)
-        last = self._seen[rows.layer] = first + len(rows.queries)
+        self._seen[rows.layer] = first + len(rows.queries)
+        for part, views, skipped in self._split(rows, first):
+            self._weigh(part, views, skipped)
+            self._summarise(self._by_layer, [rows.layer], part, views, skipped)
+        if self._joined:
+            if not self._fits(first, rows):
+                self.finish()
+            self._waiting.append((first, rows))
+
+    def finish(self) -> None:
+        """Summarise the rows that wait. To be called after a forward pass."""
+        if not self._waiting:
+            return
+        (first, rows), *_ = self._waiting
+        layers = [waiting.layer for _, waiting in self._waiting]
+        if len(layers) > 1:
+            weights = torch.cat([waiting.weights for _, waiting in self._waiting])
+            rows = replace(
+                rows, weights=weights, values=rows.values[..., :0], outputs=weights[..., :0]
+            )
+        for part, views, skipped in self._split(rows, first):
+            self._summarise(self._joined, layers, part, views, skipped)
+        self._waiting.clear()
+
+    def _fits(self, first: int, rows: AttentionRows) -> bool:
+        """Tell whether rows can be summarised together with those that wait."""
+        if not self._waiting:
+            return True
+        start, before = self._waiting[-1]
+        alike = before.weights.shape == rows.weights.shape and first == start
+        size = (len(self._waiting) + 1) * rows.weights.nbytes
+        return alike and before.weights.device == rows.weights.device and size <= self._most_bytes
+
+    def _split(
+        self, rows: AttentionRows, first: int
+    ) -> Iterator[tuple[AttentionRows, list[View], int]]:
+        """Yield rows by the views that divide them, of whose rows some number came before."""
+        last = first + len(rows.queries)
         for start, views in self._spans:
             stop = start + sum(view.rows for view in views)
             if start < last and first < stop:
                 at = max(first, start)
-                self._summarise(_part(rows, at - first, min(last, stop) - first), views, at - start)
+                yield _part(rows, at - first, min(last, stop) - first), views, at - start
 
     def _weigh(self, rows: AttentionRows, views: Sequence[View], skipped: int) -> None:
         """Gather the utility of the entries that rows attend to, view by view."""
@@ -102,23 +151,29 @@ class RowSummaries:
                 gains = view.utility.gains(rows.layer, weights)
                 view.gains.setdefault(rows.layer, []).append(gains)
 
-    def _summarise(self, rows: AttentionRows, views: Sequence[View], skipped: int) -> None:
-        """Summarise rows that some views divide among them, of which ``skipped`` came before."""
-        self._weigh(rows, views, skipped)
-        keys = None if self._on_path(views[0]) else self._keys(views[0])
+    def _summarise(
+        self,
+        measures: Mapping[str, Measure],
+        layers: Sequence[int],
+        rows: AttentionRows,
+        views: Sequence[View],
+        skipped: int,
+    ) -> None:
+        """Summarise rows of some layers, heads after heads, that some views divide among them."""
+        watching = {n: one for n, one in measures.items() if one.watches == views[0].watched}
+        keys = self._keys(views[0]) if watching and not self._on_path(views[0]) else None
         if keys is not None:
             rows = _on_keys(rows, keys)
-        for name, measure in self._measures.items():
-            if measure.watches != views[0].watched:
-                continue
+        for name, measure in watching.items():
             summary = measure.summarise(rows, views[0].case)
             start = -skipped
             for view in views:
                 part = summary[:, max(0, start) : max(0, start + view.rows)]
+                start += view.rows
                 if part.shape[1]:
                     by_layer = view.summaries.setdefault(name, {})
-                    by_layer.setdefault(rows.layer, []).append(part)
-                start += view.rows
+                    for layer, heads in zip(layers, part.chunk(len(layers)), strict=True):
+                        by_layer.setdefault(layer, []).append(heads)
 
     def _alike(self, one: View, other: View) -> bool:
         """Tell whether two views have one summary: the same span on the path, or the same text."""

@@ -515,10 +515,12 @@ class LargestTensor(TorchDispatchMode):
 )
 @pytest.mark.slow
 def test_the_largest_tensor_grows_with_the_length_and_not_its_square(
-    nano: LoadedModel, task: str, chunk_sizes: ChunkSizes
+    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch, task: str, chunk_sizes: ChunkSizes
 ) -> None:
     taken = TASKS[task] if task == "razor" else every(task)
     largest = []
+    # Contexts of some 512 tokens are run before what is watched, and these alike.
+    monkeypatch.setattr("headprobe.runs.passes._WORTH_A_PASS", 256)
     for length in (512, 1024, 2048):
         if task == "razor":
             cases = repetition.draw(nano.tokenizer, lengths=[length], max_context=None, seed=0)[:1]
