@@ -57,13 +57,14 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY)
+bench: $(READY) $(KVPRESS_READY)
 	$(BIN)/python tests/benchmarks/peer.py
 	$(BIN)/python tests/benchmarks/peer.py --model random-8x512 --lengths 1000:4000:4 --decode forced
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/growth.py
 	$(BIN)/python tests/benchmarks/decode.py --most 1.25
 	$(BIN)/python tests/benchmarks/evaluate.py --least-gain 5
+	$(KVPRESS)/bin/python -W ignore tests/benchmarks/pipeline.py --least-gain 3
 	$(BIN)/python tests/benchmarks/ablate.py --least-gain 0.9
 	$(BIN)/python tests/benchmarks/greedy.py --most 1.5
 
