@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from headprobe.prompts.case import Case
 
-# The most tokens of a draft other than a whole answer: what goes on is drafted again.
+# The most tokens of a draft other than an answer's or a needle's rest: chat models quote the needle
+# to its end, and what goes on otherwise is drafted again.
 _LOOKED_UP = 10
 # The newest tokens that are looked for, and the fewest that must match outside answer and needle.
 _LONGEST_MATCH, _SHORTEST_MATCH = 4, 2
@@ -22,9 +23,9 @@ def drafts(
 ) -> list[list[int]]:
     """Return drafts of what follows ``generated`` in a case's answer, the likeliest first.
 
-    Of a similar answer, the expected one, the watched sentence and, by prompt lookup, the whole
-    text so far: what follows the newest tokens there. To begin with, all but the last from their
-    starts.
+    Of a similar answer, the needle, by prompt lookup the whole text so far, and the expected
+    answer: what follows the newest tokens there. To begin with, the starts of a similar answer, the
+    expected one, the needle and the watched sentence.
 
     Args:
         case: the case.
@@ -41,17 +42,20 @@ def drafts(
 
 
 def _candidates(case: Case, generated: Sequence[int], similar: list[int]) -> Iterator[list[int]]:
-    answer, sentence = list(case.answer_ids), list(case.input_ids[case.span])
+    # With the full stop after the watched span, which may be the answer alone.
+    needle = list(case.input_ids[case.position : case.span_end + 1])
+    answer = list(case.answer_ids)
     if not generated:
         yield similar
         yield answer
-        yield sentence[:_LOOKED_UP]
+        yield needle[:_LOOKED_UP]
+        yield list(case.input_ids[case.span])[:_LOOKED_UP]
         return
     yield _after(similar, generated, shortest=_SHORTEST_MATCH)[:_LOOKED_UP]
-    yield _after(answer, generated, shortest=1)
-    yield _after(sentence, generated, shortest=1)[:_LOOKED_UP]
+    yield _after(needle, generated, shortest=1)
     text = [*case.input_ids, *generated]
     yield _after(text, generated, shortest=_SHORTEST_MATCH)[:_LOOKED_UP]
+    yield _after(answer, generated, shortest=1)
 
 
 def _after(text: Sequence[int], newest: Sequence[int], *, shortest: int) -> list[int]:
