@@ -166,6 +166,9 @@ def _record(runs: Sequence[WeightedRun], taken: Sequence[Sequence[str]]) -> list
             "task": run.scores.task,
             "measures": list(measures),
             "weight": run.weight / total,
+            "cases": run.scores.cases,
+            "passed": run.scores.passed,
+            "prompt": run.scores.plan.get("prompt_style"),
         }
         for run, measures in zip(runs, taken, strict=True)
     ]

@@ -147,7 +147,8 @@ def ablate(
         overwrite=overwrite,
     )
     output.note(planned.summary)
-    with output.progress(f"{loaded.layout.id} {planned.task_name}", total=planned.total) as advance:
+    subject = f"{loaded.layout.name} {planned.task_name}"
+    with output.progress(subject, total=planned.total) as advance:
         result = run_ablation(loaded, planned, overwrite=overwrite, advance=advance, draw=_draw)
     if json or not quiet:
         _show(result, json=json)
@@ -179,7 +180,7 @@ def _show(result: Ablation, *, json: bool) -> None:
         for choice in CHOICES
     ]
     output.show_table(
-        f"{result.layout.id}, {title(result.task)}: accuracy in per cent with heads ablated by "
+        f"{result.layout.name}, {title(result.task)}: accuracy in per cent with heads ablated by "
         f"{result.plan['ablation']}, {full.value:.1f} with none; {len(result.needles)} cases"
         f"{in_title(result.plan)}",
         ["measure", "heads", *(f"k={k}" for k in curves[0].top_k), "area"],

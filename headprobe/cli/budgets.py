@@ -23,6 +23,7 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
     Both are tables, or one JSON object.
     """
     from headprobe.runs.memory import byte_size
+    from headprobe.runs.titles import sources_facts
 
     footprints = [budgets.footprint(length) for length in CONTEXTS]
     if json:
@@ -34,10 +35,11 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
     matrix: np.ndarray = budgets.kept(longest) / longest if by_ratio else budgets.tokens
     named = (budgets.strategy["name"], budgets.strategy.get("budget"))
     title = (
-        f"{budgets.layout.id}, {' '.join(map(str, filter(None, named)))}: "
+        f"{budgets.layout.name}, {' '.join(map(str, filter(None, named)))}: "
         f"{f'fraction of {longest:,} tokens' if by_ratio else 'entries'} kept by {matrix.shape[1]} "
         f"{unit} a layer, {matrix.mean():.4g} on average"
     )
+    title = "\n".join([title, *map("; ".join, sources_facts(budgets.strategy))])
     columns = ["layer", *map(str, range(matrix.shape[1])), "mean"]
     rows = [[i, *row.tolist(), float(row.mean())] for i, row in enumerate(matrix)]
     output.show_table(title, columns, rows)

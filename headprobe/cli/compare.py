@@ -97,10 +97,13 @@ def _show(compared: Comparison, *, json: bool) -> None:
             }
         )
         return
+    from headprobe.runs.titles import runs_facts
+
     of = f"{compared.subject}: " if compared.subject else ""
     title = (
         f"{of}overlap of the top {compared.k} of {compared.heads} heads, "
         f"{compared.k / compared.heads:.2f} by chance"
     )
+    title = "\n".join([title, *runs_facts(compared.runs)])
     columns = ["one", "other", "rank_correlation", "overlap"]
     output.show_table(title, columns, [[row[column] for column in columns] for row in rows])

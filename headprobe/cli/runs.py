@@ -87,7 +87,7 @@ def show_top_heads(
         return
     subject = ": ".join(dict.fromkeys((title(run.task), title(name))))
     heading = (
-        f"{run.layout.id}, {subject} of the top {len(chosen)} of "
+        f"{run.layout.name}, {subject} of the top {len(chosen)} of "
         f"{len(heads)} heads; {describe_cases(run)}{in_title(run.plan)}\n"
         f"{_firmness(reliability, run)}"
     )

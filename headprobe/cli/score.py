@@ -223,7 +223,7 @@ def score(
             output.note(run.summary)
             _name_others(loaded)
         total = len(run.tree.shards(processes.count)[processes.rank])
-        with output.progress(f"{loaded.layout.id} {task}", total=total) as bar:
+        with output.progress(f"{loaded.layout.name} {task}", total=total) as bar:
             live = LiveScores(bar.tell, measure=chosen.measures[0], asks=chosen.asks)
             scores = score_cases(
                 loaded,

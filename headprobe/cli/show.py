@@ -57,7 +57,7 @@ def show(
     if not json:
         name = run.resolve(measure)
         show_heatmap(
-            f"{run.layout.id}, {title(name)} of every head: layers down, query heads across",
+            f"{run.layout.name}, {title(name)} of every head: layers down, query heads across",
             run.mean(name),
             group=run.layout.group_size,
         )

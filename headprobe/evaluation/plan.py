@@ -209,7 +209,7 @@ def plan_evaluation(
         },
     )
     return PlannedEvaluation(
-        subject=f"{loaded.layout.id}, {title(asked.name)}",
+        subject=f"{loaded.layout.name}, {title(asked.name)}",
         questions=asked.questions,
         keys=question_keys(asked.questions, candidates, loaded.layout),
         methods=with_baselines(candidates, seed=seed, without=without),

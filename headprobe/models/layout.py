@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ MODEL_FIELDS = {
     "head_dim": "head_dim",
 }
 SIZES = ("layers", "heads", "kv_heads")
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,11 @@ class HeadLayout:
             )
 
     @property
+    def name(self) -> str:
+        """The model as titles name it: of the path of a directory or file the last part."""
+        return model_name(self.id)
+
+    @property
     def group_size(self) -> int:
         """The number of query heads that share one KV head."""
         return self.num_heads // self.num_kv_heads
@@ -65,6 +72,17 @@ class HeadLayout:
         if missing:
             raise ValueError(f"expected model.{missing[0]}, got none")
         return cls(**{field: fields[name] for name, field in MODEL_FIELDS.items()})
+
+
+def is_hub_id(model: str) -> bool:
+    """Return whether a model is named as one on the hub, ``owner/name`` or ``owner/name:file``."""
+    return _HUB_ID.fullmatch(model.partition(":")[0]) is not None
+
+
+def model_name(model: str) -> str:
+    """Return a model's name for titles: of the path of a directory or file the last part."""
+    parts = [part for part in re.split(r"[\\/]", model) if part]
+    return model if is_hub_id(model) or not parts else parts[-1]
 
 
 def check_same_heads(

@@ -34,7 +34,7 @@ def ablation_column(ablation: Ablation) -> Column:
     own = [partial(_single, curve=curve, full=full) for curve in curves[:CURVES_SHOWN]]
     layout = ablation.layout
     return Column(
-        title=f"{layout.id}, {title(ablation.task)}: heads ablated",
+        title=f"{layout.name}, {title(ablation.task)}: heads ablated",
         details=(
             (
                 counted(len(ablation.needles), "case"),

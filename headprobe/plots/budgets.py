@@ -13,6 +13,7 @@ from headprobe.plots.column import Column
 from headprobe.plots.matrix import draw_heads
 from headprobe.plots.ranking import LINE, draw_ranking
 from headprobe.plots.scales import counted, is_wide, log_ticks, plain
+from headprobe.runs.titles import sources_facts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,8 +34,8 @@ def budget_column(budgets: HeadBudgets) -> Column:
     head = "KV head" if budgets.granularity == "kv" else "query head"
     amount = _fraction_kept(budgets, kept, head) if by_fraction else _entries_kept(kept, head)
     return Column(
-        title=budgets.layout.id,
-        details=(_strategy(budgets), amount, _rules(budgets)),
+        title=budgets.layout.name,
+        details=(_strategy(budgets), *sources_facts(budgets.strategy), amount, _rules(budgets)),
         panels=(
             partial(_heads, budgets=budgets, kept=kept, label=label),
             partial(_distribution, kept=kept, heads=f"{head}s", label=label),

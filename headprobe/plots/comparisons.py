@@ -14,6 +14,7 @@ from headprobe.plots.column import Column, Draw
 from headprobe.plots.matrix import draw_grid
 from headprobe.plots.ranking import LEVEL, LINE
 from headprobe.plots.scales import counted, is_wide, log_ticks, plain
+from headprobe.runs.titles import runs_facts
 from headprobe.scores.comparison import Comparison, Ranking
 from headprobe.stats.ranks import average_ranks, rank_correlation, top_overlap
 
@@ -41,6 +42,7 @@ def comparison_column(compared: Comparison) -> Column:
     return Column(
         title=compared.subject or "Rankings of heads",
         details=(
+            tuple(runs_facts(compared.runs)),
             (counted(len(rankings), compared.unit), counted(compared.heads, "head"), f"top {k}"),
             *([names] if compared.unit == "ranking" else []),
             *([colours] if few else []),

@@ -67,7 +67,7 @@ def run_column(run: RunPicture) -> Column:
     few = scores.few_passed
     prompt = PromptDecision.in_record(scores.plan)
     return Column(
-        title=layout.id,
+        title=layout.name,
         warning=f"Warning: only {passed}" if few else None,
         details=(
             (f"task {title(scores.task)}", f"measure {title(run.measure)}", passed),

@@ -10,6 +10,7 @@ from typing import Any
 
 from headprobe.files import atomic_write
 from headprobe.inputs.printable import printable
+from headprobe.models.layout import is_hub_id
 from headprobe.prompts.style import PromptDecision
 from headprobe.runs.directory import read_report
 from headprobe.runs.pass_rates import describe_cases
@@ -19,7 +20,6 @@ from headprobe.scores.titles import title
 
 CARD, PICTURE = "README.md", "heads.png"
 TOP_HEADS = 16
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~&$])")
 # What of a plan tells how scores came about; no paths.
 _OF_PLAN = ("dtype", "attention", "device", "decode", "steps", "lengths", "depths", "seed")
@@ -52,7 +52,7 @@ def write_card(
         resources("headprobe.runs").joinpath("card.md.j2").read_text(encoding="utf-8")
     ).render(
         name=name,
-        model=shown_model(scores),
+        model=scores.layout.name,
         title=title(scores.task),
         layers=scores.layout.layers,
         query_heads=scores.layout.num_heads,
@@ -68,12 +68,6 @@ def write_card(
         whole.write_text(f"---\n{_metadata(scores)}---\n\n{page}", encoding="utf-8")
 
 
-def shown_model(scores: HeadScores) -> str:
-    """Name a run's model for others: of the path of a directory or file the last part."""
-    name = scores.layout.id
-    return name if _HUB_ID.fullmatch(name.partition(":")[0]) else re.split(r"[\\/]", name)[-1]
-
-
 def _metadata(scores: HeadScores) -> str:
     """Write the YAML from which the hub finds the model that the scores are of."""
     from huggingface_hub import ModelCardData
@@ -81,7 +75,7 @@ def _metadata(scores: HeadScores) -> str:
     base = scores.layout.id.partition(":")[0]
     data = ModelCardData(
         library_name="headprobe",
-        base_model=base if _HUB_ID.fullmatch(base) else None,
+        base_model=base if is_hub_id(base) else None,
         tags=["headprobe", "attention-heads", "kv-cache", *scores.measures],
     )
     return f"{data.to_yaml()}\n"

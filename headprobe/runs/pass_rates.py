@@ -26,14 +26,19 @@ class PassRate:
 
 def describe_cases(run: HeadScores) -> str:
     """Say what a run's scores rest on, as in "61 of 100 cases passed"."""
-    task = find_task(run.task)
+    return describe_counts(run.task, run.cases, run.passed)
+
+
+def describe_counts(task_name: str, cases: int, passed: int) -> str:
+    """Say what scores of a task rest on, as ``describe_cases``."""
+    task = find_task(task_name)
     if task is not None and not task.needs_cases:
         return "from the weights alone"
-    count = f"{run.cases:,} case{'s' if run.cases > 1 else ''}"
+    count = f"{cases:,} case{'s' if cases > 1 else ''}"
     # The task of imported scores is not known.
     if task is not None and not task.asks:
         return f"{count}, nothing is asked"
-    return f"{run.passed:,} of {count} passed"
+    return f"{passed:,} of {count} passed"
 
 
 def pass_rates(run: Path) -> list[PassRate]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from headprobe import __version__
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.runs.card import CARD, PICTURE, shown_model, write_card
+from headprobe.runs.card import CARD, PICTURE, write_card
 from headprobe.runs.hub import FILES, HubName, asking, check_run, run_files
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def publish_run(
 
     run = run if run.is_dir() else run.parent
     scores = check_run(run)
-    if shown_model(scores) != scores.layout.id:
+    if scores.layout.name != scores.layout.id:
         warnings.warn(
             f"the run names its model by a path of this machine, {scores.layout.id}: whoever pulls "
             "the run sees it",
@@ -58,7 +58,7 @@ def publish_run(
         draw(run, picture)
         write_card(card, run, scores, name=there.id, files=files)
         with asking(named):
-            _commit(api, there, [card, picture, *files], f"{shown_model(scores)}, {scores.task}")
+            _commit(api, there, [card, picture, *files], f"{scores.layout.name}, {scores.task}")
     return there.id
 
 

@@ -44,10 +44,11 @@ class Comparison:
     """Rankings of the same heads, and the agreement of pairs of them.
 
     ``subject`` says what the rankings have in common, ``unit`` what one of them is called; ``k``
-    heads make the top.
+    heads make the top. ``runs`` are those that the rankings are of.
     """
 
     subject: str
+    runs: tuple[HeadScores, ...]
     unit: str
     k: int
     rankings: tuple[Ranking, ...]
@@ -83,7 +84,7 @@ def compare_runs(
             "it, or compare its needles (`by_needle`)"
         )
     subject, names = _names(
-        [(run.layout.id, title(run.task), title(measure)) for _, run, measure in chosen]
+        [(run.layout.name, title(run.task), title(measure)) for _, run, measure in chosen]
     )
     if len(set(names)) < len(names):
         names = [name for name, _, _ in chosen]
@@ -100,6 +101,7 @@ def compare_runs(
     pairs = list(itertools.combinations(rankings, 2))
     return Comparison(
         subject=subject,
+        runs=tuple(run for _, run, _ in chosen),
         unit="ranking",
         k=k,
         rankings=tuple(rankings),
@@ -126,7 +128,8 @@ def compare_needles(run: HeadScores, *, measure: str | None, k: int | None = Non
     own = [_mean(f"needle {n}", n, scores[needle_of == n]) for n in needles]
     others = [_mean("others", n, scores[needle_of != n]) for n in needles]
     return Comparison(
-        subject=", ".join(dict.fromkeys((run.layout.id, title(run.task), title(name)))),
+        subject=", ".join(dict.fromkeys((run.layout.name, title(run.task), title(name)))),
+        runs=(run,),
         unit="needle",
         k=k,
         rankings=tuple(own),

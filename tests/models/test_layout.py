@@ -26,6 +26,24 @@ def test_a_group_is_the_query_heads_of_one_kv_head() -> None:
     assert HeadLayout.from_json(FIELDS | {"kv_heads": 32}).group_size == 1
 
 
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("nano", "nano"),
+        ("Qwen/Qwen2.5-Coder-0.5B", "Qwen/Qwen2.5-Coder-0.5B"),
+        ("owner/name:file.gguf", "owner/name:file.gguf"),
+        ("/models/qwen2.5-coder-0.5b", "qwen2.5-coder-0.5b"),
+        ("/models/qwen2.5-coder-0.5b/", "qwen2.5-coder-0.5b"),
+        ("./smollm2.gguf", "smollm2.gguf"),
+        ("../runs/models/tuned+adapter", "tuned+adapter"),
+        ("C:\\models\\tuned", "tuned"),
+        ("/", "/"),
+    ],
+)
+def test_a_model_is_named_by_the_last_part_of_its_path(model: str, name: str) -> None:
+    assert HeadLayout.from_json(FIELDS | {"id": model}).name == name
+
+
 def test_fields_that_a_later_version_may_add_are_left_alone() -> None:
     assert HeadLayout.from_json(FIELDS | {"experts": 8}) == HeadLayout.from_json(FIELDS)
 
