@@ -1,32 +1,69 @@
-// Elements, numbers and packed data. Texts of the record reach the page as text nodes only.
+// Elements, numbers and packed data. Values reach the page as texts, attributes and listeners only.
 
 const record = JSON.parse(document.getElementById("record").textContent);
 const $ = (id) => document.getElementById(id);
-const SVG = "http://www.w3.org/2000/svg";
 
-// Make an element, as in `make("p.note", { onclick }, "text")`: classes after the tag, attributes by
-// name if there are any, `on...` functions as listeners; strings become text.
-function make(tag, ...parts) {
-  const attributes = parts[0]?.constructor === Object ? parts.shift() : {};
-  const [name, ...classes] = tag.replace("svg:", "").split(".");
-  const element = tag.startsWith("svg:") ? document.createElementNS(SVG, name) : document.createElement(name);
-  if (name === "button") element.type = "button";
-  if (classes.length) element.classList.add(...classes);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-    else element.setAttribute(key, value === true ? "" : value);
+// Markup of this script with values in it: html`<b title=${title} @click=${act}>${text}</b>`.
+const NAME = /([@\w-]+)=$/;
+const templates = new Map();
+function html(strings, ...values) {
+  if (!templates.has(strings)) templates.set(strings, parse(strings));
+  const root = document.importNode(templates.get(strings), true);
+  const walker = document.createTreeWalker(root);
+  const nodes = [];
+  while (walker.nextNode()) nodes.push(walker.currentNode);
+  for (const node of nodes) {
+    if (node.nodeType === Node.COMMENT_NODE) node.replaceWith(...flat(values[node.data.slice(1)]));
+    for (const { name } of [...(node.attributes ?? [])]) {
+      if (name[0] !== ":") continue;
+      node.removeAttribute(name);
+      set(node, NAME.exec(strings[name.slice(1)])[1], values[name.slice(1)]);
+    }
   }
-  element.append(...parts.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
-  return element;
+  return root;
 }
 
-const shape = (name, ...parts) => make(`svg:${name}`, ...parts);
-
-function fill(element, ...children) {
-  element.replaceChildren(...children.flat(Infinity).filter((child) => child));
-  return element;
+// Parse markup with places: comments "?1" between elements, ":1" for the name of an attribute.
+function parse(strings) {
+  const parts = strings.map((text, i) => (NAME.test(text) ? text.replace(NAME, `:${i}`) : `${text}<?${i}>`));
+  const template = document.createElement("template");
+  const isShape = /^\s*<(circle|line|polyline|text) /.test(parts[0]);
+  template.innerHTML = isShape ? `<svg>${parts.join("")}</svg>` : parts.join("");
+  if (isShape) template.content.firstChild.replaceWith(...template.content.firstChild.childNodes);
+  return template.content;
 }
+
+function set(node, name, value) {
+  if (name[0] === "@") node.addEventListener(name.slice(1), value);
+  else if (name === "style") node.style.cssText = value; // The page's policy takes no attribute.
+  else if (value || value === 0 || value === "" || name.startsWith("aria")) node.setAttribute(name, value);
+}
+
+const flat = (value) => [value].flat(Infinity).filter((one) => one || one === 0);
+const nameOf = (control) => control.id || control.title || control.ariaLabel || control.textContent;
+
+// Fill a part of the page anew, and keep the focus on the control that was used.
+function fill(element, ...parts) {
+  const name = element.contains(document.activeElement) && nameOf(document.activeElement);
+  element.replaceChildren(...flat(parts));
+  const controls = name ? [...element.querySelectorAll("button")] : [];
+  controls.find((one) => nameOf(one) === name)?.focus({ preventScroll: true });
+}
+
+// Give a list its options, pairs of value and text.
+function offer(list, options, chosen) {
+  list.replaceChildren(...options.map(([value, text]) => new Option(text, value)));
+  list.value = chosen;
+}
+
+const table = (caption, columns, rows) => html`
+  <div class="scroll"><table><caption class="unseen">${caption}</caption>
+    <thead><tr>${columns.map((name) => html`<th scope="col">${name}</th>`)}</tr></thead>
+    <tbody>${rows.map((cells) => html`<tr>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`)}</tbody>
+  </table></div>`;
+const facts = (fields) => html`<dl class="facts">
+  ${Object.entries(fields).map(([name, value]) => html`<dt>${name}</dt><dd>${String(value)}</dd>`)}</dl>`;
+const link = (text, changes) => html`<button class="link" @click=${() => update(changes)}>${text}</button>`;
 
 // Read what Python has packed: a typed array, or a value from JSON.
 const unpacked = new Map();
@@ -38,113 +75,44 @@ function unpack(packed) {
 async function inflate({ type, deflate }) {
   const bytes = Uint8Array.from(atob(deflate), (character) => character.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-  const buffer = await new Response(stream).arrayBuffer();
-  if (type === "json") return JSON.parse(new TextDecoder().decode(buffer));
-  return new { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array }[type](buffer);
-}
-
-const whole = (value) => Math.round(value).toLocaleString("en");
-const percent = (fraction, digits = 1) => `${(100 * fraction).toFixed(digits)} %`;
-const plural = (count, name) => `${whole(count)} ${name}${count === 1 ? "" : "s"}`;
-
-// Three significant digits, and no exponent where a person would write none.
-function number(value) {
-  if (value === null || value === undefined) return "–";
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size >= 1000) return whole(value).replace("-", "\u2212");
-  if (size < 1e-4) return value.toExponential(1).replace("-", "\u2212");
-  return value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size)))).replace("-", "\u2212");
-}
-
-// A writer of values of one matrix, with equal decimals and three digits of the largest.
-function evenly(values) {
-  const largest = Math.max(...values.flat().map(Math.abs)) || 1;
-  const decimals = clamp(2 - Math.floor(Math.log10(largest)), 0, 5);
-  return (value) => (value === 0 ? "0" : value.toFixed(decimals).replace("-", "\u2212"));
-}
-
-function bytes(count) {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let size = count;
-  while (size >= 1024 && units.length > 1) [size] = [size / 1024, units.shift()];
-  return `${size >= 100 ? size.toFixed(0) : Number(size.toPrecision(3))} ${units[0]}`;
+  const response = new Response(stream);
+  if (type === "json") return response.json();
+  return new { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array }[type](await response.arrayBuffer());
 }
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-const modelKey = (model) => `${model.layers}x${model.heads}x${model.kv_heads}`;
-// Of the path of a model's directory the last part.
-const modelName = (model) =>
-  /^([~.]|[A-Za-z]:)?[\\/]/.test(model.id) ? model.id.split(/[\\/]/).filter(Boolean).at(-1) : model.id;
-const headName = (layer, head) => `${layer}-${head}`;
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+const whole = (value) => Math.round(value).toLocaleString("en").replace("-", "\u2212");
+const plural = (count, name) => `${whole(count)} ${name}${count === 1 ? "" : "s"}`;
+
+// Three significant digits, of the value or of the largest of its kind.
+function number(value, largest = value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(largest);
+  const text =
+    value === 0 ? "0"
+    : size >= 1000 ? whole(value)
+    : size < 1e-4 ? value.toExponential(1)
+    : value.toFixed(Math.max(0, 2 - Math.floor(Math.log10(size))));
+  return text.replace(/^-(?=[0.]*$)/, "").replace("-", "\u2212");
+}
+
+// The step that an arrow key goes, right or left.
+function arrow(event) {
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  if (step) event.preventDefault();
+  return step;
+}
 
 // Tell people who do not see the page what has changed.
-function say(text) {
-  $("said").textContent = text;
-}
+const say = (text) => ($("said").textContent = text);
 
-function showHint(event, lines) {
+function showHint({ clientX: x, clientY: y }, [title, ...lines]) {
   const hint = $("hint");
-  fill(
-    hint,
-    lines.map((line, i) => make(i ? "span" : "b", {}, line)),
-  );
+  fill(hint, html`<b>${title}</b>${lines.map((line) => html`<span>${line}</span>`)}`);
   hint.hidden = false;
   const { width, height } = hint.getBoundingClientRect();
-  const left = event.clientX + 16 + width > innerWidth ? event.clientX - width - 12 : event.clientX + 16;
-  const top = event.clientY + 16 + height > innerHeight ? event.clientY - height - 12 : event.clientY + 16;
-  hint.style.left = `${Math.max(4, left)}px`;
-  hint.style.top = `${Math.max(4, top)}px`;
+  hint.style.left = `${Math.min(x + 16, innerWidth - width - 4)}px`;
+  hint.style.top = `${y + 16 + height > innerHeight ? y - height - 12 : y + 16}px`;
 }
-
-function hideHint() {
-  $("hint").hidden = true;
-}
-
-// A group of buttons of which one is pressed.
-function choice(label, options, chosen, pick) {
-  return make(
-    "div.choice",
-    { role: "group", "aria-label": label },
-    options.map(([value, text, title]) =>
-      make("button", { "aria-pressed": String(value === chosen), title, onclick: () => pick(value) }, text),
-    ),
-  );
-}
-
-function select(label, options, chosen, pick) {
-  const list = make(
-    "select",
-    { "aria-label": label, onchange: () => pick(list.value) },
-    options.map(([value, text]) => make("option", { value, selected: String(value) === String(chosen) }, text)),
-  );
-  return make("label.field", make("span", label), list);
-}
-
-const nameOf = (control) => control.id || control.title || control.ariaLabel || control.textContent;
-
-// Fill a part of the page anew without taking the focus away from the control that was used.
-function refill(element, ...children) {
-  const name = element.contains(document.activeElement) && nameOf(document.activeElement);
-  fill(element, ...children);
-  if (name)
-    [...element.querySelectorAll("button, select, input")]
-      .find((one) => nameOf(one) === name)
-      ?.focus({ preventScroll: true });
-}
-
-function row(cells, tag = "td") {
-  return make(
-    "tr",
-    cells.map((cell) =>
-      cell instanceof Node && cell.tagName === "TD" ? cell : make(tag, tag === "th" ? { scope: "col" } : {}, cell),
-    ),
-  );
-}
-
-function table(caption, columns, rows, attributes = {}) {
-  return make(
-    "div.scroll",
-    make("table", attributes, make("caption.unseen", caption), make("thead", row(columns, "th")), make("tbody", rows)),
-  );
-}
+const hideHint = () => ($("hint").hidden = true);

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from headprobe.allocators import STRATEGIES, allocate, parse_budget
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError
+from headprobe.models.layout import HeadLayout
 from headprobe.report.packing import rounded
+from headprobe.report.sources import Sources
+from headprobe.runs.memory import byte_size
 from headprobe.scores import HeadScores
 
 CONTEXTS = (4096, 32_768, 131_072)
@@ -17,23 +21,54 @@ _SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 def budget_record(name: str | None, budgets: HeadBudgets) -> dict[str, Any]:
     """Build what is told of a budget; one without a ``name`` was divided for the report."""
     streaming = budgets.selection == "streaming"
+    by_kv = budgets.granularity == "kv"
+    strategy = {
+        option: value
+        for option, value in budgets.strategy.items()
+        if isinstance(value, str | int | float)
+    }
     return {
         "name": name,
-        "model": budgets.layout.to_json(),
-        "strategy": {
-            option: value
-            for option, value in budgets.strategy.items()
-            if isinstance(value, str | int | float)
+        "label": _label(budgets.strategy),
+        "model": budgets.layout.to_json() | {"name": budgets.layout.name},
+        "strategy": strategy,
+        "column": "KV head" if by_kv else "query head",
+        "column_heads": budgets.layout.group_size if by_kv else 1,
+        "facts": {
+            **({"file": name} if name else {}),
+            "strategy": budgets.strategy["name"],
+            **{name: value for name, value in strategy.items() if name != "name"},
+            "window": budgets.window,
+            "sinks": budgets.sinks,
+            "compensation": budgets.compensation,
         },
-        "granularity": budgets.granularity,
-        "window": budgets.window,
-        "sinks": budgets.sinks,
-        "compensation": budgets.compensation,
         "tokens": budgets.tokens.tolist(),
         "ratio": rounded(budgets.ratio, 6) if budgets.ratio.any() else None,
         "streaming": streaming.astype(int).tolist() if streaming.any() else None,
-        "kept": [vars(budgets.footprint(length)) for length in CONTEXTS],
+        "kept": [
+            vars(kept) | {"size": byte_size(kept.bytes), "share": f"{100 * kept.fraction:.2f} %"}
+            for kept in map(budgets.footprint, CONTEXTS)
+        ],
     }
+
+
+def _label(strategy: Mapping[str, Any]) -> str:
+    """Name a strategy with its size, or what it has in place of one."""
+    words = {"budget": "", "sparsity": "sparsity ", "top_k": "top "}
+    sizes = [f"{word}{strategy[name]}" for name, word in words.items() if name in strategy]
+    return " ".join([strategy["name"], *sizes[:1]])
+
+
+def all_budgets(sources: Sources) -> list[dict[str, Any]]:
+    """Build what is told of all budgets, smallest first: given ones, then sizes of the runs'."""
+    given = [budget_record(str(path), budgets) for path, budgets in sources.budgets.items()]
+    labels = {(one["model"]["id"], one["label"]) for one in given}
+    first: dict[HeadLayout, HeadScores] = {}
+    for scores in sources.runs.values():
+        first.setdefault(scores.layout, scores)
+    more = [one for scores in first.values() for one in divided(scores)]
+    told = given + [one for one in more if (one["model"]["id"], one["label"]) not in labels]
+    return sorted(told, key=lambda one: int(one["kept"][1]["tokens"]))
 
 
 def divided(scores: HeadScores) -> list[dict[str, Any]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from headprobe.report.packing import pack, pack_json
 from headprobe.runs.kept_rows import KeptCase
@@ -14,65 +14,74 @@ from headprobe.runs.kept_rows import KeptCase
 WHOLE = 3000
 """The most tokens of a prompt that is told whole; of a longer one the telling stretches are."""
 _START, _END, _AROUND, _BESIDE = 40, 320, 220, 5
-_MOST_TOKENS, _LEAST_WEIGHT = 24, 0.004
+# The tokens told of a row: fewer where there are many rows, so that long answers have room.
+_MOST_TOKENS, _LEAST_TOKENS, _MOST_WEIGHTS = 24, 6, 40_000
+_LEAST_WEIGHT = 0.004
 _MOST_PLACES = 12
+WHY = {
+    "failed": "failed",
+    "worst": "top heads score lowest",
+    "best": "top heads score highest",
+    "deepest": "deepest needle",
+}
+"""What is said of the reason why a case was kept, in the order in which cases are told."""
 LEVELS = 15
 """The highest level of a head's bins: the root of the attention in fifteenths."""
 
 
-def kept_case_record(kept: KeptCase, counts: slice) -> dict[str, Any]:
-    """Build what is told of a kept case.
-
-    Args:
-        kept: the case.
-        counts: the steps over which the bins of all heads are averaged.
-    """
+def kept_case_record(kept: KeptCase) -> dict[str, Any]:
+    """Build what is told of a kept case."""
     stretches = _stretches(kept)
     return {
         "case_id": kept.case_id,
-        "why": kept.why,
+        "why": WHY[kept.why],
         "tokens": len(kept.tokens),
         "stretches": stretches,
         "text": pack_json([list(kept.tokens[start:stop]) for start, stop in stretches]),
-        "first_query": kept.first_query,
-        "chosen": list(kept.chosen),
-        "steps": [kept.step_start, kept.step_end],
-        "needle": list(kept.needle),
-        "span": list(kept.span),
-        "question": list(kept.question) if kept.question else None,
+        "steps": list(_steps(kept)),
         "answer": kept.answer,
-        "answer_at": _places(kept.tokens, kept.answer),
         "wrong_answer": kept.wrong_answer,
-        "wrong_at": _places(kept.tokens, kept.wrong_answer),
-        "bins": pack(_mean_bins(kept.bins[counts])),
+        "marks": {
+            "needle": [kept.needle],
+            "span": [kept.span],
+            "answer": _places(kept.tokens, kept.answer),
+            "wrong": _places(kept.tokens, kept.wrong_answer),
+            "question": [kept.question] if kept.question else [],
+        },
+        "bins": pack(np.rint(LEVELS * (kept.bins / 255)).astype(np.uint8)),
         "rows": _rows(kept),
     }
 
 
-def _mean_bins(
-    bins: UInt8[np.ndarray, "step layer query_head bin"],
-) -> UInt8[np.ndarray, "layer query_head bin"]:
-    mean = ((bins.astype(np.float32) / 255) ** 2).mean(axis=0)
-    coded: np.ndarray = np.rint(LEVELS * np.sqrt(mean))
-    return coded.astype(np.uint8)
+def _steps(kept: KeptCase) -> Iterator[dict[str, Any]]:
+    """Yield each step: what it says or reads, and whether it counts."""
+    for step in range(kept.top_tokens.shape[1]):
+        written = kept.step_start <= step < kept.step_end
+        yield {
+            "text": kept.chosen[step] if kept.chosen else f"query {kept.first_query + step}",
+            "title": f"step {step}{', writes the answer' if written else ''}",
+            "counts": kept.counted[0] <= step < kept.counted[1],
+        }
 
 
 def _rows(kept: KeptCase) -> dict[str, Any]:
     """Pack each row's strongest tokens: how many, their places by difference, their attention."""
-    weights = kept.top_weights.astype(np.float32)[..., :_MOST_TOKENS]
-    tokens = kept.top_tokens[..., :_MOST_TOKENS]
-    counts, steps, levels = [], [], []
+    heads, steps = kept.top_tokens.shape[:2]
+    most = min(_MOST_TOKENS, max(_LEAST_TOKENS, _MOST_WEIGHTS // (heads * steps)))
+    weights = kept.top_weights.astype(np.float32)[..., :most]
+    tokens = kept.top_tokens[..., :most]
+    counts, moves, levels = [], [], []
     for at, weight in zip(
         tokens.reshape(-1, tokens.shape[-1]), weights.reshape(-1, weights.shape[-1]), strict=True
     ):
         shown = weight >= _LEAST_WEIGHT
         order = np.argsort(at[shown])
         counts.append(int(shown.sum()))
-        steps.append(np.diff(at[shown][order], prepend=0))
+        moves.append(np.diff(at[shown][order], prepend=0))
         levels.append(np.rint(255 * np.sqrt(weight[shown][order].clip(0, 1))))
     return {
         "count": pack(np.array(counts, dtype=np.uint8).reshape(tokens.shape[:2])),
-        "step": pack(np.concatenate(steps).astype(np.uint32)),
+        "step": pack(np.concatenate(moves).astype(np.uint32)),
         "level": pack(np.concatenate(levels).astype(np.uint8)),
     }
 

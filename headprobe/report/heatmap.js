@@ -1,183 +1,164 @@
-// A canvas of layers by heads with one cursor: by mouse, by touch, by keyboard.
+// A canvas of layers by heads with one cursor, by mouse, touch and keyboard, and its colours.
 
 const AXIS = { left: 30, top: 18 };
+const STEPS = {
+  ...{ ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] },
+  ...{ PageUp: [-8, 0], PageDown: [8, 0], Home: [0, -1e4], End: [0, 1e4], Escape: [0, 0] },
+};
+
+// A colour of the page's style as a canvas takes it.
+function ink(name) {
+  $("said").style.color = `var(--${name})`;
+  return getComputedStyle($("said")).color;
+}
+const lightness = ([red, green, blue]) => 0.299 * red + 0.587 * green + 0.114 * blue;
+
+// A writer of colours of a scale of the page's style, each at a place from 0 to 1.
+function colours(map) {
+  const hexes = getComputedStyle(document.documentElement).getPropertyValue(`--${map}`).match(/\w{6}/g);
+  const stops = hexes.map((hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16)));
+  return (place) => {
+    const at = clamp(place || 0, 0, 1) * (stops.length - 1);
+    const low = Math.min(stops.length - 2, Math.floor(at));
+    return stops[low].map((part, i) => Math.round(part + (stops[low + 1][i] - part) * (at - low)));
+  };
+}
+
+// How values become colours; ranks are spread by their logarithm, so that the top shows.
+function scaleOf(values, { byRank = false, diverging = null } = {}) {
+  const all = values.flat().filter(Number.isFinite);
+  const [least, most] = [Math.min(...all), Math.max(...all)];
+  const reach = Math.max(-least, most) || 1;
+  const signed = !byRank && (diverging ?? least < -1e-6 * reach);
+  const map = signed ? "diverging" : state.map;
+  const [low, high] = signed ? [-reach, reach] : byRank ? [all.length, 1] : [Math.min(0, least), most > 0 ? most : 1];
+  const [colour, log] = [colours(map), byRank ? Math.log : Number];
+  return {
+    ...{ map, ends: byRank ? [`rank ${whole(low)}`, "rank 1"] : [number(low), number(high)] },
+    colour: (value) => colour((log(value) - log(low)) / (log(high) - log(low) || 1)),
+    write: (value) => (byRank ? whole(value) : number(value, reach)),
+  };
+}
 
 class Heatmap {
   // `pick(layer, column)`, `brush([[layer, column], ...])` and `hint(layer, column)` are callbacks.
-  constructor({ label, pick, brush = null, hint }) {
-    Object.assign(this, { pick, brush, hint, hovered: null, anchor: null, chosen: [] });
-    this.canvas = make("canvas", {
-      class: "heatmap",
-      tabindex: "0",
-      role: "application",
-      "aria-label": label,
-      "aria-roledescription": "heatmap",
-      onpointermove: (event) => this.move(event),
-      onpointerleave: () => this.leave(),
-      onpointerdown: (event) => this.press(event),
-      onpointerup: (event) => this.release(event),
-      onkeydown: (event) => this.key(event),
-    });
+  constructor(id, { pick, hint, brush = null }) {
+    Object.assign(this, { pick, hint, brush, chosen: [] });
+    [this.canvas, this.legend] = $(id).children;
+    for (const name of ["pointermove", "pointerleave", "pointerdown", "pointerup", "keydown"])
+      this.canvas.addEventListener(name, (event) => this[name](event));
   }
 
-  // Draw `values`, a row a layer, on `scale`; `group` columns share a KV head.
-  draw({ values, scale, group, cursor, write }) {
-    Object.assign(this, { values, scale, group, cursor, write });
+  // Draw `values`, a row a layer; `group` columns share a KV head, `label` says what they are.
+  draw({ values, group = 1, cursor, label, ...kind }) {
+    const scale = scaleOf(values, kind);
+    Object.assign(this, { values, scale, group, cursor, rows: values.length, columns: values[0].length });
+    const [low, high] = scale.ends;
+    fill(this.legend, html`<span>${label}</span><span class="ramp">
+      <span class="end">${low}</span><i class=${`bar ${scale.map}`}></i><span class="end">${high}</span></span>`);
     this.paint();
   }
 
   paint() {
-    const canvas = this.canvas;
-    const width = canvas.parentElement?.clientWidth ?? 0;
+    const { canvas, rows, columns } = this;
+    const width = canvas.clientWidth;
     if (!width || !this.values) return;
-    const [rows, columns] = [this.values.length, this.values[0].length];
-    this.cell = {
-      width: (width - AXIS.left - 2) / columns,
-      height: clamp(((width - AXIS.left) / columns) * 0.8, rows > 40 ? 8 : 11, Math.max(17, Math.min(36, 640 / rows))),
-    };
-    const height = AXIS.top + rows * this.cell.height + 2;
-    const ratio = Math.max(1, devicePixelRatio || 1);
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    canvas.style.height = `${height}px`;
+    const across = (width - AXIS.left - 2) / columns;
+    const down = clamp(0.8 * across, 11, clamp(640 / rows, 17, 36));
+    const height = AXIS.top + rows * down + 2;
     const pen = canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    this.paintAxes(pen, rows, columns);
-    for (let layer = 0; layer < rows; layer += 1) {
-      for (let column = 0; column < columns; column += 1) this.paintCell(pen, layer, column);
-    }
-    for (const [layer, column] of this.chosen) this.frame(pen, layer, column, ink("accent"), 2);
-    if (this.hovered) this.frame(pen, ...this.hovered, ink("ink"), 1);
-    if (this.cursor) {
-      this.frame(pen, ...this.cursor, ink("ground"), 4);
-      this.frame(pen, ...this.cursor, ink("cursor"), 2.5);
-    }
+    [canvas.width, canvas.height] = [width, height].map((size) => size * devicePixelRatio);
+    canvas.style.height = `${height}px`;
+    pen.scale(devicePixelRatio, devicePixelRatio);
+    Object.assign(this, { pen, cell: { across, down } });
+    Object.assign(pen, { font: "11px system-ui, sans-serif", textBaseline: "middle", textAlign: "center", fillStyle: ink("soft") });
+    for (let i = 0; i < rows; i += Math.ceil(13 / down)) pen.fillText(i, AXIS.left / 2, AXIS.top + (i + 0.5) * down);
+    for (let i = 0; i < columns; i += Math.ceil(24 / across)) pen.fillText(i, AXIS.left + (i + 0.5) * across, 8);
+    this.values.forEach((row, layer) => row.forEach((value, column) => this.paintCell([layer, column], value)));
+    for (const head of this.chosen) this.frame(head, "accent", 2);
+    if (this.hovered) this.frame(this.hovered, "ink", 1);
+    this.frame(this.cursor, "ground", 4);
+    this.frame(this.cursor, "cursor", 2.5);
   }
 
-  box(layer, column) {
-    const { width, height } = this.cell;
-    // Groups of a KV head stand apart.
-    const parted = this.group > 1;
-    const gap = width > 12 ? 1 : 0.4;
-    const left = AXIS.left + column * width + (parted && column % this.group === 0 ? Math.min(2.5, width / 5) : 0);
-    const right =
-      AXIS.left + (column + 1) * width - (parted && (column + 1) % this.group === 0 ? Math.min(2.5, width / 5) : gap);
-    return [left, AXIS.top + layer * height, right - left, height - (height > 10 ? 1 : 0.4)];
+  // A head's left, top, width and height; groups of a KV head stand apart.
+  box([layer, column]) {
+    const { group, cell: { across, down } } = this;
+    const [apart, gap] = [Math.min(2.5, across / 5), across > 12 ? 1 : 0.4];
+    const before = group > 1 && column % group === 0 ? apart : 0;
+    const after = group > 1 && (column + 1) % group === 0 ? apart : gap;
+    const [left, top] = [AXIS.left + column * across + before, AXIS.top + layer * down];
+    return [left, top, across - before - after, down - (down > 10 ? 1 : 0.4)];
   }
 
-  paintCell(pen, layer, column) {
-    const value = this.values[layer][column];
-    const colour = colourAt(this.scale.map, placeOn(this.scale, value));
-    const [left, top, width, height] = this.box(layer, column);
-    pen.fillStyle = value === null ? ink("faint") : css(colour);
-    pen.fillRect(left, top, width, height);
-    if (width > 42 && height > 15 && value !== null) {
-      pen.fillStyle = isLight(colour) ? "#111" : "#fff";
-      pen.font = "11px system-ui, sans-serif";
-      pen.textAlign = "center";
-      pen.textBaseline = "middle";
-      pen.fillText(this.write(value), left + width / 2, top + height / 2 + 0.5);
-    }
+  paintCell(head, value) {
+    const [left, top, width, height] = this.box(head);
+    const colour = this.scale.colour(value);
+    this.pen.fillStyle = `rgb(${colour})`;
+    this.pen.fillRect(left, top, width, height);
+    if (width <= 42 || height <= 15) return;
+    this.pen.fillStyle = lightness(colour) > 140 ? "#111" : "#fff";
+    this.pen.fillText(this.scale.write(value), left + width / 2, top + height / 2 + 0.5);
   }
 
-  paintAxes(pen, rows, columns) {
-    pen.clearRect(0, 0, pen.canvas.width, pen.canvas.height);
-    pen.fillStyle = ink("soft");
-    pen.font = "11px system-ui, sans-serif";
-    pen.textBaseline = "middle";
-    pen.textAlign = "right";
-    const every = (count, size, least) => [1, 2, 4, 8, 16, 32].find((step) => size * step >= least) ?? count;
-    const down = every(rows, this.cell.height, 13);
-    for (let layer = 0; layer < rows; layer += down)
-      pen.fillText(layer, AXIS.left - 6, AXIS.top + (layer + 0.5) * this.cell.height);
-    pen.textAlign = "center";
-    const along = every(columns, this.cell.width, 24);
-    for (let column = 0; column < columns; column += along)
-      pen.fillText(column, AXIS.left + (column + 0.5) * this.cell.width, 8);
+  frame([layer, column], colour, width) {
+    if (layer >= this.rows || column >= this.columns) return;
+    Object.assign(this.pen, { strokeStyle: ink(colour), lineWidth: width });
+    this.pen.strokeRect(...this.box([layer, column]));
   }
 
-  frame(pen, layer, column, colour, width) {
-    if (layer >= this.values.length || column >= this.values[0].length) return;
-    const [left, top, across, down] = this.box(layer, column);
-    pen.strokeStyle = colour;
-    pen.lineWidth = width;
-    pen.strokeRect(left, top, across, down);
+  at({ clientX, clientY }) {
+    const { left, top } = this.canvas.getBoundingClientRect();
+    const layer = Math.floor((clientY - top - AXIS.top) / this.cell.down);
+    const column = Math.floor((clientX - left - AXIS.left) / this.cell.across);
+    return this.values[layer]?.[column] === undefined ? null : [layer, column];
   }
 
-  at(event) {
-    const box = this.canvas.getBoundingClientRect();
-    const column = Math.floor((event.clientX - box.left - AXIS.left) / this.cell.width);
-    const layer = Math.floor((event.clientY - box.top - AXIS.top) / this.cell.height);
-    const inside = layer >= 0 && column >= 0 && layer < this.values.length && column < this.values[0].length;
-    return inside ? [layer, column] : null;
-  }
-
-  move(event) {
-    const found = this.at(event);
-    this.hovered = found;
-    if (found) showHint(event, this.hint(...found));
+  pointermove(event) {
+    this.hovered = this.at(event);
+    if (this.hovered) showHint(event, this.hint(...this.hovered));
     else hideHint();
-    if (this.anchor && found && this.brush) this.choose(this.anchor, found);
+    if (this.anchor && this.hovered && this.brush) this.choose(this.anchor, this.hovered);
     this.paint();
   }
 
-  leave() {
+  pointerleave() {
     this.hovered = null;
     hideHint();
     this.paint();
   }
 
-  press(event) {
+  pointerdown(event) {
     this.anchor = this.at(event);
     this.chosen = [];
     if (this.anchor && event.pointerType !== "touch") this.canvas.setPointerCapture(event.pointerId);
   }
 
-  release(event) {
+  pointerup(event) {
     const [from, to] = [this.anchor, this.at(event)];
     this.anchor = null;
     if (!from || !to) return;
-    const moved = from[0] !== to[0] || from[1] !== to[1];
-    if (moved && this.brush) this.brush(this.chosen);
-    else {
-      this.brush?.([]);
-      this.pick(...to);
-    }
+    if (this.brush && String(from) !== String(to)) return this.brush(this.chosen);
+    this.brush?.([]);
+    this.pick(...to);
   }
 
-  choose([layer, column], [toLayer, toColumn]) {
-    this.chosen = [];
-    for (let l = Math.min(layer, toLayer); l <= Math.max(layer, toLayer); l += 1) {
-      for (let c = Math.min(column, toColumn); c <= Math.max(column, toColumn); c += 1) this.chosen.push([l, c]);
-    }
+  // Choose the heads of the rectangle between two.
+  choose(one, other) {
+    const within = (place, i) => place >= Math.min(one[i], other[i]) && place <= Math.max(one[i], other[i]);
+    const all = this.values.flatMap((row, layer) => row.map((_, column) => [layer, column]));
+    this.chosen = all.filter((head) => head.every(within));
   }
 
   // Arrows move the cursor, with shift they brush; Home, End and the page keys go further.
-  key(event) {
-    const [rows, columns] = [this.values.length, this.values[0].length];
-    const steps = {
-      ArrowUp: [-1, 0],
-      ArrowDown: [1, 0],
-      ArrowLeft: [0, -1],
-      ArrowRight: [0, 1],
-      PageUp: [-8, 0],
-      PageDown: [8, 0],
-      Home: [0, -columns],
-      End: [0, columns],
-    };
-    if (event.key === "Escape") {
-      [this.chosen, this.from] = [[], null];
-      this.brush?.([]);
-    }
-    const step = steps[event.key];
-    if (!step || event.altKey || event.ctrlKey || event.metaKey) return;
+  keydown(event) {
+    const step = STEPS[event.key];
+    if (event.altKey || event.ctrlKey || event.metaKey || !step) return;
     event.preventDefault();
-    const [layer, column] = this.cursor ?? [0, 0];
-    const next = [clamp(layer + step[0], 0, rows - 1), clamp(column + step[1], 0, columns - 1)];
-    if (event.shiftKey && this.brush) {
-      this.from ??= [layer, column];
-      this.choose(this.from, next);
-    } else [this.chosen, this.from] = [[], null];
+    const most = [this.rows - 1, this.columns - 1];
+    const next = this.cursor.map((place, i) => clamp(place + step[i], 0, most[i]));
+    if (event.shiftKey) this.choose((this.from ??= this.cursor), next);
+    else [this.chosen, this.from] = [[], null];
     this.brush?.(this.chosen);
     this.pick(...next);
     say(this.hint(...next).join(", "));

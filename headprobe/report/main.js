@@ -1,132 +1,64 @@
-// The frame of the page: title, tabs, theme, provenance; then the first picture.
+// The frame of the page: title, tabs, controls, theme, provenance; then the first picture.
 
-const TITLES = { heads: "Heads", cases: "Cases", budgets: "Budgets", compare: "Compare" };
-const RENDER = { heads: renderHeads, cases: renderCases, budgets: renderBudgets, compare: renderCompare };
+const NEXT_THEME = { auto: "light", light: "dark", dark: "auto" };
 
-render = () => {
-  const tabs = VIEWS.map((view) =>
-    make(
-      "button",
-      {
-        role: "tab",
-        id: `tab-${view}`,
-        "aria-controls": `view-${view}`,
-        "aria-selected": String(view === state.view),
-        tabindex: view === state.view ? "0" : "-1",
-        onclick: () => update({ view }),
-        onkeydown: turnTab,
-      },
-      TITLES[view],
-    ),
-  );
-  refill($("tabs"), tabs);
-  for (const view of VIEWS) $(`view-${view}`).hidden = view !== state.view;
+function render() {
+  document.documentElement.dataset.view = state.view;
   hideHint();
+  renderControls();
   RENDER[state.view]();
-};
+}
+
+// Controls name the part of the state that they change: buttons one value of it, lists all.
+function renderControls() {
+  if (record.runs.length > 1) offer($("run"), record.runs.map((of, i) => [i, of.label]), state.run);
+  if (run()) offer($("measure"), run().measures.map(({ name }) => [name, name]), measure().name);
+  for (const button of document.querySelectorAll(".choice [data-key]"))
+    button.ariaPressed = button.value === String(state[button.dataset.key]);
+  for (const tab of $("tabs").children) {
+    tab.ariaSelected = tab.value === state.view;
+    tab.tabIndex = tab.value === state.view ? 0 : -1;
+  }
+  // The automatic theme is the system's.
+  document.documentElement.dataset.theme = state.theme;
+  $("theme").value = NEXT_THEME[state.theme];
+}
+
+function useControl({ target, type }) {
+  const control = target.closest("[data-key]");
+  if (!control || (type === "click") !== (control.localName === "button")) return;
+  update({ [control.dataset.key]: /^\d+$/.test(control.value) ? Number(control.value) : control.value });
+}
 
 function turnTab(event) {
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const step = arrow(event);
   if (!step) return;
-  event.preventDefault();
-  const view = VIEWS[(VIEWS.indexOf(state.view) + step + VIEWS.length) % VIEWS.length];
-  update({ view });
-  $(`tab-${view}`).focus();
-}
-
-function renderTitle() {
-  const of = record.runs[0] ?? record.budgets[0] ?? record.evaluations[0] ?? record.ablations[0];
-  const models = [
-    ...new Set(
-      [...record.runs, ...record.budgets, ...record.evaluations, ...record.ablations]
-        .filter((one) => one.model?.id)
-        .map((one) => modelName(one.model)),
-    ),
-  ];
-  $("title").textContent = models.join(", ") || "headprobe report";
-  document.title = `${models.join(", ")} – headprobe report`;
-  const size = of?.model?.layers
-    ? `${plural(of.model.layers, "layer")} of ${plural(of.model.heads, "query head")}${of.model.kv_heads < of.model.heads ? ` on ${plural(of.model.kv_heads, "KV head")}` : ""}`
-    : null;
-  const tasks = record.runs.map((one) =>
-    one.asks
-      ? `${one.task}: ${whole(one.accepted)} of ${whole(one.cases)} cases passed`
-      : `${one.task}: ${plural(one.cases, "case")}`,
-  );
-  $("subtitle").textContent = [size, ...tasks].filter(Boolean).join(" · ");
-}
-
-// Automatic, light, dark: the automatic theme is the system's.
-function turnTheme() {
-  const order = ["auto", "light", "dark"];
-  const root = document.documentElement;
-  root.dataset.theme = order[(order.indexOf(root.dataset.theme ?? "auto") + 1) % 3];
-  $("theme").textContent = { auto: "◐ Auto", light: "☀ Light", dark: "☾ Dark" }[root.dataset.theme];
-  render();
-}
-
-function renderProvenance() {
-  const sources = [
-    ...record.runs,
-    ...record.budgets.filter((one) => one.name),
-    ...record.evaluations,
-    ...record.ablations,
-  ];
-  const facts = (one) => ({
-    ...one.plan,
-    prompt: one.prompt,
-    started: one.started,
-    seconds: one.seconds,
-    versions:
-      one.versions &&
-      Object.entries(one.versions)
-        .map(([name, version]) => `${name} ${version}`)
-        .join(", "),
-  });
-  fill(
-    $("provenance"),
-    make("h2", "Where this comes from"),
-    sources.map((one) =>
-      make(
-        "details",
-        make("summary", one.name),
-        make(
-          "dl.facts",
-          Object.entries(facts(one))
-            .filter(([, value]) => value !== null && value !== undefined)
-            .map(([name, value]) => [make("dt", name), make("dd", String(value))]),
-        ),
-      ),
-    ),
-    record.left_out.length > 0 &&
-      make("p.note", `Left out to keep the file under a megabyte: ${record.left_out.join(", ")}.`),
-    make(
-      "p.note",
-      `Made by headprobe ${record.headprobe}. The numbers are in this file: `,
-      make("code", "headprobe show report.html --json"),
-      " reads them back.",
-    ),
-  );
+  update({ view: VIEWS[(VIEWS.indexOf(state.view) + step + VIEWS.length) % VIEWS.length] });
+  $(`tab-${state.view}`).focus();
 }
 
 addEventListener("hashchange", () => {
   readAddress();
   render();
 });
-addEventListener("resize", () => render());
+addEventListener("resize", render);
 // On paper every view is shown, so every view is drawn.
 addEventListener("beforeprint", () => {
-  for (const view of VIEWS) {
-    $(`view-${view}`).hidden = false;
-    RENDER[view]();
-  }
+  document.documentElement.dataset.view = "all";
+  for (const view of VIEWS) RENDER[view]();
 });
-addEventListener("afterprint", () => render());
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => render());
-$("theme").addEventListener("click", turnTheme);
-$("theme").textContent = "◐ Auto";
+addEventListener("afterprint", render);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
+addEventListener("click", useControl);
+addEventListener("input", useControl);
+$("tabs").addEventListener("keydown", turnTab);
 
+document.title = `${record.title} – headprobe report`;
+$("title").textContent = record.title;
+$("subtitle").textContent = record.subtitle;
+const sources = [record.runs, record.budgets, record.evaluations, record.ablations].flat().filter((one) => one.name);
+fill($("sources"), sources.map((one) => html`<details><summary>${one.name}</summary>${facts(one.facts)}</details>`));
+if (record.left_out.length)
+  $("left-out").textContent = `Left out to keep the file small: ${record.left_out.join(", ")}.`;
 readAddress();
-renderTitle();
-renderProvenance();
 render();

@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,16 @@ def clean(value: Any) -> Any:
             return value
         return {clean(str(name)): clean(item) for name, item in value.items()}
     return [clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def counted(count: int, name: str) -> str:
+    """Return a number of things as in "1 head" and "1,024 heads"."""
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
+
+
+def versions(found: Mapping[str, Any] | None) -> str:
+    """Return the versions of programs on one line."""
+    return ", ".join(f"{name} {version}" for name, version in (found or {}).items())
 
 
 def rounded(values: Shaped[np.ndarray, "*size"], digits: int = 4) -> Any:

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from headprobe import __version__
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.files import atomic_write
 from headprobe.report.packing import unpack
@@ -16,10 +17,9 @@ from headprobe.report.record import FORMAT, VERSION
 
 LIMIT = 1_000_000
 """The most bytes of a report."""
-SCRIPTS = (
-    *("base", "colours", "state", "heatmap", "entries", "heads", "card"),
-    *("cases", "prompt", "budgets", "compare", "main"),
-)
+LONGEST_SCRIPT = 40_000
+"""The most bytes of its script as it is written."""
+SCRIPTS = ("base", "state", "heatmap", "heads", "card", "cases", "budgets", "compare", "main")
 _OPEN, _CLOSE = '<script type="application/json" id="record">', "</script>"
 # What could end the block early, or begin a comment in it; and line ends of older JavaScript.
 _ESCAPES = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029\x7f"}
@@ -88,12 +88,16 @@ def _page(record: dict[str, Any]) -> str:
 
     style = _text("report.css")
     script = _short("\n".join(_text(f"{name}.js") for name in SCRIPTS))
-    script = f'"use strict";\n(() => {{\n{script}}})();\n'
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         _text("report.html.j2")
     )
     # These three are markup by design: our own files, and JSON without a character of markup.
+    runs = record.get("runs", [])
     return template.render(
+        runs=len(runs),
+        grouped=any(run["model"]["kv_heads"] < run["model"]["heads"] for run in runs),
+        budgets=len(record.get("budgets", [])),
+        version=__version__,
         style=Markup(style),
         script=Markup(script),
         record=Markup(in_script(record)),

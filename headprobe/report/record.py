@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headprobe import __version__
-from headprobe.report.budgets import budget_record, divided
-from headprobe.report.cases import kept_case_record
-from headprobe.report.packing import clean
+from headprobe.report.budgets import all_budgets
+from headprobe.report.cases import WHY, kept_case_record
+from headprobe.report.charts import ablation_chart, evaluation_charts
+from headprobe.report.packing import clean, counted
 from headprobe.report.results import ablation_record, agreements, evaluation_record
 from headprobe.report.runs import case_parts, run_record
 from headprobe.report.sources import Sources
 from headprobe.runs.kept_rows import read_rows
 from headprobe.scores import HeadScores
-from headprobe.tasks import find_task
 
 FORMAT, VERSION = "headprobe-report", 1
 
@@ -33,49 +33,73 @@ class _Part:
     value: Any
 
 
-def build_record(
-    sources: Sources, *, room: int, summaries: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def build_record(sources: Sources, *, room: int) -> dict[str, Any]:
     """Build a report's record, which JSON can hold.
 
     Args:
         sources: what to report on.
         room: the most bytes of JSON. Parts that would exceed it are named in ``left_out``: first
             the cases of measures other than the task's own, then kept cases.
-        summaries: a line on each measure, by name.
 
     Raises:
         HeadprobeError: a file of a run is damaged.
     """
-    runs = [run_record(path, scores, summaries or {}) for path, scores in sources.runs.items()]
+    runs = [run_record(path, scores) for path, scores in sources.runs.items()]
+    _tell_apart(runs)
     parts = [
         part
         for record, (path, scores) in zip(runs, sources.runs.items(), strict=True)
         for part in _parts(record, path, scores)
     ]
-    budgets = [budget_record(str(path), budget) for path, budget in sources.budgets.items()]
-    layouts: list[Any] = []
-    for scores in sources.runs.values():
-        if scores.layout not in layouts:
-            layouts.append(scores.layout)
-            told = {(one["strategy"].get("name"), one["strategy"].get("budget")) for one in budgets}
-            budgets += [
-                one
-                for one in divided(scores)
-                if (one["strategy"]["name"], one["strategy"]["budget"]) not in told
-            ]
+    budgets = all_budgets(sources)
+    evaluations = [evaluation_record(str(p), e) for p, e in sources.evaluations.items()]
+    ablations = [ablation_record(str(p), a) for p, a in sources.ablations.items()]
+    for evaluation in evaluations:
+        evaluation["charts"] = evaluation_charts(evaluation, budgets)
+    for ablation in ablations:
+        ablation["charts"] = [ablation_chart(ablation)]
     record: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "headprobe": __version__,
+        **_heading(runs, [*runs, *budgets, *evaluations, *ablations]),
         "runs": runs,
         "budgets": budgets,
-        "evaluations": [evaluation_record(str(p), e) for p, e in sources.evaluations.items()],
-        "ablations": [ablation_record(str(p), a) for p, a in sources.ablations.items()],
+        "evaluations": evaluations,
+        "ablations": ablations,
         "agreements": agreements(list(sources.runs.values())),
         "left_out": [],
     }
     return _fill(record, parts, room)
+
+
+def _tell_apart(runs: Sequence[dict[str, Any]]) -> None:
+    """Label each run by model and task, and by its path too where others have both."""
+    labels = [f"{run['model']['name']}, {run['task']}" for run in runs]
+    for run, label in zip(runs, labels, strict=True):
+        run["label"] = f"{label} ({run['name']})" if labels.count(label) > 1 else label
+
+
+def _heading(
+    runs: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return the title, all models, and the subtitle: the first model's heads, cases of runs."""
+    models = [one["model"] for one in told]
+    shapes = [
+        f"{counted(model['layers'], 'layer')} of {counted(model['heads'], 'query head')}"
+        + (f" on {counted(model['kv_heads'], 'KV head')}" if _is_grouped(model) else "")
+        for model in models[:1]
+        if "layers" in model
+    ]
+    cases = [f"{run['task']}: {run['passed'].partition('.')[0]}" for run in runs]
+    return {
+        "title": ", ".join(dict.fromkeys(model["name"] for model in models)) or "headprobe report",
+        "subtitle": " \N{MIDDLE DOT} ".join([*shapes, *cases]),
+    }
+
+
+def _is_grouped(model: Mapping[str, Any]) -> bool:
+    return bool(model["kv_heads"] < model["heads"])
 
 
 def _parts(record: dict[str, Any], path: Path, scores: HeadScores) -> Iterator[_Part]:
@@ -96,11 +120,8 @@ def _parts(record: dict[str, Any], path: Path, scores: HeadScores) -> Iterator[_
     if rows is None:
         return
     record["heads"] = [list(head) for head in rows.heads]
-    task = find_task(scores.task)
-    counts_all = task is None or task.probe.counts_all_steps or not task.asks
-    for kept in rows.cases:
-        counted = slice(None) if counts_all else slice(kept.step_start, kept.step_end)
-        value = kept_case_record(kept, counted if kept.bins[counted].size else slice(None))
+    for kept in sorted(rows.cases, key=lambda kept: list(WHY).index(kept.why)):
+        value = kept_case_record(kept)
         yield _Part(order=2, name=f"case {kept.case_id}", into=record["kept"], key="", value=value)
 
 

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from headprobe.models.layout import model_name
+from headprobe.report.packing import versions
 from headprobe.scores import HeadScores
 from headprobe.stats.ranks import rank_correlation, top_overlap, usual_top
 
@@ -25,6 +27,7 @@ _MOST_RANKINGS = 24
 def evaluation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Build what is told of an evaluation: a point a setting, strategy and budget."""
     plan, metric = fields["plan"], fields["metric"]
+    model = plan.get("layout") or {"id": plan.get("model")}
     points = [
         {key: point.get(key) for key in _POINT}
         | {**point["grades"][metric], "gain": point["gain"], "name": _name(point)}
@@ -32,14 +35,13 @@ def evaluation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     ]
     return {
         "name": name,
-        "model": plan.get("layout") or {"id": plan.get("model")},
+        "model": _named(model),
         "asked": plan.get("task") or plan.get("questions"),
         "context": max(plan.get("lengths") or [0]) or None,
         "questions": fields.get("questions"),
         "metric": metric,
         "points": points,
-        "started": fields.get("started"),
-        "versions": fields.get("versions"),
+        "facts": _facts(model, fields),
     }
 
 
@@ -56,13 +58,22 @@ def ablation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "ablation": plan.get("ablation"),
-        "started": fields.get("started"),
-        "versions": fields.get("versions"),
-        **{
-            key: fields.get(key)
-            for key in ("model", "task", "metric", "cases", "accuracy", "curves")
-        },
+        "facts": _facts(fields["model"], fields),
+        "model": _named(fields["model"]),
+        **{key: fields.get(key) for key in ("task", "metric", "cases", "accuracy", "curves")},
     }
+
+
+def _facts(model: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "model": str(model["id"]),
+        "started": str(fields.get("started")),
+        "versions": versions(fields.get("versions")),
+    }
+
+
+def _named(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {**model, "name": model_name(str(model["id"]))}
 
 
 def agreements(runs: Sequence[HeadScores]) -> list[dict[str, Any]]:
@@ -84,9 +95,13 @@ def agreements(runs: Sequence[HeadScores]) -> list[dict[str, Any]]:
         {
             "one": one,
             "other": other,
-            "rank_correlation": round(float(rank_correlation(first, second)[0]), 4),
+            "rank_correlation": (
+                correlation := round(float(rank_correlation(first, second)[0]), 4)
+            ),
             "k": (k := usual_top(first.shape[1])),
-            "overlap": round(float(top_overlap(first, second, k)[0]), 4),
+            "overlap": (overlap := round(float(top_overlap(first, second, k)[0]), 4)),
+            "told": f"Rank correlation {correlation:.2f} (Spearman); the top {k} heads overlap by "
+            f"{100 * overlap:.0f} %.",
         }
         for one, other, first, second in pairs
     ]

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from headprobe.errors import HeadprobeError
 from headprobe.prompts.style import PromptDecision
-from headprobe.report.packing import pack, pack_json, rounded
+from headprobe.report.packing import counted, pack, pack_json, rounded, versions
 from headprobe.runs.directory import read_cases, read_report
 from headprobe.runs.hub import shown_name
 from headprobe.scores import HeadScores
+from headprobe.stats.reliability import Reliability
 from headprobe.tasks import find_task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXTREMES = 3
 """The number of cases that a head is shown with on which it scores highest, and lowest."""
@@ -24,30 +28,36 @@ _COLUMNS = ("case_id", "needle_id", "kind", "length", "depth", "success", "accep
 _EMPTY, _LEVELS = 0, 254
 
 
-def run_record(run: Path, scores: HeadScores, summaries: Mapping[str, str]) -> dict[str, Any]:
-    """Build what is always told of a run: its model, its plan, and the scores of every head.
-
-    ``summaries`` says in a line what each measure measures.
-    """
+def run_record(run: Path, scores: HeadScores) -> dict[str, Any]:
+    """Build what is always told of a run: its model, its plan, and the scores of every head."""
     seed = scores.plan.get("seed", 0)
     report = read_report(run)
+    summaries = report.get("summaries") or {}
     prompt = PromptDecision.in_record(scores.plan)
     task = find_task(scores.task)
+    group = scores.layout.group_size
     return {
         "name": shown_name(run),
-        "model": scores.layout.to_json(),
+        "model": scores.layout.to_json() | {"name": scores.layout.name},
         "task": scores.task,
         "asks": task is None or task.asks,
+        "passed": _passed(scores, report.get("failed") or {}, asks=task is None or task.asks),
         "accepted": scores.passed,
         "cases": scores.cases,
-        "prompt": prompt.describe() if prompt else None,
-        "failed": report.get("failed"),
-        "plan": _brief(scores.plan),
-        "versions": dict(scores.versions),
-        "started": report.get("started"),
-        "seconds": report.get("seconds"),
+        "columns": f"query heads, {group} to a KV head" if group > 1 else "query heads",
+        "facts": {
+            "model": scores.layout.id,
+            **_brief(scores.plan),
+            **({"prompt": prompt.describe()} if prompt else {}),
+            **{name: report[name] for name in ("started", "seconds") if name in report},
+            "versions": versions(scores.versions),
+        },
         "measures": [
-            {"name": name, "summary": summaries.get(name, "")} | _measure(scores, name, seed)
+            {
+                "name": name,
+                "summary": ": ".join(filter(None, (name, summaries.get(name)))),
+                **_measure(scores, name, seed),
+            }
             for name in scores.measures
         ],
     }
@@ -55,13 +65,35 @@ def run_record(run: Path, scores: HeadScores, summaries: Mapping[str, str]) -> d
 
 def _measure(scores: HeadScores, name: str, seed: int) -> dict[str, Any]:
     numbers = scores.statistics(name, seed=seed)
+    reliability = scores.reliability(name, seed=seed)
+    grouped = numbers.mean.reshape(len(numbers.mean), scores.layout.num_kv_heads, -1).mean(axis=2)
+    order = np.argsort(np.argsort(-grouped, axis=None, kind="stable"))
     return {
-        "reliability": scores.reliability(name, seed=seed).to_json(),
+        "reliability": reliability.to_json(),
+        "firmness": _firmness(reliability),
+        "kv": {"score": rounded(grouped), "rank": (1 + order).reshape(grouped.shape).tolist()},
         "score": rounded(numbers.mean),
         "ci_low": rounded(numbers.ci_low),
         "ci_high": rounded(numbers.ci_high),
         "rank": numbers.rank.tolist(),
     }
+
+
+def _passed(scores: HeadScores, failed: Mapping[str, int], *, asks: bool) -> str:
+    """Count the cases that passed, and of the others how they failed."""
+    if not asks:
+        return f"{counted(scores.cases, 'case')}; nothing is asked."
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in failed.items())
+    passed = f"{scores.passed:,} of {counted(scores.cases, 'case')} passed."
+    return f"{passed} Failed: {kinds}." if kinds else passed
+
+
+def _firmness(found: Reliability) -> str:
+    if found.rank_correlation is None:
+        needles = counted(found.needles, "needle")
+        return f"How firm the ranking is, is unknown: passed cases have {needles}."
+    alike = found.rank_correlation.text()
+    return f"Halves of the {found.needles:,} needles rank the heads alike: {alike}."
 
 
 def _brief(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,9 +125,8 @@ def case_parts(run: Path, scores: HeadScores) -> Iterator[tuple[str, Any]]:
     nearest = np.abs(table["depth"].to_numpy()[:, None] - planned).argmin(axis=1)
     depths, row = np.unique(planned[nearest], return_inverse=True)
     lengths, column = np.unique(table["length"].to_numpy(), return_inverse=True)
-    columns = {name: table[name].tolist() for name in _COLUMNS}
-    columns["depth"] = [round(depth, 1) for depth in columns["depth"]]
-    columns["kind"] = [kind if isinstance(kind, str) else None for kind in columns["kind"]]
+    task = find_task(scores.task)
+    columns = _columns(table, asks=task is None or task.asks)
     yield (
         "table",
         pack_json({**columns, "lengths": lengths.tolist(), "depths": depths.tolist()}),
@@ -104,6 +135,23 @@ def case_parts(run: Path, scores: HeadScores) -> Iterator[tuple[str, Any]]:
     cells = (row * len(lengths) + column)[passed]
     for name in scores.measures:
         yield name, _details(scores.per_case[name], cells, (len(depths), len(lengths)), passed)
+
+
+def _columns(table: pd.DataFrame, *, asks: bool) -> dict[str, list[Any]]:
+    """Return the columns of the case table, and in words where the needle is and the grade."""
+    columns = {name: table[name].tolist() for name in _COLUMNS}
+    columns["depth"] = [round(depth, 1) for depth in columns["depth"]]
+    columns["kind"] = [kind if isinstance(kind, str) else None for kind in columns["kind"]]
+    columns["where"] = [
+        f"{length:,} tokens, {depth:.0f} % deep"
+        for length, depth in zip(columns["length"], columns["depth"], strict=True)
+    ]
+    graded = zip(columns["needle_id"], columns["kind"], columns["success"], strict=True)
+    columns["about"] = [
+        ", ".join(filter(None, (f"needle {needle}", kind, f"grade {grade:.3g}" if asks else None)))
+        for needle, kind, grade in graded
+    ]
+    return columns
 
 
 def _details(

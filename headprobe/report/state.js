@@ -1,107 +1,72 @@
 // What is looked at, and the address that says so: report.html#L17H24&m=r2&case=12.
 
-const VIEWS = ["heads", "cases", "budgets", "compare"];
-// The budget that is shown first: one that was given, or else a usual size.
-const firstBudget = Math.max(
-  0,
-  record.budgets.findIndex((budget) => budget.name || budget.strategy.budget === 128),
-);
-const state = {
-  view: "heads",
-  run: 0,
-  measure: 0,
-  layer: 0,
-  head: 0,
-  case: null,
-  kv: false,
-  scale: "value",
-  map: "viridis",
-  budget: firstBudget,
-  one: null,
-  other: null,
-  step: null,
+const RENDER = { heads: renderHeads, cases: renderCases, budgets: renderBudgets, compare: renderCompare };
+const VIEWS = Object.keys(RENDER);
+const CHOICES = { view: VIEWS, scale: ["rank"], map: ["cividis"], kv: ["1"] };
+const defaults = {
+  ...{ view: "heads", run: 0, m: null, case: null, one: null, other: null },
+  ...{ scale: "value", map: "viridis", kv: "" },
+  // The budget that is shown first: one that was given, or else a usual size.
+  budget: Math.max(0, record.budgets.findIndex(({ name, strategy }) => name || strategy.budget === 128)),
 };
-const defaults = { ...state };
-let render = () => {};
+const state = { ...defaults, layer: 0, head: 0, step: null, brushed: [], theme: "auto" };
 
 const run = () => record.runs[state.run] ?? null;
-const measure = (of = run()) => of?.measures[state.measure] ?? of?.measures[0] ?? null;
+const measure = () => run()?.measures.find((its) => its.name === state.m) ?? run()?.measures[0];
+const budget = () => record.budgets[state.budget] ?? null;
 const groupSize = (of = run()) => of.model.heads / of.model.kv_heads;
+const groupOf = (head, of = run()) => Math.floor(head / groupSize(of));
+const headCount = (of) => of.model.layers * of.model.heads;
+const headName = (layer, head) => `${layer}-${head}`;
+const isShown = (layer, head) => layer === state.layer && head === state.head;
+const sameHeads = (one, other) =>
+  ["layers", "heads", "kv_heads"].every((size) => one.model[size] === other.model[size]);
 
 // All rankings that can be compared: a measure of a run.
-const rankings = record.runs.flatMap((of, i) => of.measures.map((its, j) => ({ run: of, measure: its, at: [i, j] })));
+const rankings = record.runs.flatMap((of, i) =>
+  of.measures.map((its, j) => {
+    return { of, its, at: `${i},${j}`, label: its.name === of.task ? of.label : `${of.label}: ${its.name}` };
+  }),
+);
 
-function runLabel(of) {
-  const alike = record.runs.filter((one) => one.model.id === of.model.id && one.task === of.task);
-  return `${modelName(of.model)}, ${of.task}${alike.length > 1 ? ` (${of.name})` : ""}`;
-}
-
-function rankingLabel({ run: of, measure: its }) {
-  return its.name === of.task ? runLabel(of) : `${runLabel(of)}: ${its.name}`;
-}
-
-function topHead(its) {
-  for (const [layer, ranks] of its.rank.entries()) {
-    const head = ranks.indexOf(1);
-    if (head >= 0) return [layer, head];
-  }
-  return [0, 0];
+function headOfRank(its, rank) {
+  const layer = its.rank.findIndex((ranks) => ranks.includes(rank));
+  return { layer, head: its.rank[layer].indexOf(rank) };
 }
 
 // Change what is looked at, then the address and the page with it.
 function update(changes) {
+  const before = run();
   Object.assign(state, changes);
-  settle();
+  if (run() !== before)
+    Object.assign(state, { case: null, step: null }, !sameHeads(run(), before) && headOfRank(measure(), 1));
+  if (run() !== before || "kv" in changes) state.brushed = [];
   history.replaceState(null, "", `#${address()}`);
   render();
 }
 
-// Bring every index back inside its bounds.
-function settle() {
-  state.run = clamp(state.run, 0, Math.max(0, record.runs.length - 1));
-  const of = run();
-  state.budget = clamp(state.budget, 0, Math.max(0, record.budgets.length - 1));
-  if (!of) return;
-  state.measure = clamp(state.measure, 0, of.measures.length - 1);
-  state.layer = clamp(state.layer, 0, of.model.layers - 1);
-  state.head = clamp(state.head, 0, of.model.heads - 1);
-}
-
 function address() {
-  const parts = [`L${state.layer}H${state.head}`];
-  const its = measure();
-  if (its) parts.push(`m=${encodeURIComponent(its.name)}`);
-  if (state.case !== null) parts.push(`case=${state.case}`);
-  for (const key of ["view", "run", "scale", "map", "budget", "one", "other"]) {
-    if (state[key] !== defaults[key]) parts.push(`${key}=${encodeURIComponent(state[key])}`);
-  }
-  if (state.kv) parts.push("kv=1");
-  return parts.join("&");
+  const changed = Object.keys(defaults).filter((key) => state[key] !== null && state[key] !== defaults[key]);
+  const fields = changed.map((key) => `${key}=${encodeURIComponent(state[key])}`);
+  return [`L${state.layer}H${state.head}`, ...fields].join("&");
 }
 
-// Read the address; whatever in it makes no sense is left as it is by default.
+// Read the address; what in it makes no sense is left as it is by default.
 function readAddress() {
-  const found = { ...defaults };
   const text = location.hash.slice(1);
-  const head = /(?:^|&)L(\d{1,4})H(\d{1,4})(?:&|$)/.exec(text);
   const fields = new URLSearchParams(text);
-  const index = (key) => (/^\d{1,4}$/.test(fields.get(key) ?? "") ? Number(fields.get(key)) : defaults[key]);
-  found.run = clamp(index("run"), 0, Math.max(0, record.runs.length - 1));
-  const of = record.runs[found.run];
-  const named = of ? of.measures.findIndex((its) => its.name === fields.get("m")) : -1;
-  found.measure = Math.max(0, named);
-  if (head) [found.layer, found.head] = [Number(head[1]), Number(head[2])];
-  else if (of) [found.layer, found.head] = topHead(of.measures[found.measure]);
-  if (/^\d{1,9}$/.test(fields.get("case") ?? "")) found.case = Number(fields.get("case"));
-  if (VIEWS.includes(fields.get("view"))) found.view = fields.get("view");
-  if (fields.get("scale") === "rank") found.scale = "rank";
-  if (fields.get("map") === "cividis") found.map = "cividis";
-  found.kv = fields.get("kv") === "1";
-  found.budget = index("budget");
-  for (const key of ["one", "other"]) {
-    const place = index(key);
-    found[key] = place !== null && place < rankings.length ? place : null;
+  const most = { case: 1e9, run: record.runs.length, budget: record.budgets.length };
+  most.one = most.other = rankings.length;
+  Object.assign(state, defaults);
+  for (const [key, value] of fields) {
+    if (CHOICES[key]?.includes(value)) state[key] = value;
+    if (/^\d{1,9}$/.test(value) && Number(value) < most[key]) state[key] = Number(value);
   }
-  Object.assign(state, found);
-  settle();
+  if (!run()) return;
+  state.m = fields.get("m");
+  state.m = measure().name;
+  const head = /(?:^|&)L(\d{1,4})H(\d{1,4})(?:&|$)/.exec(text);
+  const { layers, heads } = run().model;
+  if (head) Object.assign(state, { layer: Math.min(layers - 1, head[1]), head: Math.min(heads - 1, head[2]) });
+  else Object.assign(state, headOfRank(measure(), 1));
 }

@@ -25,12 +25,12 @@ from headprobe.runs.observation import Observation
 from headprobe.scores import recorded_digests
 from headprobe.stats.ranks import usual_top
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BINS = 256
 """The number of equal stretches of the context by which the rows of all heads are kept."""
 TOP_HEADS, TOP_TOKENS = 24, 128
 """The heads whose rows are kept by token, and the most attended tokens kept of each row."""
-MOST_STEPS = 32
+MOST_STEPS = 256
 """The most steps of a case whose rows are kept."""
 REASONS = ("failed", "best", "worst", "deepest")
 
@@ -42,11 +42,12 @@ class KeptCase:
     ``why`` is one of ``REASONS``. ``tokens`` are the texts of the tokens that the model read: the
     prompt, then the answer but its last token. Step s is the query at token ``first_query + s``;
     ``chosen`` holds the texts of the tokens that the steps chose, none where nothing is asked, and
-    the steps from ``step_start`` to ``step_end`` write the answer. ``needle``, ``span`` and
-    ``question`` are stretches of tokens, half open.
+    the steps from ``step_start`` to ``step_end`` write the answer; the scores count those of
+    ``counted``. ``needle``, ``span``, ``question`` and ``counted`` are half open.
 
     ``bins`` is the attention of every head summed over ``BINS`` equal stretches of the tokens
-    (token t of n lies in stretch ``t * BINS // n``), stored as ``round(255 * sqrt(attention))``.
+    (token t of n lies in stretch ``t * BINS // n``), its mean over the counted steps, stored as
+    ``round(255 * sqrt(attention))``.
     ``top_tokens`` are each row's most attended tokens, strongest first, of the heads of the file,
     and ``top_weights`` the attention that they get.
     """
@@ -58,12 +59,13 @@ class KeptCase:
     chosen: tuple[str, ...]
     step_start: int
     step_end: int
+    counted: tuple[int, int]
     needle: tuple[int, int]
     span: tuple[int, int]
     question: tuple[int, int] | None
     answer: str
     wrong_answer: str | None
-    bins: UInt8[np.ndarray, "step layer query_head bin"]
+    bins: UInt8[np.ndarray, "layer query_head bin"]
     top_tokens: Int32[np.ndarray, "head step kept"]
     top_weights: Float16[np.ndarray, "head step kept"]
 

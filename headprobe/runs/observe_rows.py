@@ -59,7 +59,11 @@ def observe_rows(
         case, seen = cases[case_id], seen_of[case_id]
         read = (*case.input_ids, *seen.generated_ids[:-1])
         watched = _watched(probe.first_query(case), len(read), seen)
-        rows = _RowKeeper(loaded, len(read), watched, heads)
+        first = watched.start - (case.length - 1) if seen.generated_ids else 0
+        written = range(max(0, seen.step_start - first), min(len(watched), seen.step_end - first))
+        counts_all = probe.counts_all_steps or not written
+        counted = range(len(watched)) if counts_all else written
+        rows = _RowKeeper(loaded, len(read), watched, counted, heads)
         if not _read(loaded, read[: watched.stop], watched, rows, chunk_sizes):
             warnings.warn(
                 f"the rows of case {case_id} are not kept: its {len(read):,} tokens do not fit "
@@ -68,7 +72,6 @@ def observe_rows(
                 stacklevel=2,
             )
             continue
-        first = watched.start - (case.length - 1) if seen.generated_ids else 0
         generated = seen.generated_ids[first : first + len(watched)]
         yield KeptCase(
             case_id=case_id,
@@ -76,8 +79,9 @@ def observe_rows(
             tokens=token_texts(loaded.tokenizer, read),
             first_query=watched.start,
             chosen=token_texts(loaded.tokenizer, generated),
-            step_start=max(0, seen.step_start - first),
-            step_end=min(len(watched), seen.step_end - first),
+            step_start=written.start,
+            step_end=written.stop,
+            counted=(counted.start, counted.stop),
             needle=(case.position, case.span_end),
             span=(case.span_start, case.span_end),
             question=(case.question.start, case.question.end) if case.question else None,
@@ -172,27 +176,41 @@ class _RowKeeper:
     """Takes a case's rows, layer by layer, and keeps of them what the file holds."""
 
     def __init__(
-        self, loaded: LoadedModel, tokens: int, watched: range, heads: Sequence[Head]
+        self,
+        loaded: LoadedModel,
+        tokens: int,
+        watched: range,
+        counted: range,
+        heads: Sequence[Head],
     ) -> None:
         layers, num_heads = loaded.layout.layers, loaded.layout.num_heads
         kept = min(TOP_TOKENS, watched.stop)
         self._tokens = tokens
         self._first = watched.start
+        self._counted = counted
         self._heads = heads
-        self.bins = np.zeros((len(watched), layers, num_heads, BINS), dtype=np.uint8)
+        self._sums = np.zeros((layers, num_heads, BINS))
         self.top_tokens = np.zeros((len(heads), len(watched), kept), dtype=np.int32)
         self.top_weights = np.zeros((len(heads), len(watched), kept), dtype=np.float16)
 
     def see(self, rows: AttentionRows) -> None:
-        """Keep the bins of all heads of a layer, and the strongest tokens of the top heads."""
+        """Add up the bins of all heads of a layer, and the strongest tokens of the top heads."""
         start = int(rows.queries[0]) - self._first
         steps = slice(start, start + len(rows.queries))
-        self.bins[steps, rows.layer] = _coded(self._binned(rows)).transpose(1, 0, 2)
+        if start == 0:  # Anew, where memory ran out at the first attempt.
+            self._sums[rows.layer] = 0.0
+        counted = [i for i in range(len(rows.queries)) if start + i in self._counted]
+        self._sums[rows.layer] += self._binned(rows)[:, counted].sum(axis=1)
         for place, (layer, head) in enumerate(self._heads):
             if layer == rows.layer:
                 top = rows.weights[head].topk(self.top_tokens.shape[-1], dim=-1)
                 self.top_tokens[place, steps] = top.indices.cpu().numpy()
                 self.top_weights[place, steps] = top.values.cpu().numpy()
+
+    @property
+    def bins(self) -> UInt8[np.ndarray, "layer query_head bin"]:
+        """The mean over the counted steps of every head's attention by stretch."""
+        return _coded(self._sums / len(self._counted))
 
     def _binned(self, rows: AttentionRows) -> Float[np.ndarray, "query_head step bin"]:
         weights = rows.weights

@@ -112,7 +112,8 @@ def _kept(
         question=(tokens - 30, tokens - 10),
         answer=texts[middle + 1].strip(),
         wrong_answer=texts[middle - 5].strip(),
-        bins=np.rint(255 * np.sqrt(attention)).astype(np.uint8),
+        counted=(0, 3),
+        bins=np.rint(255 * np.sqrt(attention[:3].mean(axis=0))).astype(np.uint8),
         top_tokens=at.astype(np.int32),
         top_weights=weights.astype(np.float16),
     )

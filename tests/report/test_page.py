@@ -10,7 +10,7 @@ from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.layout import HeadLayout
 from headprobe.report import build_record, find_sources, read_page, room, write_page
 from headprobe.report.packing import unpack
-from headprobe.report.page import LIMIT, SCRIPTS, in_script
+from headprobe.report.page import LIMIT, LONGEST_SCRIPT, SCRIPTS, in_script
 from tests._support.reports import LARGE, make_evaluation, make_run
 
 EVIL = '</script><!--<img src=x onerror="alert(1)">\u2028\u2029\x00\x1b[31m]]>&amp;{{ 7 * 7 }}'
@@ -87,9 +87,22 @@ def test_a_record_in_a_script_is_the_same_json() -> None:
     assert text.isascii()
 
 
+def test_the_script_is_short(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    page, _ = report_of(tmp_path, out=tmp_path / "report.html")
+    script = page.rpartition('<script type="module">')[2].partition("</script>")[0]
+    assert 0 < len(script.encode()) <= LONGEST_SCRIPT
+
+
 def test_scripts_write_texts_as_texts_alone() -> None:
     scripts = "".join((REPORT / f"{name}.js").read_text() for name in SCRIPTS)
-    for danger in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "http:"):
+    # Markup is parsed in one place, of the strings of a template, not of its values.
+    assert scripts.count("innerHTML") == 1
+    parse = scripts.partition("function parse(strings) {")[2].partition("\n}\n")[0]
+    assert "innerHTML" in parse
+    assert "values" not in parse
+    assert not re.search(r"\bparse\((?!strings\))", scripts.replace("JSON.parse(", ""))
+    for danger in ("outerHTML", "insertAdjacent", "document.write", "eval(", "http:"):
         assert danger not in scripts.replace("http://www.w3.org/2000/svg", "")
     assert {path.stem for path in REPORT.glob("*.js")} == set(SCRIPTS)
 

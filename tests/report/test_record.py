@@ -75,9 +75,13 @@ def test_kept_rows_are_told_token_by_token(tmp_path: Path) -> None:
     assert rows is not None
     (run,) = record_of(tmp_path)["runs"]
     assert run["heads"] == [list(head) for head in rows.heads]
-    told, kept = run["kept"][1], rows.cases[1]
+    told = run["kept"][1]
+    (kept,) = (case for case in rows.cases if case.case_id == told["case_id"])
     assert told["text"] == [list(kept.tokens)]
-    assert (told["answer_at"], told["wrong_at"]) == ([[201, 202]], [[195, 196]])
+    marks = told["marks"]
+    assert (marks["needle"], marks["span"]) == ([[190, 210]], [[200, 210]])
+    assert (marks["answer"], marks["wrong"]) == ([[201, 202]], [[195, 196]])
+    assert [step["counts"] for step in told["steps"]] == [True, True, True, False, False]
     place = 0
     for i, (tokens, weights) in enumerate(
         zip(kept.top_tokens.reshape(-1, 128), kept.top_weights.reshape(-1, 128), strict=True)
@@ -90,8 +94,7 @@ def test_kept_rows_are_told_token_by_token(tmp_path: Path) -> None:
             if weight > 0.01:
                 assert (found[token] / 255) ** 2 == pytest.approx(weight, abs=0.005)
         place += count
-    attention = ((kept.bins[:3].astype(float) / 255) ** 2).mean(axis=0)
-    assert np.abs(np.array(told["bins"]) / 15 - np.sqrt(attention)).max() < 0.04
+    assert np.abs(np.array(told["bins"]) / 15 - kept.bins / 255).max() < 0.04
 
 
 def test_of_a_long_prompt_the_telling_stretches_are_told(tmp_path: Path) -> None:
@@ -112,9 +115,13 @@ def test_budgets_say_what_they_keep(tmp_path: Path) -> None:
     )
     given.save(tmp_path / "budget-pyramid-64.json")
     found = record_of(tmp_path)["budgets"]
-    assert found[0]["tokens"] == given.tokens.tolist()
-    assert found[0]["kept"] == [vars(given.footprint(length)) for length in CONTEXTS]
-    divided = {budget["strategy"]["budget"] for budget in found if budget["name"] is None}
+    (told,) = (budget for budget in found if budget["name"])
+    assert told["label"] == "pyramid 64"
+    assert told["tokens"] == given.tokens.tolist()
+    for kept, length in zip(told["kept"], CONTEXTS, strict=True):
+        assert vars(given.footprint(length)).items() <= kept.items()
+    divided = [budget["strategy"]["budget"] for budget in found if budget["name"] is None]
+    assert divided == sorted(divided)
     assert 128 in divided
 
 
@@ -134,6 +141,54 @@ def test_evaluations_and_ablations_are_told(tmp_path: Path) -> None:
     assert len(evaluation["points"]) == len(fields["results"])
     assert (evaluation["points"][1]["value"], evaluation["context"]) == (40.0, 1000)
     assert ablation["curves"][0]["top_k"] == [1, 8]
+
+
+def test_charts_say_where_every_budget_stands(tmp_path: Path) -> None:
+    make_run(tmp_path / "r2", kept=0)
+    make_evaluation(tmp_path / "evaluate")
+    make_ablation(tmp_path / "ablate")
+    record = record_of(tmp_path / "r2", tmp_path / "evaluate", tmp_path / "ablate")
+    (chart,) = record["evaluations"][0]["charts"]
+    assert [line["name"] for line in chart["lines"]] == ["headkv", "uniform"]
+    assert chart["full"] == 90.0
+    for budget, place in zip(record["budgets"], chart["places"], strict=True):
+        kept = np.minimum(budget["tokens"], 1000).mean() / 1000
+        assert place["x"] == pytest.approx(kept)
+        assert chart["low"] <= place["x"] <= chart["high"]
+        # Measured at 1 % of the cache, 40 right, and at 10 %, 80 right.
+        between = 40 + 40 * np.log10(kept / 0.01)
+        if 0.01 <= kept <= 0.1:
+            assert place["value"] == pytest.approx(between)
+        else:
+            assert place["value"] is None
+    (ablated,) = record["ablations"][0]["charts"]
+    assert [line["name"] for line in ablated["lines"]] == ["r2", "random heads"]
+    assert [point["x"] for point in ablated["lines"][0]["points"]] == [2, 9]
+
+
+def test_runs_that_are_alike_are_told_apart(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        make_run(tmp_path / name, kept=0)
+    make_run(tmp_path / "retrieval", task="retrieval", measures=("retrieval",), kept=0)
+    record = record_of(tmp_path)
+    labels = [run["label"] for run in record["runs"]]
+    assert labels == [
+        f"tiny, r2 ({tmp_path / 'one'})",
+        f"tiny, r2 ({tmp_path / 'other'})",
+        "tiny, retrieval",
+    ]
+    assert record["title"] == "tiny"
+    assert record["subtitle"].startswith("6 layers of 8 query heads on 4 KV heads")
+
+
+def test_kv_heads_have_the_means_of_their_query_heads(tmp_path: Path) -> None:
+    scores = make_run(tmp_path, kept=0)
+    (run,) = record_of(tmp_path)["runs"]
+    grouped = scores.mean("r2").reshape(6, 4, 2).mean(axis=2)
+    told = run["measures"][0]["kv"]
+    np.testing.assert_allclose(told["score"], grouped, rtol=1e-3)
+    assert sorted(np.ravel(told["rank"])) == list(range(1, 25))
+    assert np.ravel(told["rank"])[grouped.argmax()] == 1
 
 
 def test_another_selection_is_told_apart(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import ROWS, read_cases
-from headprobe.runs.kept_rows import BINS, KeptCase, KeptRows, choose_cases, read_rows
+from headprobe.runs.kept_rows import BINS, MOST_STEPS, KeptCase, KeptRows, choose_cases, read_rows
 from headprobe.runs.memory import ChunkSizes
 from headprobe.runs.observation import Observation
 from headprobe.runs.observe_rows import observe_rows, token_texts
@@ -59,9 +59,10 @@ def test_kept_rows_are_those_of_reading_the_whole_with_eager_attention(
     read = [*case.input_ids, *seen.generated_ids[:-1]]
     with torch.no_grad():
         attentions = plain(torch.tensor([read]), output_attentions=True).attentions
-    steps = slice(kept.first_query, kept.first_query + len(kept.bins))
+    count = kept.top_tokens.shape[1]
+    steps = slice(kept.first_query, kept.first_query + count)
     rows = torch.stack([layer[0, :, steps] for layer in attentions]).double().numpy()
-    assert rows.shape[2] == len(kept.bins) > 0
+    assert rows.shape[2] == count > 0
     check_bins(kept, rows, layers, len(read))
     for place, (layer, head) in enumerate(heads):
         for step, row in enumerate(rows[layers.index(layer), head]):
@@ -77,7 +78,8 @@ def check_bins(kept: KeptCase, rows: np.ndarray, layers: list[int], tokens: int)
     for token in range(tokens):
         sums[..., of_token[token]] += rows[..., token]
     stored = (kept.bins.astype(float) / 255) ** 2
-    np.testing.assert_allclose(stored[:, layers], sums.transpose(2, 0, 1, 3), atol=0.006)
+    mean = sums[:, :, slice(*kept.counted)].mean(axis=2)
+    np.testing.assert_allclose(stored[layers], mean, atol=0.006)
 
 
 def test_a_case_is_kept_with_its_texts_and_places(nano: LoadedModel, tmp_path: Path) -> None:
@@ -95,7 +97,8 @@ def test_a_case_is_kept_with_its_texts_and_places(nano: LoadedModel, tmp_path: P
         assert kept.answer in "".join(kept.tokens[slice(*kept.span)])
         assert kept.wrong_answer is not None
         assert kept.wrong_answer in "".join(kept.tokens[kept.needle[0] :])
-        assert kept.bins.shape == (len(kept.chosen), 6, 8, BINS)
+        assert kept.bins.shape == (6, 8, BINS)
+        assert kept.counted == (kept.step_start, kept.step_end)
     table = read_cases(tmp_path, ["case_id", "response"])
     assert table is not None
     said = dict(zip(table["case_id"], table["response"], strict=True))
@@ -106,8 +109,8 @@ def test_the_answers_steps_are_among_those_that_are_kept() -> None:
     loaded, _ = tiny("llama")
     case = cases_of(loaded, "r2", 1)[0]
     long = observation(case.case_id, passed=True, strength=1.0)
-    ids = tuple(case.input_ids[:50])
-    seen = Observation(**{**vars(long), "generated_ids": ids, "step_start": 10, "step_end": 14})
+    ids = tuple(case.input_ids[:50]) * 8
+    seen = Observation(**{**vars(long), "generated_ids": ids, "step_start": 110, "step_end": 114})
     (kept,) = observe_rows(
         loaded,
         [case],
@@ -117,9 +120,9 @@ def test_the_answers_steps_are_among_those_that_are_kept() -> None:
         heads=HEADS,
         chunk_sizes=ChunkSizes(),
     )
-    written = loaded.tokenizer.decode(list(ids[10:14]))
+    written = loaded.tokenizer.decode(list(ids[110:114]))
     assert "".join(kept.chosen[kept.step_start : kept.step_end]).strip() == written.strip()
-    assert len(kept.chosen) == len(kept.bins) == 32
+    assert len(kept.chosen) == kept.top_tokens.shape[1] == MOST_STEPS < len(ids)
 
 
 def observation(case_id: int, *, passed: bool, strength: float) -> Observation:
