@@ -37,15 +37,13 @@ def report(
 
     Example: headprobe report outputs/nano/r2 --out report.html
     """
-    from headprobe.measures import MEASURES
     from headprobe.report import build_record, find_sources, room, write_page
     from headprobe.runs.hub import local_run, place_of
     from headprobe.runs.memory import byte_size
 
     parsing.free_output(out, paths or [])
     sources = find_sources([local_run(path) for path in paths or []])
-    summaries = {name: measure.summary for name, measure in MEASURES.items()}
-    record = build_record(sources, room=room(), summaries=summaries)
+    record = build_record(sources, room=room())
     path = out or place_of(sources.place) / REPORT
     size = write_page(record, path)
     if record["left_out"]:

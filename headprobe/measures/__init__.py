@@ -40,6 +40,7 @@ __all__ = [
     "Watched",
     "get_measure",
     "measure_names",
+    "measure_summary",
 ]
 
 MEASURES: dict[str, Measure] = {
@@ -70,3 +71,8 @@ def measure_names() -> list[str]:
 def get_measure(name: str) -> Measure:
     """Return the measure called ``name``; a ``UsageError`` lists the names that there are."""
     return get_method("measure", name, MEASURES, MEASURE_GROUP)
+
+
+def measure_summary(name: str) -> str:
+    """Say in a line what a measure measures, of whatever kind it is."""
+    return (TEXT_MEASURES.get(name) or get_measure(name)).summary

@@ -13,6 +13,7 @@ import numpy as np
 from headprobe.attention.finite import check_model
 from headprobe.attention.query_statistics import query_statistics, require_statistics
 from headprobe.errors import HeadprobeError, HeadprobeWarning
+from headprobe.measures import measure_summary
 from headprobe.prompts.case import Case, case_key
 from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CaseSpec
@@ -296,7 +297,12 @@ def _finish(
     reliability = {
         measure: result.reliability(measure, seed=run.seed).to_json() for measure in result.measures
     }
-    files.write_report(accepted=passed, failed=failed, reliability=reliability)
+    files.write_report(
+        accepted=passed,
+        failed=failed,
+        reliability=reliability,
+        summaries={measure: measure_summary(measure) for measure in result.measures},
+    )
     files.write(SCORES, partial(result.save, files=files.digests))
     return result
 

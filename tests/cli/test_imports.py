@@ -47,12 +47,14 @@ def test_commands_import_only_what_they_need(tmp_path: Path) -> None:
         ["allocate", "run", "--budget", "32", "--out", "budget.json"],
         ["export", "run", "--to", "headkv", "--out", "heads.json"],
         ["show", "run"],
+        ["report", "run"],
         cwd=tmp_path,
     )
-    assert [code for code, _ in found] == [0, 2, 2, 2, 0, 0, 0]
-    *others, shown = [names for _, names in found]
+    assert [code for code, _ in found] == [0, 2, 2, 2, 0, 0, 0, 0]
+    *others, shown, reported = [names for _, names in found]
     assert not set().union(*others)
     assert not shown & {"torch", "transformers", "matplotlib", "jinja2"}
+    assert not reported & {"torch", "transformers", "matplotlib"}
 
 
 @pytest.mark.slow
