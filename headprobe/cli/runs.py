@@ -111,6 +111,7 @@ def in_title(plan: Mapping[str, Any]) -> str:
 
 def show_cost(run: PlannedRun, *, json: bool = False) -> None:
     """Show what a run would take, as a table or as JSON."""
+    from headprobe.models.layout import model_name
     from headprobe.runs.memory import byte_size
     from headprobe.scores.titles import title
 
@@ -125,7 +126,7 @@ def show_cost(run: PlannedRun, *, json: bool = False) -> None:
         )
         return
     output.show_table(
-        f"{run.plan.labels['model']}, {title(run.task_name)}: what a run takes",
+        f"{model_name(run.plan.labels['model'])}, {title(run.task_name)}: what a run takes",
         ["", "amount"],
         [
             ["cases", f"{len(run.cases):,}"],

@@ -16,7 +16,7 @@ async function renderCases() {
   const data = kept && (await dataOf(kept));
   if (of !== run() || cases.case_id[place] !== state.case) return;
   renderCaseList(of, cases, failed);
-  fill($("case-heading"), caseHeading(of, cases, place, kept));
+  fill($("case-heading"), caseHeading(of, cases, place));
   $("case-body").classList.toggle("empty", !kept);
   if (kept) renderKept(of, kept, data);
 }
@@ -38,11 +38,11 @@ function renderCaseList(of, cases, failed) {
     ${failed.length > 100 && html`<p class="note">and ${whole(failed.length - 100)} more</p>`}`);
 }
 
-function caseHeading(of, cases, place, kept) {
+function caseHeading(of, cases, place) {
   const told = [
     ["Response", cases.response[place] || "nothing"],
-    ["Expected", kept?.answer, "answer"],
-    ["Wrong answer", kept?.wrong_answer, "wrong"],
+    ["Expected", cases.answer[place], "answer"],
+    ["Wrong answer", cases.wrong_answer[place], "wrong"],
   ].filter(([, text]) => of.asks && text);
   return html`<div class="heading"><h2>Case ${cases.case_id[place]}</h2>${badge(of, cases.accepted[place])}</div>
     <p class="note">${cases.where[place]}, ${cases.about[place]}</p>

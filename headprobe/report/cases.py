@@ -39,8 +39,6 @@ def kept_case_record(kept: KeptCase) -> dict[str, Any]:
         "stretches": stretches,
         "text": pack_json([list(kept.tokens[start:stop]) for start, stop in stretches]),
         "steps": list(_steps(kept)),
-        "answer": kept.answer,
-        "wrong_answer": kept.wrong_answer,
         "marks": {
             "needle": [kept.needle],
             "span": [kept.span],

@@ -1,6 +1,7 @@
 // A canvas of layers by heads with one cursor, by mouse, touch and keyboard, and its colours.
 
-const AXIS = { left: 30, top: 18 };
+// The room of the axes' numbers, in pixels.
+const [LEFT, TOP] = [30, 18];
 const STEPS = {
   ...{ ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] },
   ...{ PageUp: [-8, 0], PageDown: [8, 0], Home: [0, -1e4], End: [0, 1e4], Escape: [0, 0] },
@@ -63,17 +64,17 @@ class Heatmap {
     const { canvas, rows, columns } = this;
     const width = canvas.clientWidth;
     if (!width || !this.values) return;
-    const across = (width - AXIS.left - 2) / columns;
+    const across = (width - LEFT - 2) / columns;
     const down = clamp(0.8 * across, 11, clamp(640 / rows, 17, 36));
-    const height = AXIS.top + rows * down + 2;
+    const height = TOP + rows * down + 2;
     const pen = canvas.getContext("2d");
     [canvas.width, canvas.height] = [width, height].map((size) => size * devicePixelRatio);
     canvas.style.height = `${height}px`;
     pen.scale(devicePixelRatio, devicePixelRatio);
     Object.assign(this, { pen, cell: { across, down } });
     Object.assign(pen, { font: "11px system-ui, sans-serif", textBaseline: "middle", textAlign: "center", fillStyle: ink("soft") });
-    for (let i = 0; i < rows; i += Math.ceil(13 / down)) pen.fillText(i, AXIS.left / 2, AXIS.top + (i + 0.5) * down);
-    for (let i = 0; i < columns; i += Math.ceil(24 / across)) pen.fillText(i, AXIS.left + (i + 0.5) * across, 8);
+    for (let i = 0; i < rows; i += Math.ceil(13 / down)) pen.fillText(i, LEFT / 2, TOP + (i + 0.5) * down);
+    for (let i = 0; i < columns; i += Math.ceil(24 / across)) pen.fillText(i, LEFT + (i + 0.5) * across, 8);
     this.values.forEach((row, layer) => row.forEach((value, column) => this.paintCell([layer, column], value)));
     for (const head of this.chosen) this.frame(head, "accent", 2);
     if (this.hovered) this.frame(this.hovered, "ink", 1);
@@ -87,7 +88,7 @@ class Heatmap {
     const [apart, gap] = [Math.min(2.5, across / 5), across > 12 ? 1 : 0.4];
     const before = group > 1 && column % group === 0 ? apart : 0;
     const after = group > 1 && (column + 1) % group === 0 ? apart : gap;
-    const [left, top] = [AXIS.left + column * across + before, AXIS.top + layer * down];
+    const [left, top] = [LEFT + column * across + before, TOP + layer * down];
     return [left, top, across - before - after, down - (down > 10 ? 1 : 0.4)];
   }
 
@@ -109,8 +110,8 @@ class Heatmap {
 
   at({ clientX, clientY }) {
     const { left, top } = this.canvas.getBoundingClientRect();
-    const layer = Math.floor((clientY - top - AXIS.top) / this.cell.down);
-    const column = Math.floor((clientX - left - AXIS.left) / this.cell.across);
+    const layer = Math.floor((clientY - top - TOP) / this.cell.down);
+    const column = Math.floor((clientX - left - LEFT) / this.cell.across);
     return this.values[layer]?.[column] === undefined ? null : [layer, column];
   }
 

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 EXTREMES = 3
 """The number of cases that a head is shown with on which it scores highest, and lowest."""
 _TENS = [10.0 * step for step in range(11)]
-_COLUMNS = ("case_id", "needle_id", "kind", "length", "depth", "success", "accepted", "response")
+_TEXTS = ("kind", "answer", "wrong_answer")
+_COLUMNS = (
+    *("case_id", "needle_id", "length", "depth", "success", "accepted", "response"),
+    *_TEXTS,
+)
 _EMPTY, _LEVELS = 0, 254
 
 
@@ -141,7 +145,8 @@ def _columns(table: pd.DataFrame, *, asks: bool) -> dict[str, list[Any]]:
     """Return the columns of the case table, and in words where the needle is and the grade."""
     columns = {name: table[name].tolist() for name in _COLUMNS}
     columns["depth"] = [round(depth, 1) for depth in columns["depth"]]
-    columns["kind"] = [kind if isinstance(kind, str) else None for kind in columns["kind"]]
+    for name in _TEXTS:
+        columns[name] = [text if isinstance(text, str) else None for text in columns[name]]
     columns["where"] = [
         f"{length:,} tokens, {depth:.0f} % deep"
         for length, depth in zip(columns["length"], columns["depth"], strict=True)

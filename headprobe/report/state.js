@@ -57,7 +57,7 @@ function readAddress() {
   const fields = new URLSearchParams(text);
   const most = { case: 1e9, run: record.runs.length, budget: record.budgets.length };
   most.one = most.other = rankings.length;
-  Object.assign(state, defaults);
+  Object.assign(state, defaults, { step: null });
   for (const [key, value] of fields) {
     if (CHOICES[key]?.includes(value)) state[key] = value;
     if (/^\d{1,9}$/.test(value) && Number(value) < most[key]) state[key] = Number(value);

@@ -48,8 +48,8 @@ RESULTS = (
     "evaluation.sqlite",
     "ablation.sqlite",
 )
-_LATER = ("kind", "step_start", "step_end")
-"""Columns of the case table that runs of the first version lack."""
+_LATER = ("kind", "answer", "wrong_answer", "step_start", "step_end")
+"""Columns of the case table that older runs lack."""
 BRIEF = ("case_id", "needle_id", "length", "depth", "position", "success", "accepted")
 
 
@@ -179,6 +179,8 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
             "input_ids": _ids(case.input_ids),
             "span_start": case.span_start,
             "span_end": case.span_end,
+            "answer": case.answer or None,
+            "wrong_answer": case.wrong_answer,
             "answer_ids": _ids(case.answer_ids),
             "generated_ids": _ids(seen.generated_ids),
             "step_start": seen.step_start,
@@ -190,7 +192,7 @@ def case_table(cases: Sequence[Case], observations: Sequence[Observation]) -> pd
         for case, seen in zip(cases, observations, strict=True)
     )
     # A column that holds only None would have no text type.
-    return table.astype({"kind": "string"})
+    return table.astype(dict.fromkeys(("kind", "answer", "wrong_answer"), "string"))
 
 
 def _ids(tokens: Sequence[int]) -> Int[np.ndarray, " token"]:

@@ -217,6 +217,21 @@ def run_files(run: Path) -> list[Path]:
     return [run / name for name in FILES if (run / name).is_file()]
 
 
+def check_sizes(files: Sequence[Path]) -> None:
+    """Refuse files that nobody could fetch again.
+
+    Raises:
+        HeadprobeError: a file is larger than ``LARGEST``.
+    """
+    for file in files:
+        if (size := file.stat().st_size) > LARGEST:
+            raise HeadprobeError(
+                f"{file} has {size:,} bytes, more than the {LARGEST:,} of a run's file that are "
+                "fetched from the hub; score fewer cases or measures, or keep fewer rows",
+                path=file,
+            )
+
+
 def _check_sizes(name: HubName, sizes: Mapping[str, int]) -> None:
     for file, size in sizes.items():
         if size > LARGEST:

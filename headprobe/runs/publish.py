@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headprobe import __version__
 from headprobe.errors import HeadprobeWarning, UsageError
 from headprobe.runs.card import CARD, PICTURE, write_card
-from headprobe.runs.hub import FILES, HubName, asking, check_run, run_files
+from headprobe.runs.hub import FILES, HubName, asking, check_run, check_sizes, run_files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -35,7 +35,7 @@ def publish_run(
 
     Raises:
         UsageError: the name cannot be one of the hub; or it is public, and ``private`` is set.
-        HeadprobeError: a file of the run is damaged, or the hub refuses.
+        HeadprobeError: a file of the run is damaged or too large, or the hub refuses.
     """
     from huggingface_hub import HfApi
 
@@ -49,6 +49,7 @@ def publish_run(
             stacklevel=2,
         )
     files = run_files(run)
+    check_sizes(files)
     named = HubName(repository=name)
     with asking(named):
         api = HfApi(library_name="headprobe", library_version=__version__)

@@ -68,6 +68,8 @@ def make_run(
             "success": np.where(passed, 100.0, 0.0),
             "accepted": passed,
             "response": [f"{word.strip()} {i}" for i in range(cases)],
+            "answer": [f"{word}{tokens // 2 + 1}".strip()] * cases,
+            "wrong_answer": [f"{word}{tokens // 2 - 5}".strip()] * cases,
         }
     )
     table.to_parquet(directory / CASES)

@@ -50,7 +50,7 @@ def test_show_reads_a_report_as_tables(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path)
-    monkeypatch.setattr("headprobe.report.page.LIMIT", 130_000)
+    monkeypatch.setattr("headprobe.report.page.LIMIT", 115_000)
     done = succeed("report", tmp_path)
     assert "left out, to keep the file small: " in done.stderr
 

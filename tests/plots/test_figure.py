@@ -309,8 +309,8 @@ def test_under_half_passed_there_is_a_warning() -> None:
 
 def test_a_long_name_is_wrapped_and_dollars_are_no_mathematics() -> None:
     run = scores(2, 2, 1)
-    name = "/data/$models$/" + "very-long-" * 20
-    long = run_picture(replace(run, layout=replace(run.layout, id=name)))
+    name = "$models$-" + "very-long-" * 20
+    long = run_picture(replace(run, layout=replace(run.layout, id=f"/data/{name}")))
     lines = [text for text in texts(draw([long, long])) if "very-" in text or "$" in text]
     assert max(map(len, lines)) < 60
     assert "".join(lines[: len(lines) // 2]) == name

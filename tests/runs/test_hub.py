@@ -315,6 +315,15 @@ def test_a_file_too_large_for_a_run_is_not_fetched(
         fetch_run(HubName.parse(NAME))
 
 
+def test_a_file_too_large_to_be_fetched_is_not_put_there(
+    hub: Hub, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "LARGEST", 1000)
+    error = refusal("export", run, "--to", "hub", "--repo", NAME)
+    assert "more than the 1,000 of a run's file that are fetched" in error.message
+    assert hub.asked == []
+
+
 def test_another_run_is_not_replaced_unless_asked(hub: Hub, run: Path, tmp_path: Path) -> None:
     hub.add(NAME, contents(run))
     own = tmp_path / "own"

@@ -14,7 +14,15 @@ from headprobe.prompts.case import Case
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import ROWS, read_cases
-from headprobe.runs.kept_rows import BINS, MOST_STEPS, KeptCase, KeptRows, choose_cases, read_rows
+from headprobe.runs.kept_rows import (
+    BINS,
+    FORMAT_VERSION,
+    MOST_STEPS,
+    KeptCase,
+    KeptRows,
+    choose_cases,
+    read_rows,
+)
 from headprobe.runs.memory import ChunkSizes
 from headprobe.runs.observation import Observation
 from headprobe.runs.observe_rows import observe_rows, token_texts
@@ -189,7 +197,7 @@ def test_rows_that_lack_a_field_are_refused_and_our_bugs_are_not(
     path = tmp_path / ROWS
     KeptRows(heads=HEADS, cases=()).save(path)
     assert KeptRows.load(path).heads == HEADS
-    header = {"format_version": 1, "heads": HEADS, "cases": [{"case_id": 0}]}
+    header = {"format_version": FORMAT_VERSION, "heads": HEADS, "cases": [{"case_id": 0}]}
     save_file({"x": np.zeros(1)}, path, metadata={"headprobe": json.dumps(header)})
     with pytest.raises(HeadprobeError, match="expected answer of a case, got none"):
         KeptRows.load(path)
