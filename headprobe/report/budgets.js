@@ -37,8 +37,8 @@ function renderBudget(of) {
     ...{ group: groupSize(of) / of.column_heads, cursor: [layer, columnOf(of, head)] },
     label: `entries kept of 128k by each ${of.column}`,
   });
-  const rows = of.kept.map(({ context_length: context, size, share, tokens }) => [
-    ...[`${context / 1024}k`, size, share],
+  const rows = of.kept.map(({ context_length: context, size, percent, tokens }) => [
+    ...[`${context / 1024}k`, size, percent],
     ...[whole(entriesOf(of, layer, head, context)), whole(tokens / of.tokens.flat().length)],
   ]);
   const columns = ["context", "bytes", "of full", `entries of ${headName(layer, head)}`, "a head"];

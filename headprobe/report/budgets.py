@@ -46,7 +46,7 @@ def budget_record(name: str | None, budgets: HeadBudgets) -> dict[str, Any]:
         "ratio": rounded(budgets.ratio, 6) if budgets.ratio.any() else None,
         "streaming": streaming.astype(int).tolist() if streaming.any() else None,
         "kept": [
-            vars(kept) | {"size": byte_size(kept.bytes), "share": f"{100 * kept.fraction:.2f} %"}
+            vars(kept) | {"size": byte_size(kept.bytes), "percent": f"{100 * kept.fraction:.2f} %"}
             for kept in map(budgets.footprint, CONTEXTS)
         ],
     }
