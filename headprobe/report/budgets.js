@@ -56,16 +56,16 @@ function chartCard(its) {
       ${[0, 25, 50, 75, 100].map((at) => [rule(40, 410, y(at), y(at)), label(34, y(at) + 4, "end", at)])}
       ${its.ticks.map(([value, text]) => label(x(value), 197, "middle", text))}${label(225, 216, "middle", its.unit)}
       ${its.full !== null && rule(40, 410, y(its.full), y(its.full), "rule full")}
-      ${its.lines.map(({ name, dashed, points }, i) => [
-        html`<polyline class=${`line c${i % 8} ${dashed ? "dashed" : ""}`}
+      ${its.lines.map(({ name, look, points }) => [
+        html`<polyline class=${`line ${look}`}
           points=${points.map((at) => [x(at.x), y(at.value)]).join(" ")} />`,
-        ...points.map((at) => rule(x(at.x), x(at.x), y(at.ci_low), y(at.ci_high), `line thin c${i % 8}`)),
-        ...points.map((at) => html`<circle class=${`point c${i % 8}`} cx=${x(at.x)} cy=${y(at.value)} r="3.5">
+        ...points.map((at) => rule(x(at.x), x(at.x), y(at.ci_low), y(at.ci_high), `line thin ${look}`)),
+        ...points.map((at) => html`<circle class=${`point ${look}`} cx=${x(at.x)} cy=${y(at.value)} r="3.5">
           <title>${name} ${at.told}</title></circle>`),
       ])}
       ${now && rule(x(now.x), x(now.x), 10, 180, "now")}
       ${Number.isFinite(now?.value) && html`<circle class="now" cx=${x(now.x)} cy=${y(now.value)} r="6" />`}</svg>
-    <ul class="keys">${its.lines.map(({ name }, i) => html`<li><i class=${`c${i % 8}`}></i>${name}</li>`)}
+    <ul class="keys">${its.lines.map(({ name, look }) => html`<li><i class=${look}></i>${name}</li>`)}
       ${its.full !== null && html`<li><i class="full"></i>${its.full_name}</li>`}</ul>
     ${now && html`<p class="note point-note">${now.text}</p>`}</article>`;
 }

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from headprobe.allocators import STRATEGIES, allocate, parse_budget
+from headprobe.allocators import STRATEGIES, parse_budget
+from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import HeadprobeError
 from headprobe.models.layout import HeadLayout
 from headprobe.report.packing import rounded
 from headprobe.report.sources import Sources
+from headprobe.runs.hub import shown_name
 from headprobe.runs.memory import byte_size
+from headprobe.runs.titles import sources_facts
 from headprobe.scores import HeadScores
 
 CONTEXTS = (4096, 32_768, 131_072)
@@ -36,6 +40,7 @@ def budget_record(name: str | None, budgets: HeadBudgets) -> dict[str, Any]:
         "column_heads": budgets.layout.group_size if by_kv else 1,
         "facts": {
             **({"file": name} if name else {}),
+            "scores": "; ".join(map(", ".join, sources_facts(budgets.strategy))) or "not recorded",
             "strategy": budgets.strategy["name"],
             **{name: value for name, value in strategy.items() if name != "name"},
             "window": budgets.window,
@@ -63,26 +68,26 @@ def all_budgets(sources: Sources) -> list[dict[str, Any]]:
     """Build what is told of all budgets, smallest first: given ones, then sizes of the runs'."""
     given = [budget_record(str(path), budgets) for path, budgets in sources.budgets.items()]
     labels = {(one["model"]["id"], one["label"]) for one in given}
-    first: dict[HeadLayout, HeadScores] = {}
-    for scores in sources.runs.values():
-        first.setdefault(scores.layout, scores)
-    more = [one for scores in first.values() for one in divided(scores)]
+    first: dict[HeadLayout, tuple[Path, HeadScores]] = {}
+    for path, scores in sources.runs.items():
+        first.setdefault(scores.layout, (path, scores))
+    more = [one for path, scores in first.values() for one in divided(shown_name(path), scores)]
     told = given + [one for one in more if (one["model"]["id"], one["label"]) not in labels]
     return sorted(told, key=lambda one: int(one["kept"][1]["tokens"]))
 
 
-def divided(scores: HeadScores) -> list[dict[str, Any]]:
-    """Divide budgets of several sizes by a run's scores, for the slider to move over.
+def divided(name: str, scores: HeadScores) -> list[dict[str, Any]]:
+    """Divide budgets of several sizes by the scores of the run ``name``, for the slider.
 
     The list is empty where the task's scores feed a strategy of their own, and where they cannot be
     divided by.
     """
     if scores.task in STRATEGIES:
         return []
-    mean = scores.mean(scores.measures[0])
+    run = WeightedRun(name=name, scores=scores)
     try:
         return [
-            budget_record(None, allocate(mean, scores.layout, budget=parse_budget(str(size))))
+            budget_record(None, allocate_runs([run], budget=parse_budget(str(size))))
             for size in _SIZES
         ]
     except HeadprobeError:

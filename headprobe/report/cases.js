@@ -34,7 +34,7 @@ function renderCaseList(of, cases, failed) {
   };
   fill($("case-list"), html`<h2>Cases</h2><p class="note">${of.passed}</p>
     ${list("Kept with their attention", of.kept.map((one) => [one.case_id, one.why]))}
-    ${list("Other failed cases", failed.slice(0, 100).map((id) => [id]))}
+    ${list("Failed cases", failed.slice(0, 100).map((id) => [id]))}
     ${failed.length > 100 && html`<p class="note">and ${whole(failed.length - 100)} more</p>`}`);
 }
 

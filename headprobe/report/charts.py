@@ -19,6 +19,7 @@ SETTINGS = {
 _CONTEXT = 32_768
 _TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _MOST_MEASURES = 7
+_COLOURS = 12
 
 
 def evaluation_charts(
@@ -79,13 +80,15 @@ def _lines(points: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "dashed": is_baseline,
+            "look": _look(i, dashed=is_baseline),
             "points": [
                 _point(point["fraction"], str(point["budget"]), point)
                 for point in sorted(group, key=lambda point: float(point["fraction"]))
             ],
         }
-        for (is_baseline, name), group in groupby(sorted(measured, key=line), key=line)
+        for i, ((is_baseline, name), group) in enumerate(
+            groupby(sorted(measured, key=line), key=line)
+        )
     ]
 
 
@@ -148,16 +151,23 @@ def ablation_chart(ablation: Mapping[str, Any]) -> dict[str, Any]:
         "lines": [
             {
                 "name": name,
-                "dashed": which == "random",
+                "look": _look(i, dashed=which == "random"),
                 "points": [
                     _point(1 + k, counted(k, "head"), point)
                     for k, point in zip(curve["top_k"], curve[which], strict=True)
                 ],
             }
-            for name, which, curve in [*lines, ("random heads", "random", curves[0])]
+            for i, (name, which, curve) in enumerate(
+                [*lines, ("random heads", "random", curves[0])]
+            )
         ],
         "places": [],
     }
+
+
+def _look(place: int, *, dashed: bool) -> str:
+    """Return the classes of a line, by which the page's style draws it."""
+    return f"c{place % _COLOURS}{' dashed' if dashed else ''}"
 
 
 def _words(metric: Any) -> str:

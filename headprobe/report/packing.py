@@ -78,6 +78,17 @@ def counted(count: int, name: str) -> str:
     return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
+def brief(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a plan that are short enough to be read: no records, no long lists."""
+
+    def is_short(value: Any) -> bool:
+        if isinstance(value, list):
+            return len(value) <= 32 and all(map(is_short, value))
+        return value is not None and not isinstance(value, dict)
+
+    return {name: value for name, value in plan.items() if is_short(value)}
+
+
 def versions(found: Mapping[str, Any] | None) -> str:
     """Return the versions of programs on one line."""
     return ", ".join(f"{name} {version}" for name, version in (found or {}).items())

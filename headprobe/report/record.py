@@ -83,17 +83,19 @@ def _tell_apart(runs: Sequence[dict[str, Any]]) -> None:
 def _heading(
     runs: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
-    """Return the title, all models, and the subtitle: the first model's heads, cases of runs."""
-    models = [one["model"] for one in told]
+    """Return the title, which names the models, and the subtitle: their heads, the runs' cases."""
+    models = {one["model"]["name"]: one["model"] for one in reversed(told)}
+    names = list(models)[::-1]
     shapes = [
         f"{counted(model['layers'], 'layer')} of {counted(model['heads'], 'query head')}"
         + (f" on {counted(model['kv_heads'], 'KV head')}" if _is_grouped(model) else "")
-        for model in models[:1]
-        if "layers" in model
+        for model in models.values()
+        if "layers" in model and len(models) == 1
     ]
-    cases = [f"{run['task']}: {run['passed'].partition('.')[0]}" for run in runs]
+    named = "label" if len(models) > 1 else "task"
+    cases = [f"{run[named]}: {run['passed'].partition('.')[0]}" for run in runs]
     return {
-        "title": ", ".join(dict.fromkeys(model["name"] for model in models)) or "headprobe report",
+        "title": ", ".join(names) or "headprobe report",
         "subtitle": " \N{MIDDLE DOT} ".join([*shapes, *cases]),
     }
 

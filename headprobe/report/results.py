@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headprobe.models.layout import model_name
-from headprobe.report.packing import versions
+from headprobe.report.packing import brief, versions
 from headprobe.scores import HeadScores
 from headprobe.stats.ranks import rank_correlation, top_overlap, usual_top
 
@@ -36,7 +36,7 @@ def evaluation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "model": _named(model),
-        "asked": plan.get("task") or plan.get("questions"),
+        "asked": plan.get("task") or plan.get("benchmark") or plan.get("questions"),
         "context": max(plan.get("lengths") or [0]) or None,
         "questions": fields.get("questions"),
         "metric": metric,
@@ -64,8 +64,9 @@ def ablation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _facts(model: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, str]:
+def _facts(model: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     return {
+        **brief(fields.get("plan") or {}),
         "model": str(model["id"]),
         "started": str(fields.get("started")),
         "versions": versions(fields.get("versions")),

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from headprobe.errors import HeadprobeError
 from headprobe.prompts.style import PromptDecision
-from headprobe.report.packing import counted, pack, pack_json, rounded, versions
+from headprobe.report.packing import brief, counted, pack, pack_json, rounded, versions
 from headprobe.runs.directory import read_cases, read_report
 from headprobe.runs.hub import shown_name
 from headprobe.scores import HeadScores
@@ -51,7 +51,7 @@ def run_record(run: Path, scores: HeadScores) -> dict[str, Any]:
         "columns": f"query heads, {group} to a KV head" if group > 1 else "query heads",
         "facts": {
             "model": scores.layout.id,
-            **_brief(scores.plan),
+            **brief(scores.plan),
             **({"prompt": prompt.describe()} if prompt else {}),
             **{name: report[name] for name in ("started", "seconds") if name in report},
             "versions": versions(scores.versions),
@@ -98,17 +98,6 @@ def _firmness(found: Reliability) -> str:
         return f"How firm the ranking is, is unknown: passed cases have {needles}."
     alike = found.rank_correlation.text()
     return f"Halves of the {found.needles:,} needles rank the heads alike: {alike}."
-
-
-def _brief(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a plan that are short enough to be read."""
-    return {
-        name: value
-        for name, value in plan.items()
-        if value is not None
-        and not isinstance(value, dict)
-        and not (isinstance(value, list) and (len(value) > 32 or isinstance(value[:1], dict)))
-    }
 
 
 def case_parts(run: Path, scores: HeadScores) -> Iterator[tuple[str, Any]]:
