@@ -13,7 +13,8 @@ function renderCard(of, its) {
   ]);
   fill($("head-card"), html`
     <div class="heading"><h2>Layer ${layer}, head ${head}</h2><div class="choice">
-      ${step(rank - 1, "↑", "The head one rank higher")}${step(rank + 1, "↓", "The head one rank lower")}</div></div>
+      ${step(rank - 1, "↑", "The head one rank higher")}
+      ${step(rank + 1, "↓", "The head one rank lower")}</div></div>
     ${groupSize() > 1 && html`<p class="note">KV head ${group}, shared by ${queryHeads(group)}</p>`}
     <p class="figure"><b>${number(its.score[layer][head])}</b>
       ${its.name}, rank ${whole(rank)} of ${whole(count)}</p>

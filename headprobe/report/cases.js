@@ -9,7 +9,8 @@ async function renderCases() {
   if (!of?.table) return;
   const cases = await unpack(of.table);
   if (of !== run()) return;
-  const failed = cases.case_id.filter((id, place) => !cases.accepted[place] && !of.kept.some((one) => one.case_id === id));
+  const isKept = (id) => of.kept.some((one) => one.case_id === id);
+  const failed = cases.case_id.filter((id, place) => !cases.accepted[place] && !isKept(id));
   if (!cases.case_id.includes(state.case)) state.case = of.kept[0]?.case_id ?? failed[0] ?? cases.case_id[0];
   const place = cases.case_id.indexOf(state.case);
   const kept = of.kept.find((one) => one.case_id === state.case);
@@ -21,14 +22,19 @@ async function renderCases() {
   if (kept) renderKept(of, kept, data);
 }
 
-const badge = (of, passed) => of.asks && html`<span class=${passed ? "badge passed" : "badge failed"}>${passed ? "passed" : "failed"}</span>`;
+function badge(of, passed) {
+  const word = passed ? "passed" : "failed";
+  return of.asks && html`<span class=${`badge ${word}`}>${word}</span>`;
+}
 
 function renderCaseList(of, cases, failed) {
   const list = (title, ids) => {
     const items = ids.map(([id, why]) => {
       const place = cases.case_id.indexOf(id);
-      return html`<li><button class="case" aria-pressed=${id === state.case} @click=${() => update({ case: id, step: null })}>
-        <b>Case ${id}</b>${badge(of, cases.accepted[place])}<small>${cases.where[place]}${why && `; ${why}`}</small></button></li>`;
+      return html`<li>
+        <button class="case" aria-pressed=${id === state.case} @click=${() => update({ case: id, step: null })}>
+          <b>Case ${id}</b>${badge(of, cases.accepted[place])}
+          <small>${cases.where[place]}${why && `; ${why}`}</small></button></li>`;
     });
     return items.length > 0 && html`<h3>${title}</h3><ul class="plain">${items}</ul>`;
   };
@@ -84,8 +90,8 @@ function renderKept(of, kept, data) {
 // A step of the answer: hovering or focusing it shades the prompt by the head's row of that step.
 const chip = ({ text, title, counts }, step) => html`<button class=${counts ? "chip counted" : "chip"} title=${title}
   aria-pressed=${step === state.step} @click=${() => update({ step: step === state.step ? null : step })}
-  @pointerenter=${() => shadePrompt(step)} @pointerleave=${() => shadePrompt(state.step)} @focus=${() => shadePrompt(step)}
-  >${visible(text)}</button>`;
+  @pointerenter=${() => shadePrompt(step)} @pointerleave=${() => shadePrompt(state.step)}
+  @focus=${() => shadePrompt(step)}>${visible(text)}</button>`;
 const visible = (text) => text.replace(/\n/g, "⏎").replace(/^ /, "·") || "∅";
 
 function promptSpans() {
@@ -134,11 +140,13 @@ function showReaders(token) {
   const line = (what, heads, strength) => {
     const best = heads.map((head) => [strength(...head, token), ...head]).filter(([weight]) => weight > 0);
     const chips = best.sort(([a], [b]) => b - a).slice(0, 8).map(([weight, layer, head]) => html`
-      <button class="chip" @click=${() => update({ layer, head })}><b>${headName(layer, head)}</b> ${Math.round(100 * weight)} %</button>`);
+      <button class="chip" @click=${() => update({ layer, head })}>
+        <b>${headName(layer, head)}</b> ${Math.round(100 * weight)} %</button>`);
     return html`<p class="steps"><span class="note">${what}</span>${chips.length ? chips : "none"}</p>`;
   };
   const all = of.measures[0].score.flatMap((row, layer) => row.map((_, head) => [layer, head]));
-  fill($("readers"), html`<h3>Who reads token <code>${visible(texts[tokens.indexOf(token)])}</code> (${whole(token)})</h3>
+  const text = visible(texts[tokens.indexOf(token)]);
+  fill($("readers"), html`<h3>Who reads token <code>${text}</code> (${whole(token)})</h3>
     ${line("of the top heads:", of.heads, reads)}${line("of all heads, this 1/256 of the context:", all, coarsely)}`);
   $("prompt").querySelector(".at")?.classList.remove("at");
   $("prompt").querySelector(`[data-token="${token}"]`)?.classList.add("at");
@@ -155,7 +163,8 @@ function lookAt(span) {
 function paintStrip() {
   const { of, kept, bins } = shown;
   const [at, colour] = [(state.layer * of.model.heads + state.head) * 256, colours(state.map)];
-  const stops = Array.from({ length: 256 }, (_, i) => `rgb(${colour(bins[at + i] / 15)}) ${i / 2.56}% ${(i + 1) / 2.56}%`);
+  const stop = (bin, i) => `rgb(${colour(bin / 15)}) ${i / 2.56}% ${(i + 1) / 2.56}%`;
+  const stops = Array.from(bins.slice(at, at + 256), stop);
   $("strip").style.background = `linear-gradient(to right, ${stops})`;
   const [start, end] = kept.marks.needle[0].map((token) => (100 * token) / kept.tokens);
   $("strip-needle").style.cssText = `margin-left: ${start}%; width: ${end - start}%`;

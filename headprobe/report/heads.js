@@ -18,7 +18,8 @@ function hintOfHead(layer, column) {
   const [of, its, given] = [run(), measure(), budget()];
   const ofGroup = groupSize() > 1 && !state.kv ? `, KV head ${groupOf(column)}` : "";
   const lines = state.kv
-    ? [`Layer ${layer}, KV head ${column}`, `mean ${its.name} ${number(its.kv.score[layer][column])}`, queryHeads(column)]
+    ? [`Layer ${layer}, KV head ${column}`, `mean ${its.name} ${number(its.kv.score[layer][column])}`,
+       queryHeads(column)]
     : [`Layer ${layer}, head ${column}`, `${its.name} ${withInterval(its, layer, column)}`,
        `rank ${whole(its.rank[layer][column])} of ${whole(headCount(of))}${ofGroup}`];
   if (given && sameHeads(given, of))

@@ -72,7 +72,8 @@ class Heatmap {
     canvas.style.height = `${height}px`;
     pen.scale(devicePixelRatio, devicePixelRatio);
     Object.assign(this, { pen, cell: { across, down } });
-    Object.assign(pen, { font: "11px system-ui, sans-serif", textBaseline: "middle", textAlign: "center", fillStyle: ink("soft") });
+    Object.assign(pen, { font: "11px system-ui, sans-serif", textBaseline: "middle", textAlign: "center" });
+    pen.fillStyle = ink("soft");
     for (let i = 0; i < rows; i += Math.ceil(13 / down)) pen.fillText(i, LEFT / 2, TOP + (i + 0.5) * down);
     for (let i = 0; i < columns; i += Math.ceil(24 / across)) pen.fillText(i, LEFT + (i + 0.5) * across, 8);
     this.values.forEach((row, layer) => row.forEach((value, column) => this.paintCell([layer, column], value)));
