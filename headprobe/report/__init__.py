@@ -1,10 +1,11 @@
 """One HTML file of runs, budgets, evaluations and ablations, which opens anywhere and offline.
 
-``sources`` finds what the named paths hold, ``runs``, ``cases``, ``budgets`` and ``results`` turn
-it into a record that JSON can hold, ``packing`` makes the large arrays of it small, ``record`` puts
-together as much as fits. ``page`` sets the record, the style and the scripts into one file, and
-reads the record back. In the browser ``base.js`` comes first and ``main.js`` last; a file a view
-stands in between.
+``sources`` finds what the named paths hold, ``runs``, ``cases``, ``budgets``, ``results`` and
+``charts`` turn it into a record that JSON can hold, ``packing`` makes the large arrays of it small,
+``record`` puts together as much as fits. ``page`` sets the record, the style and the scripts into
+the template ``report.html.j2``, and reads the record back. In the browser ``base.js`` comes first,
+``state.js`` holds what is looked at, ``heatmap.js`` is shared by the views, a file or two a view
+follow, and ``main.js`` begins.
 """
 
 from headprobe.report.page import read_page, room, write_page

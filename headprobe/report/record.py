@@ -84,8 +84,9 @@ def _heading(
     runs: Sequence[Mapping[str, Any]], told: Sequence[Mapping[str, Any]]
 ) -> dict[str, str]:
     """Return the title, which names the models, and the subtitle: their heads, the runs' cases."""
-    models = {one["model"]["name"]: one["model"] for one in reversed(told)}
-    names = list(models)[::-1]
+    models: dict[str, Mapping[str, Any]] = {}
+    for one in told:
+        models.setdefault(one["model"]["name"], one["model"])
     shapes = [
         f"{counted(model['layers'], 'layer')} of {counted(model['heads'], 'query head')}"
         + (f" on {counted(model['kv_heads'], 'KV head')}" if _is_grouped(model) else "")
@@ -95,7 +96,7 @@ def _heading(
     named = "label" if len(models) > 1 else "task"
     cases = [f"{run[named]}: {run['passed'].partition('.')[0]}" for run in runs]
     return {
-        "title": ", ".join(names) or "headprobe report",
+        "title": ", ".join(models) or "headprobe report",
         "subtitle": " \N{MIDDLE DOT} ".join([*shapes, *cases]),
     }
 

@@ -8,7 +8,8 @@ evaluation, ablation and importing are its clients. ``plan`` prepares a scoring 
 ``reading_setup``, along the ``prefix_tree`` of the cases' ``shared_prefixes``; after each path
 ``decoding`` lets the model answer in ``passes`` that ``memory`` allows, with ``drafts`` of the
 answers, by ``greedy`` rules, and a ``score_accumulator`` sums what becomes an ``observation``.
-``failures`` explains failed cases, ``pass_rates`` counts passed cases by kind of needle;
+``failures`` explains failed cases, ``pass_rates`` counts passed cases by kind of needle, and
+``titles`` says both where runs are named;
 ``held_out`` keeps evaluated cases apart from scored ones; ``kept_rows`` are a few cases' rows,
 which ``observe_rows`` observes.
 """
