@@ -35,7 +35,7 @@ def budget_column(budgets: HeadBudgets) -> Column:
     amount = _fraction_kept(budgets, kept, head) if by_fraction else _entries_kept(kept, head)
     return Column(
         title=budgets.layout.name,
-        details=(_strategy(budgets), *sources_facts(budgets.strategy), amount, _rules(budgets)),
+        details=(*sources_facts(budgets.strategy), _strategy(budgets), amount, _rules(budgets)),
         panels=(
             partial(_heads, budgets=budgets, kept=kept, label=label),
             partial(_distribution, kept=kept, heads=f"{head}s", label=label),
