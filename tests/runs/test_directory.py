@@ -193,6 +193,8 @@ def test_the_case_table_is_the_one_that_the_contract_describes() -> None:
         "input_ids": [1, 9, 8, 7, 6, 5],
         "span_start": 2,
         "span_end": 4,
+        "answer": "tin drums",
+        "wrong_answer": None,
         "answer_ids": [8, 7],
         "generated_ids": [8, 7, 2],
         "step_start": 0,
