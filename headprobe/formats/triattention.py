@@ -59,6 +59,7 @@ def _metadata(run: HeadScores, found: QueryStatistics) -> dict[str, Any]:
         **{name: found.header[name] for name in ("rope_style", "rope_type", "rope_theta")},
         "sampled_heads": [[layer, head] for layer in found.layers.tolist() for head in heads],
         "attention_layer_indices": found.layers.tolist(),
+        "model_name": run.layout.id,
         "model_type": run.layout.architecture,
         "num_layers": run.layout.layers,
         "num_attention_heads": run.layout.num_heads,

@@ -126,7 +126,7 @@ def _gguf_files(path: Path) -> list[Path]:
 def _name_twin(path: Path, name: str) -> None:
     """Warn that ``name`` is taken as an alias although a model lies in a directory of that name."""
     if (path / "config.json").is_file() or any(path.glob(f"*{SUFFIX}")):
-        meant = ALIASES[name].repository
+        meant = "the bundled model" if name == NANO else ALIASES[name].repository
         warnings.warn(
             f"`model={name}` is the alias of {meant}, not the directory of that name here; for "
             f"that give `model=./{name}`",

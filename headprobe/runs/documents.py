@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from headprobe.errors import HeadprobeWarning, UsageError
@@ -66,17 +67,18 @@ def draw_documents(
     default = (LENGTH if longest is None else min(LENGTH, longest),)
     lengths = choose_lengths(spec.lengths or default, longest=longest)
     told = [*_told(spec.questions)]
-    needles = [needle for needle, _, _ in told]
+    needles = [one.needle for one in told]
     prompt = prompt or PromptOptions()
     writer = prompt_writer(loaded, probe, needles, prompt)
+    documents = _tokenize(told, writer.pieces)
     seed = spec.seed or 0
     grid = [(number, length, 0.0) for number in range(len(told)) for length in lengths]
     order = [*balanced_cells(grid, seed)][: spec.limit]
     cases = [
         _case(
             tokenize_needle(needles[number], writer),
-            *told[number][1:],
-            writer.pieces,
+            documents[told[number].text],
+            told[number],
             case_id=case_id,
             needle_id=number,
             length=length,
@@ -110,8 +112,26 @@ def draw_documents(
     )
 
 
-def _told(source: str) -> Iterator[tuple[Needle, str, str]]:
-    """Yield the questions with evidence: as needles, with the texts before and after it.
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """A question as a needle, and its document's text with the offsets of the evidence in it."""
+
+    needle: Needle
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Tokens:
+    """A document's tokens, and how many of them stand before some of its characters."""
+
+    ids: Sequence[int]
+    before: Mapping[int, int]
+
+
+def _told(source: str) -> Iterator[_Told]:
+    """Yield the questions with evidence, document by document.
 
     Raises:
         UsageError: no question has evidence that stands in its document.
@@ -138,7 +158,7 @@ def _told(source: str) -> Iterator[tuple[Needle, str, str]]:
                 stop=len(text),
                 kind=document.task,
             )
-            yield needle, document.text[:start].rstrip(), document.text[end:]
+            yield _Told(needle=needle, text=document.text, start=start, end=end)
     if lost == asked:
         raise UsageError(f"{source}: no question has evidence that stands in its document")
     if lost:
@@ -165,17 +185,42 @@ def _find(passage: str, text: str) -> tuple[int, int] | None:
     return found.span() if found else None
 
 
+def _tokenize(told: Iterable[_Told], pieces: PieceTokenizer) -> dict[str, _Tokens]:
+    """Tokenize documents once, each in the pieces into which the evidence of its questions cuts it.
+
+    So the prompts of a document's questions share it. A space stands before each piece of evidence.
+    """
+    places: dict[str, list[_Told]] = {}
+    for one in told:
+        places.setdefault(one.text, []).append(one)
+    found = {}
+    for text, asked in places.items():
+        starts = {one.start for one in asked}
+        cuts = sorted({0, *starts, *(one.end for one in asked), len(text)})
+        ids: list[int] = []
+        before = {}
+        for start, end in itertools.pairwise(cuts):
+            before[start] = len(ids)
+            piece = text[start:end].rstrip() if end in starts else text[start:end]
+            spaced = start == 0 or start in starts
+            ids += pieces.encode(" " * spaced + piece) if piece else []
+        found[text] = _Tokens(ids=ids, before={**before, len(text): len(ids)})
+    return found
+
+
 def _case(
-    evidence: HiddenNeedle,
-    before: str,
-    after: str,
-    pieces: PieceTokenizer,
+    needle: HiddenNeedle,
+    document: _Tokens,
+    told: _Told,
     *,
     case_id: int,
     needle_id: int,
     length: int,
 ) -> Case:
     """Build a prompt of ``length`` tokens, or a shorter one of the whole document."""
+    start, end = document.before[told.start], document.before[told.end]
+    left, watched, right = document.ids[:start], document.ids[start:end], document.ids[end:]
+    evidence = replace(needle, tokens=list(watched), span_start=0, span_end=len(watched))
     capacity = length - evidence.size
     if capacity < 0:
         raise UsageError(
@@ -184,7 +229,6 @@ def _case(
             option="lengths",
             value=length,
         )
-    left, right = pieces.encode(" " + before) if before else [], pieces.encode(after)
     capacity = min(capacity, len(left) + len(right))
     place = len(left) / max(1, len(left) + len(right))
     most_left, least_left = min(len(left), capacity), max(0, capacity - len(right))

@@ -44,6 +44,7 @@ def test_a_plain_rotation_is_written_flat(make_run: MakeRun, tmp_path: Path) -> 
         "rope_style": "half",
     }
     assert (told["model_type"], told["num_layers"], told["rope_theta"]) == ("llama", 3, THETA)
+    assert told["model_name"] == make_run().layout.id
     assert (told["num_attention_heads"], told["num_key_value_heads"]) == (8, 4)
 
 

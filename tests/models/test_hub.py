@@ -52,7 +52,8 @@ def test_a_directory_with_an_alias_s_name_is_said_to_be_passed_over(
     assert find_files("nano").id == "nano"
     directory.rename(directory.parent / "nano" / "inner")
     shutil.copytree("nano/inner", "nano", dirs_exist_ok=True)
-    with pytest.warns(HeadprobeWarning, match="not the directory of that name.*`model=./nano`$"):
+    told = "is the alias of the bundled model, not the directory of that name.*`model=./nano`$"
+    with pytest.warns(HeadprobeWarning, match=told):
         assert find_files("nano").id == "nano"
     assert find_files("./nano").directory == Path("nano")
 

@@ -13,6 +13,8 @@ from headprobe.errors import HeadprobeWarning
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.documents import RULE, draw_documents
+from headprobe.runs.prefix_tree import BLOCK, PrefixTree
+from headprobe.runs.shared_prefixes import shared_prefixes
 from headprobe.tasks import TASKS
 from tests._support.refusals import refused
 
@@ -63,6 +65,28 @@ def test_a_document_is_cut_around_the_evidence_which_keeps_its_place(
         assert "What does Noah like" in question
     assert drawn.plan.identity["truncation"] == RULE
     assert drawn.plan.identity["lengths"] == [128, 256]
+
+
+def test_the_questions_about_a_document_share_it(nano: LoadedModel, tmp_path: Path) -> None:
+    asked = [
+        pair("Carl lives in Oxley Mill.", Q="Where does Carl live?", A="Oxley Mill"),
+        pair(FACT),
+        pair("Noah likes velvet kettles."),
+    ]
+    source = write(tmp_path / "rows.jsonl", row(30, 10, *asked))
+    cases = draw(nano, source, lengths=(1000,)).cases
+    documents = [case.input_ids[: case.question.start] for case in cases]
+    shortest = min(map(len, documents))
+    assert len({ids[:shortest] for ids in documents}) == 1
+    tree = PrefixTree.of(shared_prefixes(cases, TASKS["evidence"]))
+    asks = sum(case.length - len(ids) for case, ids in zip(cases, documents, strict=True))
+    assert tree.unique_tokens <= shortest + asks + 3 * BLOCK
+    watched = [nano.tokenizer.decode(case.input_ids[case.span]) for case in cases]
+    assert [" ".join(text.split()) for text in watched] == [
+        "Carl lives in Oxley Mill.",
+        "Noah likes velvet kettles. Carl lives in Oxley Mill.",
+        "Noah likes velvet kettles.",
+    ]
 
 
 def test_a_short_document_is_read_whole(nano: LoadedModel, tmp_path: Path) -> None:

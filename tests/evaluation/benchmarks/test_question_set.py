@@ -237,6 +237,13 @@ def test_the_choices_of_longbench_v2_stand_where_its_prompt_has_them() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["qasper", "qasper_e", "qasper-e"])
+def test_rows_of_longbench_e_are_asked_by_the_sets_of_longbench(name: str) -> None:
+    (row,) = parse_row(LONGBENCH | {"dataset": name})
+    assert get_benchmark("longbench").protocol_of(row).name == "longbench:qasper"
+    assert get_benchmark("longbench:qasper").protocol_of(row).name == "longbench:qasper"
+
+
 def test_questions_about_one_context_are_of_one_group(nano: LoadedModel, tmp_path: Path) -> None:
     rows = [LONGBENCH, LONGBENCH | {"input": "r?"}, LONGBENCH | {"context": "d"}]
     asked = ask(nano, "longbench", write(tmp_path / "rows.jsonl", *rows)).questions
