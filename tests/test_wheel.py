@@ -44,6 +44,20 @@ def run(command: Path, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
+# One process for many commands, given as JSON; what each prints comes back as JSON.
+EACH = """
+import contextlib, io, json, sys
+from headprobe.cli.app import main
+said = []
+for arguments in json.loads(sys.argv[1]):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    with contextlib.redirect_stdout(out):
+        assert main(arguments) == 0, arguments
+    said.append(out.buffer.getvalue().decode())
+print(json.dumps(said))
+"""
+
+
 def test_every_command_works_from_the_installed_wheel(installed: Path, tmp_path: Path) -> None:
     place = run(
         installed / "python", "-c", "import headprobe; print(headprobe.__file__)", cwd=tmp_path
@@ -52,15 +66,27 @@ def test_every_command_works_from_the_installed_wheel(installed: Path, tmp_path:
     command = installed / "headprobe"
     options = ["--lengths", "128", "--depths", "0,50,100", "--limit", "48"]
     run(command, "score", *options, cwd=tmp_path)
-    budget = json.loads(run(command, "allocate", "--budget", "32", "--json", cwd=tmp_path))
+    others = [
+        ["plot"],
+        ["report", "--out", "report.html"],
+        ["allocate", "--budget", "32", "--json"],
+        ["show", "report.html", "--json"],
+        ["show", "--json"],
+        *(
+            ["list", registry, "--json"]
+            for registry in ("models", "tasks", "strategies", "formats")
+        ),
+    ]
+    said = json.loads(run(installed / "python", "-c", EACH, json.dumps(others), cwd=tmp_path))
+    picture, report, *printed = said
+    assert (tmp_path / picture.strip()).stat().st_size > 10_000
+    assert (tmp_path / report.strip()).stat().st_size > 10_000
+    budget, of_report, of_run, *registries = map(json.loads, printed)
     assert budget["format"] == "headprobe-budget"
-    picture = run(command, "plot", cwd=tmp_path).strip()
-    assert (tmp_path / picture).stat().st_size > 10_000
-    report = run(command, "report", cwd=tmp_path).strip()
-    assert json.loads(run(command, "show", report, "--json", cwd=tmp_path))["runs"]
-    assert json.loads(run(command, "show", "--json", cwd=tmp_path))["task"] == "r2"
-    for registry in ("models", "tasks", "strategies", "formats"):
-        assert json.loads(run(command, "list", registry, "--json", cwd=tmp_path))
+    assert of_report["runs"]
+    assert of_run["task"] == "r2"
+    assert len(registries) == 4
+    assert all(registries)
 
 
 def test_the_english_needles_and_haystack_come_with_the_wheel(

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import chdir, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from headprobe.cli import app
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-STOPPED = str(Path(__file__).with_name("stopped.py"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,13 +104,6 @@ def process(
 def torchrun(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run a command in two processes."""
     return process("-m", *TORCHRUN, "headprobe", *arguments, cwd=cwd)
-
-
-def stopped_by(
-    signal: str, *arguments: str, cases: int, cwd: Path, before: Sequence[str] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Run a command that gets a signal after so many cases."""
-    return process(*before, STOPPED, signal, str(cases), *arguments, cwd=cwd)
 
 
 def _stream() -> io.TextIOWrapper:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, DynamicCache
+from transformers import AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
 from headprobe.models.bundled import bundled
 from headprobe.models.config import head_layout
@@ -36,9 +37,16 @@ def cases_of(loaded: LoadedModel, task: str, limit: int) -> list[Case]:
     )
 
 
+@functools.cache
+def bundled_tokenizer() -> PreTrainedTokenizerBase:
+    """The bundled model's tokenizer; it is for all, so look only."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(bundled("models", "nano"))
+    return tokenizer
+
+
 def tiny(architecture: str, **changes: Any) -> tuple[LoadedModel, torch.nn.Module]:
     """A tiny random model that reads the bundled tokenizer's tokens, and a plain copy of it."""
-    tokenizer = AutoTokenizer.from_pretrained(bundled("models", "nano"))
+    tokenizer = bundled_tokenizer()
     sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 512, "n_positions": 512}
     model = build(architecture, **sizes | changes)
     # A final norm that does nothing would hide what is done about it.

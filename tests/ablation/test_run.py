@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from headprobe.ablation import run as ablating
 from headprobe.ablation.ablated import ablated, mean_outputs
+from headprobe.ablation.curves import Ablation
 from headprobe.ablation.plan import PlannedAblation, plan_ablation
 from headprobe.ablation.rankings import HeadChoice
 from headprobe.ablation.run import ablate
@@ -86,11 +88,19 @@ def grades(loaded: LoadedModel, run: PlannedAblation) -> list[float]:
     return found
 
 
+@pytest.fixture(scope="module")
+def whole(
+    nano: LoadedModel, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[PlannedAblation, Ablation]:
+    """An ablation from start to end; it is for all tests of this file, so look only."""
+    run = planned(nano, tmp_path_factory.mktemp("ablation") / "whole")
+    return run, ablate(nano, run)
+
+
 def test_answers_are_those_of_a_model_whose_projections_do_not_read_the_heads(
-    nano: LoadedModel, tmp_path: Path
+    nano: LoadedModel, whole: tuple[PlannedAblation, Ablation]
 ) -> None:
-    run = planned(nano, tmp_path)
-    done = ablate(nano, run)
+    run, done = whole
     assert done.full.tolist() == grades(nano, run)
     assert done.full.any()
     lost = []
@@ -221,20 +231,22 @@ def test_heads_that_several_trials_ablate_are_ablated_once(
     assert one.area == other.area
 
 
-def test_the_files_hold_the_curves(nano: LoadedModel, tmp_path: Path) -> None:
-    done = ablate(nano, planned(nano, tmp_path / "new"))
-    table = pd.read_csv(tmp_path / "new" / "ablation.csv")
+def test_the_files_hold_the_curves(whole: tuple[PlannedAblation, Ablation]) -> None:
+    run, done = whole
+    table = pd.read_csv(run.out / "ablation.csv")
     pd.testing.assert_frame_equal(table, done.table())
-    report = json.loads((tmp_path / "new" / "ablation.json").read_text())
+    report = json.loads((run.out / "ablation.json").read_text())
     assert report["accuracy"]["value"] == done.accuracy.value
     assert report["plan"]["top"] == [1, 8]
     assert "torch" in report["versions"]
 
 
 def test_a_stopped_run_goes_on_and_another_metric_only_grades(
-    nano: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nano: LoadedModel,
+    whole: tuple[PlannedAblation, Ablation],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = ablate(nano, planned(nano, tmp_path / "whole"))
     observed: list[int] = []
 
     def stop(*arguments: Any, **options: Any) -> Iterator[Any]:
@@ -251,7 +263,7 @@ def test_a_stopped_run_goes_on_and_another_metric_only_grades(
     assert not (tmp_path / "stopped" / "ablation.json").exists()
     monkeypatch.setattr(ablating, "observe_in_batch", observe_in_batch)
     done = ablate(nano, run)
-    np.testing.assert_array_equal(done.grades, whole.grades)
+    np.testing.assert_array_equal(done.grades, whole[1].grades)
 
     def refuse(*_: Any, **options: Any) -> Iterator[Any]:
         assert not options["wanted"]
@@ -292,12 +304,14 @@ def test_more_heads_draws_and_cases_go_on_from_fewer(
     assert len(asked) == len(new - old)
 
 
-def test_overwriting_starts_over(nano: LoadedModel, tmp_path: Path) -> None:
-    ablate(nano, planned(nano, tmp_path))
-    (tmp_path / "ablation.png").write_bytes(b"old")
-    done = ablate(nano, planned(nano, tmp_path, random_draws=1), overwrite=True)
+def test_overwriting_starts_over(
+    nano: LoadedModel, whole: tuple[PlannedAblation, Ablation], tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(whole[0].out, tmp_path / "copy"))
+    (out / "ablation.png").write_bytes(b"old")
+    done = ablate(nano, planned(nano, out, random_draws=1), overwrite=True)
     assert done.random_draws == 1
-    assert not (tmp_path / "ablation.png").exists()
+    assert not (out / "ablation.png").exists()
 
 
 def test_the_model_is_as_before_after_an_error_in_the_walk(

@@ -21,7 +21,6 @@ from tests._support.command_line import (
     headprobe,
     process,
     refusal,
-    stopped_by,
     succeed,
 )
 from tests._support.forks import forked
@@ -138,7 +137,8 @@ def test_a_run_killed_in_the_middle_goes_on_and_gives_the_same_scores(
 
 @pytest.mark.slow
 def test_ctrl_c_stops_with_one_line_and_keeps_what_was_observed(tmp_path: Path) -> None:
-    stopped = stopped_by("SIGINT", "score", *SMALL, "--out", "run", cases=20, cwd=tmp_path)
+    stop = partial(stop_after, 20, "SIGINT")
+    (stopped,) = forked("score", *SMALL, "--out", "run", cwd=tmp_path, first=stop)
     assert stopped.returncode == 130
     assert stopped.stdout == ""
     assert "the same command goes on" in stopped.stderr.splitlines()[-1]

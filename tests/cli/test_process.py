@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from headprobe.cli.process import DroppingStream, clean_environment
+from headprobe.cli.process import DroppingStream, clean_environment, open_streams
 from tests._support.command_line import process, succeed
+from tests._support.forks import forked
 
 FULL = Path("/dev/full")
 
@@ -78,13 +79,16 @@ def test_commands_end_well_whatever_becomes_of_what_they_say(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
-@pytest.mark.parametrize(("streams", "code"), [(">/dev/full", 1), ("2>/dev/full", 0)])
+@pytest.mark.parametrize(("stream", "code"), [("stdout", 1), ("stderr", 0)])
 def test_results_are_written_before_anything_is_said(
-    tmp_path: Path, streams: str, code: int
+    tmp_path: Path, stream: str, code: int
 ) -> None:
-    score = "score --lengths 128 --depths 0 --limit 2 --out run"
-    typed = f"exec {sys.executable} -m headprobe {score} {streams}"
-    done = subprocess.run(["sh", "-c", typed], cwd=tmp_path, check=False, capture_output=True)
+    def fill() -> None:
+        setattr(sys, stream, FULL.open("w"))
+        open_streams()
+
+    score = ["score", "--lengths", "128", "--depths", "0", "--limit", "2", "--out", "run"]
+    (done,) = forked(*score, cwd=tmp_path, first=fill)
     assert done.returncode == code
     assert (tmp_path / "run" / "scores.safetensors").is_file()
 

@@ -9,7 +9,7 @@ import pytest
 from tests.hostile.families import FAMILIES
 from tests.hostile.trial import trials
 
-EACH = 200
+EACH = 100
 
 
 @pytest.mark.parametrize("name", FAMILIES)

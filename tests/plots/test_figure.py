@@ -559,7 +559,8 @@ NAMES = ["模型/检索头", "\U0001f600 model", "a\x00b\x1b[31mc\nd", "\ufffe",
 def test_any_name_gives_a_picture_without_a_word_and_svg_that_is_xml(
     tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    named = replace(scores(), layout=replace(scores().layout, id=name), task=name[:20])
+    run = scores(2, 2, 1)
+    named = replace(run, layout=replace(run.layout, id=name), task=name[:20])
     figure = draw([RunPicture(scores=named, measure="r2", cases=None)])
     for suffix in ("svg", "png"):
         save(figure, tmp_path / f"heads.{suffix}")
