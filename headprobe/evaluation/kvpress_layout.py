@@ -61,7 +61,8 @@ def write_kvpress(planned: PlannedEvaluation, found: Evaluation, folder: Path) -
 
 def press_name(strategy: str, selection: str | None) -> str:
     """Return what kvpress calls a method, or its strategy and a selection other than attention."""
-    own = strategy if selection in (None, "attention") else f"{strategy}_{selection}"
+    plain = selection in (None, "attention", strategy)
+    own = strategy if plain else f"{strategy}_{selection}"
     return _PRESSES.get((strategy, selection), own)
 
 

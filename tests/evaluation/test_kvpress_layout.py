@@ -199,6 +199,7 @@ def test_numbers_have_the_form_of_kvpress_scorers(
         ("uniform", "value", "critical_snapkv"),
         ("headkv", "attention", "headkv"),
         ("headkv", "defensive", "headkv_defensive"),
+        ("defensive", "defensive", "defensive"),
         (FULL, None, "no_press"),
     ],
 )
