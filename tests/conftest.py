@@ -42,9 +42,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow rooms, and begin with files of slow tests, so that no worker ends with one."""
+    """Mark what is slow, and begin with files that hold some, so that no worker ends with one."""
     for item in items:
-        if item.path.relative_to(HERE).parts[0] in SLOW_ROOMS:
+        scores = "nano_scored" in getattr(item, "fixturenames", ())
+        if scores or item.path.relative_to(HERE).parts[0] in SLOW_ROOMS:
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)

@@ -93,14 +93,21 @@ def test_sizes_are_evaluated_from_the_newest_run_beside_every_baseline(inside: P
     assert "written to" in done.stderr
 
 
-def test_the_tables_show_every_strategy_in_both_settings(inside: Path) -> None:
-    shown = evaluate(*SMALL, "--budget", "24", "--metric", "passed", "--out", "own")
+def test_the_tables_show_every_strategy_in_both_settings_and_the_default_resumes(
+    inside: Path,
+) -> None:
+    options = [*SMALL, "--budget", "24", "--metric", "passed", "--out", "own"]
+    shown = evaluate(*options)
     assert shown.returncode == 0
     assert shown.stdout.count("the question is known when the cache is compressed") == 1
     assert shown.stdout.count("the context is compressed before the question is seen") == 1
     for name in ("full", *STRATEGIES):
         assert sum(line.startswith(f"│ {name} ") for line in shown.stdout.splitlines()) == 2
     assert (inside / "own" / "accuracy.png").is_file()
+    # What is the default may be said when it resumes.
+    said = ["--window", "8", "--beta", "1.2", "--strategy", "headkv"]
+    assert evaluate(*options, *said).returncode == 0
+    assert refusal("evaluate", *options, "--window", "9").path == Path("own")
 
 
 def test_a_budget_file_is_evaluated_beside_baselines_of_its_size(inside: Path) -> None:
@@ -152,14 +159,6 @@ def test_options_of_a_strategy_reach_it(inside: Path) -> None:
     found = evaluate(*SMALL, "--budget", "24", *tuned, "--out", "tuned", "--json").json()
     (method,) = found["plan"]["methods"]
     assert (method["min_entries"], method["fill_to"]) == (6, 20)
-
-
-def test_what_is_the_default_may_be_said_when_it_resumes(inside: Path) -> None:
-    options = [*SMALL, "--budget", "30", "--out", "twice"]
-    assert evaluate(*options).returncode == 0
-    said = ["--window", "8", "--beta", "1.2", "--strategy", "headkv"]
-    assert evaluate(*options, *said).returncode == 0
-    assert refusal("evaluate", *options, "--window", "9").path == Path("twice")
 
 
 def test_an_answer_is_as_long_as_asked_for(inside: Path) -> None:

@@ -183,6 +183,7 @@ def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
     assert len(passes) >= read + longest - 1
 
 
+@pytest.mark.slow
 def test_a_context_is_read_once_for_the_questions_about_it(
     nano: LoadedModel, questions: Sequence[Question]
 ) -> None:
