@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from headprobe.models.bundled import bundled
 from headprobe.models.config import head_layout
-from headprobe.models.device import DTYPES
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
@@ -52,13 +52,16 @@ NAMES = ("nano", *SHAPES)
 def load(name: str, *, device: str, dtype: str) -> LoadedModel:
     """The bundled model, or random weights of a shape with the bundled tokenizer."""
     nano = load_model("nano", device=device, dtype=dtype)
-    if name == "nano":
-        return nano
+    return nano if name == "nano" else random_model(nano, name, SHAPES[name])
+
+
+def random_model(nano: LoadedModel, name: str, shape: dict[str, Any]) -> LoadedModel:
+    """Random weights of a shape, on the device and in the dtype of another model."""
     sizes = {"vocab_size": len(nano.tokenizer), "max_position_embeddings": 2**18}
-    config = LlamaConfig(**sizes | SHAPES[name])
+    config = LlamaConfig(**sizes | shape)
     torch.manual_seed(0)
-    with torch.device(device):
-        model = LlamaForCausalLM._from_config(config, dtype=DTYPES[dtype]).eval()
+    with nano.device:
+        model = LlamaForCausalLM._from_config(config, dtype=nano.model.dtype).eval()
     return LoadedModel(
         name=name,
         model=model,
