@@ -336,6 +336,16 @@ def test_on_paper_every_view_is_there(page: Page, report: str) -> None:
     assert len(page.pdf()) > 20_000
 
 
+def test_without_scripts_the_page_says_so(browser: Any, report: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(report)
+    assert opened.locator("noscript").is_visible()
+    assert "headprobe show" in opened.inner_text("noscript")
+    assert not opened.locator("main").is_visible()
+    context.close()
+
+
 def test_every_control_has_a_name(page: Page, report: str) -> None:
     for view in ("heads", "cases", "budgets", "compare"):
         go(page, f"{report}#view={view}", view)
