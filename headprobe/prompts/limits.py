@@ -44,7 +44,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
         raise TimeoutError(f"it takes more than {seconds:g} seconds")
 
     before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    # Again and again, for Python drops what is raised in a destructor.
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
     try:
         yield
     finally:
