@@ -66,9 +66,23 @@ def make_directory(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(f"{path} is no directory: give the name of one", path=path) from error
+        raise _no_directory(path) from error
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+def refuse_file(path: Path) -> None:
+    """Refuse the path of a directory to come where a file lies.
+
+    Raises:
+        UsageError: a file lies there.
+    """
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise _no_directory(path)
+
+
+def _no_directory(path: Path) -> UsageError:
+    return UsageError(f"{path} is no directory: give the name of one", path=path)
 
 
 @contextmanager

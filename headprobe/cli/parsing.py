@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
+from headprobe.files import refuse_file
 from headprobe.inputs.printable import printable
 from headprobe.models.options import ModelOptions
 from headprobe.prompts.grid import parse_depths, parse_lengths
@@ -56,7 +57,14 @@ def run_options(given: Mapping[str, Any]) -> RunOptions:
         UsageError: a value cannot be read, or lies out of range.
     """
     of_model = {field.name for field in fields(ModelOptions)} - {"name"}
+    from headprobe.prompts.haystacks import check_source
+
     lengths, depths = given["lengths"], given["depths"]
+    for option in ("haystack", "text"):
+        if (source := given.get(option)) is not None:
+            check_source(source, option=option)
+    if given["out"] is not None:
+        refuse_file(given["out"])
     return RunOptions(
         model=ModelOptions(name=given["model"], **{name: given[name] for name in of_model}),
         cases=CaseSpec(

@@ -6,13 +6,13 @@ import json
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-from safetensors import safe_open
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.models.reading import reading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -58,6 +58,7 @@ def merge_adapter(model: PreTrainedModel, directory: Path) -> PreTrainedModel:
         HeadprobeError: the adapter cannot be read or merged, or is for another model.
     """
     from peft import PeftModel
+    from safetensors import safe_open
 
     advice = f"give the adapter of this model, trained on {base_model(directory)}"
     with reading(f"the adapter {directory}", advice), warnings.catch_warnings():

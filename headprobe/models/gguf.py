@@ -25,8 +25,7 @@ from jaxtyping import Float32
 from transformers import PreTrainedModel
 
 from headprobe.errors import HeadprobeError, UsageError
-
-SUFFIX = ".gguf"
+from headprobe.models.options import GGUF_SUFFIX
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _MAGIC = b"GGUF"
@@ -130,8 +129,8 @@ def refuse_parts(path: Path) -> None:
     """
     part = _PART.search(path.name)
     if part:
-        whole = _PART.sub(SUFFIX, path.name)
-        first = _PART.sub(f"-00001-of-{part[2]}{SUFFIX}", path.name)
+        whole = _PART.sub(GGUF_SUFFIX, path.name)
+        first = _PART.sub(f"-00001-of-{part[2]}{GGUF_SUFFIX}", path.name)
         raise UsageError(
             f"{path.name} is part {int(part[1])} of {int(part[2])} of a model: join them with "
             f"`llama-gguf-split --merge {first} {whole}`, and give {whole}"

@@ -25,7 +25,8 @@ from headprobe.errors import HeadprobeError, HeadprobeWarning, UsageError
 from headprobe.models import adapters
 from headprobe.models.aliases import ALIASES, NANO
 from headprobe.models.bundled import bundled
-from headprobe.models.gguf import SUFFIX, refuse_parts
+from headprobe.models.gguf import refuse_parts
+from headprobe.models.options import GGUF_SUFFIX
 from headprobe.models.reading import first_line
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja"]
@@ -78,7 +79,7 @@ def find_files(
         _name_twin(path, name)
     if name == NANO:
         return ModelFiles(directory=bundled("models", NANO), id=NANO)
-    if name.endswith(SUFFIX):
+    if name.endswith(GGUF_SUFFIX):
         return _download_gguf(name, revision)
     repository = ALIASES[name].repository if name in ALIASES else name
     directory = _download(repository, revision=revision, python=python, weights=weights)
@@ -87,12 +88,11 @@ def find_files(
 
 def _local(path: Path, name: str) -> ModelFiles:
     """Find a model in a directory of this machine, or in a GGUF file."""
-    if path.is_file() and path.suffix == SUFFIX:
+    if path.is_file() and path.suffix == GGUF_SUFFIX:
         refuse_parts(path)
         return ModelFiles(directory=path.parent, id=name, gguf=path.name)
     if not path.is_dir():
-        kind = "file" if path.suffix == SUFFIX else "directory"
-        raise UsageError(f"no such {kind}", option="model", value=name)
+        raise UsageError("no such directory", option="model", value=name)
     files = _gguf_files(path)
     if files and not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
         refuse_parts(files[0])
@@ -120,12 +120,14 @@ def _local(path: Path, name: str) -> ModelFiles:
 
 def _gguf_files(path: Path) -> list[Path]:
     """List a directory's GGUF files of language models; mmproj files are of vision towers."""
-    return [file for file in sorted(path.glob(f"*{SUFFIX}")) if not file.name.startswith("mmproj")]
+    return [
+        file for file in sorted(path.glob(f"*{GGUF_SUFFIX}")) if not file.name.startswith("mmproj")
+    ]
 
 
 def _name_twin(path: Path, name: str) -> None:
     """Warn that ``name`` is taken as an alias although a model lies in a directory of that name."""
-    if (path / "config.json").is_file() or any(path.glob(f"*{SUFFIX}")):
+    if (path / "config.json").is_file() or any(path.glob(f"*{GGUF_SUFFIX}")):
         meant = "the bundled model" if name == NANO else ALIASES[name].repository
         warnings.warn(
             f"`model={name}` is the alias of {meant}, not the directory of that name here; for "
@@ -137,13 +139,7 @@ def _name_twin(path: Path, name: str) -> None:
 
 def _download_gguf(name: str, revision: str | None) -> ModelFiles:
     """Fetch one GGUF file of a repository, ``owner/name:file.gguf``."""
-    repository, colon, file = name.rpartition(":")
-    if not colon:
-        raise UsageError(
-            f"no such file; one of the hub is written owner/name:file{SUFFIX}",
-            option="model",
-            value=name,
-        )
+    repository, _, file = name.rpartition(":")
     refuse_parts(Path(file))
     with nullcontext() if sys.stderr.isatty() else quiet(), _fetching(repository):
         directory = _snapshot(repository, [file], revision, ignored=[])
@@ -176,7 +172,7 @@ def _download(repository: str, *, revision: str | None, python: bool, weights: b
     if not (path / "config.json").is_file():
         raise HeadprobeError(
             f"{repository} has no config.json: it is no transformers model; "
-            f"a GGUF file there is given as `model={repository}:FILE{SUFFIX}`"
+            f"a GGUF file there is given as `model={repository}:FILE{GGUF_SUFFIX}`"
         )
     return path
 

@@ -17,10 +17,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.utils import import_utils
 
 from headprobe.errors import HeadprobeWarning, UsageError
-
-PLAIN = ("sdpa", "eager")
-FLASH = ("flash_attention_2", "flash_attention_3", "flash_attention_4")
-_CHOICES = ", ".join((*PLAIN, *FLASH))
+from headprobe.models.options import ATTENTIONS, FLASH, OPAQUE, PLAIN
 
 
 def choose_attention(
@@ -100,9 +97,9 @@ def _problem(
         if find_spec("kernels") is None:
             return "it needs the package kernels: pip install kernels"
         return _kernel_problem(device, dtype)
-    if chosen == "flex_attention" or "/" in chosen:
-        return f"it does not show what each head attends to; choose {_CHOICES}"
-    return f"it is unknown; choose {_CHOICES}"
+    if chosen == OPAQUE or "/" in chosen:
+        return f"it does not show what each head attends to; choose {ATTENTIONS}"
+    return f"it is unknown; choose {ATTENTIONS}"
 
 
 def _flash_problem(config: Any, model: Any, chosen: str) -> str | None:

@@ -21,7 +21,7 @@ from transformers import (
 from headprobe.errors import HeadprobeError
 from headprobe.files import DIGEST_LENGTH, digest
 from headprobe.models import gguf
-from headprobe.models.adapters import merge_adapter, require_adapter
+from headprobe.models.adapters import merge_adapter
 from headprobe.models.checkpoint import (
     check_files,
     check_quantization,
@@ -36,7 +36,7 @@ from headprobe.models.config import (
     not_causal,
     read_config,
 )
-from headprobe.models.device import find_device, find_device_map, find_dtype
+from headprobe.models.device import find_device, find_dtype
 from headprobe.models.hub import ModelFiles, find_files, quiet
 from headprobe.models.implementation import choose_attention
 from headprobe.models.layout import HeadLayout
@@ -126,9 +126,7 @@ def load_model(model: str | ModelOptions, *, weights: bool = True, **options: An
     name, trust = chosen.name, chosen.trust_remote_code
     place = find_device(chosen.device)
     precision = find_dtype(chosen.dtype, place)
-    spread = find_device_map(chosen.device_map, chosen.device)
-    if chosen.adapter is not None:
-        require_adapter(chosen.adapter)
+    spread = {"device_map": chosen.device_map} if chosen.device_map else {}
     files = find_files(name, revision=chosen.revision, python=trust, weights=weights)
     with quiet():
         header = _header(files)

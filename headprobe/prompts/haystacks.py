@@ -32,7 +32,27 @@ _SENTENCE_END = re.compile(
 )
 
 
-def sentences(source: str, *, seed: int) -> Iterator[str]:
+def check_source(source: str, *, option: str) -> None:
+    """Refuse a source, given by ``option``, that is neither a path, a data set nor noise.
+
+    Raises:
+        UsageError: nothing lies there, or what lies there is neither a file nor a folder.
+    """
+    if source == NOISE or source.startswith(HUB):
+        return
+    path, _ = _parted(source, option)
+    if not (path.is_dir() or path.is_file()):
+        raise UsageError(
+            f"{'no regular file' if path.exists() else 'not there'}; expected a file "
+            f"({', '.join(SUFFIXES)}) or a folder, with :<column> after it for a column of a "
+            f"table, {HUB}<dataset>[:column] or {NOISE}",
+            option=option,
+            value=path,
+            path=path,
+        )
+
+
+def sentences(source: str, *, seed: int, option: str = "haystack") -> Iterator[str]:
     """Yield a haystack's sentences endlessly; a finite text starts over when it ends.
 
     Args:
@@ -41,6 +61,7 @@ def sentences(source: str, *, seed: int) -> Iterator[str]:
             or ``noise``: seeded prose of the bundled language. ``:<column>`` after any but the
             last names the column of tables that is read, else it is the one with the longest texts.
         seed: draws the prose of ``noise``.
+        option: the parameter that the source is given by, for errors.
 
     Raises:
         UsageError: ``source`` does not exist, cannot be read or holds no sentence.
@@ -48,7 +69,12 @@ def sentences(source: str, *, seed: int) -> Iterator[str]:
     """
     if source == NOISE:
         return _noise(seed)
-    texts = _from_hub(source) if source.startswith(HUB) else _from_path(*_parted(source))
+    check_source(source, option=option)
+    if source.startswith(HUB):
+        texts = _from_hub(source, option)
+    else:
+        path, column = _parted(source, option)
+        texts = _from_folder(path, column) if path.is_dir() else read_texts(path, column)
     stream = split_sentences(texts)
     first = next(stream, None)
     if first is None:
@@ -71,7 +97,7 @@ def _noise(seed: int) -> Iterator[str]:
         yield filler(rng)
 
 
-def _parted(source: str) -> tuple[Path, str | None]:
+def _parted(source: str, option: str) -> tuple[Path, str | None]:
     """Part a path from the column named after it; a path that is there is all path."""
     name, colon, column = source.rpartition(":")
     try:
@@ -80,23 +106,8 @@ def _parted(source: str) -> tuple[Path, str | None]:
         is_whole = Path(source).exists() or not name or not Path(name).exists()
     except OSError as error:
         message = f"no haystack can be there: {error.strerror}"
-        raise UsageError(message, option="haystack", value=source) from error
+        raise UsageError(message, option=option, value=source) from error
     return (Path(source), None) if is_whole else (Path(name), column)
-
-
-def _from_path(path: Path, column: str | None) -> Iterator[str]:
-    if path.is_dir():
-        return _from_folder(path, column)
-    if not path.is_file():
-        raise UsageError(
-            f"{'no regular file' if path.exists() else 'not there'}; expected a file "
-            f"({', '.join(SUFFIXES)}) or a folder, with :<column> after it for a column of a "
-            f"table, {HUB}<dataset>[:column] or {NOISE}",
-            option="haystack",
-            value=path,
-            path=path,
-        )
-    return read_texts(path, column)
 
 
 def _from_folder(folder: Path, column: str | None) -> Iterator[str]:
@@ -143,7 +154,7 @@ def _say_left_out(folder: Path, names: Sequence[str]) -> None:
     )
 
 
-def _from_hub(source: str) -> Iterator[str]:
+def _from_hub(source: str, option: str) -> Iterator[str]:
     data_set, _, column = source.partition(":")[2].partition(":")
-    rows = hub_rows(HUB + data_set, option="haystack", split="train", typed=source)
+    rows = hub_rows(HUB + data_set, option=option, split="train", typed=source)
     yield from texts_of(rows, HUB + data_set, column or None)

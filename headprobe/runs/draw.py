@@ -220,7 +220,7 @@ def _draw_texts(loaded: LoadedModel, draw: Callable[..., list[Case]], spec: Case
     """Draw natural texts from the bundled essays, for nano from its own noise, or a user's file."""
     default = NOISE if loaded.name == NANO else str(bundled("haystack", "english"))
     source = spec.text or default
-    digest, prose = _peek(sentences(source, seed=spec.seed or 0))
+    digest, prose = _peek(sentences(source, seed=spec.seed or 0, option="text"))
     drawn = _draw_read(loaded, partial(_with_prose, draw, prose), spec)
     return replace(
         drawn,

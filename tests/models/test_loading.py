@@ -89,7 +89,7 @@ def test_a_wrong_dtype_is_wrong_usage(directory: Path) -> None:
 def test_a_device_map_without_accelerate_is_wrong_usage(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headprobe.models.device.find_spec", lambda _: None)
+    monkeypatch.setattr("headprobe.models.options.find_spec", lambda _: None)
     with refused(r"pip install 'headprobe\[accelerate\]'", option="device_map", value="auto"):
         load_model(str(directory), device_map="auto")
 
