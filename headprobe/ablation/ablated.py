@@ -11,17 +11,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from headprobe.attention.kernels import share_heads
 from headprobe.attention.observe import patched_attention
-from headprobe.attention.prefix_cache import PrefixCache, reads_whole
+from headprobe.attention.prefix_cache import read_through
 from headprobe.models.config import head_layout
 from headprobe.models.layout import Head
 from headprobe.models.loading import attention_layers
-from headprobe.models.logits import last_position
 
 MeanOutputs = Mapping[int, Float64[Tensor, "query_head value_dim"]]
 
@@ -65,7 +64,6 @@ def mean_outputs(
 
     ``prefill_chunk`` is the number of tokens that a forward pass reads.
     """
-    whole = reads_whole(model)
     totals: dict[int, Float64[Tensor, "query_head value_dim"]] = {}
     tokens = 0
 
@@ -77,18 +75,14 @@ def mean_outputs(
         totals[module.layer_idx] = totals.get(module.layer_idx, 0) + total
         return output, rows
 
-    with patched_attention(model, attend):
-        for prompt in prompts:
-            cache = PrefixCache(model, len(prompt))
-            read = torch.tensor([prompt], device=model.device)
-            for piece in torch.split(read, len(prompt) if whole else prefill_chunk, dim=1):
-                model(
-                    piece,
-                    past_key_values=cache,
-                    logits_to_keep=last_position(piece),
-                    use_cache=True,
-                )
-            tokens += len(prompt)
+    def run(ids: Int[Tensor, "1 token"], **inputs: Any) -> None:
+        with patched_attention(model, attend):
+            model(ids, **inputs)
+
+    for prompt in prompts:
+        ids = torch.tensor([prompt], device=model.device)
+        read_through(model, ids, prefill_chunk=prefill_chunk, run=run)
+        tokens += len(prompt)
     return {layer: total / tokens for layer, total in totals.items()}
 
 

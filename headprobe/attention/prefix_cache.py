@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, __version__
 from transformers.cache_utils import CacheLayerMixin, DynamicCache, DynamicLayer
 
 from headprobe.attention.observe import modelling_files
 from headprobe.errors import HeadprobeError
+from headprobe.models.logits import last_position
 
 
 class PrefixCache(DynamicCache):
@@ -70,6 +72,29 @@ class PrefixCache(DynamicCache):
             else:
                 layer.crop(-surplus)  # type: ignore[union-attr]
         self._snapshots = {at: copies for at, copies in self._snapshots.items() if at <= length}
+
+
+def read_through(
+    model: PreTrainedModel,
+    ids: Int[Tensor, "1 token"],
+    *,
+    prefill_chunk: int,
+    run: Callable[..., Any],
+) -> PrefixCache:
+    """Let a model read a text, chunk by chunk where it can; return the cache of the whole text.
+
+    Args:
+        model: a causal language model.
+        ids: the text.
+        prefill_chunk: the number of tokens that a forward pass reads.
+        run: runs the model on a chunk, given as the model is given it; what watches the passes
+            begins and ends in it, for the model is tried before the first.
+    """
+    cache = PrefixCache(model, ids.shape[1])
+    chunk = ids.shape[1] if reads_whole(model) else prefill_chunk
+    for piece in torch.split(ids, chunk, dim=1):
+        run(piece, past_key_values=cache, logits_to_keep=last_position(piece), use_cache=True)
+    return cache
 
 
 def check_cache(model: PreTrainedModel) -> None:

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32, Float64, Int
 from torch import Tensor
 
 from headprobe.attention.kernels import share_heads
 from headprobe.attention.observe import patched_attention
-from headprobe.attention.prefix_cache import PrefixCache, reads_whole
+from headprobe.attention.prefix_cache import read_through
 from headprobe.attention.rotary import RotaryWatch, Rotation
 from headprobe.errors import HeadprobeError
-from headprobe.models.logits import last_position
 from headprobe.scores.statistics import QueryStatistics
 
 if TYPE_CHECKING:
@@ -99,10 +98,8 @@ def _read(
     loaded: LoadedModel, texts: Sequence[Sequence[int]], prefill_chunk: int
 ) -> dict[int, _LayerSums]:
     """Read texts one by one, and sum the queries of each layer that rotates them."""
-    whole = reads_whole(loaded.model)
     watch = RotaryWatch(loaded.model)
     found: dict[int, _LayerSums] = {}
-    start = 0
 
     def attend(
         original: Any, module: Any, query: Tensor, key: Tensor, *rest: Any, **kwargs: Any
@@ -110,24 +107,20 @@ def _read(
         own = watch.before(query, key)
         if own.rotation is not None:
             if module.layer_idx not in found:
+                start = key.shape[2] - query.shape[2]
                 _check(loaded, own.rotation, own.query[0], query[0], start)
                 head_dim, device = query.shape[-1], query.device
                 found[module.layer_idx] = _LayerSums(own.rotation, head_dim, device)
             found[module.layer_idx].add(own.query[0])
         return share_heads(original, module, query, key, *rest, **kwargs)
 
-    with watch.watching(loaded.model), patched_attention(loaded.model, attend):
-        for text in texts:
-            cache = PrefixCache(loaded.model, len(text))
-            ids = torch.tensor([[*text]], device=loaded.device)
-            for piece in torch.split(ids, len(text) if whole else prefill_chunk, dim=1):
-                start = cache.get_seq_length()
-                loaded.model(
-                    piece,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=last_position(piece),
-                )
+    def run(ids: Int[Tensor, "1 token"], **inputs: Any) -> None:
+        with watch.watching(loaded.model), patched_attention(loaded.model, attend):
+            loaded.model(ids, **inputs)
+
+    for text in texts:
+        ids = torch.tensor([[*text]], device=loaded.device)
+        read_through(loaded.model, ids, prefill_chunk=prefill_chunk, run=run)
     return found
 
 

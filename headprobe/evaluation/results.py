@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headprobe.evaluation.baselines import is_like_baseline
+from headprobe.scores.titles import method_title
 from headprobe.stats.bootstrap import Estimate, interval
 from headprobe.tasks.grading import METRICS
 
@@ -51,7 +52,7 @@ class MethodAnswers:
     @property
     def name(self) -> str:
         """The strategy, and the selection where it is not attention or the baseline's own."""
-        return _name(self)
+        return method_title(self.strategy, self.selection, is_baseline=self.is_baseline)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +81,7 @@ class MethodResult:
     @property
     def name(self) -> str:
         """The strategy, and the selection where it is not attention or the baseline's own."""
-        return _name(self)
-
-
-def _name(method: MethodAnswers | MethodResult) -> str:
-    if method.is_baseline or method.selection in (None, "attention"):
-        return method.strategy
-    return f"{method.strategy} x {method.selection}"
+        return method_title(self.strategy, self.selection, is_baseline=self.is_baseline)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

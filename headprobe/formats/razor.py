@@ -8,10 +8,8 @@ out. ``prefix_matching`` are the induction heads, ``copying`` the echo heads.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,8 @@ from headprobe.files import atomic_write
 from headprobe.formats._files import Table, load_pt, read_json, read_text, save_pt, table_size
 from headprobe.formats._format import Format
 from headprobe.formats._heads import group_note, kv_scores, mask_of_budget
+from headprobe.inputs.literals import parse_literal
 from headprobe.inputs.printable import brief
-from headprobe.models.reading import first_line
 from headprobe.scores import HeadScores
 from headprobe.stats.ranks import top_heads
 
@@ -150,18 +148,10 @@ def _load(path: Path) -> Any:
         return load_pt(path)
     if path.suffix == ".json":
         return read_json(path)
-    text = read_text(path, most_bytes=_MOST_BYTES).strip()
     try:
-        with warnings.catch_warnings(action="ignore", category=SyntaxWarning):
-            tree = ast.parse(text, mode="eval")
-            content = ast.literal_eval(tree)
-    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError) as error:
-        raise ValueError(f"it is no Python literal, or cut short ({first_line(error)})") from None
-    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
-        keys = [key.value for key in node.keys if isinstance(key, ast.Constant)]
-        if len(set(keys)) < len(keys):
-            raise ValueError("a key is given twice")
-    return content
+        return parse_literal(read_text(path, most_bytes=_MOST_BYTES))
+    except ValueError as error:
+        raise ValueError(f"it is {error}") from None
 
 
 def _heads(lists: Any) -> list[tuple[int, int]]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headprobe.attention.observe import OnRows, forward, observe
-from headprobe.attention.prefix_cache import PrefixCache, reads_whole
-from headprobe.models.logits import last_position
+from headprobe.attention.prefix_cache import PrefixCache, read_through
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -54,23 +53,17 @@ def read_text(
     Returns:
         The cache of the whole text.
     """
-    cache = PrefixCache(loaded.model, ids.shape[1])
-    if reads_whole(loaded.model):
-        prefill_chunk = ids.shape[1]
-    for piece in torch.split(ids, prefill_chunk, dim=1):
-        run, held = forward, cache.get_seq_length() + piece.shape[1]
+
+    def run(piece: Tensor, *, past_key_values: PrefixCache, **inputs: Any) -> None:
+        held = past_key_values.get_seq_length() + piece.shape[1]
         watched = min(held - start, piece.shape[1])
+        pass_on: Callable[..., Any] = forward
         if on_rows is not None and watched > 0:
             watch = slice(-watched, None)
-            run = partial(observe, on_rows=on_rows, watch=watch, chunk_bytes=_ROW_BYTES)
-        run(
-            loaded.model,
-            piece,
-            past_key_values=cache,
-            logits_to_keep=last_position(piece),
-            use_cache=True,
-        )
-    return cache
+            pass_on = partial(observe, on_rows=on_rows, watch=watch, chunk_bytes=_ROW_BYTES)
+        pass_on(loaded.model, piece, past_key_values=past_key_values, **inputs)
+
+    return read_through(loaded.model, ids, prefill_chunk=prefill_chunk, run=run)
 
 
 def by_layer(

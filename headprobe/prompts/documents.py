@@ -6,13 +6,13 @@ literal in a string: a list of objects with a question ``Q``, an answer ``A`` an
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headprobe.inputs.fields import LONGEST_CONTEXT, LONGEST_TEXT, spelled, text_field
+from headprobe.inputs.fields import LONGEST_CONTEXT, spelled, text_field
+from headprobe.inputs.literals import parse_literal
 from headprobe.inputs.printable import brief
 from headprobe.inputs.strict_json import as_object
 
@@ -54,7 +54,7 @@ def loogle_document(fields: Mapping[str, Any]) -> Document:
     if pairs is None or (isinstance(pairs, str) and pairs.strip().lower() == NOTHING):
         summary = AskedOfDocument(question="", answer=text_field(fields, "output"))
         return Document(text=text, task=SUMMARY, questions=(summary,))
-    listed = _literal(pairs) if isinstance(pairs, str) else pairs
+    listed = _listed(pairs) if isinstance(pairs, str) else pairs
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"expected a list of questions in field 'qa_pairs', got {brief(listed)}")
     told = [as_object(one) for one in listed]
@@ -62,16 +62,11 @@ def loogle_document(fields: Mapping[str, Any]) -> Document:
     return Document(text=text, task=_task(told[0]), questions=questions)
 
 
-def _literal(text: str) -> Any:
-    """Read a Python literal; only literals, and of bounded size, are read."""
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"field 'qa_pairs' has {len(text):,} characters, {LONGEST_TEXT:,} at most")
+def _listed(pairs: str) -> Any:
     try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, TypeError):
-        raise ValueError(f"field 'qa_pairs' is no Python literal: {brief(text)}") from None
-    except (RecursionError, MemoryError):
-        raise ValueError("field 'qa_pairs' is nested too deeply") from None
+        return parse_literal(pairs)
+    except ValueError as error:
+        raise ValueError(f"field 'qa_pairs' is {error}") from None
 
 
 def _asked(pair: Mapping[str, Any], number: int) -> AskedOfDocument:

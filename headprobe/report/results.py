@@ -9,6 +9,7 @@ from typing import Any
 from headprobe.models.layout import model_name
 from headprobe.report.packing import brief, versions
 from headprobe.scores import HeadScores
+from headprobe.scores.titles import method_title
 from headprobe.stats.ranks import rank_correlation, top_overlap, usual_top
 
 _POINT = (
@@ -46,10 +47,8 @@ def evaluation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(point: Mapping[str, Any]) -> str:
-    """Return the strategy, and the selection where it is not attention or the baseline's own."""
-    if point["is_baseline"] or point.get("selection") in (None, "attention"):
-        return str(point["strategy"])
-    return f"{point['strategy']} x {point['selection']}"
+    strategy, selection = point["strategy"], point.get("selection")
+    return method_title(strategy, selection, is_baseline=point["is_baseline"])
 
 
 def ablation_record(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:

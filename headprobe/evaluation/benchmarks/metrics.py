@@ -6,7 +6,6 @@ own grades (``tasks.grading``) compare words in every script alike.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import string
@@ -18,7 +17,7 @@ from headprobe.evaluation.benchmarks import infinitebench_metrics as infiniteben
 from headprobe.evaluation.benchmarks.extras import require
 from headprobe.evaluation.benchmarks.overlap import CHINESE_MARKS, token_f1
 from headprobe.evaluation.benchmarks.rouge import rouge_l as rouge_l_of
-from headprobe.inputs.fields import LONGEST_TEXT
+from headprobe.inputs.literals import parse_literal
 
 Metric = Callable[[str, Sequence[str], Sequence[str]], float]
 """A response, the right answers, and the classes to tell apart; 0 to 100."""
@@ -202,8 +201,9 @@ def _names(text: str, name: str, *, whole_words: bool) -> bool:
 
 
 def _literal(text: str) -> Any:
-    """Read a Python literal of bounded size; ``None`` where a text is none."""
+    """Read a Python literal; ``None`` where a text is none."""
     try:
-        return ast.literal_eval(text.strip()) if len(text) <= LONGEST_TEXT else None
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        # Of a key that the model writes twice the last value counts.
+        return parse_literal(text, unique_keys=False)
+    except ValueError:
         return None
