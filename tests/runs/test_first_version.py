@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from transformers import PreTrainedTokenizerBase
 
 from headprobe.budgets import HeadBudgets
 from headprobe.errors import UsageError
 from headprobe.formats.import_run import import_run
 from headprobe.models.loading import load_model
+from headprobe.prompts.case import Case
 from headprobe.prompts.spec import CaseSpec
+from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import newest_budget, read_cases
 from headprobe.runs.held_out import seeds_of
 from headprobe.runs.plan import prepare
@@ -35,6 +39,31 @@ def test_a_run_directory_is_read() -> None:
     assert cases is not None
     assert cases["accepted"].sum() == scores.passed
     assert seeds_of([scores]) == {0}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_its_cases_have_the_same_answers_and_scores(packed: bool) -> None:
+    """One by one, as it ran them, to the bit on one machine; packed, sums have another order."""
+    loaded = load_model("nano", device="cpu", dtype="float32")
+    rows = list(pd.read_parquet(RUN / "cases.parquet").itertuples())
+    task = TASKS["r2"].counting("reference")
+    cases = [case_of(row, loaded.tokenizer) for row in rows]
+    seen = {one.case_id: one for one in observe_cases(loaded, cases, task, packed=packed)}
+    assert [seen[row.case_id].score for row in rows] == [row.success for row in rows]
+    for row in rows:
+        assert list(seen[row.case_id].generated_ids) == list(row.generated_ids)
+    scores = np.stack([seen[row.case_id].scores["r2"] for row in rows if row.accepted])
+    np.testing.assert_allclose(scores, HeadScores.load(RUN).per_case["r2"], rtol=0, atol=1e-6)
+
+
+def case_of(row: Any, tokenizer: PreTrainedTokenizerBase) -> Case:
+    names = ("case_id", "needle_id", "length", "depth", "position", "span_start", "span_end")
+    return Case(
+        **{name: getattr(row, name) for name in names},
+        input_ids=tuple(row.input_ids.tolist()),
+        answer=tokenizer.decode(row.answer_ids).strip(),
+        answer_ids=tuple(row.answer_ids.tolist()),
+    )
 
 
 def test_its_budget_is_read() -> None:
