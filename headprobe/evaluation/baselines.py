@@ -64,10 +64,10 @@ def baselines(candidate: Method, *, seed: int) -> list[Method]:
     """Build baselines that keep the candidate's number of entries in every context."""
 
     def uniform(cut_point: CutPoint) -> HeadBudgets:
-        return _as_much("uniform", candidate.at(cut_point), cut_point.capacity)
+        return _of_same_size("uniform", candidate.at(cut_point), cut_point.capacity)
 
     def pyramid(cut_point: CutPoint) -> HeadBudgets:
-        return _as_much("pyramid", candidate.at(cut_point), cut_point.capacity)
+        return _of_same_size("pyramid", candidate.at(cut_point), cut_point.capacity)
 
     def streaming(cut_point: CutPoint) -> HeadBudgets:
         even = uniform(cut_point)
@@ -131,7 +131,9 @@ def shuffle(
     )
 
 
-def _as_much(strategy: str, other: HeadBudgets, capacity: Int[np.ndarray, " layer"]) -> HeadBudgets:
+def _of_same_size(
+    strategy: str, other: HeadBudgets, capacity: Int[np.ndarray, " layer"]
+) -> HeadBudgets:
     """Allocate another budget's number of entries by a strategy that looks at no score.
 
     The strategy divides them among the layers that can hold any.

@@ -53,8 +53,8 @@ class Packing:
         """The mask from each token in the slots to the whole row."""
         rows, slots, _ = self.hidden.shape
         size = self.slot
-        behind = slots * size
-        place = torch.arange(behind)
+        count = slots * size
+        place = torch.arange(count)
         slot = place // size
         own = (slot[:, None] == slot) & (place[:, None] >= place)
         start, stop, until = self.hidden[:, slot].unsqueeze(-1).unbind(2)

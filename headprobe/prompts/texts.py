@@ -94,7 +94,7 @@ def _choose(rows: Sequence[Mapping[str, Any]], source: str) -> str | None:
         others = _names(name for name in lengths if name != chosen)
         warnings.warn(
             f"of {source} the column {brief(chosen)} is read, which has the longest texts; others "
-            f"are named behind a colon: {others}",
+            f"are named after a colon: {others}",
             HeadprobeWarning,
             stacklevel=2,
         )

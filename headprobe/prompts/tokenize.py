@@ -23,7 +23,7 @@ class PieceTokenizer:
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder.values()
         special = {*tokenizer.all_special_tokens, *(str(token) for token in added if token.special)}
-        self._inside_special = _behind_first_letter(special)
+        self._inside_special = _after_first_letter(special)
         self._anchors: dict[str, list[int]] = {}
 
     def encode(self, text: str) -> list[int]:
@@ -64,7 +64,7 @@ class PieceTokenizer:
         return whole[: whole.index(self._plain(_WORD)[0])]
 
 
-def _behind_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:
+def _after_first_letter(spellings: Iterable[str]) -> re.Pattern[str]:
     """Compile a pattern that matches the place after the first letter of each spelling."""
     rests = defaultdict(list)
     for spelling in spellings:

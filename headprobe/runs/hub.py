@@ -257,7 +257,7 @@ def asking(name: HubName) -> Iterator[None]:
         UsageError: ``name`` cannot be a name of the hub.
         HeadprobeError: the hub is out of reach, or refuses.
     """
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
@@ -277,9 +277,9 @@ def asking(name: HubName) -> Iterator[None]:
     except errors.RevisionNotFoundError:
         raise HeadprobeError(f"{name}: no such revision; give a branch, tag or commit") from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        again = "unset HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "try where a network is"
         raise HeadprobeError(
-            f"the hub is out of reach, and {name} is not in its cache: try again where there is a "
-            "network, without HF_HUB_OFFLINE"
+            f"the hub is out of reach, and {name} is not in its cache: {again}"
         ) from None
     except errors.HfHubHTTPError as error:
         raise HeadprobeError(_refused(name, error)) from None
