@@ -15,12 +15,12 @@ import typer
 from headprobe import __version__
 from headprobe.cli.ablate import ablate
 from headprobe.cli.allocate import allocate
+from headprobe.cli.bounds import bounded
 from headprobe.cli.compare import compare
 from headprobe.cli.evaluate import evaluate
 from headprobe.cli.export import export
 from headprobe.cli.importing import import_scores
 from headprobe.cli.listing import list_registry
-from headprobe.cli.options import bounded
 from headprobe.cli.output import fail, restored, start_log, warn
 from headprobe.cli.parsing import check_arguments
 from headprobe.cli.plot import plot

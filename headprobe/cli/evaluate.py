@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -55,13 +55,9 @@ def evaluate(
     ] = None,
     questions: Annotated[
         str | None,
-        typer.Option(
-            "--questions",
-            metavar="FILE|hf:...",
-            help="Questions in place of a task's: your own, JSONL with context, question, answers; "
-            "or rows of a public benchmark as they are; hf:<data set>\\[@configuration].",
-            show_default=False,
-            rich_help_panel=options.CASES,
+        options.questions(
+            "Questions in place of a task's: your own, JSONL with context, question, answers; or "
+            "rows of a public benchmark as they are; hf:<data set>\\[@configuration]."
         ),
     ] = None,
     benchmark: Annotated[
@@ -192,8 +188,9 @@ def evaluate(
 
     Example: headprobe evaluate --benchmark ruler:niah_multikey_3 --lengths 4096
     """
+    typed = locals()
     asked_for = LIMIT if limit is None and questions is None else limit
-    given = parsing.run_options({**locals(), "limit": asked_for, "questions": None})
+    given = parsing.run_options({**typed, "limit": asked_for, "questions": None})
     parsing.budget_files(budget or [])
     least = parsing.fraction("keep", keep)
     from headprobe.allocators import parse_options
@@ -211,13 +208,7 @@ def evaluate(
         own = known.metrics if known else () if questions else (PASSED,)
         parsing.one_of("metric", metric, (*own, *METRICS))
     if questions is not None or known is not None:
-        unused = {"task": task, "depths": depths, "needles": needles, "haystack": haystack}
-        if known is None:
-            unused["lengths"] = lengths
-        for unusable in (name for name, value in unused.items() if value is not None):
-            source = "questions" if known is None else "benchmark"
-            message = f"`{source}` brings its own questions: leave it out"
-            raise UsageError(message, option=unusable)
+        _refuse_of_task(typed, source="questions" if known is None else "benchmark")
     parsing.question_source(questions)
     parsing.needle_file(needles)
     dividing = {
@@ -274,6 +265,19 @@ def evaluate(
     if json or not quiet:
         _show(found, planned, json=json)
     output.written(planned.out, then=f"look at {planned.out / PICTURE}", json=json)
+
+
+def _refuse_of_task(typed: Mapping[str, Any], *, source: str) -> None:
+    """Refuse options, as they are typed, of a task's cases where questions have another source.
+
+    Raises:
+        UsageError: there is such an option.
+    """
+    lengths = [] if source == "benchmark" else ["lengths"]
+    for name in ("task", "depths", "needles", "haystack", *lengths):
+        if typed[name] is not None:
+            message = f"`{source}` brings its own questions: leave it out"
+            raise UsageError(message, option=name)
 
 
 def _draw(planned: PlannedEvaluation, results: Sequence[MethodResult], path: Path) -> None:

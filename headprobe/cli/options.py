@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import unwrap
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import typer
 
 from headprobe.cli import completion, output
-from headprobe.errors import UsageError
 
 # Panels of the help.
 MODEL, CASES, PROMPT = "Model", "Cases", "Prompt"
@@ -18,9 +16,6 @@ SCORING, ANSWERS, ABLATION = "Scoring", "Answers", "Ablation"
 SCORES, BUDGET, STRATEGY, FORMAT = "Scores", "Budget", "Options of strategies", "Format"
 HUB = "Hub"
 OUTPUT = "Output"
-
-LARGEST = 2**31 - 1
-"""The largest number that an option takes: more than any count of tokens, cases or heads."""
 
 Granularity = Literal["kv", "query"]
 Reduction = Literal["mean", "max", "sum"]
@@ -324,6 +319,11 @@ def declared(method: str, *, panel: str = STRATEGY) -> Any:
     )
 
 
+def questions(help: str) -> Any:
+    """Build ``--questions`` of score and evaluate."""
+    return typer.Option(metavar="FILE|hf:...", help=help, show_default=False, rich_help_panel=CASES)
+
+
 def lengths(default: str) -> Any:
     """Build ``--lengths``; ``default`` names the lengths of a command where none are given."""
     return typer.Option(
@@ -348,24 +348,3 @@ def seed(default: str) -> Any:
     return typer.Option(
         min=0, help="Seed of all random draws.", show_default=default, rich_help_panel=CASES
     )
-
-
-def bounded(command: Callable[..., None]) -> Callable[..., None]:
-    """Let all numbers among a command's options be finite and at most ``LARGEST``."""
-    hints = get_type_hints(command, include_extras=True)
-    for name, hint in hints.items():
-        kinds = {getattr(hint, "__origin__", None), *get_args(getattr(hint, "__origin__", None))}
-        for option in getattr(hint, "__metadata__", ()) if kinds & {int, float} else ():
-            option.callback = option.callback or _within_bounds(name)
-    unwrap(command).__annotations__ = hints
-    return command
-
-
-def _within_bounds(name: str) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if value is not None and not -LARGEST <= value <= LARGEST:
-            message = f"expected a number up to {LARGEST:,}"
-            raise UsageError(message, option=name, value=value)
-        return value
-
-    return check

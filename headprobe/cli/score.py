@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +16,7 @@ from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
+    from headprobe.tasks import Task
 
 Decode = Literal["greedy", "forced"]
 Steps = Literal["aligned", "reference"]
@@ -50,11 +52,8 @@ def score(
     text: options.Text = None,
     questions: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|hf:...",
-            help="The documents of evidence, with questions: rows of LooGLE, JSONL or a data set.",
-            show_default=False,
-            rich_help_panel=options.CASES,
+        options.questions(
+            "The documents of evidence, with questions: rows of LooGLE, JSONL or a data set."
         ),
     ] = None,
     limit: options.Limit = 200,
@@ -144,44 +143,14 @@ def score(
 
     Example: headprobe score --model llama3-8b --task r2
     """
-    given = parsing.run_options(locals())
+    typed = locals()
+    given = parsing.run_options(typed)
     parsing.reliability(until_stable)
     from headprobe.tasks import get_task
 
     chosen = get_task(task)
-    if not chosen.needs_cases:
-        unused = {
-            "measures": measures,
-            "lengths": lengths,
-            "depths": depths,
-            "needles": needles,
-            "haystack": haystack,
-            "text": text,
-            "questions": questions,
-            "prompt": None if prompt == "auto" else prompt,
-            "chat_template": chat_template,
-            "utility": utility or None,
-            "statistics": statistics or None,
-            "keep_rows": keep_rows or None,
-            "dry_run": dry_run or None,
-        }
-        for option in (name for name, value in unused.items() if value is not None):
-            raise UsageError(f"task {task} has no cases: leave it out", option=option)
-    if questions is not None and not chosen.reads_documents:
-        message = "is for task evidence: leave it out"
-        raise UsageError(message, option="questions", value=questions)
+    _refuse_unused(chosen, typed)
     parsing.question_source(questions)
-    if not chosen.asks:
-        of_needles = {"depths": depths, "needles": needles, "haystack": haystack}
-        for option, value in of_needles.items():
-            if value is not None:
-                message = "this task hides no needles: leave it out"
-                raise UsageError(message, option=option, value=value)
-    if statistics and not (chosen.asks or chosen.reads_text):
-        raise UsageError("this task reads random tokens: leave it out", option="statistics")
-    if chosen.reads_text and keep_rows:
-        message = "this task only reads: leave it out"
-        raise UsageError(message, option="keep_rows", value=keep_rows)
     parsing.needle_file(needles)
     chosen = chosen.measuring(parsing.comma_list(measures)).counting(steps)
     chosen = chosen.gathering_utility() if utility else chosen
@@ -189,8 +158,7 @@ def score(
     from headprobe.models.loading import load_model
     from headprobe.runs.distributed import init_distributed
     from headprobe.runs.pass_rates import pass_rates
-    from headprobe.runs.plan import prepare
-    from headprobe.runs.score import prepare_decided
+    from headprobe.runs.plan import prepare, prepare_decided
     from headprobe.runs.score import score as score_cases
 
     with init_distributed(output.note) as processes:
@@ -249,6 +217,32 @@ def score(
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
         strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"
         output.written(run.out, then=f"headprobe allocate {strategy}", json=json)
+
+
+def _refuse_unused(task: Task, typed: Mapping[str, Any]) -> None:
+    """Refuse options, as they are typed, that a task has no use for.
+
+    Raises:
+        UsageError: there is such an option.
+    """
+    of_needles = ("depths", "needles", "haystack")
+    of_cases = ("measures", "lengths", *of_needles, "text", "questions", "prompt", "chat_template")
+    of_runs = ("utility", "statistics", "keep_rows", "dry_run")
+    reads_tokens = not (task.asks or task.reads_text)
+    unused: dict[str, Sequence[str]] = {
+        f"task {task.name} has no cases": () if task.needs_cases else (*of_cases, *of_runs),
+        "is for task evidence": () if task.reads_documents else ("questions",),
+        "this task hides no needles": () if task.asks else of_needles,
+        "this task reads random tokens": ("statistics",) if reads_tokens else (),
+        "this task only reads": ("keep_rows",) if task.reads_text else (),
+    }
+    for reason, names in unused.items():
+        for name in names:
+            value = typed[name]
+            if value in (None, False, 0) or (name, value) == ("prompt", "auto"):
+                continue
+            told = None if value is True else value
+            raise UsageError(f"{reason}: leave it out", option=name, value=told)
 
 
 def _name_others(loaded: LoadedModel) -> None:

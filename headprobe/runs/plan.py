@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,14 @@ from headprobe.prompts.sampling import balanced_order
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions
 from headprobe.runs.directory import directory_for
+from headprobe.runs.distributed import Processes
 from headprobe.runs.documents import draw_documents
 from headprobe.runs.draw import DrawnCases, draw_cases
 from headprobe.runs.identity import Plan, model_identity
 from headprobe.runs.memory import ChunkSizes, MemoryOptions, cache_bytes, chunk_sizes_for
 from headprobe.runs.prefix_tree import PrefixTree
+from headprobe.runs.progress import FILE_NAME as PROGRESS
+from headprobe.runs.progress import stored_plan
 from headprobe.runs.prompt_trial import decide_style
 from headprobe.runs.reading_setup import Decode
 from headprobe.runs.shared_prefixes import question_of, shared_prefixes, watches_question
@@ -194,7 +197,42 @@ def prepare(
     )
 
 
-def decide_prompt(loaded: LoadedModel, run: PlannedRun, prompt: PromptOptions) -> PromptDecision:
+def prepare_decided(
+    loaded: LoadedModel,
+    task: Task,
+    spec: CaseSpec,
+    *,
+    prompt: PromptOptions,
+    processes: Processes,
+    overwrite: bool = False,
+    **options: Any,
+) -> PlannedRun:
+    """Plan a run and decide its prompt style: the earlier one on resuming, else by a trial.
+
+    Of several processes the main one decides for all.
+
+    Args:
+        loaded: the model.
+        task: the task.
+        spec: the cases to draw.
+        prompt: the form of prompts.
+        processes: the processes of the run.
+        overwrite: ignore the style of an earlier run.
+        options: further keywords of ``prepare``.
+    """
+    first = prepare(loaded, task, spec, prompt=prompt, **options)
+    decision: PromptDecision | None = None
+    if processes.is_main_process:
+        plans = [] if overwrite else [stored_plan(first.out / PROGRESS)]
+        decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
+        decision = _decide(loaded, replace(first, prompt=decision), prompt)
+    (decision, *_) = processes.all_gather(decision)
+    if decision == first.prompt:
+        return first
+    return prepare(loaded, task, spec, prompt=prompt, decision=decision, **options)
+
+
+def _decide(loaded: LoadedModel, run: PlannedRun, prompt: PromptOptions) -> PromptDecision:
     """Return the run's prompt style, decided by a trial if it is not decided yet."""
     if run.prompt.used is not None or not run.task.asks:
         return run.prompt

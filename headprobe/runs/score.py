@@ -3,49 +3,40 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headprobe.attention.finite import check_model
 from headprobe.attention.query_statistics import query_statistics, require_statistics
 from headprobe.errors import HeadprobeError, HeadprobeWarning
 from headprobe.measures import measure_summary
 from headprobe.prompts.case import Case, case_key
 from headprobe.prompts.sampling import balanced_order
-from headprobe.prompts.spec import CaseSpec
-from headprobe.prompts.style import PromptDecision, PromptOptions
-from headprobe.runs.case_runner import observe_cases, why_not_packed
+from headprobe.runs.case_runner import why_not_packed
 from headprobe.runs.directory import CASES, HEADS, ROWS, case_table
 from headprobe.runs.distributed import Processes
 from headprobe.runs.engine import run_job
 from headprobe.runs.failures import (
-    LOOKED_AT,
     advice,
     count_failures,
     describe_failures,
-    few_pass,
 )
 from headprobe.runs.job import Job, Work
 from headprobe.runs.kept_rows import KeptRows, choose_cases, strongest_heads
-from headprobe.runs.observation import Observation, decode, encode
+from headprobe.runs.observation import Observation, encode
 from headprobe.runs.observe_rows import observe_rows
-from headprobe.runs.payload import Payload, UnreadablePayload
-from headprobe.runs.plan import PlannedRun, decide_prompt, prepare
-from headprobe.runs.progress import FILE_NAME as PROGRESS
-from headprobe.runs.progress import stored_plan
+from headprobe.runs.observer import CaseObserver, Watch, look_away
+from headprobe.runs.plan import PlannedRun
 from headprobe.runs.result_files import ResultFiles, versions
-from headprobe.runs.text_reader import read_texts
 from headprobe.scores import FILE_NAME as SCORES
 from headprobe.scores import HeadScores
 from headprobe.scores.statistics import QueryStatistics
 from headprobe.scores.tables import head_table, write_table
-from headprobe.scores.utility import FRACTIONS, SETTINGS, UtilityCurves
+from headprobe.scores.utility import UtilityCurves
 from headprobe.stats.reliability import split_half
-from headprobe.tasks import Task
 
 if TYPE_CHECKING:
     from headprobe.models.loading import LoadedModel
@@ -53,12 +44,6 @@ if TYPE_CHECKING:
 Observations = Mapping[str, Observation]
 STATISTICS_TOKENS = 32_768
 """Tokens over which queries are averaged: as many as TriAttention's own calibration reads."""
-Watch = Callable[[Case, Observation, bool], None]
-"""Called with a case, its observation, and whether it was not observed at an earlier start."""
-
-
-def _look_away(case: Case, seen: Observation, is_new: bool) -> None:
-    """Watch nothing."""
 
 
 def score(
@@ -70,7 +55,7 @@ def score(
     overwrite: bool = False,
     processes: Processes | None = None,
     advance: Callable[[], None] = lambda: None,
-    watch: Watch = _look_away,
+    watch: Watch = look_away,
 ) -> HeadScores | None:
     """Observe the cases that are not observed yet, then write the run directory.
 
@@ -112,7 +97,7 @@ def score(
             HeadprobeWarning,
             stacklevel=2,
         )
-    observer = _Observer(loaded, run, case_of, packed=not one_by_one, warns=warns, watch=watch)
+    observer = CaseObserver(loaded, run, case_of, packed=not one_by_one, warns=warns, watch=watch)
     work = Work(
         name="cases",
         keys=keys,
@@ -138,123 +123,6 @@ def score(
         },
     )
     return run_job(job, overwrite=overwrite, processes=processes, advance=advance)
-
-
-def prepare_decided(
-    loaded: LoadedModel,
-    task: Task,
-    spec: CaseSpec,
-    *,
-    prompt: PromptOptions,
-    processes: Processes,
-    overwrite: bool = False,
-    **options: Any,
-) -> PlannedRun:
-    """Plan a run and decide its prompt style: the earlier one on resuming, else by a trial.
-
-    Of several processes the main one decides for all.
-
-    Args:
-        loaded: the model.
-        task: the task.
-        spec: the cases to draw.
-        prompt: the form of prompts.
-        processes: the processes of the run.
-        overwrite: ignore the style of an earlier run.
-        options: further keywords of ``prepare``.
-    """
-    first = prepare(loaded, task, spec, prompt=prompt, **options)
-    decision: PromptDecision | None = None
-    if processes.is_main_process:
-        plans = [] if overwrite else [stored_plan(first.out / PROGRESS)]
-        decision = PromptDecision.known(prompt, loaded.tokenizer, plans)
-        decision = decide_prompt(loaded, replace(first, prompt=decision), prompt)
-    (decision, *_) = processes.all_gather(decision)
-    if decision == first.prompt:
-        return first
-    return prepare(loaded, task, spec, prompt=prompt, decision=decision, **options)
-
-
-class _Observer:
-    """Observes the cases of some keys, and warns if few of the first cases pass."""
-
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        run: PlannedRun,
-        case_of: Mapping[str, Case],
-        *,
-        packed: bool,
-        warns: bool,
-        watch: Watch,
-    ) -> None:
-        self._loaded = loaded
-        self._run = run
-        self._case_of = case_of
-        self._packed = packed
-        self._warns = warns
-        self._watch = watch
-        self._first: list[Observation] = []
-        self._checked = False
-
-    def observe(self, wanted: Set[str]) -> Iterator[tuple[str, Observation]]:
-        """Observe the cases of the wanted keys, in the order of the prefix tree."""
-        key_of = {self._case_of[key].case_id: key for key in wanted}
-        if key_of and not self._checked:
-            check_model(self._loaded, self._run.cases[min(key_of)].input_ids)
-            self._checked = True
-        for seen in self._observations(key_of):
-            yield key_of[seen.case_id], seen
-            self._watch(self._run.cases[seen.case_id], seen, True)
-            self._look_at(seen)
-
-    def decode(self, key: str, payload: Payload) -> Observation:
-        """Make the observation of an earlier start from its payload."""
-        seen = _decode(self._loaded, self._run, self._case_of, key, payload)
-        self._watch(self._case_of[key], seen, False)
-        return seen
-
-    def _observations(self, wanted: Iterable[int]) -> Iterator[Observation]:
-        loaded, run, sizes = self._loaded, self._run, self._run.chunk_sizes
-        if run.task.reads_text:
-            return read_texts(loaded, run.cases, run.task, wanted=wanted, chunk_sizes=sizes)
-        return observe_cases(
-            loaded,
-            run.cases,
-            run.task,
-            wanted=wanted,
-            tree=run.tree,
-            decode=run.decode,
-            chunk_sizes=sizes,
-            packed=self._packed,
-        )
-
-    def _look_at(self, seen: Observation) -> None:
-        if len(self._first) == LOOKED_AT:
-            return
-        self._first.append(seen)
-        if self._warns and len(self._first) == LOOKED_AT:
-            told = few_pass(self._run.cases, self._first)
-            if told:
-                warnings.warn(told, HeadprobeWarning, stacklevel=3)
-
-
-def _decode(
-    loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
-) -> Observation:
-    layout = loaded.layout
-    curves = (len(SETTINGS), layout.layers, layout.num_kv_heads, FRACTIONS.size)
-    seen = decode(
-        payload,
-        case_id=case_of[key].case_id,
-        measures=run.task.measures,
-        shape=(layout.layers, layout.num_heads),
-        curves=curves if run.task.gathers_utility else None,
-    )
-    embedding: Any = loaded.model.get_input_embeddings()
-    if max(seen.generated_ids, default=0) >= len(embedding.weight):
-        raise UnreadablePayload("expected tokens of the vocabulary")
-    return seen
 
 
 def _is_stable(run: PlannedRun, case_of: Mapping[str, Case], done: Observations) -> bool:

@@ -196,7 +196,7 @@ def test_measures_are_listed_with_the_tasks_that_take_them(tmp_path: Path) -> No
     ("options", "option", "value", "message"),
     [
         (["--measures", "r2,eco"], "measures", "eco", "r2, retrieval"),
-        (["--task", "alibi", "--measures", "r2"], "measures", None, "task alibi has no cases"),
+        (["--task", "alibi", "--measures", "r2"], "measures", "r2", "task alibi has no cases"),
         (["--activation-memory", "lots"], "activation_memory", "lots", "1GiB"),
         (["--until-stable", "1.5"], "until_stable", 1.5, "between 0 and 1"),
         (["--device-map", "wild"], "device_map", "wild", "auto"),

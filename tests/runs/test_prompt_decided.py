@@ -21,8 +21,8 @@ from headprobe.runs import plan as planning
 from headprobe.runs import prompt_trial
 from headprobe.runs.directory import CASES, RUN
 from headprobe.runs.distributed import Processes
-from headprobe.runs.plan import PlannedRun, prepare
-from headprobe.runs.score import prepare_decided, score
+from headprobe.runs.plan import PlannedRun, prepare, prepare_decided
+from headprobe.runs.score import score
 from headprobe.scores import HeadScores
 from headprobe.tasks import TASKS, Steps
 

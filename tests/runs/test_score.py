@@ -14,7 +14,7 @@ from headprobe.errors import HeadprobeError, HeadprobeWarning, Interrupted, Usag
 from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.spec import CaseSpec
-from headprobe.runs import score as scoring
+from headprobe.runs import observer
 from headprobe.runs.case_runner import observe_cases
 from headprobe.runs.directory import CASES, RUN
 from headprobe.runs.memory import MemoryOptions
@@ -63,7 +63,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             found.append(cases[seen.case_id].length)
             yield seen
 
-    monkeypatch.setattr(scoring, "observe_cases", count)
+    monkeypatch.setattr(observer, "observe_cases", count)
     return found
 
 
@@ -194,6 +194,17 @@ def test_the_same_needles_under_another_path_are_the_same_run(
     (tmp_path / "other.jsonl").write_text("".join(lines[1:]))
     with pytest.raises(UsageError, match=r"needles_digest was .*, now"):
         score(nano, planned(nano, tmp_path / "run", needles=tmp_path / "other.jsonl"))
+
+
+def test_the_same_model_under_another_name_is_the_same_run(
+    nano: LoadedModel, asked: list[int], tmp_path: Path
+) -> None:
+    score(nano, planned(nano, tmp_path))
+    other = replace(nano, layout=replace(nano.layout, id="./somewhere/nano"))
+    result = score(other, planned(other, tmp_path))
+    assert result is not None
+    assert result.plan["model"] == "./somewhere/nano"
+    assert len(asked) == 6
 
 
 def test_chunks_and_threads_are_recorded_and_are_no_other_run(
