@@ -30,7 +30,7 @@ from headprobe.measures import (
 from headprobe.measures._measure import Measure, Watched
 from headprobe.measures._text import TextMeasure
 from headprobe.registry import get_method, method_names
-from headprobe.tasks.task import MEASURE_GROUP
+from headprobe.tasks import MEASURE_GROUP
 
 __all__ = [
     "MEASURES",

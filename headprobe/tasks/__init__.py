@@ -1,6 +1,6 @@
 """Tasks: each names its kind of prompt, how answers are graded, and the measures to compute.
 
-``task`` defines the record of a task; ``retrieval``, ``reasoning``, ``evidence`` and ``repetition``
+``_task`` has the record of a task; ``retrieval``, ``reasoning``, ``evidence`` and ``repetition``
 make prompts and grade responses, ``natural_text`` is only read, ``alibi`` reads the weights alone,
 and each ends in its ``TASK``; ``grading`` compares a response with right answers.
 """
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from headprobe.errors import UsageError
 from headprobe.tasks import alibi, evidence, natural_text, reasoning, repetition, retrieval
-from headprobe.tasks.task import PASSED_ABOVE, Probe, Steps, Task
+from headprobe.tasks._task import MEASURE_GROUP, PASSED_ABOVE, Probe, Steps, Task
 
 __all__ = [
     "DEFAULT_TASK",
+    "MEASURE_GROUP",
     "PASSED_ABOVE",
     "TASKS",
     "Probe",

@@ -5,7 +5,7 @@ The weights alone tell it: no prompt is run.
 
 from __future__ import annotations
 
-from headprobe.tasks.task import Probe, Task
+from headprobe.tasks._task import Probe, Task
 
 TASK = Task(
     name="alibi",

@@ -7,8 +7,8 @@ are scored on them as HeadKV-R2 scores them on needles.
 from __future__ import annotations
 
 from headprobe.prompts.case import Case
+from headprobe.tasks._task import NEEDLE_MEASURES, Probe, Task, twice_the_answer
 from headprobe.tasks.grading import score_aligned
-from headprobe.tasks.task import NEEDLE_MEASURES, Probe, Task, twice_the_answer
 
 
 def score(response: str, case: Case) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from headprobe.errors import UsageError
 from headprobe.prompts.case import Case
-from headprobe.tasks.task import Probe, Task
+from headprobe.tasks._task import Probe, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

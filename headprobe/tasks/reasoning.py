@@ -7,8 +7,8 @@ answered by telling the two apart. The watched span is the right answer's senten
 from __future__ import annotations
 
 from headprobe.prompts.case import Case
+from headprobe.tasks._task import NEEDLE_MEASURES, Probe, Task, twice_the_answer
 from headprobe.tasks.grading import f1, score_aligned
-from headprobe.tasks.task import NEEDLE_MEASURES, Probe, Task, twice_the_answer
 
 
 def score(response: str, case: Case) -> float:

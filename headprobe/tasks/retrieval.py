@@ -6,8 +6,8 @@ One fact stands in unrelated prose; the question asks for it, the answer copies 
 from __future__ import annotations
 
 from headprobe.prompts.case import Case
+from headprobe.tasks._task import NEEDLE_MEASURES, Probe, Task
 from headprobe.tasks.grading import recall, score_recall
-from headprobe.tasks.task import NEEDLE_MEASURES, Probe, Task
 
 MAX_NEW_TOKENS = 50
 

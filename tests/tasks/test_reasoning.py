@@ -1,12 +1,12 @@
 import pytest
 
 from headprobe.tasks import TASKS
+from headprobe.tasks._task import twice_the_answer
 from headprobe.tasks.reasoning import (
     reference_max_new_tokens,
     reference_score,
     score,
 )
-from headprobe.tasks.task import twice_the_answer
 from tests._support.answered import case
 
 

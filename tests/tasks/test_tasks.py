@@ -5,8 +5,7 @@ import pytest
 from headprobe import measures
 from headprobe.errors import UsageError
 from headprobe.measures import MEASURES, TEXT_MEASURES, get_measure, measure_names
-from headprobe.tasks import TASKS, find_task, get_task
-from headprobe.tasks.task import MEASURE_GROUP
+from headprobe.tasks import MEASURE_GROUP, TASKS, find_task, get_task
 from tests._support.refusals import refused
 
 OF_CASES = [name for name, task in TASKS.items() if task.needs_cases]
