@@ -24,7 +24,7 @@ WHY = {
     "best": "top heads score highest",
     "deepest": "deepest needle",
 }
-"""What is said of the reason why a case was kept, in the order in which cases are told."""
+"""Sentences on why a case was kept, in the order in which cases are told."""
 LEVELS = 15
 """The highest level of a head's bins: the root of the attention in fifteenths."""
 

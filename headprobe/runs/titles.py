@@ -1,4 +1,4 @@
-"""What titles say of runs beside their scores: cases, how many passed, and the prompt style."""
+"""Facts of runs that titles say beside scores: cases, how many passed, the prompt style."""
 
 from __future__ import annotations
 

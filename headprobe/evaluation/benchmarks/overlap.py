@@ -1,4 +1,4 @@
-"""What two texts have in common, as the benchmarks' F1 counts it."""
+"""Words that two texts have in common, as the F1 of the benchmarks counts them."""
 
 from __future__ import annotations
 
