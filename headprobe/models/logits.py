@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 
-def last_position(ids: Int[Tensor, "sequence token"]) -> Int[Tensor, 1]:
+def last_position(ids: Int[Tensor, "sequence token"]) -> Int[Tensor, " 1"]:
     """Return the index of the last token of each sequence, for a model's ``logits_to_keep``.
 
     The count 1 asks for the same logits, by a slice of the hidden states that is not contiguous.
