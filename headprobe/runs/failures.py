@@ -18,7 +18,7 @@ FEW = 0.2
 """The fraction of passed cases below which a run shows some of its failures."""
 
 ADVICE = (
-    "try another `prompt`, shorter `lengths` or other `needles`; "
+    "try another `prompt`, shorter `lengths`, other `needles` or an easier `task` (`retrieval`); "
     "`decode=forced` scores the heads on the expected answers all the same"
 )
 _MUTE_ADVICE = (
