@@ -98,10 +98,10 @@ def answer(
         )
     reader = _Reader(loaded, methods, settings=settings, prefill_chunk=prefill_chunk)
     for _, group in itertools.groupby(questions, key=attrgetter("context_ids")):
-        *others, last = group
-        for question in (*others, last):
+        about_it = [*group]
+        for question in about_it:
             try:
-                yield reader.answer(question, keep_context=question is not last)
+                yield reader.answer(question, keep_context=question is not about_it[-1])
             except torch.OutOfMemoryError as error:
                 hint = "a smaller `budget` list or shorter prompts"
                 raise out_of_memory(error, tokens=len(question.input_ids), hint=hint) from error

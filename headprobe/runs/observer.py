@@ -63,7 +63,18 @@ class CaseObserver:
 
     def decode(self, key: str, payload: Payload) -> Observation:
         """Make the observation of an earlier start from its payload."""
-        seen = _decode(self._loaded, self._run, self._case_of, key, payload)
+        layout, task = self._loaded.layout, self._run.task
+        curves = (len(SETTINGS), layout.layers, layout.num_kv_heads, FRACTIONS.size)
+        seen = decode(
+            payload,
+            case_id=self._case_of[key].case_id,
+            measures=task.measures,
+            shape=(layout.layers, layout.num_heads),
+            curves=curves if task.gathers_utility else None,
+        )
+        embedding: Any = self._loaded.model.get_input_embeddings()
+        if max(seen.generated_ids, default=0) >= len(embedding.weight):
+            raise UnreadablePayload("expected tokens of the vocabulary")
         self._watch(self._case_of[key], seen, False)
         return seen
 
@@ -90,21 +101,3 @@ class CaseObserver:
             told = few_pass(self._run.cases, self._first)
             if told:
                 warnings.warn(told, HeadprobeWarning, stacklevel=3)
-
-
-def _decode(
-    loaded: LoadedModel, run: PlannedRun, case_of: Mapping[str, Case], key: str, payload: Payload
-) -> Observation:
-    layout = loaded.layout
-    curves = (len(SETTINGS), layout.layers, layout.num_kv_heads, FRACTIONS.size)
-    seen = decode(
-        payload,
-        case_id=case_of[key].case_id,
-        measures=run.task.measures,
-        shape=(layout.layers, layout.num_heads),
-        curves=curves if run.task.gathers_utility else None,
-    )
-    embedding: Any = loaded.model.get_input_embeddings()
-    if max(seen.generated_ids, default=0) >= len(embedding.weight):
-        raise UnreadablePayload("expected tokens of the vocabulary")
-    return seen
