@@ -18,17 +18,13 @@ from headprobe.compression import GreedyDecoder, HeadBudgetCache
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.methods import Method, fixed
 from headprobe.evaluation.questions import Question
-from headprobe.models.bundled import bundled
 from headprobe.models.loading import LoadedModel, load_model
-from headprobe.prompts.build import hide_needles
 from headprobe.prompts.case import Case
-from headprobe.prompts.haystacks import sentences
-from headprobe.prompts.needles import read_needles
-from headprobe.prompts.style import PromptWriter
 from headprobe.runs.case_runner import observe_cases, observe_in_batch
 from headprobe.runs.greedy import GreedyRules
 from headprobe.tasks import TASKS
 from tests._support.counting import counted
+from tests._support.reference import cases_on_a_path
 
 LAYERS = 6
 """Of the bundled model; every pass calls the attention of each."""
@@ -44,13 +40,7 @@ def nano() -> LoadedModel:
 @pytest.fixture(scope="module")
 def cases(nano: LoadedModel) -> Sequence[Case]:
     """Four prompts of different lengths with one needle at one place: one path."""
-    return hide_needles(
-        read_needles(bundled("needles", "nano", "r2.jsonl"))[:1],
-        sentences=sentences("noise", seed=3),
-        writer=PromptWriter(nano.tokenizer),
-        lengths=[150, 200, 250, 300],
-        depths=[0.0],
-    )
+    return cases_on_a_path(nano, [150, 200, 250, 300])
 
 
 def test_a_path_takes_a_pass_and_its_prompts_another(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,17 @@ def cases_of(loaded: LoadedModel, task: str, limit: int) -> list[Case]:
         depths=[0.0, 50.0, 100.0],
         limit=limit,
         seed=3,
+    )
+
+
+def cases_on_a_path(loaded: LoadedModel, lengths: Sequence[int]) -> list[Case]:
+    """Prompts of different lengths with one needle at one place, which share a path."""
+    return hide_needles(
+        read_needles(bundled("needles", "nano", "r2.jsonl"))[:1],
+        sentences=sentences("noise", seed=3),
+        writer=PromptWriter(loaded.tokenizer),
+        lengths=lengths,
+        depths=[0.0],
     )
 
 

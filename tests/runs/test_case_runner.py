@@ -38,6 +38,7 @@ from tests._support.reference import (
     Step,
     attention_layers,
     cases_of,
+    cases_on_a_path,
     plain_observation,
     plain_qr,
     tiny,
@@ -381,13 +382,7 @@ def test_an_expected_answer_takes_one_pass(nano: LoadedModel) -> None:
 @pytest.fixture(scope="module")
 def one_path(nano: LoadedModel) -> list[Case]:
     """Ten prompts of different lengths with one needle at one place."""
-    return hide_needles(
-        read_needles(bundled("needles", "nano", "r2.jsonl"))[:1],
-        sentences=sentences("noise", seed=3),
-        writer=PromptWriter(nano.tokenizer),
-        lengths=[*range(150, 400, 25)],
-        depths=[0.0],
-    )
+    return cases_on_a_path(nano, [*range(150, 400, 25)])
 
 
 @pytest.fixture(scope="module")
