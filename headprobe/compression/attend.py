@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Float32, Shaped
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from headprobe.attention.kernels import attend_groups
 from headprobe.attention.rows import attention_rows
 from headprobe.compression.entries import PADDING, Block
 from headprobe.compression.masks import seen
@@ -131,18 +131,13 @@ def _attend_block(
     mask = _weigh(block, found, query.dtype)
     if attention_kwargs.get("softcap") is not None or attention_kwargs.get("s_aux") is not None:
         return _plain(query, block, mask, attention_kwargs)
-    keys, values = block.keys[:, None], block.values[:, None]
-    mask = None if mask is None else mask[:, None]
-    decoding = query.shape[2] == 1
-    if decoding:
-        # The group's heads as queries of one head: its entries are read once.
-        query = query.transpose(1, 2)
-    else:
-        keys, values = (t.expand(-1, query.shape[1], -1, -1) for t in (keys, values))
-    output = scaled_dot_product_attention(
-        query, keys, values, attn_mask=mask, scale=attention_kwargs.get("scaling")
+    return attend_groups(
+        query,
+        block.keys,
+        block.values,
+        None if mask is None else mask[:, None],
+        scale=attention_kwargs.get("scaling"),
     )
-    return output.transpose(1, 2) if decoding else output
 
 
 def _weigh(

@@ -126,7 +126,7 @@ def test_heads_padded_to_one_length_attend_as_blocks_do(
         output = scaled_dot_product_attention(*tensors, **options)
         return output.transpose(1, 2).contiguous().transpose(1, 2)
 
-    monkeypatch.setattr("headprobe.compression.attend.scaled_dot_product_attention", by_query)
+    monkeypatch.setattr("headprobe.attention.kernels.scaled_dot_product_attention", by_query)
     ragged, query = filled(queries=queries, weights=[0, 3, 0, 1, 9, 0])
     monkeypatch.setattr(ragged, "_spans", [])
     output = attend(ragged, query, None, position=SEEN, is_causal=is_causal, attention_kwargs={})

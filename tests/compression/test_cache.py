@@ -420,7 +420,7 @@ def test_a_layer_and_step_take_a_kernel_call_a_length_or_one_where_there_is_such
         calls["all heads"] += 1
         return query, torch.zeros(query.shape[1], query.shape[0])
 
-    monkeypatch.setattr("headprobe.compression.attend.scaled_dot_product_attention", a_length)
+    monkeypatch.setattr("headprobe.attention.kernels.scaled_dot_product_attention", a_length)
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", all_heads)
     for has_kernel in (False, True):
         monkeypatch.setattr(
