@@ -14,6 +14,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
 from headprobe.ablation.ablated import ablated, mean_outputs
+from headprobe.attention.kernels import share_heads
+from headprobe.attention.observe import patched_attention
 from headprobe.errors import HeadprobeError
 from headprobe.models.layout import Head
 from headprobe.models.loading import attention_layers
@@ -175,9 +177,12 @@ def test_ablating_nothing_changes_nothing(tiny_llama: PreTrainedModel, implement
     tiny_llama.set_attn_implementation(implementation)
     ids = tokens()
     whole, decoded = tiny_llama(ids).logits, prefill_and_decode(tiny_llama, ids)
+    with patched_attention(tiny_llama, share_heads):
+        unablated = prefill_and_decode(tiny_llama, ids)
     with ablated(tiny_llama, []):
         assert torch.equal(tiny_llama(ids).logits, whole)
-        assert torch.equal(prefill_and_decode(tiny_llama, ids), decoded)
+        assert torch.equal(prefill_and_decode(tiny_llama, ids), unablated)
+    torch.testing.assert_close(unablated, decoded, **CLOSE)
 
 
 @torch.no_grad()
