@@ -176,13 +176,12 @@ def test_ablated_heads_put_out_their_mean_at_every_token(architecture: str) -> N
 def test_ablating_nothing_changes_nothing(tiny_llama: PreTrainedModel, implementation: str) -> None:
     tiny_llama.set_attn_implementation(implementation)
     ids = tokens()
-    whole, decoded = tiny_llama(ids).logits, prefill_and_decode(tiny_llama, ids)
+    whole = tiny_llama(ids).logits
     with patched_attention(tiny_llama, share_heads):
         unablated = prefill_and_decode(tiny_llama, ids)
     with ablated(tiny_llama, []):
         assert torch.equal(tiny_llama(ids).logits, whole)
         assert torch.equal(prefill_and_decode(tiny_llama, ids), unablated)
-    torch.testing.assert_close(unablated, decoded, **CLOSE)
 
 
 @torch.no_grad()
