@@ -1,6 +1,7 @@
 """The record of how many KV-cache entries every head keeps, and its JSON file."""
 
 from headprobe.budgets.head_budgets import (
+    CONTEXTS,
     GRANULARITIES,
     MAX_TOKENS,
     SELECTION_GROUP,
@@ -12,6 +13,7 @@ from headprobe.budgets.head_budgets import (
 )
 
 __all__ = [
+    "CONTEXTS",
     "GRANULARITIES",
     "MAX_TOKENS",
     "SELECTIONS",

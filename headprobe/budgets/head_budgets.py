@@ -26,6 +26,8 @@ SELECTION_GROUP = "headprobe.selections"
 MAX_TOKENS = 2**31 - 1
 NUMBER_BYTES = 2
 """Bytes of a number in the KV cache: models are served in bfloat16 or float16."""
+CONTEXTS = (4096, 32_768, 131_072)
+"""Lengths in tokens of the contexts of which tables and pictures say what a budget keeps."""
 _MATRICES = ("selection", "tokens", "ratio")
 
 
@@ -34,12 +36,14 @@ class Footprint:
     """The size of the cache that a budget keeps of a context of ``context_length`` tokens.
 
     ``tokens`` counts cache entries, each a key and a value, over all heads of all layers; ``bytes``
-    is their size; ``fraction`` is the part of the full cache, from 0 to 1.
+    is their size and ``full_bytes`` that of the full cache; ``fraction`` is the part of the full
+    cache, from 0 to 1.
     """
 
     context_length: int
     tokens: int
     bytes: int
+    full_bytes: int
     fraction: float
 
 
@@ -112,14 +116,16 @@ class HeadBudgets:
         query heads, the full cache is one that repeats its KV heads for every query head.
         """
         kept = self.kept(context_length)
-        tokens = int(kept.sum())
+        tokens, full = int(kept.sum()), kept.size * context_length
         if self.compensation:
             tokens += int((kept < context_length).sum())
+        entry_bytes = 2 * self.layout.head_dim * number_bytes
         return Footprint(
             context_length=context_length,
             tokens=tokens,
-            bytes=tokens * 2 * self.layout.head_dim * number_bytes,
-            fraction=tokens / (kept.size * context_length),
+            bytes=tokens * entry_bytes,
+            full_bytes=full * entry_bytes,
+            fraction=tokens / full,
         )
 
     def to_json(self) -> dict[str, Any]:

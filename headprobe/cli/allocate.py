@@ -169,7 +169,7 @@ def allocate(
     """
     from headprobe.allocators import parse_budget, parse_options
     from headprobe.allocators.mixing import allocate_runs
-    from headprobe.cli.budgets import summarise, warn_if_whole
+    from headprobe.cli.budgets import evaluating, summarise, warn_if_whole
     from headprobe.cli.runs import describe
 
     runs = _runs(run, scores)
@@ -209,7 +209,7 @@ def allocate(
     warn_if_whole(budgets, [source.scores for source in runs])
     for source in runs:
         describe(source.scores, name=source.name if len(runs) > 1 else None)
-    output.written(path, then=f"headprobe plot, or headprobe evaluate --budget {path}", json=json)
+    output.written(path, then=f"headprobe plot, or {evaluating(path, budgets)}", json=json)
 
 
 def _runs(run: Path | None, scores: list[str] | None) -> list[WeightedRun]:

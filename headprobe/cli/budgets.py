@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headprobe.cli import output
@@ -14,14 +15,13 @@ if TYPE_CHECKING:
     from headprobe.budgets import HeadBudgets
     from headprobe.scores import HeadScores
 
-CONTEXTS = (4096, 32_768, 131_072)
-
 
 def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
     """Show how many entries every head may keep, and how many all heads keep of three contexts.
 
     Both are tables, or one JSON object.
     """
+    from headprobe.budgets import CONTEXTS
     from headprobe.runs.memory import byte_size
     from headprobe.runs.titles import sources_facts
 
@@ -45,17 +45,25 @@ def summarise(budgets: HeadBudgets, *, json: bool = False) -> None:
     output.show_table(title, columns, rows)
     output.show_table(
         "what is kept, in keys and values of 16-bit numbers (bfloat16, float16)",
-        ["context", "tokens, all heads", "bytes", "fraction of the full cache"],
+        ["context", "tokens, all heads", "bytes, of the full cache", "fraction"],
         [
             [
                 f"{kept.context_length:,}",
                 f"{kept.tokens:,}",
-                byte_size(kept.bytes),
+                f"{byte_size(kept.bytes)} of {byte_size(kept.full_bytes)}",
                 f"{kept.fraction:.2%}",
             ]
             for kept in footprints
         ],
     )
+
+
+def evaluating(file: Path, budgets: HeadBudgets) -> str:
+    """Return the command that measures what a budget costs its model in answers."""
+    from headprobe.models.aliases import NANO
+
+    model = "" if budgets.layout.id == NANO else f"--model {budgets.layout.id} "
+    return f"headprobe evaluate {model}--budget {file}"
 
 
 def warn_if_whole(budgets: HeadBudgets, runs: Sequence[HeadScores]) -> None:

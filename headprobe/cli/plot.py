@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,7 +49,9 @@ def plot(
     chosen = [local_run(file) for file in files] if files else _newest()
     path = out or _beside(chosen[0])
     parsing.free_output(out, chosen)
-    save(draw([read_picture(file, measure) for file in chosen]), path)
+    pictures = [read_picture(file, measure) for file in chosen]
+    save(draw(pictures), path)
+    output.note(f"next: {_next(chosen, pictures)}")
     output.print_path(path)
 
 
@@ -60,6 +63,20 @@ def _newest() -> list[Path]:
     chosen = [run, budget] if budget else [run]
     output.note(f"drawing {' and '.join(map(str, chosen))}")
     return chosen
+
+
+def _next(files: Sequence[Path], pictures: Sequence[RunPicture | HeadBudgets]) -> str:
+    """Return the command that goes on from the first budget, or else from the first run."""
+    from headprobe.budgets import HeadBudgets
+    from headprobe.cli.budgets import evaluating
+    from headprobe.cli.runs import allocating
+
+    runs = []
+    for file, picture in zip(files, pictures, strict=True):
+        if isinstance(picture, HeadBudgets):
+            return evaluating(file, picture)
+        runs.append(allocating(file, picture.scores.task))
+    return runs[0]
 
 
 def _beside(file: Path) -> Path:

@@ -49,6 +49,15 @@ def describe(run: HeadScores, *, name: str | None = None, path: Path | None = No
         output.note(line)
 
 
+def allocating(run: Path, task: str) -> str:
+    """Return the command that divides a budget by the scores of a run."""
+    from headprobe.allocators import STRATEGIES
+    from headprobe.runs.hub import shown_name
+
+    strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"
+    return f"headprobe allocate {shown_name(run)} {strategy}"
+
+
 def show_top_heads(
     run: HeadScores,
     *,

@@ -11,7 +11,7 @@ import typer
 
 from headprobe.cli import completion, options, output, parsing
 from headprobe.cli.live import LiveScores
-from headprobe.cli.runs import describe, show_cost, show_top_heads
+from headprobe.cli.runs import allocating, describe, show_cost, show_top_heads
 from headprobe.errors import UsageError
 
 if TYPE_CHECKING:
@@ -154,7 +154,6 @@ def score(
     parsing.needle_file(needles)
     chosen = chosen.measuring(parsing.comma_list(measures)).counting(steps)
     chosen = chosen.gathering_utility() if utility else chosen
-    from headprobe.allocators import STRATEGIES
     from headprobe.models.loading import load_model
     from headprobe.runs.distributed import init_distributed
     from headprobe.runs.pass_rates import pass_rates
@@ -215,8 +214,7 @@ def score(
             )
         if len(scores.measures) > 1:
             output.note(f"also: {', '.join(scores.measures[1:])}; see headprobe show --measure")
-        strategy = f"--strategy {task}" if task in STRATEGIES else "--budget 128"
-        output.written(run.out, then=f"headprobe allocate {strategy}", json=json)
+        output.written(run.out, then=allocating(run.out, task), json=json)
 
 
 def _refuse_unused(task: Task, typed: Mapping[str, Any]) -> None:
@@ -269,4 +267,4 @@ def _from_weights(
     if json or not output.is_quiet():
         show_top_heads(scores, measure=None, seed=seed, top_k=10, rates=(), json=json)
     describe(scores)
-    output.written(run, then=f"headprobe allocate {run} --strategy {task}", json=json)
+    output.written(run, then=allocating(run, task), json=json)

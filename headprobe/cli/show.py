@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from headprobe.cli import completion, options
+from headprobe.cli import completion, options, output
 
 
 def show(
@@ -37,10 +37,10 @@ def show(
     Example: headprobe show outputs/nano/r2 --top-k 5
     """
     from headprobe.budgets import HeadBudgets, is_budget_file
-    from headprobe.cli.budgets import summarise
+    from headprobe.cli.budgets import evaluating, summarise
     from headprobe.cli.heatmap import show_heatmap
     from headprobe.cli.report import show_report
-    from headprobe.cli.runs import describe, show_top_heads
+    from headprobe.cli.runs import allocating, describe, show_top_heads
     from headprobe.runs.hub import local_run
     from headprobe.runs.pass_rates import pass_rates
     from headprobe.scores import HeadScores
@@ -50,7 +50,9 @@ def show(
         show_report(file, measure=measure, top_k=top_k, json=json)
         return
     if file is not None and is_budget_file(file):
-        summarise(HeadBudgets.load(file), json=json)
+        budgets = HeadBudgets.load(file)
+        summarise(budgets, json=json)
+        output.note(f"next: {evaluating(file, budgets)}")
         return
     path = local_run(file)
     run = HeadScores.load(path)
@@ -63,3 +65,4 @@ def show(
         )
     show_top_heads(run, measure=measure, seed=seed, top_k=top_k, rates=pass_rates(path), json=json)
     describe(run, path=path)
+    output.note(f"next: {allocating(path, run.task)}")

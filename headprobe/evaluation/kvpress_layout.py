@@ -3,7 +3,8 @@
 ``<dataset>__<data_dir>__<model>__<press>__<ratio>[__query_aware]`` holds ``predictions.csv``,
 ``metrics.json`` and ``config.yaml`` (kvpress 0.5.5). kvpress' leaderboard reads such directories,
 of RULER alone: the mean of its tasks, at the ratio that ``predictions.csv`` measured, and of a
-configuration only fields that it knows.
+configuration only fields that it knows. kvpress' scorers take the columns of ``predictions.csv`` as
+the data set has them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _PRESSES = {
 
 What kvpress calls ``kvzip`` and ``expected_attention`` ranks the entries of all heads together.
 """
+_ONE_ANSWER = ("loogle", "longbench-v2")
+"""kvpress' data sets with a text as the answer; in the others it is a list."""
 
 
 def write_kvpress(planned: PlannedEvaluation, found: Evaluation, folder: Path) -> list[Path]:
@@ -50,9 +53,9 @@ def write_kvpress(planned: PlannedEvaluation, found: Evaluation, folder: Path) -
         if out in written:
             out = out.with_name(f"{out.name}__{method.budget.replace('/', '--')}")
         out.mkdir(parents=True, exist_ok=True)
-        predictions = _predictions(planned.questions, method)
+        predictions = _predictions(config["dataset"], planned.questions, method)
         _write(out / "predictions.csv", partial(predictions.to_csv, index=False))
-        metrics = json.dumps(_metrics(planned, method), indent=4)
+        metrics = json.dumps(_metrics(config["dataset"], planned, method), indent=4)
         _write(out / "metrics.json", partial(_text, metrics))
         _write(out / "config.yaml", partial(_text, _yaml(config)))
         written.append(out)
@@ -70,12 +73,13 @@ def _config(planned: PlannedEvaluation, method: MethodAnswers) -> dict[str, Any]
     """Return the fields of kvpress' EvaluationConfig."""
     identity, labels = planned.plan.identity, planned.plan.labels
     dataset, _, set_name = str(identity.get("benchmark", planned.name)).partition(":")
-    # kvpress' data of RULER lie in a directory for each length.
+    # kvpress' data of RULER have a configuration for each length.
     lengths = [str(length) for length in identity.get("lengths", ()) if dataset == "ruler"]
+    configuration = str(labels.get("questions")).partition("@")[2]
     model = str(labels["model"])
     return {
         "dataset": dataset,
-        "data_dir": "-".join(lengths) or set_name or None,
+        "data_dir": "-".join(lengths) or configuration or set_name or None,
         "model": Path(model).name if Path(model).is_absolute() else model,
         "device": identity["device"],
         "press_name": press_name(method.strategy, method.selection),
@@ -108,14 +112,21 @@ def _name(config: Mapping[str, Any]) -> str:
     return "__".join(filter(None, parts))
 
 
-def _predictions(questions: Sequence[Question], method: MethodAnswers) -> Any:
+def _predictions(dataset: str, questions: Sequence[Question], method: MethodAnswers) -> Any:
     import pandas as pd
 
     rows = [one.row for one in questions]
+    answers = [one.answers[0] if dataset in _ONE_ANSWER else list(one.answers) for one in questions]
+    classes = [list(row.all_classes) if row else None for row in rows]
+    given = (
+        {"answers": answers, "all_classes": classes}
+        if dataset == "longbench"
+        else {"answer": answers}
+    )
     return pd.DataFrame(
         {
             "question": [row.question if row else None for row in rows],
-            "answer": [list(one.answers) for one in questions],
+            **given,
             "answer_prefix": [row.answer_prefix if row else None for row in rows],
             "task": [row.task if row else None for row in rows],
             "max_new_tokens": [one.max_new_tokens for one in questions],
@@ -125,17 +136,18 @@ def _predictions(questions: Sequence[Question], method: MethodAnswers) -> Any:
     )
 
 
-def _metrics(planned: PlannedEvaluation, method: MethodAnswers) -> Any:
+def _metrics(dataset: str, planned: PlannedEvaluation, method: MethodAnswers) -> Any:
     """Return the numbers as kvpress' scorer of the data set has them."""
-    dataset = str(planned.plan.identity.get("benchmark", "")).partition(":")[0]
-    if dataset == "longbench":
-        return round(float(method.grades[planned.metric].mean()), 2)
-    if dataset in ("infinitebench", "longbench-v2"):
-        return float(method.grades[planned.metric].mean()) / 100
-    tasks = np.array([one.row.task if one.row else "" for one in planned.questions])
     own = list(planned.questions[0].metrics) or [planned.metric]
+    grades = method.grades[own[0]]
+    if dataset == "longbench":
+        return round(float(grades.mean()), 2)
+    if dataset == "infinitebench":
+        return float(grades.mean()) / 100
+    if dataset == "longbench-v2":
+        return {"average": float(grades.mean()) / 100}
+    tasks = np.array([one.row.task if one.row else "" for one in planned.questions])
     if dataset == "ruler":
-        grades = method.grades[own[0]]
         return {
             str(task): {"string_match": round(float(grades[tasks == task].mean()), 2)}
             for task in dict.fromkeys(tasks.tolist())

@@ -226,8 +226,8 @@ def _fetching(repository: str) -> Iterator[None]:
                 value=repository,
             ) from None
         raise HeadprobeError(
-            f"no network and not in the local cache; run `hf download {repository}` where there is "
-            "a network, or give a local directory",
+            "no directory of that name, not in the local cache, and no network to look for it; "
+            f"run `hf download {repository}` where there is one, or give a local directory",
             option="model",
             value=repository,
         ) from None

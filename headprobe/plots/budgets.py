@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from headprobe.budgets import HeadBudgets
+from headprobe.budgets import CONTEXTS, HeadBudgets
 from headprobe.plots.column import Column
 from headprobe.plots.matrix import draw_heads
 from headprobe.plots.ranking import LINE, draw_ranking
@@ -18,9 +18,8 @@ from headprobe.runs.titles import sources_facts
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CONTEXTS = (128, 131_072)
-_CONTEXT_TICKS = (128, 512, 2048, 8192, 32_768, 131_072)
-_CONTEXTS_NAMED = (1024, 8192, 65_536)
+_SHORTEST = 128
+"""Tokens of the shortest context that is drawn."""
 
 
 def budget_column(budgets: HeadBudgets) -> Column:
@@ -120,11 +119,11 @@ def _layers(axes: Axes, *, kept: Float[np.ndarray, "layer head"], label: str) ->
 
 def _cache(axes: Axes, *, budgets: HeadBudgets) -> None:
     """Draw the fraction of a full cache that is kept, from short contexts to long ones."""
-    contexts = np.unique(np.geomspace(*CONTEXTS, 61).round().astype(np.int64))
+    contexts = np.unique(np.geomspace(_SHORTEST, CONTEXTS[-1], 61).round().astype(np.int64))
     fractions = np.array([100 * budgets.fraction(int(context)) for context in contexts])
     axes.set_xscale("log")
     axes.plot(contexts, fractions, color=LINE)
-    for context in _CONTEXTS_NAMED:
+    for context in CONTEXTS:
         fraction = 100 * budgets.fraction(context)
         axes.plot(context, fraction, ".", color=LINE, markersize=9)
         axes.annotate(
@@ -137,7 +136,8 @@ def _cache(axes: Axes, *, budgets: HeadBudgets) -> None:
         ticks = log_ticks(low, 100.0)
         axes.set_yticks(ticks, [plain(tick) for tick in ticks])
         axes.set_yticks([], minor=True)
-    axes.set_xticks(_CONTEXT_TICKS, [f"{context:,}" for context in _CONTEXT_TICKS])
+    named = (_SHORTEST, 1024, *CONTEXTS)
+    axes.set_xticks(named, [f"{context:,}" for context in named])
     axes.set_xticks([], minor=True)
     axes.set_xlabel("context length (tokens)")
     axes.set_ylabel("fraction of a full cache (%)")

@@ -8,7 +8,7 @@ from typing import Any
 
 from headprobe.allocators import STRATEGIES, parse_budget
 from headprobe.allocators.mixing import WeightedRun, allocate_runs
-from headprobe.budgets import HeadBudgets
+from headprobe.budgets import CONTEXTS, HeadBudgets
 from headprobe.errors import HeadprobeError
 from headprobe.models.layout import HeadLayout
 from headprobe.report.packing import rounded
@@ -18,7 +18,6 @@ from headprobe.runs.memory import byte_size
 from headprobe.runs.titles import sources_facts
 from headprobe.scores import HeadScores
 
-CONTEXTS = (4096, 32_768, 131_072)
 _SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
 
 

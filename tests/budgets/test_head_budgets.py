@@ -57,12 +57,14 @@ def test_the_footprint_counts_the_compensation_and_a_key_and_a_value_an_entry() 
     plain = budgets(compensation=False).footprint(300)
     assert (plain.context_length, plain.tokens) == (300, sum(kept))
     assert plain.bytes == sum(kept) * 2 * 8 * 2
+    assert plain.full_bytes == 1800 * 2 * 8 * 2
     assert plain.fraction == sum(kept) / 1800
     assert budgets(compensation=False).footprint(300, number_bytes=4).bytes == 2 * plain.bytes
     # Four heads drop something.
     assert budgets().footprint(300).tokens == sum(kept) + 4
     full = budgets(ratio=np.ones((3, 2))).footprint(4096)
     assert (full.tokens, full.fraction) == (6 * 4096, 1.0)
+    assert full.bytes == full.full_bytes
 
 
 def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:

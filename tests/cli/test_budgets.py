@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from headprobe.budgets import HeadBudgets
-from headprobe.cli.budgets import summarise, warn_if_whole
+from headprobe.cli.budgets import evaluating, summarise, warn_if_whole
 from headprobe.models.layout import HeadLayout
 from headprobe.scores import HeadScores
 
@@ -68,6 +69,23 @@ def test_a_budget_that_keeps_everything_of_the_longest_context_is_told(
 def test_runs_without_prompts_tell_no_longest_context(capsys: pytest.CaptureFixture[str]) -> None:
     warn_if_whole(budgets(5000, recent=4996), [scores()])
     assert not capsys.readouterr().err
+
+
+def test_the_next_command_names_a_model_that_is_not_the_default() -> None:
+    assert evaluating(Path("b.json"), budgets(8, model="nano")) == (
+        "headprobe evaluate --budget b.json"
+    )
+    assert evaluating(Path("b.json"), budgets(8, model="meta/Llama")) == (
+        "headprobe evaluate --model meta/Llama --budget b.json"
+    )
+
+
+def test_bytes_are_told_beside_those_of_the_full_cache(capsys: pytest.CaptureFixture[str]) -> None:
+    summarise(replace(budgets(64), ratio=np.zeros((2, 2))))
+    shown = " ".join(capsys.readouterr().out.split())
+    # Two layers of two KV heads: a key and a value of head_dim numbers of 2 bytes an entry.
+    entry = 2 * LAYOUT.head_dim * 2 * LAYOUT.layers * LAYOUT.num_kv_heads
+    assert f"{64 * entry // 1024} KiB of {4096 * entry // 1024} KiB" in shown
 
 
 @pytest.mark.parametrize(("strategy", "title"), [({}, "razor"), ({"budget": 64}, "razor 64")])

@@ -111,7 +111,7 @@ def test_without_files_and_without_a_budget_the_run_is_drawn_alone(drawn: Drawn)
     result = plot()
     assert len(drawn) == 1
     assert result.stdout == "outputs/m/r2/heads.png\n"
-    assert "budget" not in result.stderr
+    assert "drawing outputs/m/r2\nnext: headprobe allocate outputs/m/r2 " in result.stderr
 
 
 def test_without_any_run_it_says_how_to_make_one() -> None:
@@ -124,13 +124,15 @@ def test_a_run_may_be_named_by_its_scores_and_needs_no_cases(tmp_path: Path, dra
     run = make_run(tmp_path / "imported", with_cases=False)
     result = plot(run / FILE_NAME)
     assert result.stdout == f"{run / 'heads.png'}\n"
-    assert result.stderr == ""
+    assert result.stderr == f"next: headprobe allocate {run / FILE_NAME} --budget 128\n"
     assert drawn[0].cases is None
 
 
 def test_a_budget_is_drawn_beside_itself_under_its_name(tmp_path: Path, drawn: Drawn) -> None:
     budget = make_budget(tmp_path / "mine-1.5.json")
-    assert plot(budget).stdout == f"{tmp_path / 'mine-1.5.png'}\n"
+    result = plot(budget)
+    assert result.stdout == f"{tmp_path / 'mine-1.5.png'}\n"
+    assert result.stderr.endswith(f" --budget {budget}\n")
     assert (tmp_path / "mine-1.5.png").read_bytes().startswith(PNG)
 
 

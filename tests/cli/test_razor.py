@@ -30,7 +30,7 @@ def razor_scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("razor")
     done = succeed(*RAZOR, *SMALL, cwd=folder)
     assert "12 cases, nothing is asked" in done.stderr
-    assert "next: headprobe allocate --strategy razor" in done.stderr
+    assert f"next: headprobe allocate {RUN} --strategy razor" in done.stderr
     return folder
 
 

@@ -33,6 +33,13 @@ def make_run(directory: Path, *, needles: int) -> HeadScores:
     return run
 
 
+def test_what_to_do_next_stands_beside_the_table_not_in_it(tmp_path: Path) -> None:
+    make_run(tmp_path, needles=8)
+    shown = show(tmp_path)
+    assert shown.stderr.endswith(f"next: headprobe allocate {tmp_path} --budget 128\n")
+    assert "next" not in shown.stdout
+
+
 @pytest.mark.parametrize("measure", ["r2", "mass"])
 def test_json_gives_the_reliability_of_the_measure_that_is_shown(
     tmp_path: Path, measure: str

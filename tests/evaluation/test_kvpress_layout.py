@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ def question(number: int, task: str) -> Question:
         schema="ruler",
         task=task,
         answer_prefix=" A:",
+        all_classes=("red", "blue"),
     )
     return Question(
         question_id=number,
@@ -170,10 +173,52 @@ def test_the_leaderboard_reads_a_row_of_every_directory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("benchmark", "column", "answer", "classes"),
+    [
+        ("ruler", "answer", ["x", "y"], None),
+        ("longbench:trec", "answers", ["x", "y"], ["red", "blue"]),
+        ("infinitebench:code_run", "answer", ["x", "y"], None),
+        ("loogle:shortdep_qa", "answer", "x", None),
+        ("longbench-v2", "answer", "x", None),
+    ],
+)
+def test_a_scorer_finds_the_columns_of_its_data_set(
+    tmp_path: Path, benchmark: str, column: str, answer: Any, classes: list[str] | None
+) -> None:
+    """What kvpress' ``calculate_metrics`` of the data set takes from its rows."""
+    first, *_ = write_kvpress(planned(tmp_path, benchmark), evaluation(), tmp_path)
+    table = pd.read_csv(first / "predictions.csv", keep_default_na=False)
+    assert {"task", "predicted_answer", column} <= set(table)
+    found = table[column][0]
+    assert (ast.literal_eval(found) if isinstance(answer, list) else found) == answer
+    assert ("all_classes" in table) == (classes is not None)
+    if classes is not None:
+        assert ast.literal_eval(table["all_classes"][0]) == classes
+
+
+def test_rows_of_the_hub_are_named_by_their_configuration(tmp_path: Path) -> None:
+    """As kvpress' ``--data_dir 4096``, of which its RULER has a configuration a length."""
+    made = planned(tmp_path, "ruler")
+    identity = {name: value for name, value in made.plan.identity.items() if name != "lengths"}
+    labels = {**made.plan.labels, "questions": "hf:simonjegou/ruler@8192"}
+    read = replace(made, plan=Plan(identity=identity, labels=labels))
+    first, *_ = write_kvpress(read, evaluation(), tmp_path)
+    assert first.name == "ruler__8192__meta--Llama__no_press__0.00__query_aware"
+    assert yaml.safe_load((first / "config.yaml").read_text())["data_dir"] == "8192"
+
+
+def test_a_metric_that_compares_strategies_leaves_the_benchmarks_own_number(tmp_path: Path) -> None:
+    made = replace(planned(tmp_path, "longbench:qasper"), metric="f1")
+    first, *_ = write_kvpress(made, evaluation(), tmp_path)
+    assert json.loads((first / "metrics.json").read_text()) == 50.0
+
+
+@pytest.mark.parametrize(
     ("benchmark", "folder", "metrics"),
     [
         ("longbench:qasper", "longbench__qasper__", 50.0),
         ("infinitebench:code_run", "infinitebench__code_run__", 0.5),
+        ("longbench-v2", "longbench-v2__meta", {"average": 0.5}),
         ("own", "own__", {"niah_single_1": {"string_match_all": 75.0}, "vt": None}),
     ],
 )
@@ -183,7 +228,7 @@ def test_numbers_have_the_form_of_kvpress_scorers(
     first, *_ = write_kvpress(planned(tmp_path, benchmark), evaluation(), tmp_path)
     assert first.name.startswith(folder)
     found = json.loads((first / "metrics.json").read_text())
-    if isinstance(metrics, dict):
+    if benchmark == "own":
         assert found["niah_single_1"] == metrics["niah_single_1"]
     else:
         assert found == metrics

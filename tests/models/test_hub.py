@@ -34,7 +34,7 @@ def test_a_revision_is_the_one_that_is_asked_for(directory: Path, offline: Path)
     with pytest.raises(HeadprobeError, match="do not fit its configuration"):
         load_model(options)
     assert load_model(options, weights=False).layout.num_heads == 2
-    with pytest.raises(HeadprobeError, match="no network and not in the local cache"):
+    with pytest.raises(HeadprobeError, match="not in the local cache, and no network"):
         load_model("some/model", device="cpu", revision="other")
 
 

@@ -176,6 +176,8 @@ def test_a_hub_model_without_network_is_one_clear_line() -> None:
     message = problem("llama3-8b")
     assert f"`hf download {llama}`" in message
     assert "give a local directory" in message
+    # A path that is not there looks like a hub id.
+    assert problem("models/mine").startswith("model=models/mine: no directory of that name, ")
 
 
 @pytest.mark.usefixtures("offline")
