@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from headprobe.allocators import allocate, parse_budget
+from headprobe.budgets import CONTEXTS
 from headprobe.errors import HeadprobeError, UsageError
 from headprobe.report import build_record, find_sources
-from headprobe.report.budgets import CONTEXTS
 from headprobe.report.cases import WHOLE
 from headprobe.report.packing import unpack
 from headprobe.runs.directory import CASES
