@@ -10,7 +10,7 @@ the data set has them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from headprobe.evaluation.plan import PlannedEvaluation
-from headprobe.evaluation.questions import Question
 from headprobe.evaluation.results import FULL, QUERY_AWARE, Evaluation, MethodAnswers
 from headprobe.files import atomic_write
 
@@ -53,7 +52,7 @@ def write_kvpress(planned: PlannedEvaluation, found: Evaluation, folder: Path) -
         if out in written:
             out = out.with_name(f"{out.name}__{method.budget.replace('/', '--')}")
         out.mkdir(parents=True, exist_ok=True)
-        predictions = _predictions(config["dataset"], planned.questions, method)
+        predictions = _predictions(config["dataset"], planned, method)
         _write(out / "predictions.csv", partial(predictions.to_csv, index=False))
         metrics = json.dumps(_metrics(config["dataset"], planned, method), indent=4)
         _write(out / "metrics.json", partial(_text, metrics))
@@ -112,9 +111,16 @@ def _name(config: Mapping[str, Any]) -> str:
     return "__".join(filter(None, parts))
 
 
-def _predictions(dataset: str, questions: Sequence[Question], method: MethodAnswers) -> Any:
+def _tasks(planned: PlannedEvaluation) -> list[str]:
+    """List the set of each question: the one that was named, else the row's own, or ""."""
+    _, _, set_name = str(planned.plan.identity.get("benchmark", "")).partition(":")
+    return [set_name or (one.row.task if one.row else "") for one in planned.questions]
+
+
+def _predictions(dataset: str, planned: PlannedEvaluation, method: MethodAnswers) -> Any:
     import pandas as pd
 
+    questions = planned.questions
     rows = [one.row for one in questions]
     answers = [one.answers[0] if dataset in _ONE_ANSWER else list(one.answers) for one in questions]
     classes = [list(row.all_classes) if row else None for row in rows]
@@ -128,7 +134,7 @@ def _predictions(dataset: str, questions: Sequence[Question], method: MethodAnsw
             "question": [row.question if row else None for row in rows],
             **given,
             "answer_prefix": [row.answer_prefix if row else None for row in rows],
-            "task": [row.task if row else None for row in rows],
+            "task": _tasks(planned),
             "max_new_tokens": [one.max_new_tokens for one in questions],
             "predicted_answer": method.responses,
             "compression_ratio": 1 - method.fractions,
@@ -146,7 +152,7 @@ def _metrics(dataset: str, planned: PlannedEvaluation, method: MethodAnswers) ->
         return float(grades.mean()) / 100
     if dataset == "longbench-v2":
         return {"average": float(grades.mean()) / 100}
-    tasks = np.array([one.row.task if one.row else "" for one in planned.questions])
+    tasks = np.array(_tasks(planned))
     if dataset == "ruler":
         return {
             str(task): {"string_match": round(float(grades[tasks == task].mean()), 2)}

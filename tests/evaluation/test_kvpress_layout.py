@@ -207,6 +207,14 @@ def test_rows_of_the_hub_are_named_by_their_configuration(tmp_path: Path) -> Non
     assert yaml.safe_load((first / "config.yaml").read_text())["data_dir"] == "8192"
 
 
+def test_a_set_that_is_named_is_the_task_of_rows_that_name_its_family_alone(tmp_path: Path) -> None:
+    first, *_ = write_kvpress(planned(tmp_path, "ruler:niah_single_2"), evaluation(), tmp_path)
+    assert json.loads((first / "metrics.json").read_text()) == {
+        "niah_single_2": {"string_match": 50.0}
+    }
+    assert set(pd.read_csv(first / "predictions.csv")["task"]) == {"niah_single_2"}
+
+
 def test_a_metric_that_compares_strategies_leaves_the_benchmarks_own_number(tmp_path: Path) -> None:
     made = replace(planned(tmp_path, "longbench:qasper"), metric="f1")
     first, *_ = write_kvpress(made, evaluation(), tmp_path)
