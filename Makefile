@@ -57,7 +57,8 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(READY) $(KVPRESS_READY)
+bench: $(READY) $(KVPRESS_READY) $(SMOLLM2)
+	$(BIN)/python tests/benchmarks/startup.py --most 1.25
 	$(BIN)/python tests/benchmarks/peer.py
 	$(BIN)/python tests/benchmarks/peer.py --model random-8x512 --lengths 1000:4000:4 --decode forced
 	$(BIN)/python tests/benchmarks/memory.py
@@ -67,6 +68,7 @@ bench: $(READY) $(KVPRESS_READY)
 	$(KVPRESS)/bin/python -W ignore tests/benchmarks/pipeline.py --least-gain 3
 	$(BIN)/python tests/benchmarks/ablate.py --least-gain 0.9
 	$(BIN)/python tests/benchmarks/greedy.py --most 1.5
+	$(BIN)/python tests/benchmarks/greedy.py --model $(SMOLLM2) --task retrieval --dtype bfloat16 --lengths 1000,2000 --rounds 1 --most 1.75
 
 chaos: $(READY)
 	$(BIN)/python tests/hostile/chaos.py --kills 100 --signals 100

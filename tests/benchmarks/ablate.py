@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from models import wait_for
+from models import seconds_on
 
 from headprobe.ablation.ablated import ablated
 from headprobe.ablation.plan import PlannedAblation, plan_ablation
@@ -69,11 +68,9 @@ def one_by_one(loaded: LoadedModel, run: PlannedAblation) -> None:
 
 def timed(work: Callable[[], object], loaded: LoadedModel) -> float:
     """Seconds that it takes."""
-    wait_for(loaded.device)
-    start = time.perf_counter()
+    start = seconds_on(loaded.device)
     work()
-    wait_for(loaded.device)
-    return time.perf_counter() - start
+    return seconds_on(loaded.device) - start
 
 
 def main() -> None:

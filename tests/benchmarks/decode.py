@@ -127,7 +127,7 @@ def _compared(full: float, compressed: float) -> list[str]:
 def main() -> None:
     """Print milliseconds a token and mebibytes of cache, full and compressed, at each length."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", default="nano,random-8x512", help=", ".join(NAMES))
+    parser.add_argument("--models", default="nano,random-8x512", help=NAMES)
     parser.add_argument("--lengths", default="2048,8192,16384")
     parser.add_argument("--budgets", default="128,20%,100%", help="a KV head, on average")
     parser.add_argument("--steps", type=int, default=8, help="tokens that are timed in a round")

@@ -58,7 +58,7 @@ def generate(loaded: LoadedModel, question: Question) -> float:
 def main() -> None:
     """Print seconds and forward passes a question, and what one generation a budget would take."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="nano", choices=NAMES)
+    parser.add_argument("--model", default="nano", help=NAMES)
     parser.add_argument("--questions", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--max-new-tokens", type=int, default=16)

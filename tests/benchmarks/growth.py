@@ -108,7 +108,7 @@ def show(measured: Measured) -> list[str]:
 def main() -> None:
     """Print what was done, seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="nano", choices=NAMES)
+    parser.add_argument("--model", default="nano", help=NAMES)
     parser.add_argument("--longest", type=int, default=1024, help="tokens, in the base grid")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, length: int) -> int:
 def main() -> None:
     """Print the peak at each length, and the slope."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="random-8x512", choices=NAMES)
+    parser.add_argument("--model", default="random-8x512", help=NAMES)
     parser.add_argument("--lengths", default="1024,2048,4096,8192")
     parser.add_argument("--activation-memory", default="32MiB")
     parser.add_argument("--device", default="cpu")

@@ -1,4 +1,4 @@
-"""Models to measure on: the bundled one, and shapes with random weights and its tokenizer."""
+"""Models to measure on: named ones, and shapes with random weights and nano's tokenizer."""
 
 from __future__ import annotations
 
@@ -46,13 +46,15 @@ SHAPES = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
     },
 }
-NAMES = ("nano", *SHAPES)
+NAMES = f"nano, {', '.join(SHAPES)}, or a directory"
 
 
 def load(name: str, *, device: str, dtype: str) -> LoadedModel:
-    """The bundled model, or random weights of a shape with the bundled tokenizer."""
+    """A model by name or directory, or random weights of a shape with the bundled tokenizer."""
+    if name not in SHAPES:
+        return load_model(name, device=device, dtype=dtype)
     nano = load_model("nano", device=device, dtype=dtype)
-    return nano if name == "nano" else random_model(nano, name, SHAPES[name])
+    return random_model(nano, name, SHAPES[name])
 
 
 def random_model(nano: LoadedModel, name: str, shape: dict[str, Any]) -> LoadedModel:

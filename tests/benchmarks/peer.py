@@ -10,12 +10,11 @@ share.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from models import NAMES, draw, load, wait_for
+from models import NAMES, draw, load, seconds_on
 from transformers import DynamicCache
 
 from headprobe.attention.observe import forward
@@ -70,17 +69,15 @@ def floor(loaded: LoadedModel, cases: Sequence[Case], tree: PrefixTree, chunk: i
 
 def timed(work: Callable[[], object], device: torch.device) -> float:
     """Seconds that it takes."""
-    wait_for(device)
-    start = time.perf_counter()
+    start = seconds_on(device)
     work()
-    wait_for(device)
-    return time.perf_counter() - start
+    return seconds_on(device) - start
 
 
 def main() -> None:
     """Print seconds for all cases, and the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="nano", choices=NAMES)
+    parser.add_argument("--model", default="nano", help=NAMES)
     parser.add_argument("--lengths", default="256:2048:10")
     parser.add_argument("--depths", default="0:100:10")
     parser.add_argument("--needles", type=int, default=1)

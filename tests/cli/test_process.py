@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from headprobe.cli.process import DroppingStream, clean_environment, open_streams
+from headprobe.cli.process import DroppingStream, clean_environment, end_quietly, open_streams
 from tests._support.command_line import process, succeed
 from tests._support.forks import forked
 
@@ -155,6 +156,14 @@ sys.exit(main())
 def test_a_signal_in_a_destructor_stops_the_command_all_the_same(nano_scored: Path) -> None:
     done = process("-c", IN_DESTRUCTOR, cwd=nano_scored)
     assert (done.returncode, done.stderr) == (130, "error: stopped\n")
+
+
+def test_a_process_that_ends_looks_for_no_garbage() -> None:
+    try:
+        end_quietly()
+        assert gc.get_freeze_count() > len(gc.get_objects())
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.slow
