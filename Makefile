@@ -61,9 +61,10 @@ lint: $(READY)
 bench: export OMP_NUM_THREADS := 1
 bench: $(READY) $(KVPRESS_READY) $(SMOLLM2)
 	$(BIN)/python tests/benchmarks/startup.py --most 1.25
-	$(BIN)/python tests/benchmarks/peer.py
-	$(BIN)/python tests/benchmarks/peer.py --model random-8x512 --lengths 1000:4000:4 --decode forced
-	$(BIN)/python tests/benchmarks/memory.py
+	$(BIN)/python tests/benchmarks/peer.py --most 1.5
+	$(BIN)/python tests/benchmarks/peer.py --model random-8x512 --lengths 1000:4000:4 --decode forced --most 1.25
+	$(BIN)/python tests/benchmarks/peer.py --model $(SMOLLM2) --lengths 500,1000 --depths 0,50,100 --decode forced --sample 2 --rounds 1 --most 1.5
+	$(BIN)/python tests/benchmarks/memory.py --most 1.2
 	$(BIN)/python tests/benchmarks/growth.py
 	$(BIN)/python tests/benchmarks/decode.py --most 1.25
 	$(BIN)/python tests/benchmarks/evaluate.py --least-gain 5

@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
     parser.add_argument("--one", type=int, help="print the peak at this length alone, in bytes")
+    parser.add_argument("--most", type=float, help="fail above so many times the KV cache")
     options = parser.parse_args()
     if options.one:
         print(run(options, options.one))
@@ -75,6 +76,8 @@ def main() -> None:
     for length, held in zip(lengths, peaks, strict=True):
         print(f"| {length:,} | {held / 2**20:.1f} |")
     print(f"\n{slope:,.0f} bytes a token, {own:,} of them the KV cache: {slope / own:.2f}")
+    if options.most is not None and slope > options.most * own:
+        raise SystemExit(f"expected at most {options.most} times the KV cache")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=2048)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=list(DTYPES))
+    parser.add_argument("--most", type=float, help="fail above so many times the floor")
     options = parser.parse_args()
     loaded = load(options.model, device=options.device, dtype=options.dtype)
     cases = draw(loaded, lengths=options.lengths, depths=options.depths, needles=options.needles)
@@ -136,6 +137,8 @@ def main() -> None:
         f"| {theirs:.1f} | {ours:.1f} | {least:.1f} | {theirs / ours:.1f} | {ours / least:.2f} |",
         flush=True,
     )
+    if options.most is not None and ours > options.most * least:
+        raise SystemExit(f"expected at most {options.most} times the floor")
 
 
 if __name__ == "__main__":
