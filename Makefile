@@ -15,7 +15,7 @@ MODELS := .models
 SMOLLM2 := $(MODELS)/smollm2-135m.gguf
 REAL := outputs/smollm2-135m
 
-.PHONY: run real docs test test-fast test-kvpress test-oldest test-real fuzz chaos lint bench clean
+.PHONY: run real docs test test-fast test-kvpress test-oldest test-real fuzz chaos lint bench bench-cuda clean
 
 run: $(READY)
 	$(BIN)/headprobe score --model nano --task r2
@@ -72,6 +72,17 @@ bench: $(READY) $(KVPRESS_READY) $(SMOLLM2)
 	$(BIN)/python tests/benchmarks/ablate.py --least-gain 0.9
 	$(BIN)/python tests/benchmarks/greedy.py --most 1.5
 	$(BIN)/python tests/benchmarks/greedy.py --model $(SMOLLM2) --task retrieval --dtype bfloat16 --lengths 1000,2000 --rounds 1 --most 1.75
+
+# On a card; CHAT is the directory or hub id of a chat model.
+bench-cuda: CUDA := --device cuda --dtype bfloat16
+bench-cuda: CHAT ?= Qwen/Qwen2.5-Coder-0.5B-Instruct
+bench-cuda: $(READY)
+	$(BIN)/python tests/benchmarks/peer.py --model llama3-8b --lengths 1000:10000:10 --needles 2 --decode forced $(CUDA) --most 1.15
+	$(BIN)/python tests/benchmarks/greedy.py --model $(CHAT) --task retrieval --lengths 1000:10000:10 --limit 64 $(CUDA) --most 1.5
+	$(BIN)/python tests/benchmarks/evaluate.py --model qwen2.5-0.5b --questions 20 --tokens 4000 --max-new-tokens 32 --budgets 64,128,256,512,1024 $(CUDA) --least-gain 20
+	$(BIN)/python tests/benchmarks/ablate.py --model $(CHAT) --task retrieval --lengths 1000 --limit 12 --top-k 1,2,4,8 --random-draws 5 $(CUDA) --least-gain 2
+	$(BIN)/python tests/benchmarks/decode.py --models llama3-8b --lengths 32768,131072 $(CUDA)
+	$(BIN)/python tests/benchmarks/memory.py --model llama3-8b --lengths 8192,32768,131072 $(CUDA)
 
 chaos: $(READY)
 	$(BIN)/python tests/hostile/chaos.py --kills 100 --signals 100
