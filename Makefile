@@ -68,6 +68,7 @@ bench: $(READY) $(KVPRESS_READY) $(SMOLLM2)
 	$(BIN)/python tests/benchmarks/growth.py
 	$(BIN)/python tests/benchmarks/decode.py --most 1.25
 	$(BIN)/python tests/benchmarks/evaluate.py --least-gain 5
+	$(BIN)/python tests/benchmarks/evaluate.py --model $(SMOLLM2) --dtype bfloat16 --questions 1 --budgets 64 --least-gain 3
 	$(KVPRESS)/bin/python -W ignore tests/benchmarks/pipeline.py --least-gain 3
 	$(BIN)/python tests/benchmarks/ablate.py --least-gain 0.9
 	$(BIN)/python tests/benchmarks/greedy.py --most 1.5
