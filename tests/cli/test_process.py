@@ -176,7 +176,7 @@ def test_a_home_and_caches_that_cannot_be_used_make_no_noise(scored: Path) -> No
         "HF_HOME": "/dev/null",
     }
     done = process("-m", "headprobe", "plot", "--out", "p.svg", cwd=scored, **unusable)
-    drawn = "drawing outputs/nano/r2\n"
+    drawn = "drawing outputs/nano/r2\nnext: headprobe allocate outputs/nano/r2 --budget 128\n"
     assert (done.returncode, done.stdout, done.stderr) == (0, "p.svg\n", drawn)
     unusable["HF_HUB_OFFLINE"] = ""
     model = ["score", "--model", "nobody/nothing"]
