@@ -20,6 +20,7 @@ import numpy as np
 from headprobe.evaluation.plan import PlannedEvaluation
 from headprobe.evaluation.results import FULL, QUERY_AWARE, Evaluation, MethodAnswers
 from headprobe.files import atomic_write
+from headprobe.prompts.data_sets import is_of_hub, name_and_configuration
 
 _PRESSES = {
     (FULL, None): "no_press",
@@ -74,7 +75,8 @@ def _config(planned: PlannedEvaluation, method: MethodAnswers) -> dict[str, Any]
     dataset, _, set_name = str(identity.get("benchmark", planned.name)).partition(":")
     # kvpress' data of RULER have a configuration for each length.
     lengths = [str(length) for length in identity.get("lengths", ()) if dataset == "ruler"]
-    configuration = str(labels.get("questions")).partition("@")[2]
+    source = str(labels.get("questions"))
+    configuration = name_and_configuration(source)[1] if is_of_hub(source) else ""
     model = str(labels["model"])
     return {
         "dataset": dataset,

@@ -15,6 +15,12 @@ from headprobe.models.reading import reading
 HUB = "hf:"
 
 
+def name_and_configuration(source: str) -> tuple[str, str]:
+    """Return the name and the configuration, "" if none, of ``hf:<dataset>[@<configuration>]``."""
+    name, _, configuration = source.removeprefix(HUB).partition("@")
+    return name, configuration
+
+
 def hub_rows(
     source: str, *, option: str, split: str, typed: str | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -30,7 +36,7 @@ def hub_rows(
         UsageError: the source names no data set, or ``datasets`` is not installed.
         HeadprobeError: the data set cannot be loaded.
     """
-    name, _, configuration = source.removeprefix(HUB).partition("@")
+    name, configuration = name_and_configuration(source)
     if not name.strip():
         message = f"names no data set; expected {HUB}<dataset>[@configuration]"
         raise UsageError(message, option=option, value=typed or source)

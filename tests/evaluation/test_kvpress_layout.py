@@ -207,6 +207,16 @@ def test_rows_of_the_hub_are_named_by_their_configuration(tmp_path: Path) -> Non
     assert yaml.safe_load((first / "config.yaml").read_text())["data_dir"] == "8192"
 
 
+def test_a_file_is_no_configuration_whatever_its_name(tmp_path: Path) -> None:
+    made = planned(tmp_path, "ruler")
+    identity = {name: value for name, value in made.plan.identity.items() if name != "lengths"}
+    labels = {**made.plan.labels, "questions": "/home/me@here/rows.jsonl"}
+    read = replace(made, plan=Plan(identity=identity, labels=labels))
+    first, *_ = write_kvpress(read, evaluation(), tmp_path)
+    assert first.parent == tmp_path
+    assert yaml.safe_load((first / "config.yaml").read_text())["data_dir"] is None
+
+
 def test_a_set_that_is_named_is_the_task_of_rows_that_name_its_family_alone(tmp_path: Path) -> None:
     first, *_ = write_kvpress(planned(tmp_path, "ruler:niah_single_2"), evaluation(), tmp_path)
     assert json.loads((first / "metrics.json").read_text()) == {
