@@ -30,11 +30,12 @@ def pull(
 
     Example: headprobe pull someone/llama3-8b-r2-heads
     """
-    from headprobe.cli.runs import describe
+    from headprobe.cli.runs import allocating, describe
     from headprobe.runs.hub import HubName, pull_run
     from headprobe.scores import HeadScores
 
     path = pull_run(HubName.parse(name), out, overwrite=overwrite)
-    describe(HeadScores.load(path), path=path)
-    output.note(f"next: headprobe allocate {path} --budget 128, or headprobe report {path}")
+    run = HeadScores.load(path)
+    describe(run, path=path)
+    output.note(f"next: {allocating(path, run.task)}, or headprobe report {path}")
     output.print_path(path)
