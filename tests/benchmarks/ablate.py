@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from models import seconds_on
+from clock import timed
 
 from headprobe.ablation.ablated import ablated
 from headprobe.ablation.plan import PlannedAblation, plan_ablation
@@ -66,13 +65,6 @@ def one_by_one(loaded: LoadedModel, run: PlannedAblation) -> None:
             )
 
 
-def timed(work: Callable[[], object], loaded: LoadedModel) -> float:
-    """Seconds that it takes."""
-    start = seconds_on(loaded.device)
-    work()
-    return seconds_on(loaded.device) - start
-
-
 def main() -> None:
     """Print seconds of both, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,8 +87,8 @@ def main() -> None:
         run = replace(run, sequences=options.sequences or run.sequences)
         ratios = []
         for _ in range(options.rounds):
-            batched = timed(lambda: ablate(loaded, run, overwrite=True), loaded)
-            alone = timed(lambda: one_by_one(loaded, run), loaded)
+            batched = timed(lambda: ablate(loaded, run, overwrite=True), loaded.device)
+            alone = timed(lambda: one_by_one(loaded, run), loaded.device)
             ratios.append(alone / batched)
             print(f"one by one {alone:.1f} s, batched {batched:.1f} s", flush=True)
     gain = float(np.median(ratios))

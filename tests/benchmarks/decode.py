@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from models import NAMES, load, wait_for
+from clock import wait_for
+from models import NAMES, load
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache

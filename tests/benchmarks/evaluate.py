@@ -12,7 +12,8 @@ import argparse
 
 import numpy as np
 import torch
-from models import NAMES, load, seconds_on
+from clock import seconds_on, timed
+from models import NAMES, load
 from transformers import DynamicCache
 
 from headprobe.allocators import allocate, parse_budget
@@ -93,9 +94,7 @@ def main() -> None:
     seconds = []
     answers = answer(loaded, asked, methods)
     for _ in asked:
-        start = seconds_on(loaded.device)
-        next(answers)
-        seconds.append(seconds_on(loaded.device) - start)
+        seconds.append(timed(lambda: next(answers), loaded.device))
     first, *others = seconds
     each = passes / len(asked)
     generate(loaded, asked[0])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from models import seconds_on
+from clock import seconds_on
 
 from headprobe.models.device import DTYPES
 from headprobe.models.loading import load_model

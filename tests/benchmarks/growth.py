@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import numpy as np
+from clock import timed
 from evaluate import questions
-from models import NAMES, SHAPES, draw, load, random_model, seconds_on
+from models import NAMES, SHAPES, draw, load, random_model
 
 from headprobe.allocators import BudgetSize, allocate
 from headprobe.evaluation.answering import answer
@@ -34,9 +35,7 @@ def least_seconds(loaded: LoadedModel, work: Callable[[], Iterable[object]]) -> 
     """The seconds of the faster of two runs: what else the machine does slows one of them."""
     seconds = []
     for _ in range(2):
-        start = seconds_on(loaded.device)
-        deque(work(), maxlen=0)
-        seconds.append(seconds_on(loaded.device) - start)
+        seconds.append(timed(lambda: deque(work(), maxlen=0), loaded.device))
     return min(seconds)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,15 +82,3 @@ def draw(loaded: LoadedModel, *, lengths: str, depths: str, needles: int) -> Seq
         lengths=parse_lengths(lengths),
         depths=parse_depths(depths),
     )
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def seconds_on(device: torch.device) -> float:
-    """A clock: on a CPU this process's own seconds, since other work shares the machine."""
-    wait_for(device)
-    return time.process_time() if device.type == "cpu" else time.perf_counter()

@@ -10,11 +10,12 @@ share.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from models import NAMES, draw, load, seconds_on
+from clock import timed
+from models import NAMES, draw, load
 from transformers import DynamicCache
 
 from headprobe.attention.observe import forward
@@ -65,13 +66,6 @@ def floor(loaded: LoadedModel, cases: Sequence[Case], tree: PrefixTree, chunk: i
         prompt = torch.tensor([cases[path.prompt].input_ids[path.shared :]], device=loaded.device)
         for piece in torch.split(prompt, chunk, dim=1):
             forward(loaded.model, piece, past_key_values=cache, logits_to_keep=1, use_cache=True)
-
-
-def timed(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that it takes."""
-    start = seconds_on(device)
-    work()
-    return seconds_on(device) - start
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ import argparse
 
 import numpy as np
 import torch
+from clock import seconds_on
 from kvpress import KVPressTextGenerationPipeline, SnapKVPress
-from models import seconds_on
 
 from headprobe.allocators import allocate, parse_budget
 from headprobe.budgets import HeadBudgets
