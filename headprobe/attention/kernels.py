@@ -49,7 +49,8 @@ def share_heads(
     """Return the attention function's own result without copying the KV cache per query head.
 
     transformers repeats keys and values for the query heads of a group where SDPA gets a mask. With
-    the KV heads as batch the group's query heads read the same memory, and the result is the same.
+    the KV heads as batch (``attend_groups``) the group's query heads read the same memory, and the
+    result is the same. One query without a mask, a decoding step, takes that way too.
     """
     batch, heads, queries, _ = query.shape
     kv_heads = key.shape[1]
