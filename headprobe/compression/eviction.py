@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,44 +12,16 @@ from torch import Tensor
 from headprobe.compression.compensation import compensate
 from headprobe.compression.entries import COMPENSATION
 from headprobe.compression.held import Held
-from headprobe.compression.layer_view import REDUCTIONS, Evidence, LayerView
+from headprobe.compression.layer_view import Evidence, LayerView
 from headprobe.compression.ragged import Ragged
 from headprobe.compression.ranking import Ranking, rank, select
 from headprobe.compression.selections import get_selection
-from headprobe.compression.sharing import Target, share_by_attention
+from headprobe.compression.sharing import share
 from headprobe.compression.slots import storage_order
-from headprobe.errors import HeadprobeError
+from headprobe.compression.target import Rule, Target
 
 _MOST_CHOICES = 2**24
 """The most entries, over all choices, that are looked at in one go."""
-
-
-def reduction_of(target: Target) -> str:
-    """Return the reduction by which the query heads that share a KV head choose together.
-
-    Raises:
-        HeadprobeError: the budget names a reduction that is not known.
-    """
-    name = str(target.budgets.strategy.get("reduce") or "mean")
-    if name not in REDUCTIONS:
-        known = ", ".join(REDUCTIONS)
-        raise HeadprobeError(f"the budget reduces scores by {name!r}; known are {known}")
-    return name
-
-
-class Rule(NamedTuple):
-    """The settings of a budget that a ranking of entries depends on."""
-
-    window: int
-    sinks: int
-    reduction: str
-    selection: str
-
-    @classmethod
-    def of(cls, target: Target, selection: str) -> Rule:
-        """Return the rule of a target's heads that have this selection."""
-        budgets = target.budgets
-        return cls(budgets.window, budgets.sinks, reduction_of(target), selection)
 
 
 class Evictor:
@@ -132,20 +103,16 @@ class Evictor:
         shared: dict[tuple[int, Rule], list[int]] = {}
         for at, (sequence, target) in enumerate(pairs):
             if target.floor is not None:
-                rule = Rule.of(target, "attention")
-                shared.setdefault((sequence, rule), []).append(at)
+                shared.setdefault((sequence, target.shared_rule), []).append(at)
         for (sequence, rule), own in shared.items():
-            ranking = self._ranking(rule)
+            ranking = self.ranking(rule)
             heads = slice(sequence * self._heads, (sequence + 1) * self._heads)
             floors = np.array([pairs[at][1].floor for at in own], dtype=np.float64)
-            found = share_by_attention(
+            found = share(
                 self._tensor(sizes[own]),
                 self._tensor(floors),
-                Ranking(
-                    rank=ranking.rank[heads],
-                    worth=ranking.worth[heads],
-                    counts=ranking.counts[heads],
-                ),
+                ranking.worth[heads],
+                ranking.counts[heads],
                 always=rule.window + rule.sinks,
             )
             sizes[own] = found.cpu().numpy()
@@ -175,7 +142,7 @@ class Evictor:
         for number, rule in enumerate(known):
             own = np.flatnonzero(rule_of == number)
             is_whole = bool((sizes == self._counts[heads])[order[own]].all())
-            ranking = None if is_whole else self._ranking(rule)
+            ranking = None if is_whole else self.ranking(rule)
             for start in range(0, len(own), step):
                 part = own[start : start + step]
                 head = self._tensor(heads[order[part]])
@@ -207,7 +174,8 @@ class Evictor:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
-    def _ranking(self, rule: Rule) -> Ranking:
+    def ranking(self, rule: Rule) -> Ranking:
+        """Rank the entries of all heads, one sequence's after another's, by a rule."""
         if rule not in self._rankings:
             view = LayerView(
                 self._held,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ from transformers.cache_utils import DynamicLayer
 
 from headprobe.attention.rotary import Unrotated
 from headprobe.compression.attend import attend
-from headprobe.compression.eviction import Evictor, reduction_of
+from headprobe.compression.eviction import Evictor
 from headprobe.compression.held import Held
 from headprobe.compression.observed import Observed
 from headprobe.compression.ragged import Ragged
-from headprobe.compression.sharing import Target
+from headprobe.compression.ranking import Ranking
+from headprobe.compression.target import Rule, Target, reduction_of
 from headprobe.errors import HeadprobeError
 
 
@@ -242,23 +243,31 @@ class BudgetLayer(DynamicLayer):
                 "expected `compress_at` to be set before the newest tokens came: "
                 "a compressed cache keeps no queries for another compression unless one is ahead"
             )
-        held, sequences = self._held(), self._observed.window.sequences
+        evictor = self._evictor({target.budgets.window for target in self._targets})
+        self._ragged = evictor.compress([*self._aims(self._observed.window.sequences)])
+        self.keys = self.values = self._given = None
+        self.compressed_after = self._tokens
+        self._observed = Observed()
+
+    @torch.no_grad()
+    def ranking(self, rule: Rule) -> Ranking:
+        """Rank the entries of every head by what they are worth; nothing is compressed."""
+        return self._evictor({rule.window}).ranking(rule)
+
+    def _evictor(self, windows: Collection[int]) -> Evictor:
+        """Collect what a compression looks at, by the attention of so many newest queries."""
+        held = self._held()
         visible = self._observed.window.visible(self._tokens)
-        windows = {target.budgets.window for target in self._targets}
-        evictor = Evictor(
+        return Evictor(
             self.index,
             held,
             visible,
             tokens=self._tokens,
-            sequences=sequences,
+            sequences=self._observed.window.sequences,
             evidence=self._observed.evidence(
                 held, visible, windows, tokens=self._tokens, output=self.output
             ),
         )
-        self._ragged = evictor.compress([*self._aims(sequences)])
-        self.keys = self.values = self._given = None
-        self.compressed_after = self._tokens
-        self._observed = Observed()
 
     def _aims(self, sequences: int) -> Iterator[tuple[int, Target]]:
         """Pair the sequences to be compressed with their targets."""

@@ -39,7 +39,8 @@ _LEAD = 8
 """Tokens before a piece that the instruction quotes."""
 _FIRST = "\n\nRepeat the previous context exactly."
 _OTHERS = "\n\nRepeat the part of the previous context exactly, starting with"
-_ROW_BYTES = 2**28
+_ROW_BYTES, _CPU_ROW_BYTES = 2**28, 2**23
+"""Bytes of rows in one go; a CPU takes half as long, measured, where they stay in its caches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +206,8 @@ def _largest(
     visible = seen(mask, looked_at[None].int(), at, attention_kwargs)
     piece = slice(sinks, len(looked_at) - queries)
     largest = torch.zeros(heads, repetition.stop - repetition.start, device=key.device)
-    step = max(1, _ROW_BYTES // (4 * heads * len(looked_at)))
+    row_bytes = _CPU_ROW_BYTES if key.device.type == "cpu" else _ROW_BYTES
+    step = max(1, row_bytes // (4 * heads * len(looked_at)))
     for start in range(0, queries, step):
         part = slice(start, start + step)
         rows = attention_rows(query[:, part], keys, visible[:, part], attention_kwargs)

@@ -250,7 +250,10 @@ class _Reader:
         )
 
     def _targets(self, cut_point: CutPoint) -> list[Target]:
-        return [Target(budgets=one.at(cut_point), floor=one.floor) for one in self._methods]
+        return [
+            Target(budgets=one.at(cut_point), floor=one.floor, across=one.across)
+            for one in self._methods
+        ]
 
     def _write(
         self,

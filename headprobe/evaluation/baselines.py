@@ -3,7 +3,8 @@
 uniform (SnapKV, arXiv 2404.14469), pyramid (PyramidKV, arXiv 2406.02069), adaptive (Ada-KV, arXiv
 2407.11550, a layer's budget divided by attention), streaming (StreamingLLM, arXiv 2309.17453),
 the uniform budget with the entries of DefensiveKV (arXiv 2510.13334) and KVzip (arXiv 2505.23416),
-and the budget itself with its heads shuffled, which is what shuffled scores would give.
+KVzip's entries ranked over all heads of the model, as its authors do, and the budget itself with
+its heads shuffled, which is what shuffled scores would give.
 """
 
 from __future__ import annotations
@@ -20,9 +21,18 @@ from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.methods import CutPoint, Method
 
 SINKS = 4
-FLOOR = 0.2
-KVZIP = "kvzip"
-BASELINES = ("uniform", "pyramid", "adaptive", "streaming", "defensive", KVZIP, "shuffled")
+_FLOORS = {"adaptive": 0.2, "kvzip_global": 0.0}
+KVZIP, KVZIP_GLOBAL = "kvzip", "kvzip_global"
+BASELINES = (
+    "uniform",
+    "pyramid",
+    "adaptive",
+    "streaming",
+    "defensive",
+    KVZIP,
+    KVZIP_GLOBAL,
+    "shuffled",
+)
 _AS_CANDIDATES = {
     "uniform": ("uniform", "attention"),
     "pyramid": ("pyramid", "attention"),
@@ -79,15 +89,19 @@ def baselines(candidate: Method, *, seed: int) -> list[Method]:
     def kvzip(cut_point: CutPoint) -> HeadBudgets:
         return _selecting(KVZIP, uniform(cut_point), "reconstruct")
 
+    def kvzip_global(cut_point: CutPoint) -> HeadBudgets:
+        return _selecting(KVZIP_GLOBAL, uniform(cut_point), "reconstruct")
+
     def shuffled(cut_point: CutPoint) -> HeadBudgets:
         own = candidate.at(cut_point)
         return shuffle(own, capacity=cut_point.capacity, seed=(seed, cut_point.question_id))
 
-    ways = (uniform, pyramid, uniform, streaming, defensive, kvzip, shuffled)
+    ways = (uniform, pyramid, uniform, streaming, defensive, kvzip, kvzip_global, shuffled)
     selections = {
         "streaming": ("streaming",),
         "defensive": ("defensive",),
         KVZIP: ("reconstruct",),
+        KVZIP_GLOBAL: ("reconstruct",),
         "shuffled": candidate.selections,
     }
     return [
@@ -97,7 +111,8 @@ def baselines(candidate: Method, *, seed: int) -> list[Method]:
             window=candidate.window,
             at=way,
             selections=selections.get(name, ("attention",)),
-            floor=FLOOR if name == "adaptive" else None,
+            floor=_FLOORS.get(name),
+            across="model" if name == KVZIP_GLOBAL else "layer",
             is_baseline=True,
         )
         for name, way in zip(BASELINES, ways, strict=True)

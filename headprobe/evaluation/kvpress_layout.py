@@ -29,12 +29,13 @@ _PRESSES = {
     ("pyramid", "attention"): "pyramidkv",
     ("adaptive", "attention"): "adakv_snapkv",
     ("streaming", "streaming"): "streaming_llm",
+    ("kvzip_global", "reconstruct"): "kvzip",
     ("kvzip", "reconstruct"): "kvzip_uniform",
     ("uniform", "reconstruct"): "kvzip_uniform",
 }
 """kvpress' names of the same methods; others are called by strategy and selection.
 
-What kvpress calls ``kvzip`` and ``expected_attention`` ranks the entries of all heads together.
+What kvpress calls ``expected_attention`` ranks the entries of all heads together.
 """
 _ONE_ANSWER = ("loogle", "longbench-v2")
 """kvpress' data sets with a text as the answer; in the others it is a list."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
@@ -16,6 +16,9 @@ from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
 from headprobe.models.layout import HeadLayout, check_same_heads
+
+if TYPE_CHECKING:
+    from headprobe.compression.target import Across
 
 STRATEGY = "headkv"
 SELECTION, STREAMING = "attention", "streaming"
@@ -44,8 +47,9 @@ class Method:
     """A way to compress the cache: a ``strategy``, a ``selection`` and the ``budget`` asked for.
 
     ``at`` gives the entries of every head, which are chosen by the ``selections``; the ``window``
-    newest tokens are kept, and by attention they choose. With a ``floor`` a layer's entries are
-    divided by attention, and a head is sure to keep that fraction of its own.
+    newest tokens are kept, and by attention they choose. With a ``floor`` the entries of a layer's
+    heads, or ``across`` the model of all heads, are divided by what the selection finds them worth,
+    and a head is sure to keep that fraction of its own.
     """
 
     strategy: str
@@ -54,6 +58,7 @@ class Method:
     at: Callable[[CutPoint], HeadBudgets]
     selections: tuple[str, ...] = (SELECTION,)
     floor: float | None = None
+    across: Across = "layer"
     is_baseline: bool = False
 
     @property

@@ -14,7 +14,7 @@ from headprobe.allocators.mixing import WeightedRun
 from headprobe.compression.reconstruction import can_repeat
 from headprobe.compression.selections import needs_of
 from headprobe.errors import HeadprobeWarning, UsageError
-from headprobe.evaluation.baselines import KVZIP, with_baselines
+from headprobe.evaluation.baselines import KVZIP, KVZIP_GLOBAL, with_baselines
 from headprobe.evaluation.benchmarks.question_set import benchmark_questions
 from headprobe.evaluation.benchmarks.registry import Chosen
 from headprobe.evaluation.identity import describe_method, methods_digest, question_keys
@@ -222,7 +222,7 @@ def plan_evaluation(
 
 
 def _without(loaded: LoadedModel, candidates: Sequence[Method], longest: int) -> list[str]:
-    """Leave out baseline kvzip where the model's context has no room to repeat a prompt.
+    """Leave out KVzip's baselines where the model's context has no room to repeat a prompt.
 
     Raises:
         UsageError: a candidate needs that room.
@@ -237,9 +237,12 @@ def _without(loaded: LoadedModel, candidates: Sequence[Method], longest: int) ->
         if "reconstruction" in needs_of({name}):
             message = f"{problem}: try shorter `lengths`"
             raise UsageError(message, option="selection", value=name)
-    message = f"{problem}: baseline {KVZIP} is left out; shorter `lengths` let it in"
+    left = [KVZIP, KVZIP_GLOBAL]
+    message = (
+        f"{problem}: baselines {' and '.join(left)} are left out; shorter `lengths` let them in"
+    )
     warnings.warn(message, HeadprobeWarning, stacklevel=3)
-    return [KVZIP]
+    return left
 
 
 def _contexts(questions: Sequence[Question]) -> list[int]:

@@ -786,7 +786,7 @@ def test_forks_that_cannot_be_are_refused(tiny_llama: PreTrainedModel) -> None:
         with pytest.raises(ValueError, match="not compressed"):
             cache.fork([target])
     streaming = budgets(tiny_llama, selection="streaming")
-    with pytest.raises(ValueError, match="select by attention"):
+    with pytest.raises(ValueError, match=r"by one selection, got \['streaming'\]"):
         Target(budgets=streaming, floor=0.2)
     with pytest.raises(ValueError, match="a floor from 0 to 1"):
         Target(budgets=target.budgets, floor=1.2)

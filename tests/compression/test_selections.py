@@ -207,6 +207,39 @@ def test_one_fork_cuts_to_targets_of_many_selections(tiny_llama: PreTrainedModel
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("selection", ["attention", "reconstruct"])
+@pytest.mark.parametrize("architecture", THREE)
+def test_heads_share_across_the_model_by_the_plain_formula(
+    architecture: str, selection: str
+) -> None:
+    """Floors first, then one entry after the other to the head whose next one is worth most."""
+    model, tokens = build(architecture), ids(PROMPT)
+    budget = budgets(model, selection)
+    with HeadBudgetCache(model, budget) as cache:
+        model(tokens, past_key_values=cache)
+        if selection == "reconstruct":
+            cache.reconstruct(repeated(tokens))
+    targets = [
+        *(Target(budgets=budget, floor=floor, across="model") for floor in (0.0, 0.5, 1.0)),
+        Target(budgets=budget),
+    ]
+    own = np.moveaxis(cache.fork(targets).entries, 1, 0)
+    kept = own[-1]
+    worth = {
+        head: sorted(expected_scores(model, tokens, selection, *head)[0][:-WINDOW], reverse=True)
+        for head in np.ndindex(kept.shape)
+    }
+    for target, found in zip(targets[:-1], own, strict=False):
+        taken = np.minimum(kept, WINDOW) + (target.floor * (kept - WINDOW)).astype(int)
+        while taken.sum() < kept.sum():
+            open_heads = [head for head in worth if taken[head] - WINDOW < len(worth[head])]
+            taken[max(open_heads, key=lambda head: worth[head][taken[head] - WINDOW])] += 1
+        np.testing.assert_array_equal(found, taken)
+    np.testing.assert_array_equal(own[2], kept)
+    assert (own[0].sum(axis=1) != kept.sum(axis=1)).any(), "no layer has more than before"
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "lfm2"])
 def test_a_repetition_leaves_the_cache_as_it_was(architecture: str) -> None:
     model, tokens, after = build(architecture), ids(PROMPT), ids(2, seed=3)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from headprobe.compression.layer_view import EntryScores
 from headprobe.compression.ranking import rank
-from headprobe.compression.sharing import share_by_attention
+from headprobe.compression.sharing import share
 
 
 def plainly(
@@ -42,14 +42,14 @@ def test_sharing_equals_the_plain_rule(
     seed: int,
     levels: int,
 ) -> None:
-    """The layer is shared out for each target by itself; no two heads need to be granted alike."""
+    """Heads share for each target by itself; no two heads need to be granted alike."""
     generator = torch.Generator().manual_seed(seed)
     attention = torch.randint(levels, (len(counts), max(1, *counts)), generator=generator).float()
     ranking = rank(EntryScores(attention), torch.tensor(counts), window=window, sinks=sinks)
     sizes = torch.tensor([[size + head for head in range(len(counts))] for size in targets])
     always = window + sinks
     own = torch.tensor(floors[: len(targets)], dtype=torch.float64)
-    found = share_by_attention(sizes, own, ranking, always=always)
+    found = share(sizes, own, ranking.worth, ranking.counts, always=always)
     pooled = [
         row[:ranked].tolist()
         for row, ranked in zip(ranking.worth, ranking.counts.tolist(), strict=True)
@@ -62,10 +62,11 @@ def test_the_head_with_spread_attention_gets_more() -> None:
     attention = torch.zeros(2, 40)
     attention[0, 17:24], attention[1] = 1.0, 0.5
     ranking = rank(EntryScores(attention), torch.tensor([40, 40]), window=4, sinks=0)
-    found = share_by_attention(
+    found = share(
         torch.tensor([[14, 14]] * 2),
         torch.tensor([0.2, 1.0], dtype=torch.float64),
-        ranking,
+        ranking.worth,
+        ranking.counts,
         always=4,
     )
     assert found.tolist() == [[11, 17], [14, 14]]

@@ -79,15 +79,16 @@ def plainly(
     capacity = np.full(nano.layout.layers, end)
     given = method.at(CutPoint(tokens=end, question_id=question.draw_id, capacity=capacity))
     written: list[int] = []
-    with HeadBudgetCache(nano.model, given, floor=method.floor) as cache:
+    with HeadBudgetCache(nano.model, given) as cache:
         stops = [context.shape[1], end]
         for start, stop in zip([0, *stops], dict.fromkeys(stops), strict=False):
             logits = nano.model(prompt[:, start:stop], past_key_values=cache).logits
             if "reconstruct" in method.selections:
                 ids = prompt[0, :stop].tolist()
                 cache.reconstruct(repetitions(ids, nano.tokenizer, start=start))
-        cache.compress()
-        fraction = cache.entries.mean() / end
+    fork = cache.fork([Target(budgets=given, floor=method.floor, across=method.across)])
+    fraction = fork.entries.mean() / end
+    with fork as cache:
         if setting == QUERY_AGNOSTIC:
             logits = nano.model(prompt[:, end:], past_key_values=cache).logits
         logits[0, -1, nano.model.generation_config.eos_token_id] = float("-inf")
@@ -116,7 +117,7 @@ def test_answers_are_those_of_each_budget_alone(
     methods = [small(nano), shared, *baselines(small(nano), seed=0), *others]
     questions = questions[:2]
     found = evaluate(nano, questions, methods, prefill_chunk=30)
-    assert [t.strategy for t in found.methods[:12]] == [FULL, *(c.strategy for c in methods)]
+    assert [t.strategy for t in found.methods[:13]] == [FULL, *(c.strategy for c in methods)]
     for setting in (QUERY_AWARE, QUERY_AGNOSTIC):
         for method in methods:
             answered = find(found, setting, method.strategy)
@@ -159,7 +160,7 @@ def test_answers_are_graded_by_the_probe_too(
         assert passed == question.metrics["passed"](response)
 
 
-@pytest.mark.parametrize("methods", [1, 8])
+@pytest.mark.parametrize("methods", [1, 9])
 def test_a_question_takes_as_many_passes_whatever_the_number_of_budgets(
     nano: LoadedModel, questions: Sequence[Question], methods: int
 ) -> None:
@@ -258,7 +259,9 @@ def test_baselines_keep_as_much_of_any_model(architecture: str) -> None:
     cut_point = CutPoint(tokens=60, question_id=0, capacity=cache.capacity)
     whole = cache.fork([Target(budgets=everything(layout))])
     np.testing.assert_array_equal(cut_point.capacity, whole.entries[:, 0, 0])
-    fork = cache.fork([Target(budgets=one.at(cut_point), floor=one.floor) for one in methods])
+    fork = cache.fork(
+        [Target(budgets=one.at(cut_point), floor=one.floor, across=one.across) for one in methods]
+    )
     kept = fork.entries.sum(axis=(0, 2))
     assert (kept == kept[0]).all()
     assert kept[0] < whole.entries.sum()

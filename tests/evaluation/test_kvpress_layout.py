@@ -258,6 +258,7 @@ def test_numbers_have_the_form_of_kvpress_scorers(
         ("uniform", "attention", "snapkv"),
         ("adaptive", "attention", "adakv_snapkv"),
         ("kvzip", "reconstruct", "kvzip_uniform"),
+        ("kvzip_global", "reconstruct", "kvzip"),
         ("uniform", "expected", "uniform_expected"),
         ("uniform", "value", "critical_snapkv"),
         ("headkv", "attention", "headkv"),

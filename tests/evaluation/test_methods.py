@@ -80,19 +80,21 @@ def test_each_baseline_chooses_in_its_own_way() -> None:
     candidate = allocated([run()], BudgetSize(tokens=20))
     found = {one.strategy: one for one in baselines(candidate, seed=0)}
     assert tuple(found) == BASELINES
-    uniform, pyramid, adaptive, streaming, defensive, kvzip, shuffled = (
+    uniform, pyramid, adaptive, streaming, defensive, kvzip, kvzip_global, shuffled = (
         one.at(cut_point(500, 7)) for one in found.values()
     )
-    for one in (defensive, kvzip):
+    for one in (defensive, kvzip, kvzip_global):
         np.testing.assert_array_equal(one.tokens, uniform.tokens)
     assert (defensive.selection == "defensive").all()
     assert (kvzip.selection == "reconstruct").all()
+    assert (kvzip_global.selection == "reconstruct").all()
     for name, one in found.items():
         assert set(one.at(cut_point(500, 7)).selection.ravel()) == set(one.selections), name
     assert (uniform.tokens == 20).all()
     assert (np.diff(pyramid.tokens[:, 0]) < 0).all()
     np.testing.assert_array_equal(adaptive.tokens, uniform.tokens)
-    assert {name: one.floor for name, one in found.items() if one.floor} == {"adaptive": 0.2}
+    shared = {name: (one.floor, one.across) for name, one in found.items() if one.floor is not None}
+    assert shared == {"adaptive": (0.2, "layer"), "kvzip_global": (0.0, "model")}
     assert (streaming.selection == "streaming").all()
     assert streaming.sinks == SINKS
     own = candidate.at(cut_point(500, 7)).tokens
@@ -157,10 +159,10 @@ def test_budgets_are_read_as_typed(tmp_path: Path) -> None:
     everyone = with_baselines(methods, seed=0)
     # A baseline that entered is not there twice, and those of a budget stand after it.
     names = [one.strategy for one in everyone if one.budget == "16"]
-    behind = ["uniform", "adaptive", "streaming", "defensive", "kvzip", "shuffled"]
+    behind = ["uniform", "adaptive", "streaming", "defensive", "kvzip", "kvzip_global", "shuffled"]
     assert names == ["headkv", "pyramid", *behind]
     assert [one.budget for one in everyone] == [
-        name for name in ("16", "1.5%", "own", "64") for _ in range(8)
+        name for name in ("16", "1.5%", "own", "64") for _ in range(9)
     ]
 
 
@@ -192,7 +194,7 @@ def test_every_strategy_meets_every_selection(tmp_path: Path) -> None:
     assert (alone.selection, duo.selection) == ("value", "streaming")
     names = [one.strategy for one in with_baselines(methods, seed=0) if one.budget == "16"]
     own = ["headkv", "headkv", "uniform", "uniform"]
-    assert names == [*own, "pyramid", "adaptive", "streaming", "kvzip", "shuffled"]
+    assert names == [*own, "pyramid", "adaptive", "streaming", "kvzip", "kvzip_global", "shuffled"]
     left = with_baselines(methods, seed=0, without=["kvzip"])
     assert "kvzip" not in {one.strategy for one in left}
 

@@ -93,7 +93,7 @@ def test_lines_differ_in_colour_and_marker_and_are_alike_in_both_panels() -> Non
         drawn = {name: container.lines[0] for name, container in lines(axes).items()}
         looks.append({n: (li.get_color(), li.get_marker()) for n, li in drawn.items()})
         for kind in zip(*looks[-1].values(), strict=True):
-            assert len(set(kind)) == len(drawn) == 9
+            assert len(set(kind)) == len(drawn) == 10
         dashed = {name for name, line in drawn.items() if line.get_linestyle() == "--"}
         assert dashed == set(STRATEGIES[1:])
     assert looks[0] == looks[1]
