@@ -88,8 +88,8 @@ def test_sizes_are_evaluated_from_the_newest_run_beside_every_baseline(inside: P
         assert (
             (one["gain"] is None) == (one["best_baseline"] is None) == (one["strategy"] != "headkv")
         )
-    assert len(pd.read_csv(out / "results.csv")) == 2 * 17
-    assert len(pd.read_parquet(out / "answers.parquet")) == 2 * 17 * 2
+    assert len(pd.read_csv(out / "results.csv")) == 2 * 19
+    assert len(pd.read_parquet(out / "answers.parquet")) == 2 * 19 * 2
     assert "written to" in done.stderr
 
 

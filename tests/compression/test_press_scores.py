@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from headprobe.budgets import HeadBudgets
-from headprobe.compression import HeadBudgetCache
+from headprobe.compression import HeadBudgetCache, Target
 from headprobe.compression.layer_view import EntryScores
 from headprobe.compression.ranking import Ranking, rank
 from headprobe.compression.reconstruction import Repetition, repetitions
@@ -59,6 +59,23 @@ def theirs(press: ScorerPress, nano: LoadedModel, text: Tensor) -> list[Tensor]:
     return found
 
 
+def even_budget(
+    nano: LoadedModel, selection: str, *, tokens: int, window: int = WINDOW
+) -> HeadBudgets:
+    shape = (nano.layout.layers, nano.layout.num_kv_heads)
+    return HeadBudgets(
+        layout=nano.layout,
+        strategy={"name": "test"},
+        granularity="kv",
+        window=window,
+        sinks=0,
+        compensation=False,
+        selection=np.full(shape, selection),
+        tokens=np.full(shape, tokens),
+        ratio=np.zeros(shape),
+    )
+
+
 @torch.no_grad()
 def ours(
     nano: LoadedModel,
@@ -74,19 +91,7 @@ def ours(
         return rank(scores, *given, **options)
 
     monkeypatch.setattr("headprobe.compression.eviction.rank", keep)
-    shape = (nano.layout.layers, nano.layout.num_kv_heads)
-    budget = HeadBudgets(
-        layout=nano.layout,
-        strategy={"name": "test"},
-        granularity="kv",
-        window=WINDOW,
-        sinks=0,
-        compensation=False,
-        selection=np.full(shape, selection),
-        tokens=np.full(shape, 50),
-        ratio=np.zeros(shape),
-    )
-    with HeadBudgetCache(nano.model, budget) as cache:
+    with HeadBudgetCache(nano.model, even_budget(nano, selection, tokens=50)) as cache:
         nano.model(text, past_key_values=cache, logits_to_keep=1)
         if selection == "reconstruct":
             cache.reconstruct(repeated)
@@ -141,8 +146,12 @@ def test_streaming_keeps_what_streamingllm_keeps(
 def test_reconstruct_is_kvzip(
     nano: LoadedModel, text: Tensor, monkeypatch: pytest.MonkeyPatch, piece: int
 ) -> None:
-    """The instruction is tokenized there as a text of its own, so its tokens are taken over."""
+    """Scores, and what each head keeps of a quarter of the cache, ranked over all heads.
+
+    The instruction is tokenized there as a text of its own, so its tokens are taken over.
+    """
     found: list[Tensor] = []
+    dropped: list[list[int]] = []
     asked: list[tuple[int, ...]] = []
 
     class SeenPress(KVzipPress):
@@ -153,8 +162,13 @@ def test_reconstruct_is_kvzip(
 
         def compress_post(self, model: Any) -> None:
             found.append(self.score_val.clone())
+            super().compress_post(model)
+            for layer in model.model.layers:
+                _, heads, _ = layer.self_attn.masked_key_indices
+                dropped.append(heads.bincount(minlength=nano.layout.num_kv_heads).tolist())
+                layer.self_attn.masked_key_indices = None
 
-    press = SeenPress(0.5, chunk_size=piece)
+    press = SeenPress(0.75, chunk_size=piece)
     with torch.no_grad(), press(nano.model):
         nano.model(input_ids=text, past_key_values=DynamicCache())
     monkeypatch.setattr("headprobe.compression.reconstruction.PIECE", piece)
@@ -165,3 +179,10 @@ def test_reconstruct_is_kvzip(
     own = ours(nano, text, "reconstruct", monkeypatch, repeated)
     for scores, other in zip(own, found[0], strict=True):
         torch.testing.assert_close(scores.worth[:, SINKS:], other[0, :, SINKS:], **CLOSE)
+    budget = even_budget(nano, "reconstruct", tokens=TOKENS // 4, window=0)
+    with torch.no_grad(), HeadBudgetCache(nano.model, budget) as cache:
+        nano.model(text, past_key_values=cache, logits_to_keep=1)
+        cache.reconstruct(repeated)
+    kept = cache.fork([Target(budgets=budget, floor=0.0, across="model")]).entries[:, 0]
+    assert kept.std() > 0
+    np.testing.assert_allclose(kept, TOKENS - np.array(dropped), atol=1)
