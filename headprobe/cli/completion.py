@@ -53,6 +53,13 @@ def selections(incomplete: str) -> list[str]:
     return _fitting(selection_names(), incomplete)
 
 
+def settings(incomplete: str) -> list[str]:
+    """Complete the names of an evaluation's settings, parted by commas."""
+    from headprobe.evaluation.results import SETTINGS
+
+    return _fitting(SETTINGS, incomplete)
+
+
 def formats(incomplete: str) -> list[str]:
     """Complete the name of a file format."""
     from headprobe.formats import format_names

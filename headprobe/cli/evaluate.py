@@ -114,6 +114,17 @@ def evaluate(
             rich_help_panel=options.CASES,
         ),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="When the cache is compressed: query_aware, once the question is read, or "
+            "query_agnostic, before.",
+            show_default="both",
+            autocompletion=completion.settings,
+            rich_help_panel=options.ANSWERS,
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None,
         typer.Option(
@@ -197,6 +208,7 @@ def evaluate(
     from headprobe.budgets import selection_names
     from headprobe.evaluation.benchmarks.registry import get_benchmark
     from headprobe.evaluation.methods import STRATEGY, MethodOptions, parse_budgets
+    from headprobe.evaluation.results import SETTINGS
     from headprobe.runs.directory import require_scores
     from headprobe.runs.hub import local_run
     from headprobe.tasks import get_asking_task
@@ -248,6 +260,7 @@ def evaluate(
         questions=questions,
         benchmark=known,
         allow_scored_needles=allow_scored_needles,
+        settings=parsing.names("settings", settings or (), [*SETTINGS]) or tuple(SETTINGS),
         metric=metric,
         max_new_tokens=max_new_tokens,
         out=out,
@@ -298,9 +311,9 @@ def _show(found: Evaluation, planned: PlannedEvaluation, *, json: bool) -> None:
     columns = ["strategy", "selection", "budget", "cache %", planned.metric, " / ".join(others)]
     columns += ["% of full", "gain over the best baseline"]
     asked = f"{len(planned.questions)} questions{in_title(planned.plan.to_json())}"
-    for setting, meaning in SETTINGS.items():
+    for setting in planned.settings:
         rows = [_row(one, planned.metric, others) for one in results if one.setting == setting]
-        output.show_table(f"{planned.subject}: {meaning}; {asked}", columns, rows)
+        output.show_table(f"{planned.subject}: {SETTINGS[setting]}; {asked}", columns, rows)
     _show_kept(planned.kept(found), planned)
 
 

@@ -29,11 +29,10 @@ from headprobe.attention.rows import check_attention_kwargs
 from headprobe.budgets import HeadBudgets
 from headprobe.compression.layer import BudgetLayer
 from headprobe.compression.masks import CausalMasks, check_mask
-from headprobe.compression.ranking import Ranking
 from headprobe.compression.reconstruction import Repetition, repeat_context
 from headprobe.compression.selections import needs_of
 from headprobe.compression.sharing import share_across_model
-from headprobe.compression.target import Rule, Target
+from headprobe.compression.target import Target
 from headprobe.errors import HeadprobeError
 from headprobe.models.config import check_layout
 
@@ -188,9 +187,7 @@ class HeadBudgetCache(Cache):
             raise ValueError("expected targets of one granularity")
         if self.entries.shape[1] != 1:
             raise ValueError(f"expected one sequence to fork, got {self.entries.shape[1]}")
-        capacity = self.capacity
-        tokens = {layer.index: int(capacity[layer.index]) for layer in self._own}
-        targets = share_across_model(targets, self._rankings, tokens)
+        targets = share_across_model(targets, self._own)
         forked = copy.copy(self)
         forked.layers = [
             layer.fork(targets, keep=keep)
@@ -200,10 +197,6 @@ class HeadBudgetCache(Cache):
         ]
         forked._start_anew()
         return forked
-
-    def _rankings(self, rule: Rule) -> dict[int, Ranking]:
-        """Rank the entries of every layer with a budget."""
-        return {layer.index: layer.ranking(rule) for layer in self._own}
 
     def branch(self) -> HeadBudgetCache:
         """Copy the cache, which is not compressed: tokens that come later are each one's own.

@@ -219,16 +219,21 @@ class BudgetLayer(DynamicLayer):
 
         This layer stays as it is, or with ``keep`` false is emptied.
         """
-        forked = copy.copy(self)
-        forked._aim(targets)
-        if self.is_compressed or self._observed.window.size < min(forked._newest, self._tokens):
-            raise ValueError(
-                f"expected a cache that is not compressed and has watched {forked._newest} queries"
-            )
+        forked = self._aimed(targets)
         forked.compress()
         if not keep:
             self.reset()
         return forked
+
+    def _aimed(self, targets: Sequence[Target]) -> BudgetLayer:
+        """Copy the layer, ready to be compressed to other targets."""
+        aimed = copy.copy(self)
+        aimed._aim(targets)
+        if self.is_compressed or self._observed.window.size < min(aimed._newest, self._tokens):
+            raise ValueError(
+                f"expected a cache that is not compressed and has watched {aimed._newest} queries"
+            )
+        return aimed
 
     @torch.no_grad()
     def compress(self) -> None:
@@ -250,9 +255,9 @@ class BudgetLayer(DynamicLayer):
         self._observed = Observed()
 
     @torch.no_grad()
-    def ranking(self, rule: Rule) -> Ranking:
-        """Rank the entries of every head by what they are worth; nothing is compressed."""
-        return self._evictor({rule.window}).ranking(rule)
+    def ranking(self, rule: Rule, targets: Sequence[Target]) -> Ranking:
+        """Rank the entries that a fork to the ``targets`` chooses from, by what they are worth."""
+        return self._aimed(targets)._evictor({rule.window}).ranking(rule)
 
     def _evictor(self, windows: Collection[int]) -> Evictor:
         """Collect what a compression looks at, by the attention of so many newest queries."""

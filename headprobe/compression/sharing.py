@@ -9,60 +9,66 @@ floor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import pad
 
-from headprobe.compression.ranking import Ranking
+from headprobe.budgets import HeadBudgets
 from headprobe.compression.target import Rule, Target
 
+if TYPE_CHECKING:
+    from headprobe.compression.layer import BudgetLayer
 
-def share_across_model(
-    targets: Sequence[Target],
-    rankings: Callable[[Rule], Mapping[int, Ranking]],
-    tokens: Mapping[int, int],
-) -> list[Target]:
+
+def share_across_model(targets: Sequence[Target], layers: Sequence[BudgetLayer]) -> list[Target]:
     """Give every target whose heads share across the model a budget of what each of them keeps.
+
+    Layers with a sliding window that hold fewer tokens than others keep what they had.
 
     Args:
         targets: the targets; those whose heads do not share across the model stay as they are.
-        rankings: ranks the entries of each layer that is compressed, one sequence's.
-        tokens: the entries that a head of each of these layers can hold.
+        layers: the layers of one sequence, not compressed.
     """
     shared: dict[Rule, list[int]] = {}
     for at, target in enumerate(targets):
-        if target.floor is not None and target.across == "model":
+        if target.across == "model":
             shared.setdefault(target.shared_rule, []).append(at)
     divided = [*targets]
     for rule, own in shared.items():
-        layers = rankings(rule)
-        keys = max(one.worth.shape[1] for one in layers.values())
-        worth = [
-            pad(one.worth, (0, keys - one.worth.shape[1]), value=-torch.inf)
-            for one in layers.values()
-        ]
-        sizes = np.stack(
-            [[targets[at].budgets.kept(tokens[layer])[layer] for layer in layers] for at in own]
-        )
-        device = worth[0].device
-        found = share(
-            torch.from_numpy(sizes).flatten(1).to(device),
-            torch.tensor([targets[at].floor for at in own], dtype=torch.float64, device=device),
-            torch.cat(worth),
-            torch.cat([one.counts for one in layers.values()]),
-            always=rule.window + rule.sinks,
-        )
-        for at, kept in zip(own, found.cpu().numpy().reshape(sizes.shape), strict=True):
-            budgets = targets[at].budgets
-            table = np.zeros_like(budgets.tokens)
-            table[[*layers]] = kept
-            whole = replace(budgets, tokens=table, ratio=np.zeros_like(budgets.ratio))
-            divided[at] = Target(budgets=whole)
+        for at, budgets in zip(
+            own, _divide(rule, [targets[at] for at in own], layers), strict=True
+        ):
+            divided[at] = Target(budgets=budgets)
+    return divided
+
+
+def _divide(
+    rule: Rule, targets: Sequence[Target], layers: Sequence[BudgetLayer]
+) -> list[HeadBudgets]:
+    """Divide what the heads of the layers that hold every token keep between them."""
+    tokens = max(layer.capacity for layer in layers)
+    layers = [layer for layer in layers if layer.capacity == tokens]
+    ranked = [layer.ranking(rule, targets) for layer in layers]
+    device = ranked[0].worth.device
+    indices = [layer.index for layer in layers]
+    kept = np.stack([target.budgets.kept(tokens) for target in targets])
+    found = share(
+        torch.from_numpy(kept[:, indices]).flatten(1).to(device),
+        torch.tensor([target.floor for target in targets], dtype=torch.float64, device=device),
+        torch.cat([one.worth.to(device) for one in ranked]),
+        torch.cat([one.counts.to(device) for one in ranked]),
+        always=rule.window + rule.sinks,
+    )
+    divided = []
+    for target, sizes in zip(targets, found.cpu().numpy(), strict=True):
+        entries, ratio = target.budgets.tokens.copy(), target.budgets.ratio.copy()
+        entries[indices], ratio[indices] = sizes.reshape(len(indices), -1), 0
+        divided.append(replace(target.budgets, tokens=entries, ratio=ratio))
     return divided
 
 

@@ -20,11 +20,12 @@ class Target:
 
     With a ``floor``, 0 to 1, what heads keep between them is divided by what their entries are
     worth to the budget's selection, prompt by prompt, and every head keeps at least that fraction
-    of its own entries. A layer's heads share with each other, or ``across`` the model all heads do.
+    of its own entries. A layer's heads share with each other, or ``across`` the model those of all
+    layers but the ones whose sliding window holds fewer tokens.
 
     Raises:
-        ValueError: the floor is not from 0 to 1, or heads that share select differently or the
-            newest entries.
+        ValueError: the floor is not from 0 to 1, or missing where heads share across the model;
+            or heads that share select differently or the newest entries.
     """
 
     budgets: HeadBudgets
@@ -33,6 +34,8 @@ class Target:
 
     def __post_init__(self) -> None:
         if self.floor is None:
+            if self.across == "model":
+                raise ValueError("expected a floor where heads share across the model, got None")
             return
         if not 0 <= self.floor <= 1:
             raise ValueError(f"expected a floor from 0 to 1, got {self.floor}")

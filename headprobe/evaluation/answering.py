@@ -207,11 +207,12 @@ class _Reader:
         with cache:
             first = self._read(cache, asked, rules)
         cut_point = self._cut_point(cache, question)
-        targets = self._targets(cut_point) if QUERY_AWARE in self._settings else []
+        cut = self._targets(cut_point)
+        targets = cut if QUERY_AWARE in self._settings else []
         if targets:
             repeated = len(question.context_ids) if self._cuts_contexts else 0
             self._repeat(cache, question.input_ids, start=repeated)
-        granularity = (targets[0].budgets if targets else self._uncut).granularity
+        granularity = (cut[0].budgets if cut else self._uncut).granularity
         full = Target(budgets=everything(self._loaded.layout, granularity=granularity))
         fork = cache.fork([full, *targets], keep=False)
         fractions[QUERY_AWARE] = _fractions(fork, cut_point)[1:]

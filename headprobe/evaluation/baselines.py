@@ -9,7 +9,7 @@ its heads shuffled, which is what shuffled scores would give.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +21,8 @@ from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.methods import CutPoint, Method
 
 SINKS = 4
-_FLOORS = {"adaptive": 0.2, "kvzip_global": 0.0}
 KVZIP, KVZIP_GLOBAL = "kvzip", "kvzip_global"
+_FLOORS = {"adaptive": 0.2, KVZIP_GLOBAL: 0.0}
 BASELINES = (
     "uniform",
     "pyramid",
@@ -83,20 +83,23 @@ def baselines(candidate: Method, *, seed: int) -> list[Method]:
         even = uniform(cut_point)
         return replace(_selecting("streaming", even, "streaming"), sinks=SINKS)
 
-    def defensive(cut_point: CutPoint) -> HeadBudgets:
-        return _selecting("defensive", uniform(cut_point), "defensive")
-
-    def kvzip(cut_point: CutPoint) -> HeadBudgets:
-        return _selecting(KVZIP, uniform(cut_point), "reconstruct")
-
-    def kvzip_global(cut_point: CutPoint) -> HeadBudgets:
-        return _selecting(KVZIP_GLOBAL, uniform(cut_point), "reconstruct")
+    def selecting(name: str, selection: str) -> Callable[[CutPoint], HeadBudgets]:
+        return lambda cut_point: _selecting(name, uniform(cut_point), selection)
 
     def shuffled(cut_point: CutPoint) -> HeadBudgets:
         own = candidate.at(cut_point)
         return shuffle(own, capacity=cut_point.capacity, seed=(seed, cut_point.question_id))
 
-    ways = (uniform, pyramid, uniform, streaming, defensive, kvzip, kvzip_global, shuffled)
+    ways = (
+        uniform,
+        pyramid,
+        uniform,
+        streaming,
+        selecting("defensive", "defensive"),
+        selecting(KVZIP, "reconstruct"),
+        selecting(KVZIP_GLOBAL, "reconstruct"),
+        shuffled,
+    )
     selections = {
         "streaming": ("streaming",),
         "defensive": ("defensive",),

@@ -33,7 +33,7 @@ from headprobe.evaluation.question_sets import (
     source_name,
 )
 from headprobe.evaluation.questions import Question
-from headprobe.evaluation.results import Evaluation, MethodResult
+from headprobe.evaluation.results import SETTINGS, Evaluation, MethodResult
 from headprobe.evaluation.scored_runs import choose_seed, find_run, scored_runs, scored_task
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
@@ -58,8 +58,8 @@ class PlannedEvaluation:
     ``subject`` is the model and what it is asked; an evaluation resumes an earlier one whose
     ``plan`` has the same identity; strategies are compared by ``metric``. ``keys`` are a digest of
     each question and of how it is answered. ``name`` is that of the task, the file or the
-    benchmark. ``keep`` asks for the fraction of the cache that keeps so much of the full cache's
-    accuracy, 0 to 1.
+    benchmark; ``settings``, of ``SETTINGS``, say when the cache is compressed. ``keep`` asks for
+    the fraction of the cache that keeps so much of the full cache's accuracy, 0 to 1.
     """
 
     subject: str
@@ -71,14 +71,17 @@ class PlannedEvaluation:
     plan: Plan
     out: Path
     name: str
+    settings: Sequence[str] = tuple(SETTINGS)
     keep: float | None = None
 
     @property
     def summary(self) -> str:
         """The plan in one line, for the terminal."""
+        one, *others = self.settings
         return (
             f"{self.subject}: {len(self.questions)} questions with the full cache and under "
-            f"{len(self.methods)} budgets, baselines among them, in two settings"
+            f"{len(self.methods)} budgets, baselines among them, "
+            f"{'in two settings' if others else f'where {SETTINGS[one]}'}"
         )
 
     def results(self, found: Evaluation) -> list[MethodResult]:
@@ -113,6 +116,7 @@ def plan_evaluation(
     questions: str | Path | None = None,
     benchmark: Chosen | None = None,
     allow_scored_needles: bool = False,
+    settings: Sequence[str] = tuple(SETTINGS),
     metric: str | None = None,
     max_new_tokens: int | None = None,
     out: Path | None = None,
@@ -135,6 +139,7 @@ def plan_evaluation(
             set, in place of a task's.
         benchmark: the benchmark by whose protocol questions are asked and graded.
         allow_scored_needles: allow needles that the heads were scored on.
+        settings: when the cache is compressed, of ``SETTINGS``.
         metric: what strategies are compared by; left out, f1, or the benchmark's first.
         max_new_tokens: the most tokens of an answer.
         out: the directory; left out, it is named after model and task.
@@ -185,7 +190,8 @@ def plan_evaluation(
         raise UsageError(message, option="metric", value=metric)
     contexts = _contexts(asked.questions)
     check_fit(candidates, loaded.layout, contexts)
-    without = _without(loaded, candidates, max(contexts))
+    shorter = "shorter `lengths`" if questions is None else "questions about shorter contexts"
+    without = _without(loaded, candidates, max(contexts), shorter=shorter)
     seed = asked.plan.identity.get("seed", spec.seed or 0)
     # At one length, whatever the questions: what else they are asked with does not matter.
     cut_point = CutPoint.whole(loaded.layout, tokens=LONGEST_BY_DEFAULT)
@@ -196,6 +202,7 @@ def plan_evaluation(
             "methods_digest": methods_digest(candidates, cut_point),
             "answer_tokens": max_new_tokens,
             "seed": seed,
+            **({} if set(settings) == set(SETTINGS) else {"settings": list(settings)}),
             **asked.plan.identity,
         },
         labels={
@@ -218,11 +225,16 @@ def plan_evaluation(
         plan=plan,
         out=out,
         name=asked.name,
+        settings=[name for name in SETTINGS if name in settings],
     )
 
 
-def _without(loaded: LoadedModel, candidates: Sequence[Method], longest: int) -> list[str]:
+def _without(
+    loaded: LoadedModel, candidates: Sequence[Method], longest: int, *, shorter: str
+) -> list[str]:
     """Leave out KVzip's baselines where the model's context has no room to repeat a prompt.
+
+    ``shorter`` says what would leave more room.
 
     Raises:
         UsageError: a candidate needs that room.
@@ -235,12 +247,10 @@ def _without(loaded: LoadedModel, candidates: Sequence[Method], longest: int) ->
     )
     for name in sorted({name for one in candidates for name in one.selections}):
         if "reconstruction" in needs_of({name}):
-            message = f"{problem}: try shorter `lengths`"
+            message = f"{problem}: try {shorter}"
             raise UsageError(message, option="selection", value=name)
     left = [KVZIP, KVZIP_GLOBAL]
-    message = (
-        f"{problem}: baselines {' and '.join(left)} are left out; shorter `lengths` let them in"
-    )
+    message = f"{problem}: baselines {' and '.join(left)} are left out; {shorter} let them in"
     warnings.warn(message, HeadprobeWarning, stacklevel=3)
     return left
 

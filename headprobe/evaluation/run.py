@@ -15,7 +15,6 @@ from headprobe.evaluation.results import (
     PICTURE,
     REPORT,
     RESULTS,
-    SETTINGS,
     Evaluation,
     MethodResult,
     result_table,
@@ -56,7 +55,7 @@ def run_evaluation(
         keys=planned.keys,
         do=partial(_answer, loaded, planned),
         encode=_encode,
-        decode=partial(_decode, rows),
+        decode=partial(_decode, rows, planned.settings),
     )
     job = Job(
         out=planned.out,
@@ -87,7 +86,7 @@ def _answer(
             left.setdefault(key, question)
     if left:
         check_model(loaded, planned.questions[0].context_ids)
-    new = answer(loaded, left.values(), planned.methods)
+    new = answer(loaded, left.values(), planned.methods, settings=planned.settings)
     yield from zip(left, new, strict=True)
 
 
@@ -98,12 +97,12 @@ def _encode(answered: _Settings) -> Payload:
     )
 
 
-def _decode(rows: int, key: str, payload: Payload) -> _Settings:
+def _decode(rows: int, settings: Sequence[str], key: str, payload: Payload) -> _Settings:
     answered = {
         setting: Answers(
             fractions=payload.array(setting, (rows,)), responses=payload.field(setting)
         )
-        for setting in SETTINGS
+        for setting in settings
     }
     for answers in answered.values():
         if len(answers.responses) != rows:

@@ -136,6 +136,23 @@ def test_strategies_are_evaluated_with_every_selection(inside: Path) -> None:
     assert shown["results"][1]["selection"] == "expected"
 
 
+def test_one_setting_alone_is_evaluated(inside: Path) -> None:
+    options = [*SMALL, "--budget", "24", "--out", "one"]
+    done = evaluate(*options, "--settings", "query_agnostic", "--json")
+    assert {one["setting"] for one in done.json()["results"]} == {"query_agnostic"}
+    assert "where the context is compressed before the question is seen" in done.stderr
+    assert done.json()["plan"]["settings"] == ["query_agnostic"]
+    both = evaluate(*options, "--settings", "query_agnostic,query_aware", "--overwrite", "--json")
+    assert [one for one in both.json()["results"] if one["setting"] == "query_agnostic"] == (
+        done.json()["results"]
+    )
+    assert "settings" not in both.json()["plan"]
+    assert refusal("evaluate", *options, "--settings", "query_agnostic").path == Path("one")
+    refused = evaluate(*SMALL, "--settings", "aware")
+    assert refused.returncode == 2
+    assert "--settings aware: expected query_aware or query_agnostic" in refused.stderr
+
+
 def test_kvzip_is_left_out_where_a_prompt_cannot_be_repeated(inside: Path) -> None:
     longest = ["--lengths", "2048", "--limit", "1", "--budget", "24"]
     done = evaluate(*longest, "--json", "--out", "longest")

@@ -788,6 +788,8 @@ def test_forks_that_cannot_be_are_refused(tiny_llama: PreTrainedModel) -> None:
     streaming = budgets(tiny_llama, selection="streaming")
     with pytest.raises(ValueError, match=r"by one selection, got \['streaming'\]"):
         Target(budgets=streaming, floor=0.2)
+    with pytest.raises(ValueError, match="a floor where heads share across the model, got None"):
+        Target(budgets=target.budgets, across="model")
     with pytest.raises(ValueError, match="a floor from 0 to 1"):
         Target(budgets=target.budgets, floor=1.2)
 

@@ -212,7 +212,10 @@ def test_one_fork_cuts_to_targets_of_many_selections(tiny_llama: PreTrainedModel
 def test_heads_share_across_the_model_by_the_plain_formula(
     architecture: str, selection: str
 ) -> None:
-    """Floors first, then one entry after the other to the head whose next one is worth most."""
+    """Floors first, then one entry after the other to the head whose next one is worth most.
+
+    Layers whose sliding window holds fewer tokens than others keep what they had.
+    """
     model, tokens = build(architecture), ids(PROMPT)
     budget = budgets(model, selection)
     with HeadBudgetCache(model, budget) as cache:
@@ -228,15 +231,20 @@ def test_heads_share_across_the_model_by_the_plain_formula(
     worth = {
         head: sorted(expected_scores(model, tokens, selection, *head)[0][:-WINDOW], reverse=True)
         for head in np.ndindex(kept.shape)
+        if cache.capacity[head[0]] == cache.capacity.max()
     }
     for target, found in zip(targets[:-1], own, strict=False):
-        taken = np.minimum(kept, WINDOW) + (target.floor * (kept - WINDOW)).astype(int)
+        sure = np.minimum(kept, WINDOW) + (target.floor * (kept - WINDOW)).astype(int)
+        shares = cache.capacity == cache.capacity.max()
+        taken = np.where(shares[:, None], sure, kept)
         while taken.sum() < kept.sum():
             open_heads = [head for head in worth if taken[head] - WINDOW < len(worth[head])]
             taken[max(open_heads, key=lambda head: worth[head][taken[head] - WINDOW])] += 1
         np.testing.assert_array_equal(found, taken)
     np.testing.assert_array_equal(own[2], kept)
-    assert (own[0].sum(axis=1) != kept.sum(axis=1)).any(), "no layer has more than before"
+    assert (own[0] != kept).any(), "no head has more than before"
+    if architecture == "llama":
+        assert (own[0].sum(axis=1) != kept.sum(axis=1)).any(), "no layer has more than before"
 
 
 @torch.no_grad()

@@ -240,16 +240,28 @@ def test_a_budget_for_another_model_is_refused(
         evaluate(nano, questions, [fixed("headkv", "24", wrong)])
 
 
+@pytest.mark.parametrize("granularity", ["kv", "query"])
+def test_one_setting_has_the_answers_that_it_has_beside_the_other(
+    nano: LoadedModel, questions: Sequence[Question], granularity: str
+) -> None:
+    own = budgets(nano, budget=BudgetSize(tokens=24), granularity=granularity)
+    methods = [candidate := fixed("headkv", "24", own), *baselines(candidate, seed=0)]
+    both = evaluate(nano, questions[:1], methods)
+    for setting in (QUERY_AWARE, QUERY_AGNOSTIC):
+        alone = evaluate(nano, questions[:1], methods, settings=[setting])
+        wanted = [(m.strategy, m.responses) for m in both.methods if m.setting == setting]
+        assert [(m.strategy, m.responses) for m in alone.methods] == wanted
+
+
+@pytest.mark.parametrize("granularity", ["kv", "query"])
 @pytest.mark.parametrize("architecture", ["llama", "lfm2", "gemma3_text", "gpt_oss"])
 @torch.no_grad()
-def test_baselines_keep_as_much_of_any_model(architecture: str) -> None:
+def test_baselines_keep_as_much_of_any_model(architecture: str, granularity: str) -> None:
     model = build(architecture)
     layout = head_layout(model.config, id=architecture)
     scores = np.random.default_rng(0).lognormal(0, 1, (layout.layers, layout.num_heads))
-    candidate = fixed(
-        "headkv", "6", allocate(scores, layout, window=4, budget=BudgetSize(tokens=6))
-    )
-    methods = [candidate, *baselines(candidate, seed=0)]
+    own = allocate(scores, layout, window=4, budget=BudgetSize(tokens=6), granularity=granularity)
+    methods = [candidate := fixed("headkv", "6", own), *baselines(candidate, seed=0)]
     ids = torch.randint(3, 60, (1, 60), generator=torch.Generator().manual_seed(0))
     uncut = everything(layout, window=4)
     with HeadBudgetCache(model, uncut, selections=["defensive", "reconstruct"]) as cache:
@@ -257,7 +269,7 @@ def test_baselines_keep_as_much_of_any_model(architecture: str) -> None:
         whole = Repetition(ids=tuple(ids[0].tolist()), start=0, stop=60)
         cache.reconstruct([whole])
     cut_point = CutPoint(tokens=60, question_id=0, capacity=cache.capacity)
-    whole = cache.fork([Target(budgets=everything(layout))])
+    whole = cache.fork([Target(budgets=everything(layout, granularity=granularity))])
     np.testing.assert_array_equal(cut_point.capacity, whole.entries[:, 0, 0])
     fork = cache.fork(
         [Target(budgets=one.at(cut_point), floor=one.floor, across=one.across) for one in methods]
