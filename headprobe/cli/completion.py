@@ -55,7 +55,7 @@ def selections(incomplete: str) -> list[str]:
 
 def settings(incomplete: str) -> list[str]:
     """Complete the names of an evaluation's settings, parted by commas."""
-    from headprobe.evaluation.results import SETTINGS
+    from headprobe.evaluation.settings import SETTINGS
 
     return _fitting(SETTINGS, incomplete)
 

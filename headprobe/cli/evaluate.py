@@ -208,7 +208,7 @@ def evaluate(
     from headprobe.budgets import selection_names
     from headprobe.evaluation.benchmarks.registry import get_benchmark
     from headprobe.evaluation.methods import STRATEGY, MethodOptions, parse_budgets
-    from headprobe.evaluation.results import SETTINGS
+    from headprobe.evaluation.settings import SETTINGS
     from headprobe.runs.directory import require_scores
     from headprobe.runs.hub import local_run
     from headprobe.tasks import get_asking_task
@@ -240,6 +240,7 @@ def evaluate(
         scores=scores and local_run(scores),
         strategies=tuple(strategy or ()),
         selections=parsing.names("selection", selection or (), selection_names()),
+        settings=parsing.names("settings", settings or SETTINGS, SETTINGS),
         options={name: value for name, value in dividing.items() if value is not None},
     )
     if scores is not None or len(methods.files) < len(methods.budgets):
@@ -260,7 +261,6 @@ def evaluate(
         questions=questions,
         benchmark=known,
         allow_scored_needles=allow_scored_needles,
-        settings=parsing.names("settings", settings or (), [*SETTINGS]) or tuple(SETTINGS),
         metric=metric,
         max_new_tokens=max_new_tokens,
         out=out,
@@ -301,7 +301,7 @@ def _draw(planned: PlannedEvaluation, results: Sequence[MethodResult], path: Pat
 
 def _show(found: Evaluation, planned: PlannedEvaluation, *, json: bool) -> None:
     """Show one table for each setting, or all results as JSON."""
-    from headprobe.evaluation.results import SETTINGS
+    from headprobe.evaluation.settings import SETTINGS
 
     if json:
         output.show_json(planned.report(found))

@@ -27,15 +27,8 @@ from headprobe.compression.reconstruction import repetitions
 from headprobe.errors import HeadprobeError, out_of_memory
 from headprobe.evaluation.methods import CutPoint, Method, everything
 from headprobe.evaluation.questions import Question
-from headprobe.evaluation.results import (
-    FULL,
-    QUERY_AGNOSTIC,
-    QUERY_AWARE,
-    SETTINGS,
-    Evaluation,
-    MethodAnswers,
-    grade,
-)
+from headprobe.evaluation.results import FULL, Evaluation, MethodAnswers, grade
+from headprobe.evaluation.settings import QUERY_AGNOSTIC, QUERY_AWARE, SETTINGS
 from headprobe.models.loading import LoadedModel
 from headprobe.models.logits import last_position
 from headprobe.runs.greedy import GreedyRules, Stops

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from headprobe.evaluation.plan import PlannedEvaluation
-from headprobe.evaluation.results import FULL, QUERY_AWARE, Evaluation, MethodAnswers
+from headprobe.evaluation.results import FULL, Evaluation, MethodAnswers
+from headprobe.evaluation.settings import QUERY_AWARE
 from headprobe.files import atomic_write
 from headprobe.prompts.data_sets import is_of_hub, name_and_configuration
 

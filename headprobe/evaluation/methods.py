@@ -15,6 +15,7 @@ from headprobe.allocators import BudgetSize, parse_budget
 from headprobe.allocators.mixing import WeightedRun, allocate_runs
 from headprobe.budgets import HeadBudgets, budget_shape, is_budget_file
 from headprobe.errors import UsageError
+from headprobe.evaluation.settings import SETTINGS
 from headprobe.models.layout import HeadLayout, check_same_heads
 
 if TYPE_CHECKING:
@@ -148,18 +149,19 @@ def allocated(
 
 @dataclass(frozen=True, kw_only=True)
 class MethodOptions:
-    """The budgets to compare, and how sizes among them are divided.
+    """The budgets to compare, how sizes among them are divided, and when the cache is compressed.
 
     ``budgets`` are sizes and paths of budget files. Sizes are divided by each of the
     ``strategies``, with the ``options`` of ``allocated``, from ``scores``: a run directory or its
     file; left out, the newest run. Each is evaluated with each of the ``selections``; left out,
-    with attention, and a file with its own.
+    with attention, and a file with its own. ``settings`` are of ``SETTINGS``.
     """
 
     budgets: tuple[BudgetSize | Path, ...]
     scores: Path | None = None
     strategies: tuple[str, ...] = ()
     selections: tuple[str, ...] = ()
+    settings: tuple[str, ...] = tuple(SETTINGS)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -33,8 +33,9 @@ from headprobe.evaluation.question_sets import (
     source_name,
 )
 from headprobe.evaluation.questions import Question
-from headprobe.evaluation.results import SETTINGS, Evaluation, MethodResult
+from headprobe.evaluation.results import Evaluation, MethodResult
 from headprobe.evaluation.scored_runs import choose_seed, find_run, scored_runs, scored_task
+from headprobe.evaluation.settings import SETTINGS
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.prompts.spec import CaseSpec
@@ -116,7 +117,6 @@ def plan_evaluation(
     questions: str | Path | None = None,
     benchmark: Chosen | None = None,
     allow_scored_needles: bool = False,
-    settings: Sequence[str] = tuple(SETTINGS),
     metric: str | None = None,
     max_new_tokens: int | None = None,
     out: Path | None = None,
@@ -139,7 +139,6 @@ def plan_evaluation(
             set, in place of a task's.
         benchmark: the benchmark by whose protocol questions are asked and graded.
         allow_scored_needles: allow needles that the heads were scored on.
-        settings: when the cache is compressed, of ``SETTINGS``.
         metric: what strategies are compared by; left out, f1, or the benchmark's first.
         max_new_tokens: the most tokens of an answer.
         out: the directory; left out, it is named after model and task.
@@ -188,6 +187,7 @@ def plan_evaluation(
     if metric not in (*own, *METRICS):
         message = f"expected {', '.join((*own, *METRICS))}"
         raise UsageError(message, option="metric", value=metric)
+    settings = [name for name in SETTINGS if name in methods.settings]
     contexts = _contexts(asked.questions)
     check_fit(candidates, loaded.layout, contexts)
     shorter = "shorter `lengths`" if questions is None else "questions about shorter contexts"
@@ -202,7 +202,7 @@ def plan_evaluation(
             "methods_digest": methods_digest(candidates, cut_point),
             "answer_tokens": max_new_tokens,
             "seed": seed,
-            **({} if set(settings) == set(SETTINGS) else {"settings": list(settings)}),
+            **({} if len(settings) == len(SETTINGS) else {"settings": settings}),
             **asked.plan.identity,
         },
         labels={
@@ -225,7 +225,7 @@ def plan_evaluation(
         plan=plan,
         out=out,
         name=asked.name,
-        settings=[name for name in SETTINGS if name in settings],
+        settings=settings,
     )
 
 

@@ -17,11 +17,6 @@ from headprobe.tasks.grading import METRICS
 if TYPE_CHECKING:
     import pandas as pd
 
-QUERY_AWARE, QUERY_AGNOSTIC = "query_aware", "query_agnostic"
-SETTINGS = {
-    QUERY_AWARE: "the question is known when the cache is compressed",
-    QUERY_AGNOSTIC: "the context is compressed before the question is seen",
-}
 FULL = "full"
 RESULTS, REPORT, ANSWERS, PICTURE = (
     "results.csv",

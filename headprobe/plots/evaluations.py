@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headprobe.evaluation.baselines import is_like_baseline
-from headprobe.evaluation.results import FULL, SETTINGS, MethodResult
+from headprobe.evaluation.results import FULL, MethodResult
+from headprobe.evaluation.settings import SETTINGS
 from headprobe.plots.column import Column
 from headprobe.plots.ranking import LEVEL, LINE
 from headprobe.plots.scales import is_wide, log_ticks, plain

@@ -21,7 +21,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.methods import CutPoint, Method, allocated
 from headprobe.evaluation.questions import questions_of
-from headprobe.evaluation.results import QUERY_AGNOSTIC
+from headprobe.evaluation.settings import QUERY_AGNOSTIC
 from headprobe.models.loading import load_model
 from headprobe.prompts.grid import parse_lengths
 from headprobe.prompts.spec import CaseSpec

@@ -19,7 +19,7 @@ from headprobe.budgets import HeadBudgets
 from headprobe.evaluation.answering import answer
 from headprobe.evaluation.methods import fixed
 from headprobe.evaluation.questions import Question, questions_of
-from headprobe.evaluation.results import QUERY_AGNOSTIC
+from headprobe.evaluation.settings import QUERY_AGNOSTIC
 from headprobe.formats.kvpress import HeadBudgetPress
 from headprobe.models.device import DTYPES
 from headprobe.models.loading import LoadedModel, load_model

@@ -18,13 +18,8 @@ from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.baselines import BASELINES, baselines
 from headprobe.evaluation.methods import CutPoint, Method, allocated, everything, fixed
 from headprobe.evaluation.questions import Question, questions_of
-from headprobe.evaluation.results import (
-    FULL,
-    QUERY_AGNOSTIC,
-    QUERY_AWARE,
-    Evaluation,
-    MethodAnswers,
-)
+from headprobe.evaluation.results import FULL, Evaluation, MethodAnswers
+from headprobe.evaluation.settings import QUERY_AGNOSTIC, QUERY_AWARE
 from headprobe.models.config import head_layout
 from headprobe.models.layout import HeadLayout
 from headprobe.models.loading import LoadedModel, load_model

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headprobe.evaluation.keeping import crossing, kept_fractions
-from headprobe.evaluation.results import FULL, QUERY_AWARE, Evaluation, MethodAnswers
+from headprobe.evaluation.results import FULL, Evaluation, MethodAnswers
+from headprobe.evaluation.settings import QUERY_AWARE
 
 QUESTIONS = 40
 

@@ -17,13 +17,8 @@ from headprobe.evaluation.benchmarks.rows import Row
 from headprobe.evaluation.kvpress_layout import press_name, write_kvpress
 from headprobe.evaluation.plan import PlannedEvaluation
 from headprobe.evaluation.questions import Question
-from headprobe.evaluation.results import (
-    FULL,
-    QUERY_AGNOSTIC,
-    QUERY_AWARE,
-    Evaluation,
-    MethodAnswers,
-)
+from headprobe.evaluation.results import FULL, Evaluation, MethodAnswers
+from headprobe.evaluation.settings import QUERY_AGNOSTIC, QUERY_AWARE
 from headprobe.runs.identity import Plan
 
 

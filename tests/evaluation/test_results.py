@@ -10,13 +10,13 @@ from headprobe.evaluation.results import (
     ANSWERS,
     FULL,
     RESULTS,
-    SETTINGS,
     Evaluation,
     MethodAnswers,
     MethodResult,
     grade,
     result_table,
 )
+from headprobe.evaluation.settings import SETTINGS
 from headprobe.scores.tables import write_table
 from headprobe.stats.bootstrap import interval
 

@@ -11,7 +11,8 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from headprobe.evaluation.baselines import BASELINES
-from headprobe.evaluation.results import FULL, SETTINGS, MethodResult
+from headprobe.evaluation.results import FULL, MethodResult
+from headprobe.evaluation.settings import SETTINGS
 from headprobe.plots import draw_evaluation, save
 from headprobe.plots.evaluations import evaluation_column
 from headprobe.stats.bootstrap import Estimate

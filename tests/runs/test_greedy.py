@@ -8,7 +8,7 @@ import torch
 
 from headprobe.evaluation.answering import evaluate
 from headprobe.evaluation.questions import questions_of
-from headprobe.evaluation.results import QUERY_AWARE
+from headprobe.evaluation.settings import QUERY_AWARE
 from headprobe.models.loading import LoadedModel, load_model
 from headprobe.prompts.spec import CaseSpec
 from headprobe.runs.case_runner import observe_cases
