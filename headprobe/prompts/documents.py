@@ -2,6 +2,7 @@
 
 A row (Li et al., arXiv 2311.04939) holds a document in ``input`` and, in ``qa_pairs``, a Python
 literal in a string: a list of objects with a question ``Q``, an answer ``A`` and evidence ``S``.
+A row may also hold one ``question`` about its ``context``, with ``answer`` and ``evidence``.
 """
 
 from __future__ import annotations
@@ -49,17 +50,32 @@ def loogle_document(fields: Mapping[str, Any]) -> Document:
     Raises:
         ValueError: a field is missing or unfit; it is named.
     """
+    if "context" in fields and "qa_pairs" not in fields:
+        return _of_one_question(fields)
     text = text_field(fields, "input", longest=LONGEST_CONTEXT)
     pairs = fields.get("qa_pairs")
-    if pairs is None or (isinstance(pairs, str) and pairs.strip().lower() == NOTHING):
+    if _is_nothing(pairs) and ("qa_pairs" in fields or not _is_nothing(fields.get("output"))):
         summary = AskedOfDocument(question="", answer=text_field(fields, "output"))
         return Document(text=text, task=SUMMARY, questions=(summary,))
     listed = _listed(pairs) if isinstance(pairs, str) else pairs
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"expected a list of questions in field 'qa_pairs', got {brief(listed)}")
     told = [as_object(one) for one in listed]
-    questions = tuple(_asked(one, number) for number, one in enumerate(told, start=1))
+    questions = tuple(_of_pair(one, number) for number, one in enumerate(told, start=1))
     return Document(text=text, task=_task(told[0]), questions=questions)
+
+
+def _of_one_question(fields: Mapping[str, Any]) -> Document:
+    if "evidence" not in fields:
+        raise ValueError("the row brings no evidence: LooGLE's own rows do, in field 'qa_pairs'")
+    asked = _asked(fields, question="question", answer="answer", evidence="evidence")
+    text = text_field(fields, "context", longest=LONGEST_CONTEXT)
+    return Document(text=text, task=str(fields.get("task") or ""), questions=(asked,))
+
+
+def _is_nothing(value: Any) -> bool:
+    """Tell whether a field is left out, as LooGLE leaves one out: by name too."""
+    return value is None or (isinstance(value, str) and value.strip().lower() == NOTHING)
 
 
 def _listed(pairs: str) -> Any:
@@ -69,20 +85,35 @@ def _listed(pairs: str) -> Any:
         raise ValueError(f"field 'qa_pairs' is {error}") from None
 
 
-def _asked(pair: Mapping[str, Any], number: int) -> AskedOfDocument:
-    evidence = pair.get("S", ())
-    passages = [evidence] if isinstance(evidence, str) else list(evidence)
-    answer = pair.get("A")
-    if isinstance(answer, list | dict):
-        answer = _masks(answer)
+def _of_pair(pair: Mapping[str, Any], number: int) -> AskedOfDocument:
     try:
-        return AskedOfDocument(
-            question=text_field(pair, "Q"),
-            answer=text_field({"A": spelled(answer)}, "A"),
-            evidence=tuple(text_field({"S": passage}, "S") for passage in passages),
-        )
+        return _asked(pair, question="Q", answer="A", evidence="S")
     except ValueError as error:
         raise ValueError(f"question {number} of 'qa_pairs': {error}") from None
+
+
+def _asked(
+    fields: Mapping[str, Any], *, question: str, answer: str, evidence: str
+) -> AskedOfDocument:
+    """Read the fields of these names."""
+    given = fields.get(answer)
+    told = _masks(given) if isinstance(given, list | dict) else spelled(given)
+    return AskedOfDocument(
+        question=text_field(fields, question),
+        answer=text_field({answer: told}, answer),
+        evidence=_evidence(fields, evidence),
+    )
+
+
+def _evidence(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return the passages in a field: a text or a list of them, none where it is left out."""
+    given = fields.get(name) or ()
+    passages = [given] if isinstance(given, str) else given
+    if not isinstance(passages, list | tuple):
+        raise ValueError(
+            f"expected a text or a list of texts in field {name!r}, got {brief(given)}"
+        )
+    return tuple(text_field({name: passage}, name) for passage in passages)
 
 
 def _masks(answer: list[Any] | dict[Any, Any]) -> str:

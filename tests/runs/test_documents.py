@@ -33,7 +33,7 @@ def row(before: int, after: int, *pairs: dict[str, Any]) -> dict[str, Any]:
     return {"input": text, "qa_pairs": repr(list(pairs)), "output": "none"}
 
 
-def pair(evidence: str | list[str], **fields: str) -> dict[str, Any]:
+def pair(evidence: str | list[str] | None, **fields: str) -> dict[str, Any]:
     return {"Q": "What does Noah like?", "A": "velvet kettles", "S": evidence, **fields}
 
 
@@ -114,6 +114,26 @@ def test_the_longest_passage_that_stands_in_the_document_is_watched(
     assert [case.kind for case in drawn.cases] == ["longdep_qa", "shortdep_qa"]
     with pytest.warns(HeadprobeWarning, match="left out"):
         assert draw(nano, source, lengths=(128,), limit=1).possible == 2
+
+
+@pytest.mark.parametrize("missing", [None, "", []])
+def test_a_question_without_evidence_is_left_out(
+    nano: LoadedModel, tmp_path: Path, missing: Any
+) -> None:
+    source = write(tmp_path / "rows.jsonl", row(20, 0, pair(missing), pair(FACT, Q="Who likes?")))
+    with pytest.warns(HeadprobeWarning, match="1 of 2 questions have no evidence"):
+        drawn = draw(nano, source, lengths=(128,))
+    assert [needle.question for needle in drawn.needles] == ["Who likes?"]
+
+
+def test_a_row_of_one_question_is_asked_if_it_brings_evidence(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    flat = {"context": FILLER * 20 + FACT, "question": "What?", "answer": "velvet kettles"}
+    drawn = draw(nano, write(tmp_path / "own.jsonl", {**flat, "evidence": [FACT]}), lengths=(128,))
+    assert [case.answer for case in drawn.cases] == ["velvet kettles"]
+    with refused("hub.jsonl, line 1: the row brings no evidence: LooGLE's own rows do"):
+        draw(nano, write(tmp_path / "hub.jsonl", flat))
 
 
 def test_what_cannot_be_asked_is_refused(nano: LoadedModel, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def _read(
         raise UsageError(message, option="lengths")
 
     def rows() -> Iterator[_Asked]:
-        for place, row in read_rows(source):
+        for place, row in read_rows(source, benchmark=chosen.benchmark.name):
             try:
                 protocol = chosen.protocol_of(row)
                 whole = writer.write(row, protocol)

@@ -1,37 +1,51 @@
 """Read the rows of public benchmarks as they are: a context, a question, the right answers.
 
-| schema | told by the fields | reads also |
+| schema | told by any of | fields |
 |---|---|---|
-| kvpress | context, question, answer_prefix | answer or answers, task, max_new_tokens |
-| RULER | input, outputs | answer_prefix |
-| LooGLE | input, qa_pairs | output, of a summary |
-| LongBench-v2 | choice_A | context, question, choice_B to choice_D, answer |
-| InfiniteBench | context, input, answer | options |
-| BABILong | input, question, target | |
-| SQuAD | data, or context, question and answers with text | |
-| HotpotQA | context of titled paragraphs, question, answer | |
-| LongBench, one's own | context, question or input, answers | dataset, all_classes |
+| LongBench-v2 | choice_A to choice_D | context, question, the four choices, answer |
+| RULER | outputs; input without a context | input, outputs; answer_prefix |
+| kvpress | answer_prefix without input | context, question, answer(s); task, max_new_tokens |
+| LooGLE | qa_pairs, title or output, without a context | input, qa_pairs; output, of a summary |
+| BABILong | target; input and question, without a context | input, question, target |
+| SQuAD | data, or answers that are an object | context, question, answers with text |
+| HotpotQA | context that is a list or an object | context of paragraphs, question, answer |
+| InfiniteBench | options without question | context, input, answer, options |
+| LongBench | dataset | context, input, answers, dataset; all_classes |
+| one's own | | context, question or input, answers or answer; task, max_new_tokens |
+
+No schema is told by one field alone, so that a row without it is still told by the others, and the
+error names what it lacks.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
+from headprobe.evaluation.benchmarks.row_fields import (
+    CHOICES,
+    answers_field,
+    classes_field,
+    context_field,
+    list_options,
+    name_field,
+    objects_field,
+    question_field,
+    tokens_field,
+    verbatim_field,
+)
 from headprobe.evaluation.benchmarks.ruler.templates import split_prompt
-from headprobe.inputs.fields import LONGEST_CONTEXT, fit_text, spelled, text_field
+from headprobe.inputs.fields import LONGEST_CONTEXT, fit_text, text_field
 from headprobe.inputs.printable import brief
 from headprobe.inputs.strict_json import as_object
 from headprobe.prompts.data_sets import is_of_hub, question_rows
 from headprobe.prompts.documents import loogle_document
 
-CHOICES = "ABCD"
-_QUESTIONS = ("question", "input")
-_ANSWERS = ("answers", "answer")
 # Four options at the end of a question in its benchmark's words.
 _LISTED = re.compile(r"\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)\Z")
 
@@ -40,11 +54,12 @@ _LISTED = re.compile(r"\nA\. (.*)\nB\. (.*)\nC\. (.*)\nD\. (.*)\Z")
 class Row:
     """A question about a context.
 
-    ``schema`` is the schema that the row was read by, ``task`` the set of the benchmark that the
-    row names, or "". ``question`` is "" where the row asks nothing. ``answer_prefix`` is the text
-    that the answer follows, with the white space before it; ``None`` where the row has none, and
-    context and question are bare. ``choices`` is the end of the question that lists the options,
-    or "". ``all_classes`` are the classes to tell apart, the options' texts where there are some.
+    ``schema`` is the schema that the row was read by, "" of one's own, ``task`` the set of the
+    benchmark that the row names, or "". ``question`` is blank where the row asks nothing.
+    ``answer_prefix`` is the text that the answer follows, with the white space before it; ``None``
+    where the row has none, and context and question are bare. ``choices`` is the end of the
+    question that lists the options, or "". ``all_classes`` are the classes to tell apart, the
+    options' texts where there are some.
     """
 
     context: str
@@ -58,7 +73,7 @@ class Row:
     choices: str = ""
 
 
-def read_rows(source: str | Path) -> Iterator[tuple[str, Row]]:
+def read_rows(source: str | Path, *, benchmark: str = "") -> Iterator[tuple[str, Row]]:
     """Yield the rows of a JSONL file, a JSON array or a data set of the hub, each with its place.
 
     A row that asks several questions becomes as many.
@@ -69,55 +84,62 @@ def read_rows(source: str | Path) -> Iterator[tuple[str, Row]]:
     """
     for place, row in question_rows(source):
         try:
-            for one in parse_row(as_object(row)):
+            for one in parse_row(as_object(row), benchmark=benchmark):
                 yield place, one
         except ValueError as error:
             path = None if is_of_hub(source) else Path(source)
             raise UsageError(f"{source}, {place}: {error}", path=path) from error
 
 
-def parse_row(fields: Mapping[str, Any]) -> list[Row]:
+def parse_row(fields: Mapping[str, Any], *, benchmark: str = "") -> list[Row]:
     """Make the questions of one row, by the schema that its fields tell.
+
+    A row that none tells, and that lacks what one's own rows have, is taken for one of the
+    ``benchmark`` that is asked for.
 
     Raises:
         ValueError: a field that the schema asks for is missing or unfit.
     """
-    read = next(read for tells, read in _SCHEMAS if tells(fields))
-    return read(fields)
+    schema = next(name for name, (tells, _) in _SCHEMAS.items() if tells(fields))
+    if schema == "" and benchmark in _SCHEMAS and not _is_whole(fields):
+        schema = benchmark
+    _, read = _SCHEMAS[schema]
+    try:
+        return read(fields)
+    except ValueError as error:
+        raise ValueError(f"{error} (a row of {schema})" if schema else str(error)) from error
 
 
 def _kvpress(fields: Mapping[str, Any]) -> list[Row]:
-    tokens = fields.get("max_new_tokens")
-    if tokens is not None and (type(tokens) is not int or tokens < 1):
-        raise ValueError(f"expected a number of tokens in field 'max_new_tokens', got {tokens!r}")
-    question = _verbatim(fields, "question", may_be_empty=True)
+    question = verbatim_field(fields, "question", may_be_empty=True)
     listed = _LISTED.search(question)
     return [
         Row(
-            context=_verbatim(fields, "context"),
+            context=verbatim_field(fields, "context"),
             question=question,
-            answers=_answers(fields),
+            answers=answers_field(fields, None if "answers" in fields else "answer"),
             schema="kvpress",
-            task=_name(fields, "task"),
-            answer_prefix=_verbatim(fields, "answer_prefix", may_be_empty=True),
-            max_new_tokens=tokens,
-            all_classes=_classes(fields) or (listed.groups() if listed else ()),
+            task=name_field(fields, "task"),
+            answer_prefix=verbatim_field(fields, "answer_prefix", may_be_empty=True),
+            max_new_tokens=tokens_field(fields),
+            all_classes=classes_field(fields) or (listed.groups() if listed else ()),
         )
     ]
 
 
 def _ruler(fields: Mapping[str, Any]) -> list[Row]:
-    prompt = _verbatim(fields, "input")
-    prefix = fields.get("answer_prefix") and _verbatim(fields, "answer_prefix")
+    prompt = verbatim_field(fields, "input")
+    prefix = fields.get("answer_prefix") and verbatim_field(fields, "answer_prefix")
     prompt = prompt.rstrip() + " " + prefix.lstrip() if prefix else prompt
+    answers = answers_field(fields, "outputs")
     task, context, question, answer_prefix = split_prompt(prompt)
     return [
         Row(
             context=context,
             question=question,
-            answers=_answers(fields, "outputs"),
+            answers=answers,
             schema="ruler",
-            task=_name(fields, "task") or task,
+            task=name_field(fields, "task") or task,
             answer_prefix=answer_prefix,
         )
     ]
@@ -138,14 +160,14 @@ def _loogle(fields: Mapping[str, Any]) -> list[Row]:
 
 
 def _longbench_v2(fields: Mapping[str, Any]) -> list[Row]:
+    options = [text_field(fields, f"choice_{one}") for one in CHOICES]
     letter = text_field(fields, "answer")
     if letter not in CHOICES:
         raise ValueError(f"expected one of A, B, C, D in field 'answer', got {brief(letter)}")
-    options = [text_field(fields, f"choice_{one}") for one in CHOICES]
-    choices = _listed(options, "\n({}) {}")
+    choices = list_options(options, "\n({}) {}")
     return [
         Row(
-            context=_context(fields),
+            context=context_field(fields),
             question=text_field(fields, "question") + choices,
             answers=(letter,),
             schema="longbench-v2",
@@ -157,9 +179,9 @@ def _longbench_v2(fields: Mapping[str, Any]) -> list[Row]:
 
 
 def _infinitebench(fields: Mapping[str, Any]) -> list[Row]:
-    options = _classes(fields, "options")
-    answers = _answers(fields, "answer")
-    choices = _listed(options, "\n{}. {}")
+    options = classes_field(fields, "options")
+    answers = answers_field(fields, "answer")
+    choices = list_options(options, "\n{}. {}")
     if options:
         given = [CHOICES[options.index(one)] for one in answers if one in options[: len(CHOICES)]]
         if not given:
@@ -167,11 +189,11 @@ def _infinitebench(fields: Mapping[str, Any]) -> list[Row]:
         answers = (given[0],)
     return [
         Row(
-            context=_context(fields),
-            question=_asked(fields, "input") + choices,
+            context=context_field(fields),
+            question=question_field(fields, default="input") + choices,
             answers=answers,
             schema="infinitebench",
-            task=_name(fields, "task"),
+            task=name_field(fields, "task"),
             all_classes=options,
             choices=choices,
         )
@@ -183,38 +205,46 @@ def _babilong(fields: Mapping[str, Any]) -> list[Row]:
         Row(
             context=text_field(fields, "input", longest=LONGEST_CONTEXT),
             question=text_field(fields, "question"),
-            answers=_answers(fields, "target"),
+            answers=answers_field(fields, "target"),
             schema="babilong",
-            task=_name(fields, "task"),
+            task=name_field(fields, "task"),
         )
     ]
 
 
 def _squad(fields: Mapping[str, Any]) -> list[Row]:
-    """Read a row of the hub's SQuAD, or the published file, which is a single object."""
-    if "data" not in fields:
-        answered = as_object(fields["answers"])
-        if not answered.get("text"):
+    """Read a row of the hub's SQuAD, or the published file, which is a single object.
+
+    A question with an empty list of answers, as SQuAD 2 has, asks nothing that can be graded.
+    """
+    if not _is_squad_file(fields):
+        answers = fields.get("answers")
+        if not isinstance(answers, Mapping):
+            raise ValueError(
+                f"expected an object with 'text' in field 'answers', got {brief(answers)}"
+            )
+        given = answers.get("text")
+        if given == []:
             return []
         return [
             Row(
-                context=_context(fields),
+                context=context_field(fields),
                 question=text_field(fields, "question"),
-                answers=_answers(answered, "text"),
+                answers=answers_field({"answers.text": given}, "answers.text"),
                 schema="squad",
                 task="squad",
             )
         ]
     return [
         row
-        for article in _objects(fields, "data")
-        for paragraph in _objects(article, "paragraphs")
-        for asked in _objects(paragraph, "qas")
+        for article in objects_field(fields, "data")
+        for paragraph in objects_field(article, "paragraphs")
+        for asked in objects_field(paragraph, "qas")
         for row in _squad(
             {
                 "context": paragraph.get("context"),
                 "question": asked.get("question"),
-                "answers": {"text": [one.get("text") for one in _objects(asked, "answers")]},
+                "answers": {"text": [one.get("text") for one in objects_field(asked, "answers")]},
             }
         )
     ]
@@ -225,23 +255,23 @@ def _hotpotqa(fields: Mapping[str, Any]) -> list[Row]:
         Row(
             context="\n\n".join(paragraphs(fields)),
             question=text_field(fields, "question"),
-            answers=_answers(fields, "answer"),
+            answers=answers_field(fields, "answer"),
             schema="hotpotqa",
             task="hotpotqa",
         )
     ]
 
 
-def _plain(fields: Mapping[str, Any]) -> list[Row]:
-    named = next((name for name in _QUESTIONS if name in fields), _QUESTIONS[0])
+def _plain(fields: Mapping[str, Any], *, schema: str, question: str) -> list[Row]:
     return [
         Row(
-            context=_context(fields),
-            question=_asked(fields, named),
-            answers=_answers(fields),
-            schema="longbench" if "dataset" in fields else "",
-            task=_name(fields, "dataset") or _name(fields, "task"),
-            all_classes=_classes(fields),
+            context=context_field(fields),
+            question=question_field(fields, default=question),
+            answers=answers_field(fields),
+            schema=schema,
+            task=name_field(fields, "dataset") or name_field(fields, "task"),
+            max_new_tokens=tokens_field(fields),
+            all_classes=classes_field(fields),
         )
     ]
 
@@ -264,79 +294,57 @@ def paragraphs(fields: Mapping[str, Any]) -> list[str]:
     return [fit_text(one, "field 'context'", longest=LONGEST_CONTEXT) for one in told]
 
 
+def _is_ruler(fields: Mapping[str, Any]) -> bool:
+    others = {*_PLAIN, *_LOOGLE, "question", "target", "options", "dataset"}
+    return "outputs" in fields or ("input" in fields and not others & fields.keys())
+
+
+def _is_loogle(fields: Mapping[str, Any]) -> bool:
+    return not _PLAIN & fields.keys() and bool(_LOOGLE & fields.keys())
+
+
+def _is_babilong(fields: Mapping[str, Any]) -> bool:
+    told = "target" in fields or {"input", "question"} <= fields.keys()
+    return told and not _PLAIN & fields.keys()
+
+
+def _is_squad_file(fields: Mapping[str, Any]) -> bool:
+    return bool(fields) and fields.keys() <= {"data", "version"}
+
+
 def _is_squad(fields: Mapping[str, Any]) -> bool:
-    answers = fields.get("answers")
-    return isinstance(answers, Mapping) or {"data"} == fields.keys() - {"version"}
+    return _is_squad_file(fields) or isinstance(fields.get("answers"), Mapping)
 
 
+def _is_whole(fields: Mapping[str, Any]) -> bool:
+    """Tell whether a row has the fields that one's own rows have."""
+    alternatives = ({"context"}, {"question", "input"}, {"answers", "answer"})
+    return all(names & fields.keys() for names in alternatives)
+
+
+_PLAIN = {"context", "answers", "answer"}
+_LOOGLE = {"qa_pairs", "title", "output"}
+_Teller = Callable[[Mapping[str, Any]], bool]
 _Reader = Callable[[Mapping[str, Any]], list[Row]]
-_SCHEMAS: Sequence[tuple[Callable[[Mapping[str, Any]], bool], _Reader]] = (
-    (lambda fields: "answer_prefix" in fields and "input" not in fields, _kvpress),
-    (lambda fields: "outputs" in fields, _ruler),
-    (lambda fields: "qa_pairs" in fields, _loogle),
-    (lambda fields: "choice_A" in fields, _longbench_v2),
-    (lambda fields: {"input", "question", "target"} <= fields.keys(), _babilong),
-    (_is_squad, _squad),
-    (lambda fields: isinstance(fields.get("context"), list | Mapping), _hotpotqa),
-    (lambda fields: {"context", "input", "answer"} <= fields.keys(), _infinitebench),
-    (lambda fields: True, _plain),
-)
-"""Tests for a schema, each with the reader of its rows; the first that fits is taken."""
-
-
-def _context(fields: Mapping[str, Any]) -> str:
-    return text_field(fields, "context", longest=LONGEST_CONTEXT)
-
-
-def _asked(fields: Mapping[str, Any], name: str) -> str:
-    """Return the question in a field; ``input`` is empty where a row asks for a summary."""
-    if name == "input" and isinstance(fields[name], str) and not fields[name].strip():
-        return ""
-    return text_field(fields, name)
-
-
-def _answers(fields: Mapping[str, Any], name: str | None = None) -> tuple[str, ...]:
-    """Return the right answers in a field, texts or numbers."""
-    name = name or next((one for one in _ANSWERS if one in fields), _ANSWERS[0])
-    given = fields.get(name)
-    listed = [spelled(one) for one in (given if isinstance(given, list) else [given])]
-    if not listed or not all(isinstance(one, str) and one.strip() for one in listed):
-        raise ValueError(
-            f"expected a text, a number or a list of them in field {name!r}, got {brief(given)}"
-        )
-    return tuple(fit_text(one, f"field {name!r}") for one in listed)
-
-
-def _classes(fields: Mapping[str, Any], name: str = "all_classes") -> tuple[str, ...]:
-    given = fields.get(name)
-    if given is None:
-        return ()
-    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
-        raise ValueError(f"expected a list of texts in field {name!r}, got {brief(given)}")
-    return tuple(fit_text(one, f"field {name!r}") for one in given)
-
-
-def _verbatim(fields: Mapping[str, Any], name: str, *, may_be_empty: bool = False) -> str:
-    """Return a field's text as it is, white space and all."""
-    value = fields.get(name)
-    if may_be_empty and value == "":
-        return ""
-    text_field(fields, name, longest=LONGEST_CONTEXT)
-    return str(value)
-
-
-def _name(fields: Mapping[str, Any], name: str) -> str:
-    return text_field(fields, name) if fields.get(name) else ""
-
-
-def _objects(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    listed = fields.get(name)
-    if not isinstance(listed, list):
-        raise ValueError(f"expected a list in field {name!r}, got {brief(listed)}")
-    return [as_object(one) for one in listed]
-
-
-def _listed(options: Sequence[str], line: str) -> str:
-    """List options, each in a line after its letter."""
-    pairs = zip(CHOICES, options, strict=False)
-    return "".join(line.format(letter, option) for letter, option in pairs)
+_SCHEMAS: dict[str, tuple[_Teller, _Reader]] = {
+    "longbench-v2": (
+        lambda fields: any(f"choice_{one}" in fields for one in CHOICES),
+        _longbench_v2,
+    ),
+    "ruler": (_is_ruler, _ruler),
+    "kvpress": (lambda fields: "answer_prefix" in fields and "input" not in fields, _kvpress),
+    "loogle": (_is_loogle, _loogle),
+    "babilong": (_is_babilong, _babilong),
+    "squad": (_is_squad, _squad),
+    "hotpotqa": (lambda fields: isinstance(fields.get("context"), list | Mapping), _hotpotqa),
+    "infinitebench": (
+        lambda fields: "options" in fields and "question" not in fields,
+        _infinitebench,
+    ),
+    "longbench": (
+        lambda fields: "dataset" in fields,
+        partial(_plain, schema="longbench", question="input"),
+    ),
+    "": (lambda fields: True, partial(_plain, schema="", question="question")),
+}
+"""Tests for a schema and the reader of its rows, by name; the first that fits is taken."""

@@ -39,6 +39,49 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "": {"context": "c", "question": "q?", "answers": "x"},
 }
+# The published rows whole, beside the schema's own fields.
+PUBLISHED = {
+    "ruler": ROWS["ruler"] | {"index": 0, "length": 4096},
+    "ruler, prefix apart": ROWS["ruler"] | {"answer_prefix": "they are:", "index": 0},
+    "loogle, a summary": {"input": "c", "title": "t", "qa_pairs": "none", "output": "It is x."},
+    "squad": ROWS["squad"] | {"id": "1", "title": "t"},
+    "squad, the file": {
+        "version": "1.1",
+        "data": [
+            {
+                "title": "t",
+                "paragraphs": [
+                    {
+                        "context": "c",
+                        "qas": [{"id": "1", "question": "q?", "answers": [{"text": "x"}]}],
+                    }
+                ],
+            }
+        ],
+    },
+    "hotpotqa": ROWS["hotpotqa"] | {"id": "1", "type": "bridge", "level": "hard"},
+    "longbench": ROWS["longbench"] | {"length": 5, "language": "en"},
+}
+NEEDED = {
+    "kvpress": ("context", "question", "answer"),
+    "ruler": ("input", "outputs"),
+    "ruler, prefix apart": ("input", "outputs"),
+    "loogle": ("input", "qa_pairs"),
+    "loogle, a summary": ("input", "output"),
+    "longbench-v2": ("context", "question", "answer", *CHOICES),
+    "infinitebench": ("context", "input", "answer"),
+    "babilong": ("input", "question", "target"),
+    "squad": ("context", "question", "answers", "answers.text"),
+    "squad, the file": (
+        "data",
+        *("data.0.paragraphs", "data.0.paragraphs.0.context", "data.0.paragraphs.0.qas"),
+        *(f"data.0.paragraphs.0.qas.0.{name}" for name in ("question", "answers")),
+        "data.0.paragraphs.0.qas.0.answers.0.text",
+    ),
+    "hotpotqa": ("context", "question", "answer"),
+    "longbench": ("input", "context", "answers"),
+    "": ("context", "question", "answers"),
+}
 
 
 @pytest.mark.parametrize("schema", ROWS)
@@ -81,9 +124,16 @@ def test_the_words_of_a_row_stay_as_they_are() -> None:
     assert (row.task, row.all_classes) == ("trec", ("x", "z"))
 
 
-def test_what_asks_nothing_has_an_empty_question() -> None:
-    (row,) = parse_row(ROWS["longbench"] | {"input": ""})
-    assert row.question == ""
+@pytest.mark.parametrize("schema", ["longbench", "infinitebench", "kvpress", ""])
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_what_asks_nothing_has_a_blank_question(schema: str, blank: str) -> None:
+    name = "input" if "input" in ROWS[schema] else "question"
+    (row,) = parse_row(ROWS[schema] | {name: blank})
+    assert not row.question.strip()
+    assert row.schema == schema
+
+
+def test_questions_without_an_answer_and_summaries_are_told() -> None:
     (row,) = parse_row({"input": "c", "qa_pairs": "none", "output": "A summary."})
     assert (row.task, row.question, row.answers) == (
         "longdep_summarization",
@@ -97,9 +147,54 @@ def test_masked_entities_and_long_dependencies_are_told() -> None:
     masks = [{"Q": "<mask-0>?", "A": {"<mask-0>": "Bob"}}]
     (row,) = parse_row({"input": "c", "qa_pairs": repr(masks)})
     assert (row.task, json.loads(row.answers[0])) == ("shortdep_cloze", {"<mask-0>": "Bob"})
+    (row,) = parse_row({"input": "c", "qa_pairs": repr([{"Q": "q?", "A": "x", "S": None}])})
+    assert (row.task, row.question) == ("shortdep_qa", "q?")
     long = [{"Q": "q?", "A": "x", "type": "computation", "S": ["One.", "Two."]}]
     (row,) = parse_row({"input": "c", "qa_pairs": repr(long)})
     assert row.task == "longdep_qa"
+
+
+def without(row: Any, path: str) -> Any:
+    """Copy a row without the field at the end of a path of fields and of places in lists."""
+    name, _, rest = path.partition(".")
+    if isinstance(row, list):
+        return [without(one, rest) if str(n) == name else one for n, one in enumerate(row)]
+    if rest:
+        return {**row, name: without(row[name], rest)}
+    return {key: value for key, value in row.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("schema", "field"), [(schema, field) for schema in NEEDED for field in NEEDED[schema]]
+)
+def test_a_field_that_is_left_out_is_named_with_the_row(
+    tmp_path: Path, schema: str, field: str
+) -> None:
+    whole = PUBLISHED.get(schema) or ROWS[schema]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (whole, without(whole, field))))
+    own = field.rpartition(".")[2]
+    with refused(rf"rows.jsonl, line 2: expected .* in field '(answers\.)?{own}', got ", path=path):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "row", "field"),
+    [
+        ("ruler", {"index": 1, "length": 4096}, "input"),
+        ("infinitebench", {"id": 1, "context": "c", "input": "q?"}, "answer"),
+        ("loogle", {"id": 1}, "input"),
+        ("squad", {"context": "c", "question": "q?"}, "answers"),
+        ("longbench", {"context": "c", "answers": ["x"]}, "input"),
+    ],
+)
+def test_a_row_that_nothing_tells_is_of_the_benchmark_that_is_asked_for(
+    benchmark: str, row: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(ValueError, match=f"in field '{field}', got None .a row of {benchmark}"):
+        parse_row(row, benchmark=benchmark)
+    (own,) = parse_row(ROWS[""], benchmark=benchmark)
+    assert own.schema == ""
 
 
 @pytest.mark.parametrize(
@@ -117,6 +212,13 @@ def test_masked_entities_and_long_dependencies_are_told() -> None:
         ("loogle", {"qa_pairs": "[]"}, "expected a list of questions in field 'qa_pairs'"),
         ("loogle", {"qa_pairs": "[{'Q': 'q?'}]"}, "question 1 of 'qa_pairs': expected a text"),
         ("loogle", {"qa_pairs": " " * 1_000_001}, "1,000,000 at most"),
+        (
+            "loogle",
+            {"qa_pairs": "[{'Q': 'q?', 'A': 'x', 'S': 5}]"},
+            "question 1 .* in field 'S', got 5",
+        ),
+        ("kvpress", {"answer": ""}, "in field 'answer', got ''"),
+        ("squad", {"answers": {"text": None}}, "in field 'answers.text', got None"),
         ("longbench-v2", {"choice_C": None}, "expected a text in field 'choice_C'"),
         ("longbench-v2", {"answer": "E"}, "one of A, B, C, D in field 'answer'"),
         ("infinitebench", {"options": ["a", "b"]}, "is none of the 'options'"),
@@ -128,7 +230,7 @@ def test_masked_entities_and_long_dependencies_are_told() -> None:
         ("longbench", {"answers": None}, "in field 'answers'"),
     ],
 )
-def test_a_field_that_is_missing_is_named_with_the_row(
+def test_a_field_that_is_unfit_is_named_with_the_row(
     tmp_path: Path, schema: str, change: dict[str, Any], problem: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
