@@ -10,18 +10,20 @@ the data set has them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headprobe.evaluation.benchmarks.metrics import masked_entities, read_masks
 from headprobe.evaluation.plan import PlannedEvaluation
 from headprobe.evaluation.results import FULL, Evaluation, MethodAnswers
 from headprobe.evaluation.settings import QUERY_AWARE
 from headprobe.files import atomic_write
 from headprobe.prompts.data_sets import is_of_hub, name_and_configuration
+from headprobe.prompts.documents import CLOZE
 
 _PRESSES = {
     (FULL, None): "no_press",
@@ -126,7 +128,11 @@ def _predictions(dataset: str, planned: PlannedEvaluation, method: MethodAnswers
 
     questions = planned.questions
     rows = [one.row for one in questions]
-    answers = [one.answers[0] if dataset in _ONE_ANSWER else list(one.answers) for one in questions]
+    tasks = _tasks(planned)
+    answers = [
+        _text_of(one.answers, task) if dataset in _ONE_ANSWER else list(one.answers)
+        for one, task in zip(questions, tasks, strict=True)
+    ]
     classes = [list(row.all_classes) if row else None for row in rows]
     given = (
         {"answers": answers, "all_classes": classes}
@@ -138,12 +144,19 @@ def _predictions(dataset: str, planned: PlannedEvaluation, method: MethodAnswers
             "question": [row.question if row else None for row in rows],
             **given,
             "answer_prefix": [row.answer_prefix if row else None for row in rows],
-            "task": _tasks(planned),
+            "task": tasks,
             "max_new_tokens": [one.max_new_tokens for one in questions],
             "predicted_answer": method.responses,
             "compression_ratio": 1 - method.fractions,
         }
     )
+
+
+def _text_of(answers: Sequence[str], task: str) -> str:
+    """Return an answer as one text; masked entities are an object in it."""
+    if task == CLOZE:
+        return json.dumps(masked_entities(answers), ensure_ascii=False)
+    return answers[0]
 
 
 def _metrics(dataset: str, planned: PlannedEvaluation, method: MethodAnswers) -> Any:
@@ -165,7 +178,9 @@ def _metrics(dataset: str, planned: PlannedEvaluation, method: MethodAnswers) ->
     scale = 100 if dataset == "loogle" else 1
     names = {"rouge_l_recall": "rouge-l"}
     return {
-        str(task or planned.name): {
+        str(task or planned.name): _matches(planned, method)
+        if dataset == "loogle" and task == CLOZE
+        else {
             names.get(name, name): round(
                 float(method.grades[name][tasks == task].mean()) / scale, 4
             )
@@ -173,6 +188,25 @@ def _metrics(dataset: str, planned: PlannedEvaluation, method: MethodAnswers) ->
         }
         for task in dict.fromkeys(tasks.tolist())
     }
+
+
+def _matches(planned: PlannedEvaluation, method: MethodAnswers) -> dict[str, float]:
+    """Compute LooGLE's matches of masked entities, all questions' together, as kvpress does.
+
+    A name matches in part by a word. A response that names nothing counts as one exact match
+    missed, and as none in part of all; so does in part one with a name that is no text.
+    """
+    exact = part = exact_count = count = 0
+    asked = zip(planned.questions, _tasks(planned), method.responses, strict=True)
+    for question, response in [(one, said) for one, task, said in asked if task == CLOZE]:
+        wanted, said = masked_entities(question.answers), read_masks(response)
+        both = [(name, said[mask]) for mask, name in wanted.items() if mask in said] if said else []
+        count += len(wanted)
+        exact_count += 1 if said is None else len(wanted)
+        exact += sum(one == other for one, other in both)
+        if all(isinstance(name, str) for pair in both for name in pair):
+            part += sum(bool({*one.split()} & {*other.split()}) for one, other in both)
+    return {"exact_match": round(exact / exact_count, 4), "partial_match": round(part / count, 4)}
 
 
 def _yaml(config: Mapping[str, Any]) -> str:

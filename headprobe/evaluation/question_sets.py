@@ -62,7 +62,7 @@ def read_own_questions(
     questions = read_questions(
         source,
         writer,
-        longest=longest_prompt(loaded.max_context, answer_reserve=_reserve(max_new_tokens)),
+        max_context=loaded.max_context,
         limit=spec.limit,
         max_new_tokens=max_new_tokens,
     )

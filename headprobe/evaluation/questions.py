@@ -22,7 +22,7 @@ from headprobe.prompts.needles import language_of, warn_of_repeats
 from headprobe.prompts.spelling import normal_text
 from headprobe.prompts.style import PromptWriter
 from headprobe.prompts.template import QUESTIONS, fill_in
-from headprobe.runs.draw import DrawnCases
+from headprobe.runs.draw import ANSWER_RESERVE, DrawnCases, longest_prompt
 from headprobe.runs.greedy import Stops
 from headprobe.tasks import PASSED_ABOVE, Probe
 from headprobe.tasks.grading import PASSED
@@ -116,7 +116,7 @@ def read_questions(
     source: str | Path,
     writer: PromptWriter,
     *,
-    longest: int | None,
+    max_context: int | None,
     limit: int | None = None,
     max_new_tokens: int | None = None,
 ) -> list[Question]:
@@ -124,9 +124,9 @@ def read_questions(
 
     The prompt is built as a task's prompts are; a row that brings its answer prefix is asked in its
     own words. Where a row asks nothing, the answer prefix alone stands after the context. Where a
-    prompt is longer than ``longest`` tokens, the middle of its context goes. A question asked twice
-    of one context counts once, a warning says how many are. Of more than ``limit`` questions the
-    first are taken.
+    prompt and its answer take more than ``max_context`` tokens, the middle of its context goes. An
+    answer has ``max_new_tokens``, else what its row says. A question asked twice of one context
+    counts once, a warning says how many are. Of more than ``limit`` questions the first are taken.
 
     Raises:
         UsageError: no such file, no question in it, or a row that cannot be used (it is named).
@@ -147,13 +147,15 @@ def read_questions(
         if texts in known:
             continue
         known.add(texts)
-        prompt = _prompt(row, writer) if row.answer_prefix is None else own_words.write(row)
+        steps = max_new_tokens or row.max_new_tokens or ANSWER_STEPS
+        longest = longest_prompt(max_context, answer_reserve=max(ANSWER_RESERVE, steps))
         try:
+            prompt = _prompt(row, writer) if row.answer_prefix is None else own_words.write(row)
             context_ids, question_ids = shorten(prompt, longest, "middle of context")
         except ValueError as error:
             raise UsageError(f"{source}, {place}: {error}", path=path) from error
         shortened += len(context_ids) < len(prompt[0])
-        unasked += not row.question
+        unasked += not row.question.strip()
         questions.append(
             Question(
                 question_id=len(questions),
@@ -161,7 +163,7 @@ def read_questions(
                 context_ids=context_ids,
                 question_ids=question_ids,
                 answers=row.answers,
-                max_new_tokens=max_new_tokens or row.max_new_tokens or ANSWER_STEPS,
+                max_new_tokens=steps,
                 row=row,
             )
         )
@@ -170,12 +172,13 @@ def read_questions(
     warn_of_repeats(source, "questions", read=read, distinct=len(questions))
     if unasked:
         warnings.warn(
-            f"{unasked} of {len(questions)} rows ask nothing (empty `input`): after their contexts "
-            "stands the answer prefix alone",
+            f"{unasked} of {len(questions)} rows ask nothing: after their contexts stands the "
+            "answer prefix alone",
             HeadprobeWarning,
             stacklevel=2,
         )
-    warn_of_shortened(shortened, questions, longest, "the middle of their contexts")
+    part = "with room for answers, the middle of their contexts"
+    warn_of_shortened(shortened, questions, max_context, part)
     return questions
 
 

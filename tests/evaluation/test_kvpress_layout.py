@@ -247,6 +247,29 @@ def test_numbers_have_the_form_of_kvpress_scorers(
         assert found == metrics
 
 
+def test_masked_entities_are_matched_over_all_questions_as_kvpress_does(tmp_path: Path) -> None:
+    """Its arithmetic written out: what cannot be read is one exact match missed."""
+    made = planned(tmp_path, "loogle:shortdep_cloze")
+    answers = [
+        ("Ann Lee", "Rome"),
+        ("{'<mask-0>': 'Bob'}",),
+        ('{"<mask-0>": "x", "<mask-1>": "y"}',),
+    ]
+    asked = [replace(one, answers=own) for one, own in zip(made.questions, answers, strict=True)]
+    responses = ("{'<mask-0>': 'Ann', '<mask-1>': 'Rome'}", "{'<mask-0>': 'Bob'}", "x and y")
+    found = evaluation()
+    methods = tuple(replace(one, responses=responses) for one in found.methods)
+    first, *_ = write_kvpress(
+        replace(made, questions=asked), replace(found, methods=methods), tmp_path
+    )
+    assert json.loads((first / "metrics.json").read_text()) == {
+        "shortdep_cloze": {"exact_match": 0.5, "partial_match": 0.6}
+    }
+    told = pd.read_csv(first / "predictions.csv")["answer"]
+    assert json.loads(told[0]) == {"<mask-0>": "Ann Lee", "<mask-1>": "Rome"}
+    assert json.loads(told[1]) == {"<mask-0>": "Bob"}
+
+
 @pytest.mark.parametrize(
     ("strategy", "selection", "press"),
     [

@@ -73,7 +73,7 @@ def test_questions_are_asked_by_the_tasks_template(tmp_path: Path) -> None:
         {name: value for name, value in row(input="Who?").items() if name != "question"},
         row(),
     )
-    first, second = read_questions(path, PromptWriter(tokenizer), longest=None, limit=2)
+    first, second = read_questions(path, PromptWriter(tokenizer), max_context=None, limit=2)
     head = (tokenizer.bos_token_id,)
     assert first.context_ids == head + plain_tokens(tokenizer, "Noah likes kites.")
     asked = INSTRUCTION.format(question="What does Noah like?")
@@ -96,7 +96,7 @@ def test_a_chat_template_stands_around_context_and_question(tmp_path: Path) -> N
     (question,) = read_questions(
         write(tmp_path / "own.jsonl", row()),
         PromptWriter(tokenizer),
-        longest=None,
+        max_context=None,
         max_new_tokens=3,
     )
     assert question.context_ids[0] == plain_tokens(tokenizer, "<s>")[0]
@@ -108,9 +108,11 @@ def test_a_chat_template_stands_around_context_and_question(tmp_path: Path) -> N
 def test_the_middle_of_a_long_context_is_left_out(tmp_path: Path) -> None:
     tokenizer = build_tokenizer()
     path = write(tmp_path / "own.jsonl", row(context="Noah likes kites. " * 50), row())
-    (whole, short) = read_questions(path, PromptWriter(tokenizer), longest=None)
-    with pytest.warns(HeadprobeWarning, match="1 of 2 prompts are longer than 61 tokens"):
-        shortened, same = read_questions(path, PromptWriter(tokenizer), longest=61)
+    (whole, short) = read_questions(path, PromptWriter(tokenizer), max_context=None)
+    with pytest.warns(HeadprobeWarning, match="1 of 2 prompts .* 125 tokens: with room for"):
+        shortened, same = read_questions(
+            path, PromptWriter(tokenizer), max_context=61 + ANSWER_STEPS
+        )
     capacity = 61 - len(whole.question_ids)
     assert len(shortened.context_ids) == capacity
     half = capacity // 2
@@ -123,17 +125,17 @@ def test_a_question_pasted_twice_counts_once_and_a_warning_says_so(tmp_path: Pat
     copy = row(context="Noah  likes\nkites.", answers="a kite")
     path = write(tmp_path / "own.jsonl", row(), copy, row(question="Who likes kites?"), row())
     with pytest.warns(HeadprobeWarning, match="2 of 4 questions in .* 2 distinct questions"):
-        first, second = read_questions(path, PromptWriter(build_tokenizer()), longest=None)
+        first, second = read_questions(path, PromptWriter(build_tokenizer()), max_context=None)
     assert first.answers == ("kites",)
     assert (first.question_id, second.question_id, second.group) == (0, 1, 0)
     with pytest.warns(HeadprobeWarning, match="1 of 3 questions"):
-        asked = read_questions(path, PromptWriter(build_tokenizer()), longest=None, limit=2)
+        asked = read_questions(path, PromptWriter(build_tokenizer()), max_context=None, limit=2)
     assert [one.question_ids for one in asked] == [first.question_ids, second.question_ids]
 
 
 def test_numbers_are_answers_as_they_are_written(tmp_path: Path) -> None:
     path = write(tmp_path / "own.jsonl", row(answers=[1969, "1970"]), row(context="b", answers=2.5))
-    one, other = read_questions(path, PromptWriter(build_tokenizer()), longest=None)
+    one, other = read_questions(path, PromptWriter(build_tokenizer()), max_context=None)
     assert (one.answers, other.answers) == (("1969", "1970"), ("2.5",))
 
 
@@ -144,23 +146,48 @@ def test_an_empty_input_asks_for_an_answer_alone(tmp_path: Path, chat: str | Non
     rows = [{"context": row()["context"], "input": blank, "answers": "a"} for blank in ("", " ")]
     path = write(tmp_path / "summaries.jsonl", rows[0], row(), rows[1])
     with warnings.catch_warnings(record=True, action="always") as told:
-        first, second = read_questions(path, PromptWriter(tokenizer), longest=None)
+        first, second = read_questions(path, PromptWriter(tokenizer), max_context=None)
     assert "1 of 2 rows ask nothing" in str(told[-1].message)
     assert first.context_ids == second.context_ids
     size = len(second.question_ids) - len(first.question_ids)
     assert second.question_ids[size + 1 :] == first.question_ids[1:]
 
 
+@pytest.mark.parametrize(
+    "blank", [{"question": ""}, {"question": "", "answer_prefix": ""}, {"question": "\n"}]
+)
+def test_an_empty_question_is_asked(tmp_path: Path, blank: dict[str, str]) -> None:
+    path = write(tmp_path / "own.jsonl", row(**blank), row(context="b c"))
+    tokenizer = build_tokenizer()
+    with pytest.warns(HeadprobeWarning, match="1 of 2 rows ask nothing"):
+        first, _ = read_questions(path, PromptWriter(tokenizer), max_context=None)
+    assert first.question_ids
+    said = "".join(tokenizer.decode(first.input_ids[1:]).split())
+    assert said.startswith("Noahlikeskites.")
+    assert (said == "Noahlikeskites.") == ("answer_prefix" in blank)
+
+
+def test_a_row_that_brings_its_tokens_has_room_for_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.jsonl", row(context="Noah likes kites. " * 50, max_new_tokens=100))
+    writer = PromptWriter(build_tokenizer())
+    with pytest.warns(HeadprobeWarning, match="1 of 1 prompts are longer than 200 tokens"):
+        (asked,) = read_questions(path, writer, max_context=200)
+    assert (asked.max_new_tokens, len(asked.input_ids)) == (100, 100)
+    with pytest.warns(HeadprobeWarning):
+        (asked,) = read_questions(path, writer, max_context=200, max_new_tokens=80)
+    assert (asked.max_new_tokens, len(asked.input_ids)) == (80, 120)
+
+
 def test_a_json_array_of_questions_is_read(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     path.write_text(json.dumps([row(), row(question="Who?")], indent=1))
-    asked = read_questions(path, PromptWriter(build_tokenizer()), longest=None)
+    asked = read_questions(path, PromptWriter(build_tokenizer()), max_context=None)
     assert [one.answers for one in asked] == [("kites",), ("kites",)]
     path.write_text(json.dumps([row(), row(question=None)]))
     with pytest.raises(
         UsageError, match=r"own\.json, entry 2: expected a text in field 'question'"
     ):
-        read_questions(path, PromptWriter(build_tokenizer()), longest=None)
+        read_questions(path, PromptWriter(build_tokenizer()), max_context=None)
 
 
 @pytest.mark.parametrize("name", ["multi_news", "multifieldqa_zh", "passage_retrieval_zh"])
@@ -169,7 +196,7 @@ def test_longbenchs_rows_are_read_as_people_have_them(name: str) -> None:
     if not path.is_file():
         pytest.skip("the benchmarks' rows are not here")
     with warnings.catch_warnings(record=True, action="always") as told:
-        asked = read_questions(path, PromptWriter(build_tokenizer()), longest=4000, limit=3)
+        asked = read_questions(path, PromptWriter(build_tokenizer()), max_context=4064, limit=3)
     assert len(asked) == 3
     assert all(one.answers[0] for one in asked)
     assert ("3 of 3 rows ask nothing" in str([t.message for t in told])) == (name == "multi_news")
@@ -203,20 +230,20 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, problem:
     path = tmp_path / "own.jsonl"
     path.write_text(f"{json.dumps(row())}\n\n{line}\n", encoding="utf-8")
     with pytest.raises(UsageError) as raised:
-        read_questions(path, PromptWriter(build_tokenizer()), longest=60)
+        read_questions(path, PromptWriter(build_tokenizer()), max_context=124)
     assert f"{path}, {problem}" in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 def test_files_without_questions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no question file"):
-        read_questions(tmp_path / "none.jsonl", PromptWriter(build_tokenizer()), longest=None)
+        read_questions(tmp_path / "none.jsonl", PromptWriter(build_tokenizer()), max_context=None)
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UsageError, match="holds no question"):
-        read_questions(tmp_path / "empty.jsonl", PromptWriter(build_tokenizer()), longest=None)
+        read_questions(tmp_path / "empty.jsonl", PromptWriter(build_tokenizer()), max_context=None)
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(UsageError, match="cannot read the question file"):
-        read_questions(tmp_path / "bytes.jsonl", PromptWriter(build_tokenizer()), longest=None)
+        read_questions(tmp_path / "bytes.jsonl", PromptWriter(build_tokenizer()), max_context=None)
 
 
 def test_a_question_has_all_its_parts() -> None:

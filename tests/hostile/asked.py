@@ -142,7 +142,7 @@ def writer() -> PromptWriter:
 def read_question_file(source: Path | str) -> list[Any]:
     return [
         (one.answers, one.context_ids, len(one.question_ids) > 0)
-        for one in read_questions(Path(source), writer(), longest=None)
+        for one in read_questions(Path(source), writer(), max_context=None)
     ]
 
 
@@ -158,7 +158,9 @@ def _questions_plainly(path: Path) -> list[Any] | None:
         found = {}
         for row in rows:
             asked = row.get("question", row.get("input"))
-            if not isinstance(asked, str) or ("question" in row and not asked.strip()):
+            if not isinstance(asked, str) or (
+                {"question", "input"} <= {*row} and not asked.strip()
+            ):
                 return None
             answers = row["answers"] if isinstance(row["answers"], list) else [row["answers"]]
             texts = tuple(_spelled(one) for one in answers)

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Prompt = tuple[tuple[int, ...], tuple[int, ...]]
-"""The tokens up to the question, and those of the question and the opened answer."""
+"""The tokens up to the question, and those of the question and the opened answer.
+
+There is one of each at least: where nothing stands after a context, its last token is read after
+the compression, as a model has to read something to answer.
+"""
 
 
 class RowWriter:
@@ -39,7 +43,19 @@ class RowWriter:
         return "raw" if self._affixes is None else self._style or protocol.style
 
     def write(self, row: Row, protocol: Protocol = OWN_WORDS) -> Prompt:
-        """Write a row as a prompt; without a protocol, the row is in its own words."""
+        """Write a row as a prompt; without a protocol, the row is in its own words.
+
+        Raises:
+            ValueError: the context is a single token and nothing stands after it.
+        """
+        context, asked = self._tokens(row, protocol)
+        if not asked:
+            context, asked = context[:-1], context[-1:]
+        if not context:
+            raise ValueError("the context is a single token and nothing is asked about it")
+        return context, asked
+
+    def _tokens(self, row: Row, protocol: Protocol) -> Prompt:
         context, question, prefix = protocol.texts(row)
         encode, style = self._pieces.encode, self.style_of(protocol)
         if self._affixes is None or style == "raw":

@@ -18,6 +18,7 @@ from headprobe.evaluation.benchmarks.extras import require
 from headprobe.evaluation.benchmarks.overlap import CHINESE_MARKS, token_f1
 from headprobe.evaluation.benchmarks.rouge import rouge_l as rouge_l_of
 from headprobe.inputs.literals import parse_literal
+from headprobe.inputs.printable import brief
 
 Metric = Callable[[str, Sequence[str], Sequence[str]], float]
 """A response, the right answers, and the classes to tell apart; 0 to 100."""
@@ -128,11 +129,49 @@ def choice(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -
 
 def cloze(response: str, answers: Sequence[str], classes: Sequence[str] = ()) -> float:
     """Compute the fraction of the masked entities that a response names right (LooGLE)."""
-    wanted, said = json.loads(answers[0]), _literal(response)
-    if not isinstance(said, dict) or not wanted:
-        return 0.0
+    wanted, said = masked_entities(answers), read_masks(response) or {}
     right: int = sum(said.get(mask) == name for mask, name in wanted.items())
     return 100.0 * right / len(wanted)
+
+
+def masked_entities(answers: Sequence[str]) -> dict[str, Any]:
+    """Read masked entities: an object in JSON or a Python literal, or names in the masks' order.
+
+    Raises:
+        ValueError: the answer begins like an object, and is none that can be read.
+    """
+    if len(answers) > 1 or not answers[0].startswith("{"):
+        return {f"<mask-{number}>": name for number, name in enumerate(answers)}
+    try:
+        found = json.loads(answers[0])
+    except ValueError:
+        found = read_masks(answers[0])
+    if not found:
+        got = brief(answers[0])
+        raise ValueError(f"expected an object of masked entities as the answer, got {got}")
+    return dict(found)
+
+
+def read_masks(text: str) -> dict[Any, Any] | None:
+    """Read a Python literal of masked entities; ``None`` where a text is none."""
+    try:
+        # Of a key that the model writes twice the last value counts.
+        found = parse_literal(text, unique_keys=False)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def check_gradable(metrics: Sequence[str], answers: Sequence[str], classes: Sequence[str]) -> None:
+    """Check that a row brings what metrics rest on.
+
+    Raises:
+        ValueError: there are no classes to tell apart, or the masked entities cannot be read.
+    """
+    if "classification" in metrics and not classes:
+        raise ValueError("expected a list of texts in field 'all_classes', got none")
+    if "cloze" in metrics:
+        masked_entities(answers)
 
 
 METRICS: dict[str, Metric] = {
@@ -198,12 +237,3 @@ def _names(text: str, name: str, *, whole_words: bool) -> bool:
     if whole_words:
         return re.search(rf"\b{re.escape(name)}\b", text) is not None
     return name in text
-
-
-def _literal(text: str) -> Any:
-    """Read a Python literal; ``None`` where a text is none."""
-    try:
-        # Of a key that the model writes twice the last value counts.
-        return parse_literal(text, unique_keys=False)
-    except ValueError:
-        return None

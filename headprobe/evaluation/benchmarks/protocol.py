@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -85,9 +86,16 @@ class Protocol:
         """Grade a response by one of the metrics, in per cent."""
         if self.first_line:
             response = response.lstrip("\n").split("\n")[0]
+        return METRICS[metric](response, row.answers, self.classes(row))
+
+    def classes(self, row: Row) -> Sequence[str]:
+        """Return the classes to tell apart: the row's, else those that its question leaves."""
         asked = row.question.lower()
-        classes = row.all_classes or [label for label in self.labels if label not in asked]
-        return METRICS[metric](response, row.answers, classes)
+        return row.all_classes or [label for label in self.labels if label not in asked]
+
+    def answer_tokens(self, row: Row) -> int:
+        """Return the most tokens of an answer: the row's own number, if it brings one."""
+        return row.max_new_tokens or self.max_new_tokens
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that a plan records."""

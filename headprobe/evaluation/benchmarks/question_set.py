@@ -79,7 +79,6 @@ def benchmark_questions(
     if not asked:
         raise UsageError(f"{source} holds no question", option="questions")
     questions = _questions(asked, max_new_tokens)
-    protocols = {one.protocol.name: one.protocol for one in asked}
     warn_of_shortened(
         sum(one.was_shortened for one in asked),
         questions,
@@ -92,10 +91,7 @@ def benchmark_questions(
         plan=Plan(
             identity={
                 "benchmark": chosen.name,
-                "protocol": [
-                    {**protocols[name].to_json(), "style": writer.style_of(protocols[name])}
-                    for name in sorted(protocols)
-                ],
+                "protocol": _protocols(asked, writer, max_new_tokens),
                 "chat_template": describe_options(prompt, loaded.tokenizer)["chat_template"],
                 **origin,
             },
@@ -106,6 +102,27 @@ def benchmark_questions(
             },
         ),
     )
+
+
+def _protocols(
+    asked: Sequence[_Asked], writer: RowWriter, max_new_tokens: int | None
+) -> list[dict[str, Any]]:
+    """Describe the protocols in use, with the most tokens of an answer that their rows bring.
+
+    Where ``max_new_tokens`` takes the place of both, the protocol keeps its own.
+    """
+    protocols = {one.protocol.name: one.protocol for one in asked}
+    described = []
+    for name in sorted(protocols):
+        protocol = protocols[name]
+        told = {**protocol.to_json(), "style": writer.style_of(protocol)}
+        tokens = sorted(
+            {protocol.answer_tokens(one.row) for one in asked if one.protocol is protocol}
+        )
+        if max_new_tokens is None:
+            told["max_new_tokens"] = tokens if len(tokens) > 1 else tokens[0]
+        described.append(told)
+    return described
 
 
 def _style(prompt: PromptOptions) -> Style | None:
@@ -143,7 +160,7 @@ def _read(
             try:
                 protocol = chosen.protocol_of(row)
                 whole = writer.write(row, protocol)
-                longest = _longest(loaded, max_new_tokens or protocol.max_new_tokens)
+                longest = _longest(loaded, max_new_tokens or protocol.answer_tokens(row))
                 prompt = shorten(whole, longest, protocol.truncation)
             except ValueError as error:
                 path = None if is_of_hub(source) else Path(source)
@@ -236,7 +253,7 @@ def _questions(asked: Sequence[_Asked], max_new_tokens: int | None) -> list[Ques
                 context_ids=one.prompt[0],
                 question_ids=one.prompt[1],
                 answers=row.answers,
-                max_new_tokens=max_new_tokens or row.max_new_tokens or protocol.max_new_tokens,
+                max_new_tokens=max_new_tokens or protocol.answer_tokens(row),
                 stops=protocol.stops,
                 metrics=metrics,
                 row=row,

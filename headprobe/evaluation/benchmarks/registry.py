@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from headprobe.errors import UsageError
 from headprobe.evaluation.benchmarks import infinitebench, longbench, loogle, others
+from headprobe.evaluation.benchmarks.metrics import check_gradable
 from headprobe.evaluation.benchmarks.protocol import SCORE, Protocol
 from headprobe.evaluation.benchmarks.rows import Row
 from headprobe.evaluation.benchmarks.ruler.protocols import PROTOCOLS as RULER
@@ -45,12 +46,21 @@ class Chosen:
     def protocol_of(self, row: Row) -> Protocol:
         """Return the protocol of a row: of the set that was named, else of the row's own.
 
+        Rows of kvpress' data sets and one's own are of any benchmark.
+
         Raises:
-            ValueError: the row is of another set, or names none of the benchmark's.
+            ValueError: the row is of another benchmark or set, names none of the benchmark's, or
+                has nothing that its metrics could grade.
         """
+        protocol = self._protocol_of(row)
+        check_gradable(protocol.metrics, row.answers, protocol.classes(row))
+        return protocol
+
+    def _protocol_of(self, row: Row) -> Protocol:
+        if row.schema not in ("", "kvpress", self.benchmark.name) and not _is_unknown(row):
+            raise ValueError(f"the row is of {row.schema}, not of {self.benchmark.name}")
         protocols = self.benchmark.protocols
-        # LongBench-E's rows, as they are published and as kvpress has them.
-        task = row.task.removesuffix("_e").removesuffix("-e")
+        task = _task(row)
         wanted = self.set_name
         if wanted is None:
             if task not in protocols:
@@ -59,7 +69,9 @@ class Chosen:
                     f"it as in {self.benchmark.name}:{next(iter(protocols))}"
                 )
             return protocols[task]
-        if task in protocols and not wanted.startswith(task):
+        # RULER's prompts tell the family alone.
+        own = [name for name in protocols if name == task or name.startswith(f"{task}_")]
+        if task and own and wanted not in own:
             raise ValueError(f"the row is of set {task}, not {wanted}")
         return protocols[wanted]
 
@@ -102,6 +114,16 @@ BENCHMARKS = {
         Benchmark(name="squad", summary="questions about paragraphs", protocols=others.SQUAD),
     )
 }
+
+
+def _task(row: Row) -> str:
+    # LongBench-E's rows, as they are published and as kvpress has them.
+    return row.task.removesuffix("_e").removesuffix("-e")
+
+
+def _is_unknown(row: Row) -> bool:
+    """Tell whether a row is one's own after all: its ``dataset`` is none of LongBench's."""
+    return row.schema == "longbench" and _task(row) not in longbench.PROTOCOLS
 
 
 def get_benchmark(typed: str) -> Chosen:

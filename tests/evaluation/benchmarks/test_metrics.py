@@ -242,6 +242,20 @@ def test_masked_entities_count_one_by_one() -> None:
     assert metrics.cloze("[" * 10_000, [wanted]) == 0
 
 
+@pytest.mark.parametrize(
+    "answers", [['{"<mask-0>": "Bob"}'], ["{'<mask-0>': 'Bob'}"], ["Bob"], ["Bob", "Rome"]]
+)
+def test_masked_entities_are_read_in_every_form_that_rows_have(answers: list[str]) -> None:
+    assert metrics.cloze("{'<mask-0>': 'Bob'}", answers) == 100 / len(answers)
+    assert metrics.masked_entities(answers)["<mask-0>"] == "Bob"
+
+
+@pytest.mark.parametrize("answer", ["{'<mask-0>': 'Bob'", "{}", "{'Bob', 'Rome'}"])
+def test_an_object_of_masked_entities_that_cannot_be_read_is_refused(answer: str) -> None:
+    with pytest.raises(ValueError, match="expected an object of masked entities"):
+        metrics.masked_entities([answer])
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_is_bounded_and_grades_nothing_with_nothing(name: str) -> None:
     if name in ("qa_f1_zh", "rouge_l_zh"):

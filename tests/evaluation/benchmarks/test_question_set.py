@@ -313,6 +313,141 @@ def test_what_a_benchmark_has_no_room_for_is_refused(
         ask(nano, name, **options)
 
 
+OTHERS = [
+    ("ruler:vt", LONGBENCH, "longbench"),
+    ("longbench:qasper", ROWS["ruler"], "ruler"),
+    ("longbench:qasper", ROWS["loogle"], "loogle"),
+    ("longbench:hotpotqa", ROWS["hotpotqa"], "hotpotqa"),
+    ("infinitebench:passkey", ROWS["babilong"], "babilong"),
+    ("squad", ROWS["longbench-v2"], "longbench-v2"),
+    ("loogle:shortdep_qa", ROWS["infinitebench"], "infinitebench"),
+    ("longbench", ROWS["squad"], "squad"),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "schema"), OTHERS)
+def test_rows_of_another_benchmark_are_refused(
+    nano: LoadedModel, tmp_path: Path, name: str, row: dict[str, Any], schema: str
+) -> None:
+    path = write(tmp_path / "rows.jsonl", KVPRESS | {"task": ""}, row)
+    benchmark = name.partition(":")[0]
+    wanted = name if ":" in name else f"{name}:{next(iter(BENCHMARKS[benchmark].protocols))}"
+    with refused(f"line 2: the row is of {schema}, not of {benchmark}", path=path):
+        ask(nano, wanted, path)
+    own = ROWS[""] | {"dataset": "of mine"}
+    mine = write(tmp_path / "own.jsonl", ROWS[""] | {"context": "d"}, own)
+    assert len(ask(nano, wanted, mine).questions) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("babilong:qa10", ROWS["babilong"] | {"task": "qa1"}),
+        ("ruler:niah_single_1", ROWS["ruler"]),
+    ],
+)
+def test_sets_whose_names_begin_alike_are_told_apart(
+    nano: LoadedModel, tmp_path: Path, name: str, row: dict[str, Any]
+) -> None:
+    with refused("line 1: the row is of set"):
+        ask(nano, name, write(tmp_path / "rows.jsonl", row))
+
+
+def test_a_family_of_ruler_is_each_of_its_sets() -> None:
+    (row,) = parse_row(
+        ROWS["ruler"] | {"input": "What is the special magic number for x? The special magic is"}
+    )
+    assert get_benchmark("ruler:niah_multikey_3").protocol_of(row).name == "ruler:niah_multikey_3"
+    with pytest.raises(ValueError, match="the row is of set niah, not vt"):
+        get_benchmark("ruler:vt").protocol_of(row)
+
+
+@pytest.mark.parametrize("classes", [None, [], "left out"])
+def test_a_row_without_the_classes_to_tell_apart_is_refused(
+    nano: LoadedModel, tmp_path: Path, classes: Any
+) -> None:
+    row = LONGBENCH | {"dataset": "trec"}
+    row |= {} if classes == "left out" else {"all_classes": classes}
+    path = write(tmp_path / "rows.jsonl", row)
+    with refused("line 1: expected a list of texts in field 'all_classes', got none", path=path):
+        ask(nano, "longbench", path)
+
+
+def test_masked_entities_that_cannot_be_read_are_refused_before_the_model_runs(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    flat = {"context": "c", "question": "<mask-0> saw <mask-1>.", "answer": ["Bob", "Rome"]}
+    (asked,) = ask(nano, "loogle:shortdep_cloze", write(tmp_path / "hub.jsonl", flat)).questions
+    assert asked.metrics["cloze"]("{'<mask-0>': 'Bob', '<mask-1>': 'Oslo'}") == 50
+    path = write(tmp_path / "rows.jsonl", flat, flat | {"answer": "{'<mask-0>': 'Bob'"})
+    with refused("line 2: expected an object of masked entities as the answer", path=path):
+        ask(nano, "loogle:shortdep_cloze", path)
+
+
+def test_a_row_that_brings_its_tokens_has_room_for_them_and_they_are_recorded(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    row = KVPRESS | {"context": "Noah likes kites. " * 999, "task": "vt", "max_new_tokens": 500}
+    path = write(tmp_path / "rows.jsonl", row)
+    assert nano.max_context is not None
+    with pytest.warns(HeadprobeWarning, match="1 of 1 prompts"):
+        asked = ask(nano, "ruler:vt", path)
+    (question,) = asked.questions
+    assert len(question.input_ids) + question.max_new_tokens == nano.max_context
+    assert question.max_new_tokens == 500
+    (protocol,) = asked.plan.identity["protocol"]
+    own = BENCHMARKS["ruler"].protocols["vt"].to_json()
+    assert protocol == {**own, "style": "raw", "max_new_tokens": 500}
+    same = ask(nano, "ruler:vt", write(tmp_path / "same.jsonl", KVPRESS))
+    assert same.plan.identity["protocol"] == [{**own, "style": "raw"}]
+    mixed = write(tmp_path / "mixed.jsonl", KVPRESS, KVPRESS | {"max_new_tokens": 9})
+    (protocol,) = ask(nano, "ruler:vt", mixed).plan.identity["protocol"]
+    assert protocol["max_new_tokens"] == [9, own["max_new_tokens"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("longbench:trec", {"dataset": "trec", "input": "", "all_classes": ["x"]}),
+        ("longbench:triviaqa", {"dataset": "triviaqa", "input": " "}),
+        ("longbench:samsum", {"dataset": "samsum", "input": ""}),
+        ("longbench:lsht", {"dataset": "lsht", "input": "", "all_classes": ["x"]}),
+        ("ruler:vt", {"question": "", "answer_prefix": ""}),
+    ],
+)
+def test_where_nothing_stands_after_a_context_its_last_token_is_read_after_the_compression(
+    nano: LoadedModel, tmp_path: Path, name: str, row: dict[str, Any]
+) -> None:
+    row = {"context": "Noah likes kites.", "answers": ["x"], **row}
+    benchmark = get_benchmark(name)
+    (read,) = parse_row(row)
+    context, question, prefix = benchmark.protocol_of(read).texts(read)
+    assert not (question + prefix).strip()
+    (asked,) = ask(nano, name, write(tmp_path / "rows.jsonl", row)).questions
+    assert len(asked.question_ids) == 1
+    whole = "".join(nano.tokenizer.decode(asked.input_ids[1:]).split())
+    assert whole == "".join(context.split())
+
+
+def test_a_row_of_the_hub_that_asks_for_a_summary_is_asked_by_its_set(
+    nano: LoadedModel, tmp_path: Path
+) -> None:
+    row = {"context": "Noah.", "question": "", "answer": "x", "task": "summarization"}
+    path = write(tmp_path / "rows.jsonl", row)
+    (asked,) = ask(nano, "loogle:longdep_summarization", path).questions
+    assert "Summarization" in nano.tokenizer.decode(asked.question_ids).replace(" ", "")
+
+
+def test_a_context_of_one_token_that_asks_nothing_is_refused(
+    nano: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = RowWriter(nano.tokenizer)
+    monkeypatch.setattr(writer._pieces, "start", list)
+    (row,) = parse_row(KVPRESS | {"context": "a", "question": "", "answer_prefix": ""})
+    with pytest.raises(ValueError, match="the context is a single token and nothing is asked"):
+        writer.write(row)
+
+
 def test_rows_of_another_set_are_refused(nano: LoadedModel, tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", LONGBENCH)
     with refused("line 1: the row is of set qasper, not trec", path=path):
@@ -320,7 +455,7 @@ def test_rows_of_another_set_are_refused(nano: LoadedModel, tmp_path: Path) -> N
     unnamed = write(tmp_path / "unnamed.jsonl", {**LONGBENCH, "dataset": ""})
     with refused("line 1: the row names no set of longbench", path=unnamed):
         ask(nano, "longbench", unnamed)
-    assert len(ask(nano, "longbench:trec", unnamed).questions) == 1
+    assert len(ask(nano, "longbench:musique", unnamed).questions) == 1
     with refused("rows have their own lengths", option="lengths"):
         ask(nano, "longbench", path, lengths=(100,))
 
