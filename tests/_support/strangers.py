@@ -18,7 +18,7 @@ def install_examples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (folder / f"{NAME}.py").write_text("\n".join(examples), encoding="utf-8")
     entries = re.findall(r'\[project\.entry-points\."(.+)"\]\n(\w+) = "(\S+)"', page, re.MULTILINE)
-    assert len(entries) == len(examples) == 2
+    assert len(entries) == len(examples) == 3
     info = folder / f"{NAME}-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {NAME}\nVersion: 1.0\n")
