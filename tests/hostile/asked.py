@@ -182,7 +182,12 @@ def make_questions(rng: random.Random, folder: Path) -> Input:
     for number in range(rng.randint(1, 3)):
         answers = rng.choice(["kites", 1969, 2.5, ["kites", "red kites"], ["a", 3], "白鹭"])
         asked = rng.choice(
-            [{"question": f"What is {number}?"}, {"input": f"Who {number}?"}, {"input": ""}]
+            [
+                {"question": f"What is {number}?"},
+                {"question": ""},
+                {"input": f"Who {number}?"},
+                {"input": ""},
+            ]
         )
         rows.append({"context": f"{number} {prose(rng)}", "answers": answers, **asked})
     text = _rows(rng, rows)

@@ -148,7 +148,7 @@ def masked_entities(answers: Sequence[str]) -> dict[str, Any]:
         found = read_masks(answers[0])
     if not found:
         got = brief(answers[0])
-        raise ValueError(f"expected an object of masked entities as the answer, got {got}")
+        raise ValueError(f"expected an object of masked entities in field 'answer', got {got}")
     return dict(found)
 
 

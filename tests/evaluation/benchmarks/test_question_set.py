@@ -380,7 +380,7 @@ def test_masked_entities_that_cannot_be_read_are_refused_before_the_model_runs(
     (asked,) = ask(nano, "loogle:shortdep_cloze", write(tmp_path / "hub.jsonl", flat)).questions
     assert asked.metrics["cloze"]("{'<mask-0>': 'Bob', '<mask-1>': 'Oslo'}") == 50
     path = write(tmp_path / "rows.jsonl", flat, flat | {"answer": "{'<mask-0>': 'Bob'"})
-    with refused("line 2: expected an object of masked entities as the answer", path=path):
+    with refused("line 2: expected an object of masked entities in field 'answer', got", path=path):
         ask(nano, "loogle:shortdep_cloze", path)
 
 
