@@ -13,8 +13,8 @@
 | LongBench | dataset | context, input, answers, dataset; all_classes |
 | one's own | | context, question or input, answers or answer; task, max_new_tokens |
 
-No schema is told by one field alone, so that a row without it is still told by the others, and the
-error names what it lacks.
+A row that lacks a field is told by another one, or is read as one's own, which needs the same: the
+error names what is missing.
 """
 
 from __future__ import annotations
