@@ -40,9 +40,8 @@ def share_across_model(targets: Sequence[Target], layers: Sequence[BudgetLayer])
             shared.setdefault(target.shared_rule, []).append(at)
     divided = [*targets]
     for rule, own in shared.items():
-        for at, budgets in zip(
-            own, _divide(rule, [targets[at] for at in own], layers), strict=True
-        ):
+        found = _divide(rule, [targets[at] for at in own], layers)
+        for at, budgets in zip(own, found, strict=True):
             divided[at] = Target(budgets=budgets)
     return divided
 
