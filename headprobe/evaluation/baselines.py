@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -22,7 +23,7 @@ from headprobe.evaluation.methods import CutPoint, Method
 
 SINKS = 4
 KVZIP, KVZIP_GLOBAL = "kvzip", "kvzip_global"
-_FLOORS = {"adaptive": 0.2, KVZIP_GLOBAL: 0.0}
+FLOOR = 0.2
 BASELINES = (
     "uniform",
     "pyramid",
@@ -40,6 +41,7 @@ _AS_CANDIDATES = {
     KVZIP: ("uniform", "reconstruct"),
 }
 """The strategy and selection of a candidate that is the same as a baseline."""
+_At = Callable[[CutPoint], HeadBudgets]
 
 
 def is_like_baseline(strategy: str, selection: str | None) -> bool:
@@ -83,42 +85,38 @@ def baselines(candidate: Method, *, seed: int) -> list[Method]:
         even = uniform(cut_point)
         return replace(_selecting("streaming", even, "streaming"), sinks=SINKS)
 
-    def selecting(name: str, selection: str) -> Callable[[CutPoint], HeadBudgets]:
-        return lambda cut_point: _selecting(name, uniform(cut_point), selection)
-
     def shuffled(cut_point: CutPoint) -> HeadBudgets:
         own = candidate.at(cut_point)
         return shuffle(own, capacity=cut_point.capacity, seed=(seed, cut_point.question_id))
 
-    ways = (
-        uniform,
-        pyramid,
-        uniform,
-        streaming,
-        selecting("defensive", "defensive"),
-        selecting(KVZIP, "reconstruct"),
-        selecting(KVZIP_GLOBAL, "reconstruct"),
-        shuffled,
-    )
-    selections = {
-        "streaming": ("streaming",),
-        "defensive": ("defensive",),
-        KVZIP: ("reconstruct",),
-        KVZIP_GLOBAL: ("reconstruct",),
-        "shuffled": candidate.selections,
-    }
-    return [
-        Method(
-            strategy=name,
+    def method(
+        strategy: str, selections: tuple[str, ...], at: _At | None = None, **shared: Any
+    ) -> Method:
+        """Build a baseline; without ``at`` it is the uniform budget by another selection."""
+
+        def by_selection(cut_point: CutPoint) -> HeadBudgets:
+            return _selecting(strategy, uniform(cut_point), *selections)
+
+        return Method(
+            strategy=strategy,
             budget=candidate.budget,
             window=candidate.window,
-            at=way,
-            selections=selections.get(name, ("attention",)),
-            floor=_FLOORS.get(name),
-            across="model" if name == KVZIP_GLOBAL else "layer",
+            at=at or by_selection,
+            selections=selections,
             is_baseline=True,
+            **shared,
         )
-        for name, way in zip(BASELINES, ways, strict=True)
+
+    attention, repetition = ("attention",), ("reconstruct",)
+    return [
+        method("uniform", attention, uniform),
+        method("pyramid", attention, pyramid),
+        method("adaptive", attention, uniform, floor=FLOOR),
+        method("streaming", ("streaming",), streaming),
+        method("defensive", ("defensive",)),
+        method(KVZIP, repetition),
+        method(KVZIP_GLOBAL, repetition, floor=0.0, across="model"),
+        method("shuffled", candidate.selections, shuffled),
     ]
 
 
