@@ -50,8 +50,9 @@ def _divide(
     rule: Rule, targets: Sequence[Target], layers: Sequence[BudgetLayer]
 ) -> list[HeadBudgets]:
     """Divide what the heads of the layers that hold every token keep between them."""
-    tokens = max(layer.capacity for layer in layers)
-    layers = [layer for layer in layers if layer.capacity == tokens]
+    capacities = [layer.capacity for layer in layers]
+    tokens = max(capacities)
+    layers = [one for one, held in zip(layers, capacities, strict=True) if held == tokens]
     ranked = [layer.ranking(rule, targets) for layer in layers]
     device = ranked[0].worth.device
     indices = [layer.index for layer in layers]

@@ -40,6 +40,8 @@ _PRESSES = {
 
 What kvpress calls ``expected_attention`` ranks the entries of all heads together.
 """
+_METRICS = {"rouge_l_recall": "rouge-l"}
+"""kvpress' names of metrics."""
 _ONE_ANSWER = ("loogle", "longbench-v2")
 """kvpress' data sets with a text as the answer; in the others it is a list."""
 
@@ -176,18 +178,15 @@ def _metrics(dataset: str, planned: PlannedEvaluation, method: MethodAnswers) ->
             for task in dict.fromkeys(tasks.tolist())
         }
     scale = 100 if dataset == "loogle" else 1
-    names = {"rouge_l_recall": "rouge-l"}
-    return {
-        str(task or planned.name): _matches(planned, method)
-        if dataset == "loogle" and task == CLOZE
-        else {
-            names.get(name, name): round(
-                float(method.grades[name][tasks == task].mean()) / scale, 4
-            )
-            for name in own
-        }
-        for task in dict.fromkeys(tasks.tolist())
-    }
+
+    def means(task: str) -> dict[str, float]:
+        """Return what the questions of a task have by each metric, as kvpress calls it."""
+        if dataset == "loogle" and task == CLOZE:
+            return _matches(planned, method)
+        found = {name: float(method.grades[name][tasks == task].mean()) for name in own}
+        return {_METRICS.get(name, name): round(mean / scale, 4) for name, mean in found.items()}
+
+    return {str(task or planned.name): means(task) for task in dict.fromkeys(tasks.tolist())}
 
 
 def _matches(planned: PlannedEvaluation, method: MethodAnswers) -> dict[str, float]:

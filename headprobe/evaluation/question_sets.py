@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from headprobe.errors import UsageError
-from headprobe.evaluation.questions import Question, questions_of, read_questions
+from headprobe.evaluation.questions import Question, questions_of, read_questions, reserve_for
 from headprobe.models.loading import LoadedModel
 from headprobe.prompts.data_sets import is_of_hub, source_digest
 from headprobe.prompts.grid import LONGEST_BY_DEFAULT
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptDecision, PromptOptions, describe_options
-from headprobe.runs.draw import ANSWER_RESERVE, draw_cases, longest_prompt, prompt_writer
+from headprobe.runs.draw import draw_cases, longest_prompt, prompt_writer
 from headprobe.runs.held_out import check_held_out
 from headprobe.runs.identity import Plan
 from headprobe.runs.prompt_trial import draw_asked
@@ -100,7 +100,7 @@ def draw_questions(
         UsageError: an option does not apply, a file is missing or unusable, or a needle was asked
             in one of the runs ``scored``, unless that is allowed.
     """
-    reserve = _reserve(max_new_tokens)
+    reserve = reserve_for(max_new_tokens)
     spec = replace(spec, lengths=spec.lengths or (_longest(loaded, reserve),))
     drawn, decision = draw_asked(
         loaded,
@@ -130,11 +130,6 @@ def draw_questions(
             labels={**drawn.plan.labels, **decision.in_plan()},
         ),
     )
-
-
-def _reserve(max_new_tokens: int | None) -> int:
-    """Return the number of tokens that a prompt leaves to the answer."""
-    return max(ANSWER_RESERVE, max_new_tokens or 0)
 
 
 def _longest(loaded: LoadedModel, reserve: int) -> int:

@@ -112,6 +112,11 @@ def _passed(probe: Probe, case: Case, response: str) -> float:
     return 100.0 * (probe.score(response, case) > PASSED_ABOVE)
 
 
+def reserve_for(max_new_tokens: int | None) -> int:
+    """Return the tokens that a prompt leaves to an answer of so many; ``None`` is the default."""
+    return max(ANSWER_RESERVE, max_new_tokens or 0)
+
+
 def read_questions(
     source: str | Path,
     writer: PromptWriter,
@@ -148,7 +153,7 @@ def read_questions(
             continue
         known.add(texts)
         steps = max_new_tokens or row.max_new_tokens or ANSWER_STEPS
-        longest = longest_prompt(max_context, answer_reserve=max(ANSWER_RESERVE, steps))
+        longest = longest_prompt(max_context, answer_reserve=reserve_for(steps))
         try:
             prompt = _prompt(row, writer) if row.answer_prefix is None else own_words.write(row)
             context_ids, question_ids = shorten(prompt, longest, "middle of context")

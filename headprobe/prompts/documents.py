@@ -8,7 +8,7 @@ A row may also hold one ``question`` about its ``context``, with ``answer`` and 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +118,13 @@ def _evidence(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 def _masks(answer: list[Any] | dict[Any, Any]) -> str:
     """Write the masked entities of a cloze as kvpress' rows have them: a JSON object."""
-    named = answer if isinstance(answer, dict) else {f"<mask-{i}>": a for i, a in enumerate(answer)}
+    named = answer if isinstance(answer, dict) else number_masks(answer)
     return json.dumps(named, ensure_ascii=False)
+
+
+def number_masks(names: Sequence[Any]) -> dict[str, Any]:
+    """Give masked entities, in the order of their masks, LooGLE's names of the masks."""
+    return {f"<mask-{number}>": name for number, name in enumerate(names)}
 
 
 def _task(pair: Mapping[str, Any]) -> str:

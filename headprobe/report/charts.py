@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from headprobe.evaluation.settings import SETTINGS
 from headprobe.models.layout import SIZES
 from headprobe.report.packing import counted
 
-SETTINGS = {
-    "query_aware": "the question is known when the cache is compressed",
-    "query_agnostic": "the context is compressed before the question is seen",
-}
 _CONTEXT = 32_768
 _TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _MOST_MEASURES = 7

@@ -191,22 +191,24 @@ def test_a_scorer_finds_the_columns_of_its_data_set(
         assert ast.literal_eval(table["all_classes"][0]) == classes
 
 
-def test_rows_of_the_hub_are_named_by_their_configuration(tmp_path: Path) -> None:
-    """As kvpress' ``--data_dir 4096``, of which its RULER has a configuration a length."""
+def read_from(tmp_path: Path, source: str) -> PlannedEvaluation:
+    """RULER's rows out of a source, in place of such as are made at some lengths."""
     made = planned(tmp_path, "ruler")
     identity = {name: value for name, value in made.plan.identity.items() if name != "lengths"}
-    labels = {**made.plan.labels, "questions": "hf:simonjegou/ruler@8192"}
-    read = replace(made, plan=Plan(identity=identity, labels=labels))
+    labels = {**made.plan.labels, "questions": source}
+    return replace(made, plan=Plan(identity=identity, labels=labels))
+
+
+def test_rows_of_the_hub_are_named_by_their_configuration(tmp_path: Path) -> None:
+    """As kvpress' ``--data_dir 4096``, of which its RULER has a configuration a length."""
+    read = read_from(tmp_path, "hf:simonjegou/ruler@8192")
     first, *_ = write_kvpress(read, evaluation(), tmp_path)
     assert first.name == "ruler__8192__meta--Llama__no_press__0.00__query_aware"
     assert yaml.safe_load((first / "config.yaml").read_text())["data_dir"] == "8192"
 
 
 def test_a_file_is_no_configuration_whatever_its_name(tmp_path: Path) -> None:
-    made = planned(tmp_path, "ruler")
-    identity = {name: value for name, value in made.plan.identity.items() if name != "lengths"}
-    labels = {**made.plan.labels, "questions": "/home/me@here/rows.jsonl"}
-    read = replace(made, plan=Plan(identity=identity, labels=labels))
+    read = read_from(tmp_path, "/home/me@here/rows.jsonl")
     first, *_ = write_kvpress(read, evaluation(), tmp_path)
     assert first.parent == tmp_path
     assert yaml.safe_load((first / "config.yaml").read_text())["data_dir"] is None

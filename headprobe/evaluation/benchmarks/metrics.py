@@ -19,6 +19,7 @@ from headprobe.evaluation.benchmarks.overlap import CHINESE_MARKS, token_f1
 from headprobe.evaluation.benchmarks.rouge import rouge_l as rouge_l_of
 from headprobe.inputs.literals import parse_literal
 from headprobe.inputs.printable import brief
+from headprobe.prompts.documents import number_masks
 
 Metric = Callable[[str, Sequence[str], Sequence[str]], float]
 """A response, the right answers, and the classes to tell apart; 0 to 100."""
@@ -141,7 +142,7 @@ def masked_entities(answers: Sequence[str]) -> dict[str, Any]:
         ValueError: the answer begins like an object, and is none that can be read.
     """
     if len(answers) > 1 or not answers[0].startswith("{"):
-        return {f"<mask-{number}>": name for number, name in enumerate(answers)}
+        return number_masks(answers)
     try:
         found = json.loads(answers[0])
     except ValueError:

@@ -24,6 +24,7 @@ from headprobe.prompts.data_sets import is_of_hub, source_digest
 from headprobe.prompts.grid import choose_lengths
 from headprobe.prompts.spec import CaseSpec
 from headprobe.prompts.style import PromptOptions, describe_options
+from headprobe.runs.draw import longest_prompt
 from headprobe.runs.identity import Plan
 
 SHORTEST = 4096
@@ -160,7 +161,8 @@ def _read(
             try:
                 protocol = chosen.protocol_of(row)
                 whole = writer.write(row, protocol)
-                longest = _longest(loaded, max_new_tokens or protocol.answer_tokens(row))
+                steps = max_new_tokens or protocol.answer_tokens(row)
+                longest = longest_prompt(loaded.max_context, answer_reserve=steps)
                 prompt = shorten(whole, longest, protocol.truncation)
             except ValueError as error:
                 path = None if is_of_hub(source) else Path(source)
@@ -169,10 +171,6 @@ def _read(
             yield _Asked(row=row, prompt=prompt, protocol=protocol, was_shortened=cut)
 
     return rows(), {"questions_digest": source_digest(source)}
-
-
-def _longest(loaded: LoadedModel, max_new_tokens: int) -> int | None:
-    return None if loaded.max_context is None else max(1, loaded.max_context - max_new_tokens)
 
 
 def _made(
